@@ -1,0 +1,37 @@
+"""The documented architectures, one file each, and the training recipe they share.
+
+An architecture file holds a frozen `Config` dataclass, its `DOCUMENTED` instance, `build(config)` and
+`cost(config)`. Keras is imported inside `build`, so that reading a configuration costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, Protocol, cast
+
+from baselines.layers import Cost
+
+NAMES = ("cnn", "fc")
+
+
+class Baseline(Protocol):
+    """What an architecture file offers."""
+
+    DOCUMENTED: Any
+
+    def Config(self, **fields: Any) -> Any: ...  # noqa: N802 - the file's dataclass
+
+    def build(self, config: Any) -> Any: ...
+
+    def cost(self, config: Any) -> Cost: ...
+
+
+def load(name: str) -> Baseline:
+    """The architecture called `name`.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if name not in NAMES:
+        raise ValueError(f"baseline is {name!r}; allowed: {', '.join(NAMES)}")
+    return cast(Baseline, importlib.import_module(f"baselines.{name}"))

@@ -1,0 +1,78 @@
+"""The documented fully connected network: 784 - 512 - 512 - 10.
+
+layer               output shape    parameters
+flatten             (784,)                   0
+dense 512, relu     (512,)             401,920
+dense 512, relu     (512,)             262,656
+dense 10, softmax   (10,)                5,130
+total                                  669,706
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from baselines.layers import Cost, augmentation, dense_cost, dropout, hidden
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Config:
+    """The documented network and what may be varied around it; the defaults are the documented values.
+
+    `layers` counts the hidden layers, 1 to 3; `units_2` and `units_3` matter only where their layer is there.
+    `input_dropout` acts on the pixels, `dropout` after each hidden layer; `batch_norm` sits between a hidden
+    layer's sum and its relu. Augmentation is as in the convolutional network.
+    """
+
+    units_1: int = 512
+    units_2: int = 512
+    units_3: int = 512
+    layers: int = 2
+    dropout: float = 0.0
+    input_dropout: float = 0.0
+    batch_norm: bool = False
+    augment_shift: float = 0.0
+    augment_rotation: float = 0.0
+    augment_zoom: float = 0.0
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        return (self.units_1, self.units_2, self.units_3)[: self.layers]
+
+
+DOCUMENTED = Config()
+
+
+def build(config: Config) -> keras.Model:
+    """The network of `config`: (batch, 28, 28, 1) grey images in 0..1 to (batch, 10) class probabilities."""
+    import keras
+    from keras import layers
+
+    body = []
+    for i, units in enumerate(config.widths, start=1):
+        body += hidden(layers.Dense(units, name=f"dense_{i}"), config.batch_norm)
+        body += dropout(config.dropout, f"dense_{i}_dropout")
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1), name="image"),
+            *augmentation(config),
+            layers.Flatten(name="flatten"),
+            *dropout(config.input_dropout, "input_dropout"),
+            *body,
+            layers.Dense(10, activation="softmax", name="classes"),
+        ],
+        name="fc",
+    )
+
+
+def cost(config: Config) -> Cost:
+    """Parameters, operations and activations of `config`, in closed form."""
+    total = dense_cost(config.widths[-1], 10)
+    for units_in, units in pairwise((784, *config.widths)):
+        total += dense_cost(units_in, units, config.batch_norm)
+    return total

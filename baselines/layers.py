@@ -1,0 +1,85 @@
+"""Pieces that the architectures share: a hidden layer with its options, augmentation, and what layers cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a configuration costs, computed without building it.
+
+    Attributes:
+        num_params: Parameters, those of batch normalisation's moving statistics included (as Keras counts).
+        flops_per_image: Floating point operations of one forward pass over one image, a multiply and an add
+            counted as two; training takes about three times as many. Only convolutions and dense layers count.
+        activations_per_image: Numbers that the hidden layers put out for one image.
+    """
+
+    num_params: int
+    flops_per_image: int
+    activations_per_image: int
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            self.num_params + other.num_params,
+            self.flops_per_image + other.flops_per_image,
+            self.activations_per_image + other.activations_per_image,
+        )
+
+    def training_memory_mb(self, batch_size: int) -> float:
+        """MiB to train with Adam in float32: weights, gradients and two moments; activations with their gradients."""
+        return 4 * (4 * self.num_params + 2 * batch_size * self.activations_per_image) / 2**20
+
+
+def conv2d_cost(side: int, channels_in: int, filters: int, kernel: int, batch_norm: bool) -> Cost:
+    """Cost of a same-padded convolution with stride 1 and bias over side x side positions."""
+    weights = kernel * kernel * channels_in * filters
+    return Cost(weights + filters, 2 * side * side * weights, side * side * filters) + _norm_cost(
+        side * side, filters, batch_norm
+    )
+
+
+def dense_cost(units_in: int, units: int, batch_norm: bool = False) -> Cost:
+    """Cost of a dense layer with bias."""
+    return Cost(units_in * units + units, 2 * units_in * units, units) + _norm_cost(1, units, batch_norm)
+
+
+def _norm_cost(positions: int, channels: int, batch_norm: bool) -> Cost:
+    # Gain, offset, moving mean and moving variance per channel.
+    return Cost(4 * channels, 0, positions * channels) if batch_norm else Cost(0, 0, 0)
+
+
+def hidden(layer: keras.Layer, batch_norm: bool) -> list[keras.Layer]:
+    """A layer with its relu: inside the layer as documented, or behind a normalisation of the layer's sums."""
+    import keras
+
+    if not batch_norm:
+        layer.activation = keras.activations.relu
+        return [layer]
+    norm = keras.layers.BatchNormalization(name=f"{layer.name}_norm")
+    return [layer, norm, keras.layers.ReLU(name=f"{layer.name}_relu")]
+
+
+def dropout(rate: float, name: str) -> list[keras.Layer]:
+    """A dropout layer, or none where the rate is 0."""
+    import keras
+
+    return [keras.layers.Dropout(rate, name=name)] if rate else []
+
+
+def augmentation(config: Any) -> list[keras.Layer]:
+    """Random shift, rotation and zoom per image, in training only; none where the config says 0."""
+    from keras import layers
+
+    shift, turn, zoom = config.augment_shift, config.augment_rotation, config.augment_zoom
+    dark = {"fill_mode": "constant", "fill_value": 0.0}  # the images' background
+    return [
+        *([layers.RandomTranslation(shift, shift, **dark, name="shift")] if shift else []),
+        *([layers.RandomRotation(turn, **dark, name="rotation")] if turn else []),
+        *([layers.RandomZoom(zoom, **dark, name="zoom")] if zoom else []),
+    ]

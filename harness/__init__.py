@@ -1,0 +1,1 @@
+"""Hyperparameter sweeps around documented baselines, measured honestly."""

@@ -1,0 +1,240 @@
+"""What goes out to a worker and what comes back: plain frozen types, standard library only.
+
+Times are seconds on a monotonic clock, error rates are percent, memory is MiB. Everything here
+survives a round trip through JSON, because JSON is all that crosses a process boundary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Self
+
+Scalar = int | float | str | bool
+Params = Mapping[str, Scalar]
+
+
+class Role(StrEnum):
+    """Why a trial was run."""
+
+    BASELINE = "baseline"  # the documented configuration
+    TRIAL = "trial"  # proposed by the search
+    CONFIRM = "confirm"  # a finalist or the baseline, trained again for a verdict
+
+
+class Outcome(StrEnum):
+    """How an attempt ended. "Running" is derived (an attempt without an outcome), never stored."""
+
+    COMPLETED = "completed"
+    PRUNED = "pruned"
+    DIVERGED = "diverged"
+    INFEASIBLE = "infeasible"
+    OUT_OF_MEMORY = "out_of_memory"
+    TIMED_OUT = "timed_out"
+    CRASHED = "crashed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_ranked(self) -> bool:
+        """Only a trial that trained to its last epoch has an error rate that may be ranked."""
+        return self is Outcome.COMPLETED
+
+    @property
+    def may_retry(self) -> bool:
+        """Bad luck may be tried again; a property of the configuration may not."""
+        return self in (Outcome.CRASHED, Outcome.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One configuration to train, as it is handed to a worker.
+
+    Attributes:
+        uid: Unique for ever, also across studies; the key of the trial's MLflow run.
+        number: Position within its study, from 0.
+        params: Searched hyperparameters by name, unset conditional ones absent.
+        seed: Seeds weight initialisation, shuffling, dropout and augmentation.
+        epochs: Train until this many epochs are done, counted from the first of the schedule.
+        role: Why it is run.
+        continues: uid of the trial whose checkpoint it goes on from, if any.
+    """
+
+    uid: str
+    number: int
+    params: Params
+    seed: int
+    epochs: int
+    role: Role = Role.TRIAL
+    continues: str | None = None
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Where an attempt's time went, in seconds. The parts do not overlap."""
+
+    build: float = 0.0
+    compile: float = 0.0
+    train: float = 0.0
+    evaluate: float = 0.0
+    cpu: float = 0.0  # CPU seconds of the process over all parts, all threads
+
+    def __add__(self, other: Seconds) -> Seconds:
+        pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
+        return Seconds(*(a + b for a, b in pairs))
+
+    @property
+    def wall(self) -> float:
+        return self.build + self.compile + self.train + self.evaluate
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One epoch of one attempt.
+
+    Attributes:
+        epoch: How many epochs of the schedule are done, from 1.
+        train_loss: Mean training loss over the epoch.
+        val_loss: Mean loss over the validation images used.
+        val_error_rate_pct: Share of the validation images used that were classified wrongly, in percent.
+        val_images: How many validation images were used.
+        seconds: What this epoch cost.
+    """
+
+    epoch: int
+    train_loss: float
+    val_loss: float
+    val_error_rate_pct: float
+    val_images: int
+    seconds: Seconds
+
+
+@dataclass(frozen=True)
+class Device:
+    """What did the work. Times are comparable only between equal `timing_class` values.
+
+    Attributes:
+        name: Processor or GPU model.
+        kind: "cpu" or "gpu".
+        backend: Keras backend and its version.
+        precision: Keras dtype policy.
+        engine: How the training step was run, as chosen by the training engine.
+        threads: CPU threads per worker.
+        sharing: How many trials shared the device at once.
+        gpu_fraction: GPUs reserved for the trial (0 where there is none).
+    """
+
+    name: str
+    kind: str
+    backend: str
+    precision: str
+    engine: str
+    threads: int
+    sharing: int
+    gpu_fraction: float = 0.0
+
+    @property
+    def timing_class(self) -> str:
+        parts = [self.name, self.backend, self.precision, self.engine]
+        parts.append(
+            f"{self.sharing} trials of {self.threads} threads" if self.kind == "cpu" else f"{self.sharing} per GPU"
+        )
+        return " / ".join(parts)
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """What came of one attempt at a trial.
+
+    Attributes:
+        outcome: How it ended.
+        error: One line for people, where the outcome is not self-evident.
+        curve: The epochs of this attempt, in order.
+        seconds: Sum over the attempt.
+        num_params: Parameters of the model as built.
+        peak_memory_mb: Peak resident memory of the worker process (CPU) or of the device (GPU), MiB.
+        device: What did the work; None when it never reached a device.
+        wrong_images: Positions in the validation split that the last epoch's model got wrong, so that
+            two trials can be compared image by image.
+        test_wrong_images: The same for the test split; None unless the test images were read.
+        images_per_s: Training throughput over the attempt.
+    """
+
+    outcome: Outcome
+    error: str | None = None
+    curve: tuple[EpochReport, ...] = ()
+    seconds: Seconds = field(default_factory=Seconds)
+    num_params: int | None = None
+    peak_memory_mb: float | None = None
+    device: Device | None = None
+    wrong_images: tuple[int, ...] | None = None
+    test_wrong_images: tuple[int, ...] | None = None
+    images_per_s: float | None = None
+
+    @property
+    def last(self) -> EpochReport | None:
+        return self.curve[-1] if self.curve else None
+
+    @property
+    def error_rate_pct(self) -> float | None:
+        """Validation error of the last epoch, percent; None if no epoch was finished."""
+        return self.last.val_error_rate_pct if self.last else None
+
+    @property
+    def device_time_s(self) -> float:
+        """Seconds of the training region on whatever device did it."""
+        return self.seconds.train
+
+    @property
+    def gpu_time_s(self) -> float:
+        """GPUs reserved x seconds of the training region; 0.0 where no GPU was used."""
+        return self.seconds.train * (self.device.gpu_fraction if self.device else 0.0)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Inverse of `to_json`.
+
+        Raises:
+            KeyError, TypeError, ValueError: the data is not a result.
+        """
+        known = dict(data)
+        known["outcome"] = Outcome(known["outcome"])
+        known["seconds"] = Seconds(**known["seconds"])
+        known["curve"] = tuple(epoch_from_json(e) for e in known["curve"])
+        known["device"] = Device(**known["device"]) if known["device"] else None
+        for name in ("wrong_images", "test_wrong_images"):
+            known[name] = tuple(known[name]) if known[name] is not None else None
+        return cls(**known)
+
+
+def epoch_from_json(data: dict[str, Any]) -> EpochReport:
+    return EpochReport(**{**data, "seconds": Seconds(**data["seconds"])})
+
+
+@dataclass(frozen=True)
+class Record:
+    """A trial with what came of it, as the ledger remembers it.
+
+    Attributes:
+        trial: What was asked for.
+        result: The final result; None while the trial is pending.
+        asked_at: Position of the proposal in the study's order of events.
+        told_at: Position of the final result in the same order; None while pending.
+        asks: How many proposals the search was asked for until this one was accepted (0: not from the search).
+        attempts: How many attempts were started.
+        reserved_time_s: Wall seconds a device was held for it, over all attempts, lost ones included.
+        search_time_s: Seconds the search needed to ask, report and tell for it.
+    """
+
+    trial: Trial
+    result: TrialResult | None = None
+    asked_at: int = 0
+    told_at: int | None = None
+    asks: int = 1
+    attempts: int = 0
+    reserved_time_s: float = 0.0
+    search_time_s: float = 0.0

@@ -5,5 +5,5 @@ class InputError(ValueError):
     """The user's input is wrong: what, its value, what is allowed. Exit status 2, nothing written."""
 
 
-class Trouble(RuntimeError):
+class TroubleError(RuntimeError):
     """Bad luck (disk, network, a foreign file): what happened and what to do. Exit status 1, nothing lost."""

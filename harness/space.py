@@ -6,14 +6,15 @@ import math
 import random
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
+from harness.errors import InputError
 from harness.records import Params, Scalar
 
 When = Mapping[str, tuple[Scalar, ...]]
 
 
-class SpaceError(ValueError):
+class SpaceError(InputError):
     """A domain that cannot be searched, or a value outside its domain. The message is one line."""
 
 
@@ -258,7 +259,7 @@ def _check_range(low: float, high: float, log: bool) -> None:
         raise SpaceError(f"low is {low} with log = true; allowed: more than 0")
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -135,8 +135,6 @@ class SearchSpace:
     domains: Mapping[str, Domain]
 
     def __post_init__(self) -> None:
-        if not self.domains:
-            raise SpaceError("the space is empty; allowed: at least one hyperparameter")
         for name, domain in self.domains.items():
             for parent, values in domain.when.items():
                 self._check_condition(name, parent, values)

@@ -1,0 +1,437 @@
+"""The ledger: the one truth about every study, in one SQLite file.
+
+Each change is one durable transaction, committed before anybody acts on it. A trial has one final result at most,
+which the schema itself enforces. "Running" is never stored: it is an attempt without an outcome. One process writes a
+study at a time (see `harness.locks`); several studies may be written at once, and anybody may read.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.errors import TroubleError
+from harness.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.spec import SweepSpec
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 30.0
+
+_SCHEMA = """
+CREATE TABLE studies (
+    study TEXT PRIMARY KEY,
+    spec TEXT NOT NULL,               -- JSON of SweepSpec
+    provenance TEXT NOT NULL,         -- JSON: git commit, versions, data digest
+    created_at REAL NOT NULL          -- seconds since 1970
+) STRICT;
+CREATE TABLE trials (
+    uid TEXT PRIMARY KEY,
+    study TEXT NOT NULL REFERENCES studies ON UPDATE CASCADE,
+    number INTEGER NOT NULL,
+    role TEXT NOT NULL,
+    params TEXT NOT NULL,             -- JSON
+    seed INTEGER NOT NULL,
+    epochs INTEGER NOT NULL,
+    continues TEXT REFERENCES trials,
+    asked_at INTEGER NOT NULL,        -- position in the study's order of events
+    asks INTEGER NOT NULL,
+    search_time_s REAL NOT NULL,
+    UNIQUE (study, number)
+) STRICT;
+CREATE TABLE attempts (
+    uid TEXT NOT NULL REFERENCES trials,
+    attempt INTEGER NOT NULL,         -- from 1
+    worker TEXT NOT NULL,
+    started_at REAL NOT NULL,         -- seconds since 1970
+    reserved_time_s REAL NOT NULL DEFAULT 0,
+    outcome TEXT,                     -- NULL: running, or its coordinator was killed
+    told_at INTEGER,                  -- set on the attempt that is the trial's final result
+    result TEXT,                      -- JSON of TrialResult, without its curve and its images
+    wrong_images TEXT,                -- JSON
+    test_wrong_images TEXT,           -- JSON; each non-NULL value is one read of the test images
+    PRIMARY KEY (uid, attempt)
+) STRICT;
+CREATE UNIQUE INDEX one_final_result ON attempts (uid) WHERE told_at IS NOT NULL;
+CREATE TABLE epochs (
+    uid TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    epoch INTEGER NOT NULL,
+    report TEXT NOT NULL,             -- JSON of EpochReport
+    PRIMARY KEY (uid, attempt, epoch),
+    FOREIGN KEY (uid, attempt) REFERENCES attempts
+) STRICT, WITHOUT ROWID;
+CREATE TABLE sessions (
+    id INTEGER PRIMARY KEY,
+    study TEXT NOT NULL REFERENCES studies ON UPDATE CASCADE,
+    started_at REAL NOT NULL,         -- seconds since 1970
+    wall_s REAL NOT NULL              -- monotonic, up to the last sign of life
+) STRICT;
+CREATE TABLE tracked (
+    uid TEXT PRIMARY KEY,             -- a trial's uid, or a study's name for its parent run
+    run_id TEXT NOT NULL,
+    state TEXT NOT NULL               -- what the run shows: an outcome
+) STRICT;
+"""
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study's settings and where they came from."""
+
+    spec: SweepSpec
+    provenance: dict[str, Any]
+    created_at: float
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What of a study's budget is used.
+
+    Attributes:
+        trials: Searched trials with a final result, infeasible ones (which cost nothing) apart.
+        wall_s: Seconds its sessions took together.
+        device_s: Seconds a device was held, over all attempts.
+    """
+
+    trials: int
+    wall_s: float
+    device_s: float
+
+
+class Ledger:
+    """Reads and writes one ledger file; made when it is not there.
+
+    Raises:
+        TroubleError: the file cannot be opened, is no ledger, or was written by a newer version.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._db.execute("PRAGMA journal_mode = WAL")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._migrate()
+        except (OSError, sqlite3.Error) as error:
+            raise TroubleError(f"ledger {path}: {error}; is the folder writable and the file a ledger?") from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    # Studies
+
+    def create_study(self, spec: SweepSpec, provenance: dict[str, Any]) -> None:
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO studies VALUES (?, ?, ?, ?)",
+                (spec.study, spec.model_dump_json(), json.dumps(provenance), time.time()),
+            )
+
+    def update_budget(self, spec: SweepSpec) -> None:
+        """Remembers the budget last asked for; nothing else of a study ever changes."""
+        with self._transaction():
+            self._db.execute("UPDATE studies SET spec = ? WHERE study = ?", (spec.model_dump_json(), spec.study))
+
+    def rename_study(self, study: str, new_name: str) -> None:
+        """Keeps a study under another name."""
+        spec = self.study(study).spec.model_copy(update={"study": new_name})
+        with self._transaction():
+            self._db.execute(
+                "UPDATE studies SET study = ?, spec = ? WHERE study = ?", (new_name, spec.model_dump_json(), study)
+            )
+            self._db.execute("UPDATE tracked SET uid = ? WHERE uid = ?", (new_name, study))
+
+    def study_names(self) -> list[str]:
+        """Oldest first."""
+        return [row[0] for row in self._db.execute("SELECT study FROM studies ORDER BY created_at, study")]
+
+    def study(self, name: str) -> Study:
+        """Raises KeyError if there is no such study."""
+        row = self._db.execute("SELECT spec, provenance, created_at FROM studies WHERE study = ?", (name,)).fetchone()
+        if row is None:
+            raise KeyError(name)
+        return Study(SweepSpec.model_validate_json(row[0]), json.loads(row[1]), row[2])
+
+    # Trials, in the order a trial lives through
+
+    def propose(self, study: str, trial: Trial, asks: int, search_time_s: float) -> None:
+        """Commits what is to be run; from here on the trial is pending until it has a final result."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    trial.uid,
+                    study,
+                    trial.number,
+                    trial.role,
+                    json.dumps(dict(trial.params)),
+                    trial.seed,
+                    trial.epochs,
+                    trial.continues,
+                    self._next_event(study),
+                    asks,
+                    search_time_s,
+                ),
+            )
+
+    def start_attempt(self, uid: str, worker: str) -> int:
+        """Returns the attempt's number, from 1."""
+        with self._transaction():
+            (last,) = self._db.execute(
+                "SELECT coalesce(max(attempt), 0) FROM attempts WHERE uid = ?", (uid,)
+            ).fetchone()
+            self._db.execute(
+                "INSERT INTO attempts (uid, attempt, worker, started_at) VALUES (?, ?, ?, ?)",
+                (uid, last + 1, worker, time.time()),
+            )
+        return int(last) + 1
+
+    def add_epoch(self, uid: str, attempt: int, report: EpochReport, reserved_time_s: float) -> None:
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO epochs VALUES (?, ?, ?, ?)",
+                (uid, attempt, report.epoch, json.dumps(dataclasses.asdict(report))),
+            )
+            self._db.execute(
+                "UPDATE attempts SET reserved_time_s = ? WHERE uid = ? AND attempt = ?", (reserved_time_s, uid, attempt)
+            )
+
+    def finish_attempt(
+        self, uid: str, attempt: int, result: TrialResult, reserved_time_s: float, *, is_final: bool
+    ) -> None:
+        """Commits how an attempt ended; with `is_final`, this is the trial's result, once and for ever.
+
+        The curve is what `add_epoch` has stored; the result's own is not looked at.
+
+        Raises:
+            sqlite3.IntegrityError: the trial already has a final result.
+        """
+        with self._transaction():
+            told_at = self._next_event(self._study_of(uid)) if is_final else None
+            self._db.execute(
+                "UPDATE attempts SET outcome = ?, told_at = ?, result = ?, wrong_images = ?, test_wrong_images = ?,"
+                " reserved_time_s = ? WHERE uid = ? AND attempt = ?",
+                (
+                    result.outcome,
+                    told_at,
+                    _result_row(result),
+                    _images_row(result.wrong_images),
+                    _images_row(result.test_wrong_images),
+                    reserved_time_s,
+                    uid,
+                    attempt,
+                ),
+            )
+
+    def add_search_time(self, uid: str, search_time_s: float) -> None:
+        with self._transaction():
+            self._db.execute("UPDATE trials SET search_time_s = search_time_s + ? WHERE uid = ?", (search_time_s, uid))
+
+    def close_lost_attempts(self, study: str) -> int:
+        """Ends the attempts whose coordinator died, as CANCELLED and charged up to their last epoch; returns how many."""
+        with self._transaction():
+            cursor = self._db.execute(
+                "UPDATE attempts SET outcome = ?, result = ? WHERE outcome IS NULL"
+                " AND uid IN (SELECT uid FROM trials WHERE study = ?)",
+                (Outcome.CANCELLED, _result_row(TrialResult(Outcome.CANCELLED, "the coordinator died")), study),
+            )
+        return cursor.rowcount
+
+    # Reading
+
+    def history(self, study: str) -> list[Record]:
+        """Every trial of a study by number, pending ones included; without the lists of wrong images."""
+        rows = self._db.execute(
+            "SELECT t.uid, t.number, t.role, t.params, t.seed, t.epochs, t.continues, t.asked_at, t.asks,"
+            " t.search_time_s, f.attempt, f.told_at, f.result,"
+            " (SELECT count(*) FROM attempts a WHERE a.uid = t.uid),"
+            " (SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a WHERE a.uid = t.uid)"
+            " FROM trials t LEFT JOIN attempts f ON f.uid = t.uid AND f.told_at IS NOT NULL"
+            " WHERE t.study = ? ORDER BY t.number",
+            (study,),
+        ).fetchall()
+        curves = self._final_curves(study)
+        return [_record(row, curves.get(row[0], ())) for row in rows]
+
+    def record(self, uid: str) -> Record:
+        """One trial, with the images its model got wrong.
+
+        Raises:
+            KeyError: there is no such trial.
+        """
+        study = self._study_of(uid)
+        record = next(r for r in self.history(study) if r.trial.uid == uid)
+        if record.result is None:
+            return record
+        row = self._db.execute(
+            "SELECT wrong_images, test_wrong_images FROM attempts WHERE uid = ? AND told_at IS NOT NULL", (uid,)
+        ).fetchone()
+        wrong, test_wrong = (tuple(json.loads(text)) if text is not None else None for text in row)
+        result = dataclasses.replace(record.result, wrong_images=wrong, test_wrong_images=test_wrong)
+        return dataclasses.replace(record, result=result)
+
+    def attempts(self, uid: str) -> list[tuple[int, Outcome | None, str, float, float]]:
+        """(attempt, outcome, worker, started_at, reserved_time_s) of each attempt, in order."""
+        rows = self._db.execute(
+            "SELECT attempt, outcome, worker, started_at, reserved_time_s FROM attempts WHERE uid = ? ORDER BY attempt",
+            (uid,),
+        )
+        return [(n, Outcome(o) if o else None, worker, started, held) for n, o, worker, started, held in rows]
+
+    def usage(self, study: str) -> Usage:
+        (trials,) = self._db.execute(
+            "SELECT count(*) FROM trials t JOIN attempts a ON a.uid = t.uid AND a.told_at IS NOT NULL"
+            " WHERE t.study = ? AND t.role = ? AND a.outcome != ?",
+            (study, Role.TRIAL, Outcome.INFEASIBLE),
+        ).fetchone()
+        (wall_s,) = self._db.execute(
+            "SELECT coalesce(sum(wall_s), 0) FROM sessions WHERE study = ?", (study,)
+        ).fetchone()
+        (device_s,) = self._db.execute(
+            "SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a JOIN trials t ON t.uid = a.uid"
+            " WHERE t.study = ?",
+            (study,),
+        ).fetchone()
+        return Usage(trials, wall_s, device_s)
+
+    def num_test_reads(self, study: str) -> int:
+        """How many models of the study were shown the test images."""
+        (reads,) = self._db.execute(
+            "SELECT count(*) FROM attempts a JOIN trials t ON t.uid = a.uid"
+            " WHERE t.study = ? AND a.test_wrong_images IS NOT NULL",
+            (study,),
+        ).fetchone()
+        return int(reads)
+
+    # Sessions: how long somebody has worked on a study
+
+    def start_session(self, study: str) -> int:
+        with self._transaction():
+            cursor = self._db.execute(
+                "INSERT INTO sessions (study, started_at, wall_s) VALUES (?, ?, 0)", (study, time.time())
+            )
+        return int(cursor.lastrowid or 0)
+
+    def touch_session(self, session: int, wall_s: float) -> None:
+        with self._transaction():
+            self._db.execute("UPDATE sessions SET wall_s = ? WHERE id = ?", (wall_s, session))
+
+    # What MLflow shows; a cache that may be deleted, since runs are found by their trial_uid tag as well
+
+    def tracked(self, uid: str) -> tuple[str, str] | None:
+        """(run id, state shown) of a trial, or of a study's parent run."""
+        row: tuple[str, str] | None = self._db.execute(
+            "SELECT run_id, state FROM tracked WHERE uid = ?", (uid,)
+        ).fetchone()
+        return row
+
+    def set_tracked(self, uid: str, run_id: str, state: str) -> None:
+        with self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO tracked VALUES (?, ?, ?)", (uid, run_id, state))
+
+    def run_ids(self, study: str) -> dict[str, str]:
+        """MLflow run ids by trial uid."""
+        rows = self._db.execute(
+            "SELECT k.uid, k.run_id FROM tracked k JOIN trials t ON t.uid = k.uid WHERE t.study = ?", (study,)
+        )
+        return dict(rows.fetchall())
+
+    def untracked(self, study: str) -> list[str]:
+        """uids of the trials whose final result MLflow does not show yet, in the order they ended."""
+        rows = self._db.execute(
+            "SELECT a.uid FROM attempts a JOIN trials t ON t.uid = a.uid LEFT JOIN tracked k ON k.uid = a.uid"
+            " WHERE t.study = ? AND a.told_at IS NOT NULL AND k.state IS NOT a.outcome ORDER BY a.told_at",
+            (study,),
+        )
+        return [row[0] for row in rows]
+
+    def _final_curves(self, study: str) -> dict[str, tuple[EpochReport, ...]]:
+        rows = self._db.execute(
+            "SELECT e.uid, e.report FROM epochs e"
+            " JOIN attempts a ON a.uid = e.uid AND a.attempt = e.attempt AND a.told_at IS NOT NULL"
+            " JOIN trials t ON t.uid = e.uid WHERE t.study = ? ORDER BY e.uid, e.epoch",
+            (study,),
+        )
+        curves: dict[str, list[EpochReport]] = {}
+        for uid, report in rows:
+            curves.setdefault(uid, []).append(_epoch(report))
+        return {uid: tuple(curve) for uid, curve in curves.items()}
+
+    def _study_of(self, uid: str) -> str:
+        row = self._db.execute("SELECT study FROM trials WHERE uid = ?", (uid,)).fetchone()
+        if row is None:
+            raise KeyError(uid)
+        return str(row[0])
+
+    def _next_event(self, study: str) -> int:
+        (last,) = self._db.execute(
+            "SELECT max(coalesce((SELECT max(asked_at) FROM trials WHERE study = :study), 0), coalesce((SELECT"
+            " max(a.told_at) FROM attempts a JOIN trials t ON t.uid = a.uid WHERE t.study = :study), 0))",
+            {"study": study},
+        ).fetchone()
+        return int(last) + 1
+
+    def _migrate(self) -> None:
+        with self._transaction():
+            (version,) = self._db.execute("PRAGMA user_version").fetchone()
+            if version > SCHEMA_VERSION:
+                raise TroubleError(
+                    f"ledger {self.path} was written by a newer version (schema {version}; this one knows up to"
+                    f" {SCHEMA_VERSION}); update this package, or set HARNESS_HOME to another folder"
+                )
+            if version == 0:
+                for statement in _statements(_SCHEMA):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        # IMMEDIATE takes the write lock at once, so that two writers wait for each other instead of failing half-way.
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+
+def _statements(script: str) -> Iterable[str]:
+    return (statement for statement in script.split(";\n") if statement.strip())
+
+
+def _result_row(result: TrialResult) -> str:
+    data = dataclasses.asdict(dataclasses.replace(result, curve=(), wrong_images=None, test_wrong_images=None))
+    return json.dumps(data)
+
+
+def _images_row(images: tuple[int, ...] | None) -> str | None:
+    return None if images is None else json.dumps(images)
+
+
+def _epoch(report: str) -> EpochReport:
+    data = json.loads(report)
+    return EpochReport(**{**data, "seconds": Seconds(**data["seconds"])})
+
+
+def _record(row: tuple[Any, ...], curve: tuple[EpochReport, ...]) -> Record:
+    uid, number, role, params, seed, epochs, continues, asked_at, asks, search_s, _, told_at, result, tries, held = row
+    return Record(
+        trial=Trial(uid, number, json.loads(params), seed, epochs, Role(role), continues),
+        result=dataclasses.replace(TrialResult.from_json(json.loads(result)), curve=curve) if result else None,
+        asked_at=asked_at,
+        told_at=told_at,
+        asks=asks,
+        attempts=tries,
+        reserved_time_s=held,
+        search_time_s=search_s,
+    )

@@ -1,0 +1,131 @@
+"""One study as one plain record: every setting resolved, nothing left to look up."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from functools import cached_property
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+import baselines
+from baselines.recipe import Recipe
+from harness.errors import InputError
+from harness.records import Params
+from harness.space import SearchSpace, domain_from_toml
+
+Dataset = Literal["mnist", "digits"]
+Engine = Literal["optuna", "keras-tuner"]
+Objective = Literal["error", "device_time"]
+BaselineName = Literal["cnn", "fc"]
+
+Positive = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Constraints(Strict):
+    """Limits on a configuration, checked before it costs any device time. None: no limit."""
+
+    max_params: Positive | None = None
+    max_mflops_per_image: Annotated[float, Field(gt=0)] | None = None
+    max_memory_mb: Annotated[float, Field(gt=0)] | None = None
+
+
+class Budget(Strict):
+    """When to stop, whichever is reached first; None: no limit of that kind."""
+
+    trials: Annotated[int, Field(ge=0)]
+    wall_s: float | None = None
+    device_s: float | None = None
+
+
+class SweepSpec(Strict):
+    """One study, every setting resolved. All but `study` and `budget` decide what is found, and are its digest."""
+
+    study: str
+    baseline: BaselineName
+    dataset: Dataset = "mnist"
+    engine: Engine = "optuna"
+    sampler: str = "tpe"
+    pruner: str = "median"
+    patience: Annotated[int, Field(ge=0)] = 0
+    objective: tuple[Objective, ...] = ("error",)
+    seed: Seed = 0
+    max_repeats: Annotated[int, Field(ge=0)] = 1
+    max_attempts: Positive = 2
+    trial_timeout_s: float | None = None
+    recipe: dict[str, Any]
+    space: dict[str, dict[str, Any]]
+    constraints: Constraints = Constraints()
+    profile: str
+    epochs: Positive
+    train_images: Positive
+    validation_images: Positive
+    baseline_seeds: Positive
+    reads_test: bool = False
+    budget: Budget
+
+    @cached_property
+    def search_space(self) -> SearchSpace:
+        return SearchSpace({name: domain_from_toml(domain) for name, domain in self.space.items()})
+
+    @cached_property
+    def baseline_params(self) -> Params:
+        """The documented configuration in the terms of the space, with the study's own recipe."""
+        documented = dataclasses.asdict(baselines.load(self.baseline).DOCUMENTED)
+        return self.search_space.restrict({**documented, **self.recipe})
+
+    def config(self, params: Params) -> Any:
+        """The architecture's configuration with `params` in place of the documented values."""
+        architecture = baselines.load(self.baseline)
+        known = {field.name for field in dataclasses.fields(architecture.DOCUMENTED)}
+        return dataclasses.replace(architecture.DOCUMENTED, **{k: v for k, v in params.items() if k in known})
+
+    def trial_recipe(self, params: Params) -> Recipe:
+        """The study's recipe with `params` in place of its values."""
+        return Recipe(**{key: params.get(key, value) for key, value in self.recipe.items()})
+
+    def identity(self) -> dict[str, Any]:
+        """Every setting that decides what the study finds."""
+        return self.model_dump(mode="json", exclude={"study", "budget"})
+
+    def digest(self) -> str:
+        """SHA-256 of `identity()`, hexadecimal."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
+
+    def differing_keys(self, other: SweepSpec) -> list[str]:
+        """The settings in which two studies differ, budgets apart."""
+        mine, theirs = self.identity(), other.identity()
+        return sorted(key for key in mine if mine[key] != theirs[key])
+
+
+def check_name(name: str, what: str) -> str:
+    """Returns `name` if it is safe as a file name and as an experiment's name.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", name):
+        raise InputError(
+            f"{what} is {name!r}; allowed: 1 to 64 letters, digits, '.', '_' or '-', not starting with '.'"
+        )
+    return name
+
+
+def parse_duration_s(text: str) -> float:
+    """Seconds of '90s', '15m' or '2h'.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if not match or float(match[1]) <= 0:
+        raise InputError(f"duration is {text!r}; allowed: a number above 0 with s, m or h, such as 90s, 15m or 2h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]

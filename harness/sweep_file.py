@@ -1,0 +1,273 @@
+"""Sweep files: TOML that says what to search, and the command's flags laid over it."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, Field, ValidationError, field_validator
+
+import baselines
+from baselines.recipe import RECIPE, SCHEDULES
+from harness.errors import InputError
+from harness.home import sweeps_folder
+from harness.space import SpaceError, domain_from_toml
+from harness.spec import (
+    BaselineName,
+    Budget,
+    Constraints,
+    Dataset,
+    Engine,
+    Objective,
+    Positive,
+    Seed,
+    Strict,
+    SweepSpec,
+    check_name,
+    parse_duration_s,
+)
+
+M = TypeVar("M", bound=BaseModel)
+
+DEFAULT_SAMPLER = {"optuna": "tpe", "keras-tuner": "bayesian"}
+DEFAULT_PRUNER = {"optuna": "median", "keras-tuner": "none"}
+
+
+class Profile(Strict):
+    """How much work a study is: the fidelity of each trial, and when to stop.
+
+    `validation_images` are used after every epoch but a trial's last, which uses the whole validation split.
+    """
+
+    epochs: Positive
+    train_images: Positive
+    validation_images: Positive
+    baseline_seeds: Positive
+    trials: Positive
+    budget: str | None = None
+    device_budget: str | None = None
+
+    @field_validator("budget", "device_budget")
+    @classmethod
+    def _is_duration(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_duration_s(value)
+        return value
+
+
+class SweepFile(Strict):
+    """What a sweep file may say; sweeps/cnn.toml explains each key."""
+
+    baseline: BaselineName
+    dataset: Dataset = "mnist"
+    engine: Engine = "optuna"
+    sampler: str | None = None
+    pruner: str | None = None
+    patience: Annotated[int, Field(ge=0)] = 0
+    objective: tuple[Objective, ...] = ("error",)
+    seed: Seed = 0
+    max_repeats: Annotated[int, Field(ge=0)] = 1
+    max_attempts: Positive = 2
+    trial_timeout: str | None = None
+    recipe: Annotated[dict[str, Any], Field(default_factory=dict)]
+    space: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    constraints: Constraints = Constraints()
+    profiles: Annotated[dict[str, Profile], Field(min_length=1)]
+
+    @field_validator("trial_timeout")
+    @classmethod
+    def _is_duration(cls, value: str | None) -> str | None:
+        return _checked_duration(value)
+
+
+class Flags(Strict):
+    """What the command line says over the file; None: as the file says."""
+
+    engine: Engine | None = None
+    sampler: str | None = None
+    pruner: str | None = None
+    objective: tuple[Objective, ...] | None = None
+    dataset: Dataset | None = None
+    seed: Seed | None = None
+    trials: Positive | None = None
+    budget: str | None = None
+    profile: str | None = None
+    study: str | None = None
+
+    @field_validator("budget")
+    @classmethod
+    def _is_duration(cls, value: str | None) -> str | None:
+        return _checked_duration(value)
+
+
+def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
+    """Reads a sweep file, lays the flags over it, and checks all of it.
+
+    Args:
+        path: The TOML file.
+        flags: What the command line says.
+        default_profile: The profile where no flag names one; the file's first if it has none of that name.
+
+    Raises:
+        InputError: one line with the file, the key, its value and what is allowed.
+    """
+    file = read_sweep_file(path)
+    profile_name = flags.profile or (default_profile if default_profile in file.profiles else next(iter(file.profiles)))
+    if profile_name not in file.profiles:
+        raise InputError(f"--profile is {profile_name!r}; allowed by {path}: {', '.join(file.profiles)}")
+    profile = file.profiles[profile_name]
+    search = _search_settings(file, flags)
+    spec = validated(
+        SweepSpec,
+        {
+            **search,
+            **file.model_dump(include={"baseline", "patience", "max_repeats", "max_attempts", "space", "constraints"}),
+            **profile.model_dump(include={"epochs", "train_images", "validation_images", "baseline_seeds"}),
+            "study": check_name(flags.study or _study_name(path, file, profile_name, search, flags), "study"),
+            "profile": profile_name,
+            "recipe": {**dataclasses.asdict(RECIPE), **file.recipe},
+            "trial_timeout_s": parse_duration_s(file.trial_timeout) if file.trial_timeout else None,
+            "budget": _budget(profile, flags),
+        },
+        str(path),
+    )
+    _check_recipe(path, spec)
+    _check_space(path, spec)
+    return spec
+
+
+def baseline_spec(baseline: BaselineName, flags: Flags, seeds: int | None, default_profile: str) -> SweepSpec:
+    """The study of `harness baseline`: the documented configuration alone, with several seeds, test images read.
+
+    The work per seed is that of the sweep file of the same name, so that the two can be compared.
+
+    Raises:
+        InputError: as `load_sweep`.
+    """
+    spec = load_sweep(sweeps_folder() / f"{baseline}.toml", flags, default_profile)
+    name = "-".join(["baseline", spec.study])
+    changes = {"study": name, "space": {}, "pruner": "none", "reads_test": True, "budget": Budget(trials=0)}
+    return spec.model_copy(update={**changes, "baseline_seeds": seeds or spec.baseline_seeds})
+
+
+def read_sweep_file(path: Path) -> SweepFile:
+    """The file's own settings.
+
+    Raises:
+        InputError: one line with the file, the key, its value and what is allowed.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(p.stem for p in sweeps_folder().glob("*.toml")))
+        raise InputError(
+            f"sweep is {str(path)!r}, which is not there; allowed: a TOML file or one of {known}"
+        ) from None
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: {error}; allowed: a TOML file in UTF-8") from None
+    return validated(SweepFile, data, str(path))
+
+
+def validated(model: type[M], data: dict[str, Any], source: str) -> M:
+    """`data` as a `model`; `source` opens the message.
+
+    Raises:
+        InputError: one line that names the first wrong key, its value and what is allowed.
+    """
+    try:
+        return model.model_validate(data, strict=False)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_one_line(model, error)}") from None
+
+
+def _search_settings(file: SweepFile, flags: Flags) -> dict[str, Any]:
+    engine = flags.engine or file.engine
+    objective = flags.objective or file.objective
+    sampler = flags.sampler or (file.sampler if engine == file.engine else None) or DEFAULT_SAMPLER[engine]
+    # The file's pruner was chosen for the file's engine and objective; under others it is not carried along.
+    keeps_pruner = engine == file.engine and objective == file.objective
+    default_pruner = DEFAULT_PRUNER[engine] if len(objective) == 1 else "none"
+    return {
+        "engine": engine,
+        "sampler": sampler,
+        "pruner": flags.pruner or (file.pruner if keeps_pruner else None) or default_pruner,
+        "objective": objective,
+        "dataset": flags.dataset or file.dataset,
+        "seed": file.seed if flags.seed is None else flags.seed,
+    }
+
+
+def _study_name(path: Path, file: SweepFile, profile: str, search: dict[str, Any], flags: Flags) -> str:
+    """File, profile, and whatever the flags change: what is another study has another name."""
+    plain = _search_settings(file, Flags())
+    changed = {key for key in search if search[key] != plain[key]}
+    labels = {
+        "dataset": search["dataset"],
+        "engine": search["engine"],
+        "sampler": search["sampler"],
+        "pruner": f"{search['pruner']}-pruner",
+        "objective": "-".join(search["objective"]),
+        "seed": f"seed{search['seed']}",
+    }
+    if "engine" in changed:
+        changed.add("sampler")
+    if flags.pruner is None:
+        changed.discard("pruner")
+    return "-".join([path.stem, profile, *(label for key, label in labels.items() if key in changed)])
+
+
+def _budget(profile: Profile, flags: Flags) -> dict[str, float | int | None]:
+    wall, device = flags.budget or profile.budget, profile.device_budget
+    return {
+        "trials": flags.trials or profile.trials,
+        "wall_s": parse_duration_s(wall) if wall else None,
+        "device_s": parse_duration_s(device) if device else None,
+    }
+
+
+def _check_recipe(path: Path, spec: SweepSpec) -> None:
+    known = dataclasses.asdict(RECIPE)
+    for name, value in spec.recipe.items():
+        if name not in known:
+            raise InputError(f"{path}: recipe.{name} is unknown; allowed: {', '.join(known)}")
+        if name != "schedule" and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
+            raise InputError(f"{path}: recipe.{name} is {value!r}; allowed: a number above 0")
+    if spec.recipe["schedule"] not in SCHEDULES:
+        raise InputError(f"{path}: recipe.schedule is {spec.recipe['schedule']!r}; allowed: {', '.join(SCHEDULES)}")
+
+
+def _check_space(path: Path, spec: SweepSpec) -> None:
+    config = (field.name for field in dataclasses.fields(baselines.load(spec.baseline).DOCUMENTED))
+    known = [*config, *spec.recipe]
+    for name, domain in spec.space.items():
+        if name not in known:
+            raise InputError(f"{path}: space.{name} is unknown; allowed for {spec.baseline}: {', '.join(known)}")
+        try:
+            domain_from_toml(domain)
+        except SpaceError as error:
+            raise InputError(f"{path}: space.{name}: {error}") from None
+    try:
+        spec.search_space.validate(spec.baseline_params)
+    except SpaceError as error:
+        raise InputError(f"{path}: space must hold the documented baseline, but its {error}") from None
+
+
+def _checked_duration(value: str | None) -> str | None:
+    if value is not None:
+        parse_duration_s(value)
+    return value
+
+
+def _one_line(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        sections: dict[str, type[BaseModel]] = {"constraints": Constraints, "profiles": Profile}
+        owner = sections[str(first["loc"][0])] if len(first["loc"]) > 1 else model
+        return f"{key} is unknown; allowed: {', '.join(owner.model_fields)}"
+    if first["type"] == "missing":
+        return f"{key} is missing; it must be set"
+    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    return f"{key} is {first['input']!r}; allowed: {reason}"

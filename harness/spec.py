@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import json
 import re
-from functools import cached_property
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -21,6 +20,9 @@ Dataset = Literal["mnist", "digits"]
 Engine = Literal["optuna", "keras-tuner"]
 Objective = Literal["error", "device_time"]
 BaselineName = Literal["cnn", "fc"]
+
+# How many images the data sets offer for training and validation; a profile takes as many as there are.
+SPLIT_SIZES = {"mnist": {"train": 50_000, "validation": 10_000}, "digits": {"train": 1_200, "validation": 297}}
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -72,11 +74,11 @@ class SweepSpec(Strict):
     reads_test: bool = False
     budget: Budget
 
-    @cached_property
+    @property
     def search_space(self) -> SearchSpace:
         return SearchSpace({name: domain_from_toml(domain) for name, domain in self.space.items()})
 
-    @cached_property
+    @property
     def baseline_params(self) -> Params:
         """The documented configuration in the terms of the space, with the study's own recipe."""
         documented = dataclasses.asdict(baselines.load(self.baseline).DOCUMENTED)

@@ -15,6 +15,7 @@ from harness.errors import InputError
 from harness.home import sweeps_folder
 from harness.space import SpaceError, domain_from_toml
 from harness.spec import (
+    SPLIT_SIZES,
     BaselineName,
     Budget,
     Constraints,
@@ -124,7 +125,7 @@ def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
         {
             **search,
             **file.model_dump(include={"baseline", "patience", "max_repeats", "max_attempts", "space", "constraints"}),
-            **profile.model_dump(include={"epochs", "train_images", "validation_images", "baseline_seeds"}),
+            **_fidelity(profile, search["dataset"]),
             "study": check_name(flags.study or _study_name(path, file, profile_name, search, flags), "study"),
             "profile": profile_name,
             "recipe": {**dataclasses.asdict(RECIPE), **file.recipe},
@@ -218,6 +219,16 @@ def _study_name(path: Path, file: SweepFile, profile: str, search: dict[str, Any
     return "-".join([path.stem, profile, *(label for key, label in labels.items() if key in changed)])
 
 
+def _fidelity(profile: Profile, dataset: Dataset) -> dict[str, int]:
+    sizes = SPLIT_SIZES[dataset]
+    return {
+        "epochs": profile.epochs,
+        "train_images": min(profile.train_images, sizes["train"]),
+        "validation_images": min(profile.validation_images, sizes["validation"]),
+        "baseline_seeds": profile.baseline_seeds,
+    }
+
+
 def _budget(profile: Profile, flags: Flags) -> dict[str, float | int | None]:
     wall, device = flags.budget or profile.budget, profile.device_budget
     return {
@@ -270,4 +281,6 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "missing":
         return f"{key} is missing; it must be set"
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if "; allowed: " in reason:
+        return f"{key}: {reason}"
     return f"{key} is {first['input']!r}; allowed: {reason}"

@@ -87,7 +87,7 @@ else
 $(READY): pyproject.toml $(LOCK)
 	test -f $@ && $(BIN)/python -c '' || rm -rf .venv
 	rm -f $@
-	test -d .venv || echo "Setting up .venv from $(LOCK), once: some 600 MB to download" >&2
+	test -d .venv || echo "Setting up .venv from $(LOCK), once: 0.8 GB or more to download" >&2
 	test -d .venv || '$(FOUND_PYTHON)' -m venv .venv
 	sed -n '/^uv==/,/^    #/p' $(LOCK) >.venv/uv.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt

@@ -1,0 +1,125 @@
+"""The `harness` command: its arguments, and what each sub-command calls. No logic.
+
+Nothing heavy is imported before it is known to be needed, so that `harness --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NoReturn
+
+from harness.errors import InputError, TroubleError
+
+if TYPE_CHECKING:
+    _Commands = argparse._SubParsersAction["_Parser"]  # argparse has no public name for it
+
+EXIT_TROUBLE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Returns 0 done, 2 the input was wrong, 130 interrupted, 1 anything else."""
+    try:
+        options = _parser().parse_args(arguments)
+        from harness.commands import COMMANDS
+
+        return COMMANDS[options.command](options)
+    except InputError as error:
+        return _fail(error, EXIT_INPUT)
+    except TroubleError as error:
+        return _fail(error, EXIT_TROUBLE)
+    except KeyboardInterrupt:
+        return EXIT_INTERRUPTED
+
+
+def _fail(error: Exception, status: int) -> int:
+    sys.stderr.write(f"harness: {error}\n")
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    """Wrong arguments are wrong input like any other: one line, exit status 2."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="harness",
+        description="Hyperparameter sweeps around documented baselines, with honest error rates and device times.",
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    _add_sweep(commands)
+    _add_baseline(commands)
+    _add_reading(commands)
+    _add_upkeep(commands)
+    return parser
+
+
+def _add(commands: _Commands, name: str, text: str) -> _Parser:
+    parser = commands.add_parser(name, help=text, description=text)
+    parser.set_defaults(command=name)
+    return parser
+
+
+def _add_sweep(commands: _Commands) -> None:
+    sweep = _add(commands, "sweep", "search around a documented baseline; the same command again goes on")
+    sweep.add_argument("sweep", metavar="NAME|FILE.toml", help="a file of sweeps/ by its name, or any sweep file")
+    sweep.add_argument("--engine", help="optuna or keras-tuner")
+    sweep.add_argument("--sampler", help="how configurations are proposed")
+    sweep.add_argument("--pruner", help="which running trials are stopped early")
+    sweep.add_argument("--objective", metavar="A[,B]", help="error, or error,device_time for a Pareto front")
+    sweep.add_argument("--trials", type=int, metavar="N", help="stop after so many searched trials in all")
+    sweep.add_argument("--budget", metavar="15m", help="stop after so much time in all, such as 90s, 15m or 2h")
+    sweep.add_argument("--enqueue", metavar="FILE.toml", help="configurations to try first, as [[trial]] tables")
+    sweep.add_argument("--learn-from", metavar="STUDY", help="let the finished trials of a study teach the search")
+    sweep.add_argument("--as", dest="study", metavar="STUDY", help="name of the study")
+    sweep.add_argument("--fresh", action="store_true", help="start anew; the old study is kept under a dated name")
+    _add_run_options(sweep)
+
+
+def _add_baseline(commands: _Commands) -> None:
+    text = "train the documented networks with several seeds; validation and test error"
+    baseline = _add(commands, "baseline", text)
+    baseline.add_argument("baseline", choices=("fc", "cnn", "all"))
+    baseline.add_argument("--seeds", type=int, metavar="N", help="how many seeds")
+    _add_run_options(baseline)
+
+
+def _add_run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--profile", help="quick or full; without it, full where there is a GPU")
+    parser.add_argument("--dataset", help="mnist, or digits (small, needs no download)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the search and of the first training")
+    parser.add_argument("--workers", type=int, metavar="N", help="trials at once; without it, one per core or GPU")
+
+
+def _add_reading(commands: _Commands) -> None:
+    status = _add(commands, "status", "how far a study is")
+    status.add_argument("study", nargs="?", help="without it, all studies")
+    status.add_argument("--json", action="store_true", help="for programs")
+    board = _add(commands, "leaderboard", "rank the trials of one or several studies")
+    board.add_argument("studies", nargs="*", metavar="STUDY", help="without any, one table and file for each study")
+    board.add_argument("--out", metavar="FILE|-", help="write the CSV there; - for standard output")
+    board.add_argument("--top", type=int, default=20, metavar="N", help="rows shown on the terminal")
+    export = _add(commands, "export", "hand a study on to other tools")
+    export.add_argument("study")
+    where = export.add_mutually_exclusive_group(required=True)
+    where.add_argument("--optuna", metavar="URL", help="an Optuna storage, such as sqlite:///study.db")
+    where.add_argument("--csv", metavar="FILE")
+    where.add_argument("--parquet", metavar="FILE")
+    where.add_argument("--json", metavar="FILE")
+
+
+def _add_upkeep(commands: _Commands) -> None:
+    data = _add(commands, "data", "fetch the data sets, or check those that are here")
+    data.add_argument("action", nargs="?", choices=("fetch", "verify"), default="fetch")
+    data.add_argument("--dataset", default="mnist", help="mnist or digits")
+    ui = _add(commands, "ui", "open MLflow on the studies")
+    ui.add_argument("--port", type=int, default=5000)
+    _add(commands, "sync", "bring MLflow up to date with the ledger")
+    bench = _add(commands, "bench", "measure this harness against others")
+    bench.add_argument("what", choices=("search",))
+    bench.add_argument("--quick", action="store_true", help="within 5 minutes on two cores")
+    bench.add_argument("--seeds", type=int, metavar="N", help="repeats with other seeds")

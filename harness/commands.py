@@ -1,0 +1,202 @@
+"""What each sub-command does: calls the library, prints what came of it, returns the exit status.
+
+Each imports what it needs itself, so that a table of results does not wait for a machine-learning framework.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.home import home, sweeps_folder
+
+if TYPE_CHECKING:
+    from harness.ledger import Ledger
+    from harness.runner import StudyEnd
+    from harness.spec import BaselineName, SweepSpec
+    from harness.sweep_file import Flags
+
+TOP = 20  # rows of a leaderboard on the terminal
+
+
+def sweep(options: argparse.Namespace) -> int:
+    from harness.sweep_file import load_sweep
+
+    return _run([load_sweep(_sweep_path(options.sweep), _flags(options), _default_profile())], options)
+
+
+def baseline(options: argparse.Namespace) -> int:
+    from harness.sweep_file import baseline_spec
+
+    names: tuple[BaselineName, ...] = ("fc", "cnn") if options.baseline == "all" else (options.baseline,)
+    return _run([baseline_spec(name, _flags(options), options.seeds, _default_profile()) for name in names], options)
+
+
+def status(options: argparse.Namespace) -> int:
+    from harness.analysis.status import render, status, to_json
+
+    with _ledger() as ledger:
+        found = [status(ledger, study) for study in _studies(ledger, [options.study] if options.study else [])]
+    if options.json:
+        _say(json.dumps([to_json(one) for one in found], indent=2))
+    else:
+        render(found, sys.stdout)
+    return 0
+
+
+def leaderboard(options: argparse.Namespace) -> int:
+    """One CSV for the studies that are named; without names, one for each study there is."""
+    with _ledger() as ledger:
+        if options.studies or options.out:
+            _write_leaderboard(ledger, _studies(ledger, options.studies), options.out, options.top)
+        else:
+            for study in _studies(ledger, []):
+                _write_leaderboard(ledger, [study], None, options.top)
+    return 0
+
+
+def export(options: argparse.Namespace) -> int:
+    from harness.analysis.export import export_optuna, export_trials
+
+    with _ledger() as ledger:
+        (study,) = _studies(ledger, [options.study])
+        if options.optuna:
+            count = export_optuna(ledger, study, options.optuna)
+            _say(f"{count} trials are new in {options.optuna}")
+        else:
+            suffix = next(name for name in ("csv", "parquet", "json") if getattr(options, name))
+            path = Path(getattr(options, suffix))
+            export_trials(ledger, study, path)
+            _say(f"wrote {path}")
+    return 0
+
+
+def data(options: argparse.Namespace) -> int:
+    from harness.execution.data import prepare, verify
+
+    if options.action == "fetch":
+        _say(f"{options.dataset} is verified and lies in {prepare(options.dataset, _say)}")
+        return 0
+    checks = verify(options.dataset)
+    for check in checks:
+        _say(f"{check.path}: {check.problem or 'as it should be'}")
+    return 1 if any(check.problem for check in checks) else 0
+
+
+def ui(options: argparse.Namespace) -> int:
+    from harness.tracking.ui import serve
+
+    return serve(home(), options.port)
+
+
+def sync(options: argparse.Namespace) -> int:
+    from harness.tracking.mlflow_runs import sync
+
+    with _ledger() as ledger:
+        report = sync(home(), ledger.study_names(), _say)
+    _say(str(report))
+    return 1 if report.num_missing else 0
+
+
+def bench(options: argparse.Namespace) -> int:
+    from harness.bench import search
+
+    search.run(home() / "bench", options.seeds, options.quick)
+    return 0
+
+
+def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
+    from harness.display import make_display
+    from harness.progress import StopReason
+    from harness.runner import run_study
+
+    for spec in specs:
+        with make_display(sys.stdout) as display:
+            end = run_study(spec, home(), display, num_workers=options.workers, fresh=getattr(options, "fresh", False))
+        if end.reason is StopReason.INTERRUPTED:
+            _say(f"{spec.study}: interrupted; nothing is lost, and the same command goes on from here")
+            return 130
+        with _ledger() as ledger:
+            _write_leaderboard(ledger, [spec.study], None, TOP)
+        _say(_how_it_ended(spec, end))
+    _say("browse: make ui, or mlflow ui at the project's root")
+    return 0
+
+
+def _how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
+    if not spec.space:
+        return f"{spec.study}: done; every seed has read the test images once"
+    on = f"--trials {spec.budget.trials + 16} or a longer --budget goes on, --fresh starts anew"
+    tense = "was used before" if end.was_used_up else "is used"
+    return f"{spec.study}: {end.reason.value}; the budget {tense}: {on}"
+
+
+def _write_leaderboard(ledger: Ledger, studies: list[str], out: str | None, top: int) -> None:
+    from harness.analysis.files import write_csv
+    from harness.analysis.leaderboard import leaderboard
+
+    frame = leaderboard(ledger, studies)
+    if out == "-":
+        write_csv(frame, "-")
+        return
+    path = Path(out) if out else home() / "leaderboards" / f"{studies[0] if len(studies) == 1 else 'all'}.csv"
+    write_csv(frame, path)
+    _say(f"wrote {path}")
+
+
+def _studies(ledger: Ledger, named: list[str]) -> list[str]:
+    from harness.analysis.studies import find_study
+
+    return [find_study(ledger, name).spec.study for name in named] or ledger.study_names()
+
+
+@contextmanager
+def _ledger() -> Iterator[Ledger]:
+    from harness.ledger import Ledger
+
+    with closing(Ledger(home() / "ledger.db")) as ledger:
+        yield ledger
+
+
+def _sweep_path(name: str) -> Path:
+    """A file of sweeps/ by its bare name, or any path."""
+    bare = sweeps_folder() / f"{name}.toml"
+    return bare if Path(name).name == name and bare.is_file() else Path(name)
+
+
+def _flags(options: argparse.Namespace) -> Flags:
+    from harness.sweep_file import Flags, validated
+
+    given = {name: value for name in Flags.model_fields if (value := getattr(options, name, None)) is not None}
+    if "objective" in given:
+        given["objective"] = tuple(given["objective"].split(","))
+    return validated(Flags, given, "command line")
+
+
+def _default_profile() -> str:
+    from harness.execution.devices import this_machine
+
+    return "full" if this_machine().gpu_names else "quick"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "sweep": sweep,
+    "baseline": baseline,
+    "status": status,
+    "leaderboard": leaderboard,
+    "export": export,
+    "data": data,
+    "ui": ui,
+    "sync": sync,
+    "bench": bench,
+}

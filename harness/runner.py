@@ -1,0 +1,103 @@
+"""Puts a study together and runs it: ledger, data, workers, search, MLflow, display."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.display import Display
+from harness.errors import InputError
+from harness.execution import data, devices
+from harness.execution.local import LocalExecutor
+from harness.ledger import Ledger
+from harness.locks import study_lock
+from harness.plan import describe, make_plan
+from harness.progress import Progress, StopReason
+from harness.provenance import provenance
+from harness.search import catalogue
+from harness.search.proposer import Proposer
+from harness.spec import SweepSpec
+from harness.sweep import Sweep
+from harness.tracking.mlflow_runs import Tracker, sync
+
+
+@dataclass(frozen=True)
+class StudyEnd:
+    """How a call to `run_study` ended.
+
+    Attributes:
+        reason: Why it stopped.
+        was_used_up: The budget was used before anything was run.
+    """
+
+    reason: StopReason
+    was_used_up: bool
+
+
+def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int | None, fresh: bool) -> StudyEnd:
+    """Starts a study or goes on with it, until its budget is used or the process is asked to stop.
+
+    Args:
+        spec: The study.
+        home: Folder of all state.
+        display: What people see.
+        num_workers: How many trials at once; None: as many as the machine has cores or GPUs for.
+        fresh: Keep an earlier study of this name under a dated name and start anew.
+
+    Raises:
+        InputError: the settings do not go together, or differ from the study's earlier ones.
+        TroubleError: the study is in use, or data, ledger or workers cannot be had.
+    """
+    catalogue.check(spec)
+    places = devices.places(devices.this_machine(), num_workers)
+    data_folder = data.prepare(spec.dataset, display.note)
+    with study_lock(home, spec.study), closing(Ledger(home / "ledger.db")) as ledger:
+        open_study(ledger, spec, fresh=fresh)
+        records, used = ledger.history(spec.study), ledger.usage(spec.study)
+        display.plan(describe(spec, places, make_plan(spec, places, used, len(records))))
+        reason = Progress(spec, records, used, len(places)).used_up(0.0, 0)
+        if reason is not None and all(record.result for record in records):
+            sync(home, [spec.study], display.note)
+            return StudyEnd(reason, was_used_up=True)
+        # The workers load their framework while the search is rebuilt here.
+        executor = LocalExecutor(spec, places, data_folder, home / "logs" / spec.study)
+        tracker = Tracker(ledger.path, home, spec.study, display.note)
+        checkpoints = home / "checkpoints" / spec.study
+        try:
+            proposer = Proposer(spec, catalogue.make_search(spec), records)
+            reason = Sweep(spec, ledger, proposer, executor, [tracker], display, checkpoints).run()
+        finally:
+            executor.close()
+            tracker.close()
+        if reason is not StopReason.INTERRUPTED:
+            shutil.rmtree(checkpoints, ignore_errors=True)
+        return StudyEnd(reason, was_used_up=False)
+
+
+def open_study(ledger: Ledger, spec: SweepSpec, *, fresh: bool) -> None:
+    """Makes the study's row, or checks that it is the same study as before.
+
+    Raises:
+        InputError: its settings have changed; the message names them, and the two ways on.
+    """
+    exists = spec.study in ledger.study_names()
+    if exists and fresh:
+        kept = f"{spec.study[:44]}.{time.strftime('%Y%m%d-%H%M%S')}"
+        ledger.rename_study(spec.study, kept)
+        exists = False
+    if not exists:
+        origin = provenance() | {"data_digest": data.data_digest(spec.dataset)}
+        ledger.create_study(spec, origin)
+        return
+    earlier = ledger.study(spec.study).spec
+    changed = earlier.differing_keys(spec)
+    if changed:
+        raise InputError(
+            f"study {spec.study} was started with other settings ({', '.join(changed)}); allowed: --as NAME for a study"
+            " of its own beside it, or --fresh to keep the old one under a dated name and start anew"
+        )
+    if earlier.budget != spec.budget:
+        ledger.update_budget(spec)

@@ -1,0 +1,275 @@
+"""The loop of a sweep: ask, commit, run, commit, tell, track. Starting and resuming are the same thing.
+
+A proposal is in the ledger before a worker hears of it, and a result is in the ledger before the search or MLflow
+hears of it; so whenever this process is killed, the next start goes on from what the ledger says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+from harness.display import Display
+from harness.execution import Died, EpochDone, Event, Executor, Finished, Job, Ready
+from harness.ledger import Ledger
+from harness.progress import Progress, StopReason
+from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
+from harness.search import NoProposal
+from harness.search.proposer import Proposer
+from harness.spec import SweepSpec
+
+POLL_S = 0.25
+TOUCH_S = 5.0
+
+
+class Listener(Protocol):
+    """Hears that the ledger has something new to show."""
+
+    def notify(self) -> None: ...
+
+
+@dataclass
+class _Running:
+    trial: Trial
+    attempt: int
+    started: float  # monotonic
+    was_cancelled: bool = False
+    has_timed_out: bool = False
+    reported: list[EpochReport] = field(default_factory=list)
+
+    @property
+    def held_s(self) -> float:
+        return time.monotonic() - self.started
+
+
+class Sweep:
+    """Runs a study until its budget is used. The caller holds the study's lock.
+
+    Args:
+        spec: The study; its row is in the ledger.
+        ledger: The one truth.
+        proposer: Built from the study's records.
+        executor: Workers for this study.
+        listeners: Are notified of each new final result.
+        display: What people see.
+        checkpoints: Folder for the weights of trials that may be continued.
+    """
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        ledger: Ledger,
+        proposer: Proposer,
+        executor: Executor,
+        listeners: list[Listener],
+        display: Display,
+        checkpoints: Path,
+    ) -> None:
+        self._spec, self._ledger, self._proposer, self._executor = spec, ledger, proposer, executor
+        self._listeners, self._display, self._checkpoints = listeners, display, checkpoints
+        self._started = time.monotonic()
+        self._session = ledger.start_session(spec.study)
+        self._touched = self._started
+        ledger.close_lost_attempts(spec.study)
+        records = ledger.history(spec.study)
+        self._pending = deque(record.trial for record in records if record.result is None)
+        self._progress = Progress(spec, records, ledger.usage(spec.study), len(executor.places))
+        self._idle: deque[str] = deque()
+        self._running: dict[str, _Running] = {}
+        self._stop: StopReason | None = None
+
+    def run(self) -> StopReason:
+        """Works until the budget is used, the space is exhausted, or the process is asked to stop.
+
+        A first SIGINT or SIGTERM lets running trials stop at their epoch's end; a second raises KeyboardInterrupt.
+        """
+        with self._signals():
+            try:
+                while not self._is_over():
+                    self._hand_out()
+                    for event in self._executor.events(POLL_S):
+                        self._handle(event)
+                    self._kill_overdue()
+                    self._touch()
+            finally:
+                self._cancel_running()
+                self._ledger.touch_session(self._session, self._wall_s)
+        assert self._stop is not None  # noqa: S101 - _is_over says so
+        return self._stop
+
+    # Handing out
+
+    def _is_over(self) -> bool:
+        if self._stop is None and not self._pending:
+            self._stop = self._used_up()
+        return self._stop is not None and not self._running
+
+    def _used_up(self) -> StopReason | None:
+        num_running = sum(1 for running in self._running.values() if running.trial.role is Role.TRIAL)
+        return self._progress.used_up(self._wall_s, num_running)
+
+    def _hand_out(self) -> None:
+        while self._idle and self._stop is not StopReason.INTERRUPTED:
+            trial = self._pending.popleft() if self._pending else self._propose()
+            if trial is None:
+                return
+            worker = self._idle.popleft()
+            attempt = self._ledger.start_attempt(trial.uid, worker)
+            self._running[worker] = _Running(trial, attempt, time.monotonic())
+            self._executor.start(worker, self._job(trial))
+            self._display.started(trial, worker, attempt)
+
+    def _propose(self) -> Trial | None:
+        """The next trial, committed; None when there is none now."""
+        while self._stop is None:
+            self._stop = self._used_up()
+            if self._stop is not None:
+                break
+            proposal = self._proposer.next()
+            if proposal is NoProposal.EXHAUSTED:
+                self._stop = StopReason.EXHAUSTED
+            if isinstance(proposal, NoProposal):
+                break
+            self._ledger.propose(self._spec.study, proposal.trial, proposal.asks, proposal.search_time_s)
+            self._progress.num_proposed += 1
+            if proposal.infeasible is None:
+                return proposal.trial
+            attempt = self._ledger.start_attempt(proposal.trial.uid, "none")
+            self._finish(proposal.trial, attempt, TrialResult(Outcome.INFEASIBLE, proposal.infeasible), 0.0)
+        return None
+
+    def _job(self, trial: Trial) -> Job:
+        may_be_continued = trial.epochs < self._spec.epochs
+        return Job(
+            trial,
+            load_from=self._checkpoint(trial.continues) if trial.continues else None,
+            save_to=self._checkpoint(trial.uid) if may_be_continued else None,
+        )
+
+    def _checkpoint(self, uid: str) -> Path:
+        return self._checkpoints / f"{uid}.weights.h5"
+
+    # What the workers say
+
+    def _handle(self, event: Event) -> None:
+        if isinstance(event, Ready):
+            self._idle.append(event.worker)
+        elif event.worker not in self._running:
+            return  # it died between two trials; another has taken its place
+        elif isinstance(event, EpochDone):
+            self._on_epoch(event)
+        elif isinstance(event, Finished):
+            running = self._running.pop(event.worker)
+            self._end(running, self._judged(running, event.result))
+        elif isinstance(event, Died):
+            running = self._running.pop(event.worker)
+            self._end(running, self._lost(running, event))
+
+    def _on_epoch(self, event: EpochDone) -> None:
+        running, report = self._running[event.worker], event.report
+        self._ledger.add_epoch(running.trial.uid, running.attempt, report, running.held_s)
+        running.reported.append(report)
+        started = time.monotonic()
+        go_on = self._proposer.report(running.trial, report)
+        self._ledger.add_search_time(running.trial.uid, time.monotonic() - started)
+        if self._stop is StopReason.INTERRUPTED and report.epoch < running.trial.epochs:
+            running.was_cancelled, go_on = True, False
+        self._executor.answer(event.worker, go_on=go_on)
+        self._display.epoch(running.trial, event.worker, report, self._spec.train_images / report.seconds.train)
+
+    def _judged(self, running: _Running, result: TrialResult) -> TrialResult:
+        if running.was_cancelled:
+            return dataclasses.replace(result, outcome=Outcome.CANCELLED)
+        return result
+
+    def _lost(self, running: _Running, event: Died) -> TrialResult:
+        outcome, error = Outcome.CRASHED, f"worker {event.reason}"
+        if running.has_timed_out:
+            outcome, error = Outcome.TIMED_OUT, f"took longer than {self._spec.trial_timeout_s:.0f} s"
+        elif event.out_of_memory:
+            outcome, error = Outcome.OUT_OF_MEMORY, "worker killed for want of memory"
+        return TrialResult(outcome, error, curve=tuple(running.reported))
+
+    def _end(self, running: _Running, result: TrialResult) -> None:
+        self._progress.charge(running.held_s)
+        if result.outcome.may_retry and self._may_retry(running.trial, result.outcome):
+            self._ledger.finish_attempt(running.trial.uid, running.attempt, result, running.held_s, is_final=False)
+            self._pending.append(running.trial)
+            self._display.retried(running.trial, result)
+        else:
+            self._finish(running.trial, running.attempt, result, running.held_s)
+
+    def _may_retry(self, trial: Trial, outcome: Outcome) -> bool:
+        if outcome is Outcome.CANCELLED:
+            return True
+        crashes = sum(1 for attempt in self._ledger.attempts(trial.uid) if attempt[1] is Outcome.CRASHED)
+        return crashes + 1 < self._spec.max_attempts
+
+    def _finish(self, trial: Trial, attempt: int, result: TrialResult, held_s: float) -> None:
+        """Commits a final result, then tells everybody."""
+        self._ledger.finish_attempt(trial.uid, attempt, result, held_s, is_final=True)
+        started = time.monotonic()
+        self._proposer.tell(trial, result)
+        self._ledger.add_search_time(trial.uid, time.monotonic() - started)
+        for listener in self._listeners:
+            listener.notify()
+        self._progress.add(Record(trial, result, reserved_time_s=held_s))
+        self._display.finished(trial, result)
+        self._show_progress()
+
+    # Time
+
+    @property
+    def _wall_s(self) -> float:
+        return time.monotonic() - self._started
+
+    def _touch(self) -> None:
+        if time.monotonic() - self._touched >= TOUCH_S:
+            self._touched = time.monotonic()
+            self._ledger.touch_session(self._session, self._wall_s)
+            self._show_progress()
+
+    def _kill_overdue(self) -> None:
+        limit_s = self._spec.trial_timeout_s
+        for worker, running in self._running.items():
+            if limit_s is not None and running.held_s > limit_s and not running.has_timed_out:
+                running.has_timed_out = True
+                self._executor.kill(worker)
+
+    def _show_progress(self) -> None:
+        progress = self._progress
+        self._display.progress(
+            progress.done, progress.total, progress.seconds_left(self._wall_s), progress.best, progress.baseline
+        )
+
+    # Being stopped
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def stop(number: int, frame: FrameType | None) -> None:
+            if self._stop is StopReason.INTERRUPTED:
+                raise KeyboardInterrupt
+            self._stop = StopReason.INTERRUPTED
+            self._display.note("stopping: running trials end with their epoch; once more to stop at once")
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _cancel_running(self) -> None:
+        """Closes the attempts of an abrupt end, so that they are charged; their trials stay pending."""
+        for running in self._running.values():
+            result = TrialResult(Outcome.CANCELLED, "stopped by the user", curve=tuple(running.reported))
+            self._ledger.finish_attempt(running.trial.uid, running.attempt, result, running.held_s, is_final=False)
+        self._running.clear()

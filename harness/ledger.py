@@ -11,14 +11,14 @@ import dataclasses
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import TroubleError
-from harness.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
 from harness.spec import SweepSpec
 
 SCHEMA_VERSION = 1
@@ -276,7 +276,7 @@ class Ledger:
             columns + _TRIALS + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY t.number", (study,)
         )
         for *row, last_report, test_wrong in rows:
-            record = _record(tuple(row), (_epoch(last_report),) if last_report else ())
+            record = _record(tuple(row), (last_report,) if last_report else ())
             yield record if test_wrong is None else _with_images(record, None, test_wrong)
 
     def record(self, uid: str) -> Record:
@@ -295,7 +295,7 @@ class Ledger:
         reports = self._db.execute(
             "SELECT report FROM epochs WHERE uid = ? AND attempt = ? ORDER BY epoch", (uid, row[10])
         )
-        return _with_images(_record(row, tuple(_epoch(report) for (report,) in reports)), wrong, test_wrong)
+        return _with_images(_record(row, [report for (report,) in reports]), wrong, test_wrong)
 
     def attempts(self, uid: str) -> list[tuple[int, Outcome | None, str, float, float]]:
         """(attempt, outcome, worker, started_at, reserved_time_s) of each attempt, in order."""
@@ -321,6 +321,15 @@ class Ledger:
         ).fetchone()
         return Usage(trials, wall_s, device_s)
 
+    def num_pending(self, study: str) -> int:
+        """How many trials have no final result yet."""
+        (count,) = self._db.execute(
+            "SELECT count(*) FROM trials t LEFT JOIN attempts f ON f.uid = t.uid AND f.told_at IS NOT NULL"
+            " WHERE t.study = ? AND f.uid IS NULL",
+            (study,),
+        ).fetchone()
+        return int(count)
+
     def num_test_reads(self, study: str) -> int:
         """How many models of the study were shown the test images."""
         (reads,) = self._db.execute(
@@ -342,6 +351,13 @@ class Ledger:
     def touch_session(self, session: int, wall_s: float) -> None:
         with self._transaction():
             self._db.execute("UPDATE sessions SET wall_s = ? WHERE id = ?", (wall_s, session))
+
+    def last_session(self, study: str) -> tuple[float, float] | None:
+        """(started_at in seconds since 1970, wall_s) of the newest session; None if there was none."""
+        row: tuple[float, float] | None = self._db.execute(
+            "SELECT started_at, wall_s FROM sessions WHERE study = ? ORDER BY id DESC LIMIT 1", (study,)
+        ).fetchone()
+        return row
 
     # What MLflow shows; a cache that may be deleted, since runs are found by their trial_uid tag as well
 
@@ -372,17 +388,17 @@ class Ledger:
         )
         return [row[0] for row in rows]
 
-    def _final_curves(self, study: str) -> dict[str, tuple[EpochReport, ...]]:
+    def _final_curves(self, study: str) -> dict[str, list[str]]:
         rows = self._db.execute(
             "SELECT e.uid, e.report FROM epochs e"
             " JOIN attempts a ON a.uid = e.uid AND a.attempt = e.attempt AND a.told_at IS NOT NULL"
             " JOIN trials t ON t.uid = e.uid WHERE t.study = ? ORDER BY e.uid, e.epoch",
             (study,),
         )
-        curves: dict[str, list[EpochReport]] = {}
+        curves: dict[str, list[str]] = {}
         for uid, report in rows:
-            curves.setdefault(uid, []).append(_epoch(report))
-        return {uid: tuple(curve) for uid, curve in curves.items()}
+            curves.setdefault(uid, []).append(report)
+        return curves
 
     def _study_of(self, uid: str) -> str:
         row = self._db.execute("SELECT study FROM trials WHERE uid = ?", (uid,)).fetchone()
@@ -391,10 +407,12 @@ class Ledger:
         return str(row[0])
 
     def _next_event(self, study: str) -> int:
-        (event,) = self._db.execute(
+        row = self._db.execute(
             "UPDATE studies SET num_events = num_events + 1 WHERE study = ? RETURNING num_events", (study,)
         ).fetchone()
-        return int(event)
+        if row is None:
+            raise KeyError(study)
+        return int(row[0])
 
     def _migrate(self) -> None:
         with self._transaction():
@@ -446,16 +464,12 @@ def _images(row: str | None) -> tuple[int, ...] | None:
     return None if row is None else tuple(json.loads(row))
 
 
-def _epoch(report: str) -> EpochReport:
-    data = json.loads(report)
-    return EpochReport(**{**data, "seconds": Seconds(**data["seconds"])})
-
-
-def _record(row: tuple[Any, ...], curve: tuple[EpochReport, ...]) -> Record:
+def _record(row: tuple[Any, ...], curve: Sequence[str]) -> Record:
+    """A record from a row of `_COLUMNS` and the JSON of its epochs."""
     uid, number, role, params, seed, epochs, continues, asked_at, asks, search_s, _, told_at, result, tries, held = row
     return Record(
         trial=Trial(uid, number, json.loads(params), seed, epochs, Role(role), continues),
-        result=dataclasses.replace(TrialResult.from_json(json.loads(result)), curve=curve) if result else None,
+        result=TrialResult.from_json({**json.loads(result), "curve": map(json.loads, curve)}) if result else None,
         asked_at=asked_at,
         told_at=told_at,
         asks=asks,

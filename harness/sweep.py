@@ -43,6 +43,7 @@ class _Running:
     started: float  # monotonic
     was_cancelled: bool = False
     has_timed_out: bool = False
+    search_time_s: float = 0.0
     reported: list[EpochReport] = field(default_factory=list)
 
     @property
@@ -143,7 +144,8 @@ class Sweep:
             if proposal.infeasible is None:
                 return proposal.trial
             attempt = self._ledger.start_attempt(proposal.trial.uid, "none")
-            self._finish(proposal.trial, attempt, TrialResult(Outcome.INFEASIBLE, proposal.infeasible), 0.0)
+            running = _Running(proposal.trial, attempt, time.monotonic())
+            self._finish(running, TrialResult(Outcome.INFEASIBLE, proposal.infeasible))
         return None
 
     def _job(self, trial: Trial) -> Job:
@@ -156,6 +158,13 @@ class Sweep:
 
     def _checkpoint(self, uid: str) -> Path:
         return self._checkpoints / f"{uid}.weights.h5"
+
+    def _drop_checkpoints(self) -> None:
+        """Removes the weights that no trial can go on from any more."""
+        needed = self._proposer.continuable() | {r.trial.continues for r in self._running.values()}
+        for path in self._checkpoints.glob("*.weights.h5"):
+            if path.name.removesuffix(".weights.h5") not in needed:
+                path.unlink()
 
     # What the workers say
 
@@ -179,7 +188,7 @@ class Sweep:
         running.reported.append(report)
         started = time.monotonic()
         go_on = self._proposer.report(running.trial, report)
-        self._ledger.add_search_time(running.trial.uid, time.monotonic() - started)
+        running.search_time_s += time.monotonic() - started
         if self._stop is StopReason.INTERRUPTED and report.epoch < running.trial.epochs:
             running.was_cancelled, go_on = True, False
         self._executor.answer(event.worker, go_on=go_on)
@@ -205,7 +214,7 @@ class Sweep:
             self._pending.append(running.trial)
             self._display.retried(running.trial, result)
         else:
-            self._finish(running.trial, running.attempt, result, running.held_s)
+            self._finish(running, result)
 
     def _may_retry(self, trial: Trial, outcome: Outcome) -> bool:
         if outcome is Outcome.CANCELLED:
@@ -213,14 +222,16 @@ class Sweep:
         crashes = sum(1 for attempt in self._ledger.attempts(trial.uid) if attempt[1] is Outcome.CRASHED)
         return crashes + 1 < self._spec.max_attempts
 
-    def _finish(self, trial: Trial, attempt: int, result: TrialResult, held_s: float) -> None:
+    def _finish(self, running: _Running, result: TrialResult) -> None:
         """Commits a final result, then tells everybody."""
-        self._ledger.finish_attempt(trial.uid, attempt, result, held_s, is_final=True)
+        trial, held_s = running.trial, running.held_s
+        self._ledger.finish_attempt(trial.uid, running.attempt, result, held_s, is_final=True)
         started = time.monotonic()
         self._proposer.tell(trial, result)
-        self._ledger.add_search_time(trial.uid, time.monotonic() - started)
+        self._ledger.add_search_time(trial.uid, running.search_time_s + time.monotonic() - started)
         for listener in self._listeners:
             listener.notify()
+        self._drop_checkpoints()
         self._progress.add(Record(trial, result, reserved_time_s=held_s))
         self._display.finished(trial, result)
         self._show_progress()

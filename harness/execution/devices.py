@@ -65,6 +65,7 @@ def worker_environment(place: Place) -> dict[str, str]:
         "OMP_NUM_THREADS": threads,
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "PYTHONHASHSEED": "0",
+        "HARNESS_WORKER": place.name,  # for people who look at the process list
     }
 
 

@@ -1,0 +1,24 @@
+"""What several tests share: the small data set, prepared once, and a home of their own for each test."""
+
+from pathlib import Path
+
+import pytest
+
+from harness.execution import data
+from harness.home import sweeps_folder
+from harness.spec import SweepSpec
+from harness.sweep_file import Flags, load_sweep
+
+
+@pytest.fixture(scope="session")
+def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The digits data set in a cache of the test run's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_DATA", str(tmp_path_factory.mktemp("data")))
+        return data.prepare("digits", lambda line: None)
+
+
+@pytest.fixture(scope="session")
+def smoke() -> SweepSpec:
+    """The shipped sweep on digits."""
+    return load_sweep(sweeps_folder() / "smoke.toml", Flags(), "quick")

@@ -1,0 +1,220 @@
+"""What every executor must do, on real workers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from harness.execution import Died, EpochDone, Event, Executor, Finished, Job, Place, Ready, devices
+from harness.execution.local import LocalExecutor
+from harness.records import Outcome, Trial, TrialResult
+from harness.spec import SweepSpec
+
+PLACES = [Place(f"worker-{i}", "a processor", threads=1, sharing=2) for i in range(2)]
+WAIT_S = 120.0
+
+
+def trial(uid: str = "uid", epochs: int = 3) -> Trial:
+    return Trial(uid, 0, {"units_1": 32, "units_2": 16}, seed=0, epochs=epochs)
+
+
+class Driver:
+    """Hands out trials and waits for what comes of them."""
+
+    def __init__(self, executor: Executor) -> None:
+        self.executor = executor
+        self._idle: list[str] = []
+        self._seen: list[Event] = []
+
+    def start(self, job: Job) -> str:
+        """Starts a trial on the next worker that is ready, and returns the worker."""
+        self._wait_until(lambda: bool(self._idle))
+        worker = self._idle.pop(0)
+        self.executor.start(worker, job)
+        return worker
+
+    def wait(self, kind: type[Event], worker: str) -> Event:
+        """The next event of a kind from a worker; others are kept."""
+        self._wait_until(lambda: any(isinstance(e, kind) and e.worker == worker for e in self._seen))
+        event = next(e for e in self._seen if isinstance(e, kind) and e.worker == worker)
+        self._seen.remove(event)
+        return event
+
+    def wait_until_idle(self) -> set[str]:
+        self._wait_until(lambda: len(self._idle) == len(self.executor.places))
+        return set(self._idle)
+
+    def finish(self, worker: str) -> TrialResult:
+        """Says yes to every epoch until the trial is over."""
+        while True:
+            event = self.wait(EpochDone | Finished, worker)
+            if isinstance(event, Finished):
+                return event.result
+            self.executor.answer(worker, go_on=True)
+
+    def _wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline, f"waited {WAIT_S} s in vain; seen {self._seen}"
+            for event in self.executor.events(1.0):
+                if isinstance(event, Ready):
+                    self._idle.append(event.worker)
+                else:
+                    self._seen.append(event)
+
+
+@pytest.fixture(scope="class")
+def driver(executor: Executor) -> Driver:
+    return Driver(executor)
+
+
+class ExecutorContract:
+    """Run by each executor's own test class, which brings the fixture `executor`: two workers, for all its tests."""
+
+    def test_every_worker_says_that_it_is_ready(self, driver: Driver) -> None:
+        assert driver.wait_until_idle() == {place.name for place in PLACES}
+
+    def test_a_trial_reports_each_epoch_and_ends(self, driver: Driver) -> None:
+        worker = driver.start(Job(trial()))
+        epochs = []
+        for _ in range(3):
+            epochs.append(driver.wait(EpochDone, worker).report)
+            driver.executor.answer(worker, go_on=True)
+        result = driver.wait(Finished, worker).result
+        assert result.outcome is Outcome.COMPLETED
+        assert result.curve == tuple(epochs)
+
+    def test_a_trial_that_is_told_to_stop_stops(self, driver: Driver) -> None:
+        worker = driver.start(Job(trial()))
+        driver.wait(EpochDone, worker)
+        driver.executor.answer(worker, go_on=False)
+        result = driver.wait(Finished, worker).result
+        assert (result.outcome, len(result.curve)) == (Outcome.PRUNED, 1)
+
+    def test_a_killed_worker_dies_alone_and_is_replaced(self, driver: Driver) -> None:
+        first, second = driver.start(Job(trial())), driver.start(Job(trial()))
+        driver.wait(EpochDone, first)
+        driver.executor.kill(first)
+        assert driver.wait(Died, first).out_of_memory is False
+        assert driver.finish(second).outcome is Outcome.COMPLETED
+        assert driver.wait_until_idle() == {first, second}
+        assert driver.finish(driver.start(Job(trial()))).outcome is Outcome.COMPLETED
+
+    def test_weights_go_from_trial_to_trial(self, driver: Driver, tmp_path: Path) -> None:
+        checkpoint = tmp_path / "a b" / "uid.weights.h5"
+        driver.finish(driver.start(Job(trial(epochs=1), save_to=checkpoint)))
+        rest = driver.finish(driver.start(Job(trial("next"), load_from=checkpoint)))
+        assert [report.epoch for report in rest.curve] == [2, 3]
+
+
+class TestLocalExecutor(ExecutorContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def logs(cls, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        return tmp_path_factory.mktemp("logs")
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def executor(cls, smoke: SweepSpec, digits_folder: Path, logs: Path) -> Iterator[Executor]:
+        executor = LocalExecutor(smoke, PLACES, digits_folder, logs)
+        yield executor
+        executor.close()
+
+    def test_what_libraries_print_goes_to_a_log(
+        self, driver: Driver, logs: Path, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        driver.finish(driver.start(Job(trial())))
+        assert capfd.readouterr() == ("", "")
+        assert (logs / "worker-0.log").stat().st_size > 0
+
+    def test_a_worker_killed_from_outside_is_noticed(self, driver: Driver) -> None:
+        worker = driver.start(Job(trial()))
+        driver.wait(EpochDone, worker)
+        os.kill(_pid(worker), signal.SIGKILL)
+        died = driver.wait(Died, worker)
+        assert (died.reason, died.out_of_memory) == ("killed by SIGKILL", False)
+
+    def test_closing_ends_all_workers(self, driver: Driver) -> None:
+        driver.wait_until_idle()
+        pids = [_pid(place.name) for place in PLACES]
+        driver.executor.close()
+        assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def _pid(worker: str) -> int:
+    """The process that works as `worker`, among our children."""
+    for child in psutil.Process().children():
+        if "harness.execution.worker" in " ".join(child.cmdline()) and worker in _environment(child):
+            return child.pid
+    raise AssertionError(f"no process of {worker}")
+
+
+def _environment(process: psutil.Process) -> str:
+    return process.environ().get("HARNESS_WORKER", "")
+
+
+COORDINATOR = """
+import sys
+from pathlib import Path
+from harness.execution import Job, Place, Ready
+from harness.execution.local import LocalExecutor
+from harness.records import Trial
+from harness.spec import SweepSpec
+spec = SweepSpec.model_validate_json(sys.argv[1])
+executor = LocalExecutor(spec, [Place("worker-0", "a processor", 1, 1)], Path(sys.argv[2]), Path(sys.argv[3]))
+while not any(isinstance(event, Ready) for event in executor.events(1.0)): pass
+executor.start("worker-0", Job(Trial("uid", 0, {"units_1": 32, "units_2": 16}, 0, 1000)))
+while not executor.events(1.0): pass
+executor.answer("worker-0", go_on=True)
+print("training", flush=True)
+while True:
+    for event in executor.events(1.0): executor.answer("worker-0", go_on=True)
+"""
+
+
+def test_workers_do_not_outlive_their_coordinator(smoke: SweepSpec, digits_folder: Path, tmp_path: Path) -> None:
+    arguments = [smoke.model_dump_json(), str(digits_folder), str(tmp_path)]
+    with subprocess.Popen([sys.executable, "-c", COORDINATOR, *arguments], stdout=subprocess.PIPE) as coordinator:
+        assert coordinator.stdout.readline() == b"training\n"
+        workers = psutil.Process(coordinator.pid).children()
+        assert len(workers) == 1
+        coordinator.kill()
+    assert psutil.wait_procs(workers, timeout=5.0)[1] == []
+
+
+def test_places_are_one_per_core_or_gpu() -> None:
+    laptop = devices.Machine("a cpu", 4, 16_000.0, ())
+    assert [(p.threads, p.sharing, p.gpu) for p in devices.places(laptop, None)] == [(1, 4, None)] * 4
+    assert [(p.threads, p.sharing) for p in devices.places(laptop, 2)] == [(2, 2)] * 2
+    small = devices.Machine("a cpu", 4, 2000.0, ())
+    assert len(devices.places(small, None)) == 1
+    server = devices.Machine("a cpu", 16, 64_000.0, ("a gpu", "a gpu"))
+    assert [(p.gpu, p.sharing, p.gpu_fraction) for p in devices.places(server, None)] == [(0, 1, 1.0), (1, 1, 1.0)]
+    shared = devices.places(server, 4)
+    assert [p.gpu for p in shared] == [0, 1, 0, 1]
+    assert {p.gpu_fraction for p in shared} == {0.5}
+
+
+@pytest.mark.parametrize(("gpu", "visible"), [(None, ""), (1, "1")])
+def test_a_worker_sees_its_own_device_only(gpu: int | None, visible: str) -> None:
+    environment = devices.worker_environment(Place("worker-0", "x", 2, 1, gpu))
+    assert environment["CUDA_VISIBLE_DEVICES"] == visible
+    assert environment["TF_NUM_INTRAOP_THREADS"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"), True),
+        (ValueError("Negative dimension size"), False),
+    ],
+)
+def test_out_of_memory_is_told_by_its_words(error: Exception, expected: bool) -> None:
+    assert devices.is_out_of_memory(error) is expected

@@ -1,0 +1,185 @@
+import dataclasses
+import multiprocessing
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from harness.errors import TroubleError
+from harness.home import sweeps_folder
+from harness.ledger import SCHEMA_VERSION, Ledger
+from harness.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.spec import SweepSpec
+from harness.sweep_file import Flags, load_sweep
+
+DEVICE = Device("cpu", "cpu", "tensorflow 2", "float32", "fit", 1, 2)
+
+
+@pytest.fixture
+def spec() -> SweepSpec:
+    return load_sweep(sweeps_folder() / "smoke.toml", Flags(study="study"), "quick")
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, spec: SweepSpec):
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        ledger.create_study(spec, {"git_commit": "abc"})
+        yield ledger
+
+
+def trial(number: int, role: Role = Role.TRIAL, **changes: object) -> Trial:
+    return dataclasses.replace(Trial(f"uid-{number}", number, {"units_1": 16, "units_2": 32}, 0, 3, role), **changes)
+
+
+def report(epoch: int) -> EpochReport:
+    return EpochReport(epoch, 0.5, None, 3.0 / epoch, 200, Seconds(train=2.0, evaluate=0.5))
+
+
+def run(ledger: Ledger, number: int, outcome: Outcome = Outcome.COMPLETED, **changes: object) -> Trial:
+    one = trial(number, **changes)
+    ledger.propose("study", one, asks=1, search_time_s=0.1)
+    attempt = ledger.start_attempt(one.uid, "worker-0")
+    ledger.add_epoch(one.uid, attempt, report(1), 2.5)
+    ledger.finish_attempt(one.uid, attempt, TrialResult(outcome, device=DEVICE), 3.0, is_final=True)
+    return one
+
+
+def test_what_goes_in_comes_out(ledger: Ledger) -> None:
+    one = trial(0, Role.BASELINE, continues=None)
+    ledger.propose("study", one, asks=0, search_time_s=0.25)
+    attempt = ledger.start_attempt(one.uid, "worker-1")
+    for epoch in (1, 2):
+        ledger.add_epoch(one.uid, attempt, report(epoch), 2.5 * epoch)
+    result = TrialResult(
+        Outcome.COMPLETED, None, (report(1), report(2)), Seconds(train=4.0), 1000, 512.0, DEVICE, (3, 14), (1,), 99.5
+    )
+    ledger.finish_attempt(one.uid, attempt, result, 6.0, is_final=True)
+    ledger.add_search_time(one.uid, 0.5)
+    record = ledger.record(one.uid)
+    assert record.trial == one
+    assert record.result == result
+    assert (record.asks, record.attempts, record.reserved_time_s, record.search_time_s) == (0, 1, 6.0, 0.75)
+    (listed,) = ledger.history("study")
+    assert listed.result == dataclasses.replace(result, wrong_images=None, test_wrong_images=None)
+    assert ledger.num_test_reads("study") == 1
+
+
+def test_a_trial_has_one_final_result(ledger: Ledger) -> None:
+    one = run(ledger, 0)
+    again = ledger.start_attempt(one.uid, "worker-1")
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.finish_attempt(one.uid, again, TrialResult(Outcome.PRUNED), 1.0, is_final=True)
+    assert ledger.record(one.uid).result.outcome is Outcome.COMPLETED
+
+
+def test_a_number_is_used_once(ledger: Ledger) -> None:
+    run(ledger, 0)
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.propose("study", trial(0, uid="other"), asks=1, search_time_s=0.0)
+
+
+def test_events_are_in_order(ledger: Ledger) -> None:
+    ledger.propose("study", trial(0), asks=1, search_time_s=0.0)
+    ledger.propose("study", trial(1), asks=3, search_time_s=0.0)
+    for uid in ("uid-1", "uid-0"):
+        ledger.finish_attempt(uid, ledger.start_attempt(uid, "w"), TrialResult(Outcome.PRUNED), 1.0, is_final=True)
+    first, second = ledger.history("study")
+    assert (first.asked_at, second.asked_at, second.told_at, first.told_at) == (1, 2, 3, 4)
+    assert second.asks == 3
+
+
+def test_lost_attempts_are_charged_and_their_trials_pending(ledger: Ledger) -> None:
+    one = trial(0)
+    ledger.propose("study", one, asks=1, search_time_s=0.0)
+    attempt = ledger.start_attempt(one.uid, "worker-0")
+    ledger.add_epoch(one.uid, attempt, report(1), 2.5)
+    assert ledger.close_lost_attempts("study") == 1
+    assert ledger.close_lost_attempts("study") == 0
+    assert [(a[0], a[1], a[4]) for a in ledger.attempts(one.uid)] == [(1, Outcome.CANCELLED, 2.5)]
+    (record,) = ledger.history("study")
+    assert record.result is None
+    assert ledger.usage("study").device_s == 2.5
+
+
+def test_usage_counts_searched_trials_that_cost_something(ledger: Ledger) -> None:
+    run(ledger, 0, role=Role.BASELINE)
+    run(ledger, 1)
+    run(ledger, 2, Outcome.PRUNED)
+    run(ledger, 3, Outcome.INFEASIBLE)
+    for wall_s in (10.0, 5.0):
+        session = ledger.start_session("study")
+        ledger.touch_session(session, 1.0)
+        ledger.touch_session(session, wall_s)
+    usage = ledger.usage("study")
+    assert (usage.trials, usage.wall_s, usage.device_s) == (2, 15.0, 12.0)
+
+
+def test_untracked_are_those_whose_final_outcome_is_not_shown(ledger: Ledger) -> None:
+    one, two = run(ledger, 0), run(ledger, 1)
+    assert ledger.untracked("study") == [one.uid, two.uid]
+    ledger.set_tracked(one.uid, "run-1", Outcome.COMPLETED)
+    ledger.set_tracked(two.uid, "run-2", Outcome.CANCELLED)
+    assert ledger.untracked("study") == [two.uid]
+    assert ledger.run_ids("study") == {one.uid: "run-1", two.uid: "run-2"}
+
+
+def test_a_renamed_study_keeps_everything(ledger: Ledger, spec: SweepSpec) -> None:
+    run(ledger, 0)
+    ledger.start_session("study")
+    ledger.set_tracked("study", "parent", "RUNNING")
+    ledger.rename_study("study", "kept")
+    assert ledger.study_names() == ["kept"]
+    assert ledger.study("kept").spec.study == "kept"
+    assert len(ledger.history("kept")) == 1
+    assert ledger.tracked("kept") == ("parent", "RUNNING")
+    ledger.create_study(spec, {})
+    assert ledger.history("study") == []
+
+
+def test_a_failed_write_leaves_nothing_behind(ledger: Ledger) -> None:
+    with pytest.raises(KeyError):
+        ledger.propose("no-such-study", trial(0), asks=1, search_time_s=0.0)
+    with pytest.raises(sqlite3.IntegrityError):
+        ledger.add_epoch("no-such-trial", 1, report(1), 1.0)
+    assert ledger.history("study") == []
+    run(ledger, 0)  # the connection is usable, no transaction is open
+
+
+def test_everything_is_there_when_opened_again(ledger: Ledger, spec: SweepSpec) -> None:
+    run(ledger, 0)
+    with closing(Ledger(ledger.path)) as other:
+        assert other.history("study") == ledger.history("study")
+        assert other.study("study").spec == spec
+        assert other.study("study").provenance == {"git_commit": "abc"}
+
+
+def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(TroubleError, match=f"schema {SCHEMA_VERSION + 1}, this version knows up to {SCHEMA_VERSION}"):
+        Ledger(path)
+
+
+def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    path.write_text("this is a text file, and long enough to be looked at as a database header\n" * 20)
+    with pytest.raises(TroubleError, match=r"ledger\.db"):
+        Ledger(path)
+    assert path.read_text().startswith("this is a text file")
+
+
+def _open(path: Path) -> None:
+    Ledger(path).close()
+
+
+def test_many_first_starts_at_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_open, args=(tmp_path / "home" / "ledger.db",)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4

@@ -1,0 +1,299 @@
+"""The loop, with a scripted search and scripted workers: what is committed, told and shown, and in which order."""
+
+import dataclasses
+import io
+import os
+import signal
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from harness.search.proposer import Next
+
+from harness.display import PlainDisplay
+from harness.execution import Died, EpochDone, Event, Finished, Job, Place, Ready
+from harness.home import sweeps_folder
+from harness.ledger import Ledger
+from harness.progress import StopReason
+from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.search import NoProposal
+from harness.spec import Budget, SweepSpec
+from harness.sweep import Sweep
+from harness.sweep_file import Flags, load_sweep
+
+EPOCHS = 3
+
+
+class ScriptedProposer:
+    """Proposes the given trials; stops those it is told to; remembers what it heard."""
+
+    def __init__(self, proposals: list[Next | NoProposal], prune: dict[str, int] | None = None) -> None:
+        self._proposals, self._prune = deque(proposals), prune or {}
+        self.told: list[tuple[str, Outcome]] = []
+
+    def next(self) -> Next | NoProposal:
+        return self._proposals.popleft() if self._proposals else NoProposal.EXHAUSTED
+
+    def report(self, trial: Trial, report: EpochReport) -> bool:
+        return report.epoch < self._prune.get(trial.uid, EPOCHS + 1)
+
+    def continuable(self) -> frozenset[str]:
+        return frozenset()
+
+    def tell(self, trial: Trial, result: TrialResult) -> None:
+        self.told.append((trial.uid, result.outcome))
+
+
+class ScriptedWorkers:
+    """Trains nothing: each trial reports its epochs and completes, unless its script says otherwise.
+
+    Scripts, by trial uid, one for each attempt: "die", "oom", "hang", "crash" happen after the first epoch.
+    """
+
+    def __init__(self, num_workers: int = 1, scripts: dict[str, list[str]] | None = None) -> None:
+        self.places = [Place(f"worker-{i}", "none", 1, num_workers) for i in range(num_workers)]
+        self._scripts = {uid: deque(script) for uid, script in (scripts or {}).items()}
+        self._events: deque[Event] = deque(Ready(place.name) for place in self.places)
+        self._jobs: dict[str, tuple[Job, str | None]] = {}
+        self.on_epoch = lambda trial, epoch: None
+        self.started: list[str] = []
+
+    def start(self, worker: str, job: Job) -> None:
+        scripts = self._scripts.get(job.trial.uid)
+        self._jobs[worker] = (job, scripts.popleft() if scripts else None)
+        self.started.append(job.trial.uid)
+        self._epoch(worker, 1)
+
+    def events(self, timeout_s: float) -> list[Event]:
+        return [self._events.popleft()] if self._events else []
+
+    def answer(self, worker: str, *, go_on: bool) -> None:
+        job, script = self._jobs[worker]
+        epoch = self._done
+        if script == "die":
+            self._events.append(Died(worker, "killed by SIGKILL", out_of_memory=False))
+            self._events.append(Ready(worker))
+        elif script == "oom":
+            self._events.append(Died(worker, "killed by SIGKILL", out_of_memory=True))
+            self._events.append(Ready(worker))
+        elif script == "crash":
+            self._end(worker, TrialResult(Outcome.CRASHED, "ValueError: no"))
+        elif script != "hang" and go_on and epoch < job.trial.epochs:
+            self._epoch(worker, epoch + 1)
+        elif script != "hang":
+            outcome = Outcome.COMPLETED if epoch == job.trial.epochs else Outcome.PRUNED
+            self._end(worker, TrialResult(outcome))
+
+    def kill(self, worker: str) -> None:
+        self._events.append(Died(worker, "killed by SIGKILL", out_of_memory=False))
+        self._events.append(Ready(worker))
+
+    def close(self) -> None: ...
+
+    def _epoch(self, worker: str, epoch: int) -> None:
+        self._done = epoch
+        self.on_epoch(self._jobs[worker][0].trial, epoch)
+        report = EpochReport(epoch, 0.5, 0.5, 10.0 / epoch, 200, Seconds(train=1.0))
+        self._events.append(EpochDone(worker, report))
+
+    def _end(self, worker: str, result: TrialResult) -> None:
+        self._events += [Finished(worker, result), Ready(worker)]
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.count = 0
+
+    def notify(self) -> None:
+        self.count += 1
+
+
+@pytest.fixture
+def spec() -> SweepSpec:
+    spec = load_sweep(sweeps_folder() / "smoke.toml", Flags(study="study"), "quick")
+    return spec.model_copy(update={"baseline_seeds": 1, "budget": Budget(trials=3)})
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, spec: SweepSpec) -> Iterator[Ledger]:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        ledger.create_study(spec, {})
+        yield ledger
+
+
+def trials(count: int = 4) -> list[Trial]:
+    params = {"units_1": 16, "units_2": 16}
+    roles = [Role.BASELINE] + [Role.TRIAL] * (count - 1)
+    return [Trial(f"t{n}", n, params, 0, EPOCHS, role) for n, role in enumerate(roles)]
+
+
+def proposals(count: int = 4) -> list[Next | NoProposal]:
+    return [Next(trial, asks=1, search_time_s=0.0, infeasible=None) for trial in trials(count)]
+
+
+class Study:
+    """A sweep over scripted parts, and what came of it."""
+
+    def __init__(
+        self,
+        spec: SweepSpec,
+        ledger: Ledger,
+        folder: Path,
+        proposer: ScriptedProposer | None = None,
+        workers: ScriptedWorkers | None = None,
+    ) -> None:
+        self.ledger, self.heard = ledger, Heard()
+        self.proposer, self.workers = proposer or ScriptedProposer(proposals()), workers or ScriptedWorkers()
+        display = PlainDisplay(io.StringIO())
+        self.sweep = Sweep(spec, ledger, self.proposer, self.workers, [self.heard], display, folder / "checkpoints")  # type: ignore[arg-type]
+
+    def outcomes(self) -> dict[str, Outcome | None]:
+        records = self.ledger.history("study")
+        return {record.trial.uid: record.result.outcome if record.result else None for record in records}
+
+    def attempts(self, uid: str) -> list[Outcome | None]:
+        return [attempt[1] for attempt in self.ledger.attempts(uid)]
+
+
+def test_a_plain_run_ends_with_the_budget(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    study = Study(spec, ledger, tmp_path)
+    assert study.sweep.run() is StopReason.TRIALS
+    assert study.outcomes() == dict.fromkeys(("t0", "t1", "t2", "t3"), Outcome.COMPLETED)
+    assert study.proposer.told == [(f"t{n}", Outcome.COMPLETED) for n in range(4)]
+    assert study.heard.count == 4
+    record = ledger.record("t0")
+    assert [report.epoch for report in record.result.curve] == [1, 2, 3]
+    assert record.attempts == 1
+
+
+def test_a_pruned_trial_counts(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    study = Study(spec, ledger, tmp_path, ScriptedProposer(proposals(), prune={"t2": 1}))
+    assert study.sweep.run() is StopReason.TRIALS
+    assert study.outcomes()["t2"] is Outcome.PRUNED
+    assert len(ledger.record("t2").result.curve) == 1
+
+
+def test_an_infeasible_trial_reaches_no_worker_and_uses_no_budget(
+    spec: SweepSpec, ledger: Ledger, tmp_path: Path
+) -> None:
+    planned = proposals(5)
+    planned[1] = dataclasses.replace(planned[1], infeasible="num_params is 9; allowed: at most 8")
+    study = Study(spec, ledger, tmp_path, ScriptedProposer(planned))
+    assert study.sweep.run() is StopReason.TRIALS
+    assert study.outcomes()["t1"] is Outcome.INFEASIBLE
+    assert "t1" not in study.workers.started
+    assert len(study.outcomes()) == 5
+    assert ledger.record("t1").result.error == "num_params is 9; allowed: at most 8"
+    assert ("t1", Outcome.INFEASIBLE) in study.proposer.told
+
+
+def test_a_dead_worker_costs_one_attempt(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={"t1": ["die"]}))
+    assert study.sweep.run() is StopReason.TRIALS
+    assert study.attempts("t1") == [Outcome.CRASHED, Outcome.COMPLETED]
+    assert study.proposer.told.count(("t1", Outcome.COMPLETED)) == 1
+    assert ledger.record("t1").reserved_time_s == sum(attempt[4] for attempt in ledger.attempts("t1"))
+
+
+@pytest.mark.parametrize("script", ["die", "crash"])
+def test_attempts_are_bounded(spec: SweepSpec, ledger: Ledger, tmp_path: Path, script: str) -> None:
+    study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={"t1": [script] * 9}))
+    assert study.sweep.run() is StopReason.TRIALS
+    assert study.attempts("t1") == [Outcome.CRASHED] * spec.max_attempts
+    assert study.outcomes()["t1"] is Outcome.CRASHED
+
+
+def test_out_of_memory_is_not_tried_again(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={"t1": ["oom"]}))
+    assert study.sweep.run() is StopReason.TRIALS
+    assert study.attempts("t1") == [Outcome.OUT_OF_MEMORY]
+    assert ("t1", Outcome.OUT_OF_MEMORY) in study.proposer.told
+
+
+def test_a_hanging_trial_is_killed(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    spec = spec.model_copy(update={"trial_timeout_s": 0.001})
+    study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={f"t{n}": ["hang"] for n in range(4)}))
+    assert study.sweep.run() is StopReason.TRIALS
+    assert set(study.outcomes().values()) == {Outcome.TIMED_OUT}
+
+
+def test_an_exhausted_search_ends_the_study(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    study = Study(spec, ledger, tmp_path, ScriptedProposer(proposals(2)))
+    assert study.sweep.run() is StopReason.EXHAUSTED
+    assert len(study.outcomes()) == 2
+
+
+def test_a_waiting_search_is_asked_again(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    planned = proposals()
+    study = Study(
+        spec, ledger, tmp_path, ScriptedProposer([planned[0], planned[1], NoProposal.WAIT, planned[2], planned[3]])
+    )
+    assert study.sweep.run() is StopReason.TRIALS
+    assert len(study.outcomes()) == 4
+
+
+def test_a_used_time_budget_still_runs_the_baseline(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    spec = spec.model_copy(update={"budget": Budget(trials=3, wall_s=1.0)})
+    ledger.touch_session(ledger.start_session("study"), 5.0)
+    study = Study(spec, ledger, tmp_path)
+    assert study.sweep.run() is StopReason.WALL_TIME
+    assert list(study.outcomes()) == ["t0"]
+
+
+def test_resume_runs_pending_trials_first_and_only_once(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    first, second, *_ = trials()
+    ledger.propose("study", first, 0, 0.0)
+    ledger.finish_attempt("t0", ledger.start_attempt("t0", "w"), TrialResult(Outcome.COMPLETED), 1.0, is_final=True)
+    ledger.propose("study", second, 1, 0.0)
+    ledger.start_attempt("t1", "w")  # its coordinator was killed here
+    study = Study(spec, ledger, tmp_path, ScriptedProposer(proposals()[2:]))
+    assert study.sweep.run() is StopReason.TRIALS
+    assert study.workers.started == ["t1", "t2", "t3"]
+    assert study.attempts("t1") == [Outcome.CANCELLED, Outcome.COMPLETED]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_first_signal_stops_at_the_epochs_end(
+    spec: SweepSpec, ledger: Ledger, tmp_path: Path, number: signal.Signals
+) -> None:
+    study = Study(spec, ledger, tmp_path)
+    study.workers.on_epoch = lambda trial, epoch: os.kill(os.getpid(), number) if trial.uid == "t1" else None
+    before = signal.getsignal(number)
+    assert study.sweep.run() is StopReason.INTERRUPTED
+    assert signal.getsignal(number) is before
+    assert study.outcomes() == {"t0": Outcome.COMPLETED, "t1": None}
+    assert study.attempts("t1") == [Outcome.CANCELLED]
+    again = Study(spec, ledger, tmp_path, ScriptedProposer(proposals()[2:]))
+    assert again.sweep.run() is StopReason.TRIALS
+    assert study.attempts("t1") == [Outcome.CANCELLED, Outcome.COMPLETED]
+
+
+def test_a_second_signal_stops_at_once_and_charges_the_attempt(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={"t1": ["hang"]}))
+
+    def twice(trial: Trial, epoch: int) -> None:
+        if trial.uid == "t1":
+            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    study.workers.on_epoch = twice
+    with pytest.raises(KeyboardInterrupt):
+        study.sweep.run()
+    assert study.attempts("t1") in ([Outcome.CANCELLED], [])
+    assert study.outcomes()["t1"] is None
+
+
+def test_what_may_be_continued_leaves_a_checkpoint(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    planned = proposals(3)
+    planned[1] = dataclasses.replace(planned[1], trial=dataclasses.replace(planned[1].trial, epochs=1))
+    planned[2] = dataclasses.replace(planned[2], trial=dataclasses.replace(planned[2].trial, continues="t1"))
+    study = Study(spec, ledger, tmp_path, ScriptedProposer(planned))
+    jobs: dict[str, Job] = {}
+    start = study.workers.start
+    study.workers.start = lambda worker, job: (jobs.setdefault(job.trial.uid, job), start(worker, job))[1]
+    study.sweep.run()
+    assert jobs["t0"].save_to is None
+    assert jobs["t1"].save_to == jobs["t2"].load_from == tmp_path / "checkpoints" / "t1.weights.h5"
+    assert jobs["t2"].save_to is None

@@ -1,0 +1,138 @@
+"""One trial, really trained, on digits."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from harness.execution import Job, Place, data
+from harness.execution.training import Trainer
+from harness.records import EpochReport, Outcome, Trial, TrialResult
+from harness.spec import SweepSpec
+
+PLACE = Place("worker-0", "a processor", threads=1, sharing=1)
+TRIAL = Trial("uid", 0, {"units_1": 256, "units_2": 64}, seed=1, epochs=3)
+
+
+@pytest.fixture(scope="module")
+def trainer(smoke: SweepSpec, digits_folder: Path) -> Trainer:
+    return Trainer(smoke, PLACE, digits_folder)
+
+
+def go_on(report: EpochReport) -> bool:
+    return True
+
+
+def train(trainer: Trainer, trial: Trial = TRIAL, **files: Path) -> TrialResult:
+    return trainer.run(Job(trial, **files), go_on)
+
+
+def errors_pct(result: TrialResult) -> list[float]:
+    return [report.val_error_rate_pct for report in result.curve]
+
+
+def test_a_trial_learns_and_says_what_it_cost(trainer: Trainer, smoke: SweepSpec) -> None:
+    seen: list[EpochReport] = []
+    result = trainer.run(Job(TRIAL), lambda report: seen.append(report) or True)
+    assert result.outcome is Outcome.COMPLETED
+    assert result.curve == tuple(seen)
+    assert [report.epoch for report in seen] == [1, 2, 3]
+    assert result.error_rate_pct < 30.0  # chance is 90
+    assert result.num_params == 256 * 785 + 64 * 257 + 10 * 65
+    assert result.device.timing_class == f"a processor / {result.device.backend} / float32 / fit / 1 trials of 1 threads"
+    assert result.seconds.train > 0.0
+    assert result.seconds.compile > 0.0
+    assert result.seconds.cpu > 0.0
+    assert result.gpu_time_s == 0.0
+    assert result.device_time_s == result.seconds.train
+    assert result.images_per_s == pytest.approx(3 * smoke.train_images / result.seconds.train)
+
+
+def test_the_last_epoch_is_judged_on_all_validation_images(trainer: Trainer, smoke: SweepSpec) -> None:
+    result = train(trainer)
+    assert [report.val_images for report in result.curve] == [200, 200, 297]
+    assert len(result.wrong_images) == round(result.error_rate_pct * 297 / 100)
+    assert max(result.wrong_images) < 297
+
+
+def test_the_seed_decides_everything(trainer: Trainer) -> None:
+    first, again = train(trainer), train(trainer)
+    other = train(trainer, dataclasses.replace(TRIAL, seed=2))
+    assert errors_pct(first) == errors_pct(again)
+    assert [report.train_loss for report in first.curve] == [report.train_loss for report in again.curve]
+    assert first.curve[0].train_loss != other.curve[0].train_loss
+
+
+def test_a_continued_trial_is_the_uninterrupted_one(trainer: Trainer, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "deep" / "uid.weights.h5"
+    whole = train(trainer)
+    start = train(trainer, dataclasses.replace(TRIAL, epochs=1), save_to=checkpoint)
+    rest = train(trainer, TRIAL, load_from=checkpoint)
+    assert [report.epoch for report in start.curve + rest.curve] == [1, 2, 3]
+    assert [report.train_loss for report in start.curve + rest.curve] == [report.train_loss for report in whole.curve]
+    assert rest.error_rate_pct == whole.error_rate_pct
+    assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
+
+
+def test_a_stopped_trial_is_pruned(trainer: Trainer) -> None:
+    result = trainer.run(Job(TRIAL), lambda report: report.epoch < 2)
+    assert (result.outcome, len(result.curve)) == (Outcome.PRUNED, 2)
+
+
+def test_no_at_the_last_epoch_changes_nothing(trainer: Trainer) -> None:
+    assert trainer.run(Job(TRIAL), lambda report: report.epoch < 3).outcome is Outcome.COMPLETED
+
+
+def test_a_diverging_trial_ends_within_its_epoch(smoke: SweepSpec, digits_folder: Path) -> None:
+    recipe = {**smoke.recipe, "learning_rate": 1e30, "schedule": "constant"}
+    result = train(Trainer(smoke.model_copy(update={"recipe": recipe}), PLACE, digits_folder))
+    assert (result.outcome, len(result.curve)) == (Outcome.DIVERGED, 1)
+    assert result.curve[0].has_diverged
+
+
+def test_whatever_a_configuration_does_is_its_outcome(trainer: Trainer) -> None:
+    result = train(trainer, dataclasses.replace(TRIAL, params={"units_1": -1, "units_2": 32}))
+    assert result.outcome is Outcome.CRASHED
+    assert "units" in result.error
+    assert "\n" not in result.error
+    assert train(trainer).outcome is Outcome.COMPLETED
+
+
+def test_a_missing_checkpoint_is_a_crash_with_its_name(trainer: Trainer, tmp_path: Path) -> None:
+    result = train(trainer, load_from=tmp_path / "gone.weights.h5")
+    assert result.outcome is Outcome.CRASHED
+    assert "gone.weights.h5" in result.error
+
+
+def test_want_of_memory_is_recognised(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tensorflow as tf
+
+    def build(config: object) -> None:
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr("baselines.fc.build", build)
+    assert train(trainer).outcome is Outcome.OUT_OF_MEMORY
+
+
+def test_a_batch_larger_than_the_data_is_refused(smoke: SweepSpec, digits_folder: Path) -> None:
+    spec = smoke.model_copy(update={"recipe": {**smoke.recipe, "batch_size": 4096}})
+    result = train(Trainer(spec, PLACE, digits_folder))
+    assert result.error == "ValueError: batch_size is 4096; allowed: at most the 800 training images"
+
+
+def test_test_images_are_opened_only_when_asked_for(
+    smoke: SweepSpec, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+    load = data.load
+
+    def watched(dataset: str, split: data.Split, folder: Path) -> object:
+        opened.append(split)
+        return load(dataset, split, folder)
+
+    monkeypatch.setattr(data, "load", watched)
+    assert train(Trainer(smoke, PLACE, digits_folder)).test_wrong_images is None
+    assert opened == ["train", "validation"]
+    result = train(Trainer(smoke.model_copy(update={"reads_test": True}), PLACE, digits_folder))
+    assert opened[2:] == ["train", "validation", "test"]
+    assert 0 < len(result.test_wrong_images) < 100

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import baselines
 from baselines.recipe import Recipe
 from harness.errors import InputError
-from harness.records import Params
+from harness.records import Params, Scalar
 from harness.space import SearchSpace, domain_from_toml
 
 Dataset = Literal["mnist", "digits"]
@@ -49,7 +49,11 @@ class Budget(Strict):
 
 
 class SweepSpec(Strict):
-    """One study, every setting resolved. All but `study` and `budget` decide what is found, and are its digest."""
+    """One study, every setting resolved. All but `study` and `budget` decide what is found, and are its digest.
+
+    `enqueue` holds configurations to try before the search proposes any; `learn_from` names a study whose finished
+    trials the search learns from without counting them.
+    """
 
     study: str
     baseline: BaselineName
@@ -66,6 +70,8 @@ class SweepSpec(Strict):
     recipe: dict[str, Any]
     space: dict[str, dict[str, Any]]
     constraints: Constraints = Constraints()
+    enqueue: tuple[dict[str, Scalar], ...] = ()
+    learn_from: str | None = None
     profile: str
     epochs: Positive
     train_images: Positive

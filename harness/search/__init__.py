@@ -1,6 +1,7 @@
 """Searches: each proposes configurations and learns from results. An adapter translates and decides nothing.
 
-What is the same for every engine (the baseline first, repeats, limits, numbering) is in `proposer.py`.
+What is the same for every engine (the baseline first, repeats, limits, numbering) is in `proposer.py`; which searches
+there are is in `catalogue.py`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from harness.records import EpochReport, Params, Record, Trial, TrialResult
 
 
 class NoProposal(Enum):
-    """Why a search has nothing to propose."""
+    """Why there is nothing to propose."""
 
-    WAIT = "wait"  # it must first hear of running trials
+    WAIT = "wait"  # running trials must be heard of first
     EXHAUSTED = "exhausted"  # there is nothing left to try
 
 
@@ -43,7 +44,7 @@ class Search(Protocol):
     """
 
     def replay(self, records: Sequence[Record]) -> None:
-        """Takes in a study's past, by `asked_at` and `told_at`; pending trials stay open. Called once, first."""
+        """Takes in a study's past, by `asked_at` and `told_at`; pending trials stay open. Called once, before `ask`."""
 
     def ask(self, uid: str, number: int, retry: int) -> Proposal | NoProposal:
         """Proposes the configuration of trial `number`. `retry` counts the proposals for it that were declined."""
@@ -59,3 +60,6 @@ class Search(Protocol):
 
     def tell(self, trial: Trial, result: TrialResult) -> None:
         """Hears how a trial ended."""
+
+    def continuable(self) -> frozenset[str]:
+        """uids of the trials whose checkpoints must be kept: a proposal, made or to come, may go on from them."""

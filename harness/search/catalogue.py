@@ -1,0 +1,281 @@
+"""Which searches there are, what each can do, and which combinations are impossible. Imports no engine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.search import Search
+from harness.search.limits import check_limits
+from harness.space import Choice, Float, SpaceError
+from harness.spec import Engine, SweepSpec
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A way to propose configurations.
+
+    Attributes:
+        engine: Whose it is.
+        name: As in `--sampler`.
+        good_for: One line for people.
+        finite_only: It lists configurations, so real numbers need a step.
+        categories: It takes a choice among unordered values.
+        conditional: It takes hyperparameters with a `when`.
+        two_objectives: It can search for a Pareto front.
+        learns: Results change what it proposes.
+        min_epochs: It cannot work with fewer epochs per trial.
+        module: An importable module that it needs besides the engine.
+        is_replayed: It keeps a state besides the trials, which resume rebuilds by asking anew.
+        asks_ahead: Slow to ask: ask for the next trial as soon as the one before it has been handed out.
+    """
+
+    engine: Engine
+    name: str
+    good_for: str
+    finite_only: bool = False
+    categories: bool = True
+    conditional: bool = True
+    two_objectives: bool = True
+    learns: bool = True
+    min_epochs: int = 1
+    module: str | None = None
+    is_replayed: bool = False
+    asks_ahead: bool = False
+
+
+@dataclass(frozen=True)
+class Pruner:
+    """A way to stop trials early; Optuna's. `brackets`: it shows the sampler one share of the trials at a time."""
+
+    name: str
+    good_for: str
+    min_epochs: int = 1
+    brackets: bool = False
+
+
+SAMPLERS: tuple[Sampler, ...] = (
+    Sampler("optuna", "tpe", "the default: any space, and it learns from pruned trials too"),
+    Sampler("optuna", "random", "the yardstick that any other has to beat", learns=False),
+    Sampler(
+        "optuna",
+        "qmc",
+        "covers the space more evenly than random; no learning",
+        conditional=False,
+        learns=False,
+        is_replayed=True,
+    ),
+    Sampler("optuna", "grid", "every configuration of a small space once", finite_only=True, learns=False),
+    Sampler(
+        "optuna",
+        "nsga2",
+        "two objectives, from about a hundred trials on",
+        conditional=False,
+        is_replayed=True,
+    ),
+    Sampler(
+        "optuna",
+        "cmaes",
+        "numbers only, from about a hundred trials on",
+        categories=False,
+        conditional=False,
+        two_objectives=False,
+        module="cmaes",
+        is_replayed=True,
+    ),
+    Sampler(
+        "optuna",
+        "gp",
+        "few and costly trials; slow to ask",
+        conditional=False,
+        module="torch",
+        asks_ahead=True,
+    ),
+    Sampler(
+        "keras-tuner",
+        "random",
+        "as Optuna's, and never the same configuration twice",
+        two_objectives=False,
+        learns=False,
+    ),
+    Sampler("keras-tuner", "bayesian", "few and costly trials; seconds to ask", two_objectives=False, asks_ahead=True),
+    Sampler(
+        "keras-tuner",
+        "hyperband",
+        "many configurations for a few epochs, the best of them for more",
+        two_objectives=False,
+        learns=False,
+        min_epochs=2,
+        is_replayed=True,
+    ),
+    Sampler(
+        "keras-tuner",
+        "grid",
+        "every configuration in order; ten values of a range without a step",
+        two_objectives=False,
+        learns=False,
+        is_replayed=True,
+    ),
+)
+
+PRUNERS: tuple[Pruner, ...] = (
+    Pruner("none", "every trial trains to its last epoch"),
+    Pruner("median", "stops what is worse than the median at the same epoch"),
+    Pruner("percentile", "stops all but the best quarter at the same epoch"),
+    Pruner("successive_halving", "stops all but the best part at ever later epochs", min_epochs=2),
+    Pruner("hyperband", "several successive halvings, from hasty to patient", min_epochs=2, brackets=True),
+)
+
+# What to install for a module, by the extra's name.
+_EXTRAS = {"cmaes": "cmaes", "torch": "gp"}
+
+
+def sampler(spec: SweepSpec) -> Sampler:
+    """The study's sampler.
+
+    Raises:
+        InputError: the engine has none of that name.
+    """
+    for entry in _of_engine(spec.engine):
+        if entry.name == spec.sampler:
+            return entry
+    known = ", ".join(entry.name for entry in _of_engine(spec.engine))
+    raise InputError(f"sampler is {spec.sampler!r}; allowed with engine {spec.engine}: {known}")
+
+
+def check(spec: SweepSpec) -> None:
+    """Whether the study's settings go together; to be called before anything is written.
+
+    Raises:
+        InputError: one line that names both sides and what is allowed.
+    """
+    if not spec.space:
+        return  # the documented configuration alone: nothing is searched
+    chosen = sampler(spec)
+    problem = next(_problems(chosen, spec), None)
+    if problem:
+        able = [entry.name for entry in _of_engine(spec.engine) if next(_problems(entry, spec), None) is None]
+        raise InputError(f"sampler {chosen.name} {problem}; allowed here: {', '.join(able) or 'none'}")
+    _check_module(chosen)
+    _check_pruner(chosen, spec)
+    _check_enqueued(spec)
+    check_limits(spec)
+
+
+def make_search(spec: SweepSpec) -> Search:
+    """The study's search, new; its engine is imported here."""
+    if not spec.space:
+        from harness.search.nothing import NoSearch
+
+        return NoSearch()
+    if spec.engine == "optuna":
+        from harness.search.with_optuna import OptunaSearch
+
+        return OptunaSearch(spec)
+    with _silent_stderr():
+        from harness.search.with_keras_tuner import KerasTunerSearch
+
+    return KerasTunerSearch(spec)
+
+
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """TensorFlow's native code greets at file descriptor 2 when it is loaded, whatever its log level is set to."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _of_engine(engine: Engine) -> list[Sampler]:
+    return [entry for entry in SAMPLERS if entry.engine == engine]
+
+
+def _problems(entry: Sampler, spec: SweepSpec) -> Iterator[str]:
+    """What the sampler cannot do of what the study asks."""
+    domains = spec.search_space.domains
+    if len(set(spec.objective)) > 1 and not entry.two_objectives:
+        yield f"of {entry.engine} minimises one objective, and objective is {', '.join(spec.objective)}"
+    if spec.epochs < entry.min_epochs:
+        yield f"needs at least {entry.min_epochs} epochs, and the profile has {spec.epochs}"
+    if entry.min_epochs > 1 and spec.objective != ("error",):
+        yield f"stops trials by their error, and objective is {', '.join(spec.objective)}"
+    for name, domain in domains.items():
+        if entry.finite_only and isinstance(domain, Float) and domain.values() is None:
+            yield f"cannot list real numbers, and {name} is {domain} without a step"
+        if not entry.categories and isinstance(domain, Choice):
+            yield f"searches numbers only, and {name} is {domain}"
+        if not entry.conditional and domain.when:
+            yield f"cannot search conditional spaces, and {name} depends on {', '.join(domain.when)}"
+    if spec.learn_from is not None and not entry.learns:
+        yield f"learns from no trial, and learn_from is {spec.learn_from}"
+
+
+def _check_module(chosen: Sampler) -> None:
+    if chosen.module is not None and importlib.util.find_spec(chosen.module) is None:
+        extra = _EXTRAS[chosen.module]
+        raise InputError(
+            f"sampler {chosen.name} needs {chosen.module}, which is not installed;"
+            f" install the extra, .venv/bin/python -m pip install -e '.[{extra}]', or choose another sampler"
+        )
+
+
+def _check_pruner(chosen: Sampler, spec: SweepSpec) -> None:
+    if spec.engine == "keras-tuner" and spec.pruner != "none":
+        raise InputError(
+            f"pruner is {spec.pruner} with engine keras-tuner; allowed: none (its sampler hyperband stops trials)"
+        )
+    pruner = next((entry for entry in PRUNERS if entry.name == spec.pruner), None)
+    if pruner is None:
+        raise InputError(f"pruner is {spec.pruner!r}; allowed: {', '.join(entry.name for entry in PRUNERS)}")
+    if len(set(spec.objective)) < len(spec.objective):
+        raise InputError(f"objective is {', '.join(spec.objective)}; allowed: each objective once")
+    if pruner.name == "none":
+        if spec.patience:
+            raise InputError(f"patience is {spec.patience} with pruner none; allowed: 0, or another pruner")
+        return
+    if spec.objective != ("error",):
+        raise InputError(
+            f"pruner is {pruner.name} with objective {', '.join(spec.objective)}; allowed: pruner none, since a trial"
+            " can be stopped early by its error alone only"
+        )
+    _check_pruner_fits(pruner, chosen, spec)
+
+
+def _check_pruner_fits(pruner: Pruner, chosen: Sampler, spec: SweepSpec) -> None:
+    if spec.epochs < pruner.min_epochs:
+        raise InputError(
+            f"pruner {pruner.name} needs at least {pruner.min_epochs} epochs, and the profile has {spec.epochs};"
+            " allowed here: none"
+        )
+    if pruner.brackets and chosen.is_replayed:
+        raise InputError(
+            f"pruner is {pruner.name} with sampler {chosen.name}; allowed: another pruner, since {pruner.name} shows"
+            f" the sampler its trials in parts and {chosen.name} keeps one sequence of them, or sampler tpe"
+        )
+    # A pruner's patience needs patience + 2 epochs, and after the last epoch there is nothing to stop.
+    if spec.patience > max(0, spec.epochs - 3):
+        raise InputError(
+            f"patience is {spec.patience} with {spec.epochs} epochs, so nothing would ever be stopped;"
+            f" allowed: at most {max(0, spec.epochs - 3)}"
+        )
+
+
+def _check_enqueued(spec: SweepSpec) -> None:
+    for position, params in enumerate(spec.enqueue, start=1):
+        try:
+            spec.search_space.validate(params)
+        except SpaceError as error:
+            raise InputError(f"enqueued trial {position}: {error}") from None

@@ -1,0 +1,43 @@
+"""How both engines see a space: choices and stepped real numbers by position, other numbers as they are.
+
+Positions are exact. Real numbers with a step are not: each engine sums them up in its own way (0.1 * 3 or 0.3), and
+KerasTuner turns true and false into 1 and 0.
+"""
+
+from __future__ import annotations
+
+from harness.records import Params, Scalar
+from harness.space import Choice, Domain, Float, SearchSpace
+
+Code = int | float
+
+
+def encode(domain: Domain, value: Scalar) -> Code:
+    """The code of a value that lies in `domain`."""
+    if isinstance(domain, Choice):
+        return next(i for i, option in enumerate(domain.options) if option == value)
+    if isinstance(value, str):
+        raise TypeError(f"value is {value!r}; allowed: {domain}")
+    if isinstance(domain, Float) and domain.step is not None:
+        return round((value - domain.low) / domain.step)
+    return value
+
+
+def decode(domain: Domain, code: Code) -> Scalar:
+    """The value of a code; codes just outside the domain (KerasTuner's rounding at the ends) become its ends."""
+    if isinstance(domain, Choice):
+        return domain.options[int(code)]
+    if isinstance(domain, Float):
+        # 12 digits make 0.3 of 0.1 * 3.
+        value = float(code) if domain.step is None else float(f"{domain.low + int(code) * domain.step:.12g}")
+        return min(domain.high, max(domain.low, value))
+    return min(domain.high, max(domain.low, int(code)))
+
+
+def encode_all(space: SearchSpace, params: Params) -> dict[str, Code]:
+    return {name: encode(space.domains[name], value) for name, value in params.items()}
+
+
+def identity(space: SearchSpace, params: Params) -> tuple[tuple[str, Code], ...]:
+    """Equal for equal configurations, whoever computed their numbers."""
+    return tuple(sorted(encode_all(space, params).items()))

@@ -1,0 +1,174 @@
+"""Which trial is next, whatever the engine: the baseline first, then what the user asked for, then the search."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.records import EpochReport, Outcome, Params, Record, Role, Trial, TrialResult
+from harness.search import NoProposal, Proposal, Search, limits, replaying
+from harness.search.coding import identity
+from harness.search.settings import BAD_OUTCOMES
+from harness.spec import SweepSpec
+
+MAX_DECLINES = 50  # proposals for one trial that only repeat what was tried
+MAX_INFEASIBLE = 100  # proposals in a row that break a limit
+
+
+@dataclass(frozen=True)
+class Next:
+    """The trial to run next.
+
+    Attributes:
+        trial: What to run.
+        asks: How many proposals the search was asked for until this one was accepted (0: not from the search).
+        search_time_s: Seconds the search needed for them.
+        infeasible: The limit that it breaks, if any: then no worker is asked, and it is told as INFEASIBLE.
+    """
+
+    trial: Trial
+    asks: int
+    search_time_s: float
+    infeasible: str | None = None
+
+
+class Proposer:
+    """Numbers the trials of one study and hands them out. It is built from the records alone: resume is start.
+
+    Args:
+        spec: A study that `catalogue.check` has let pass.
+        search: New, from `catalogue.make_search`.
+        records: The study's trials so far.
+        learned: Finished trials of another study, in the terms of this one (see `learning`); not counted.
+    """
+
+    def __init__(
+        self, spec: SweepSpec, search: Search, records: Sequence[Record], learned: Sequence[Record] = ()
+    ) -> None:
+        self._spec, self._search = spec, search
+        self._space = spec.search_space
+        self._num_baselines = 0
+        self._num_infeasible = 0  # in a row
+        self._num_asks = 0  # for the trial to come
+        self._search_time_s = 0.0  # for the trial to come
+        self._is_exhausted = False
+        self._seeds: dict[str, int] = {}  # by uid
+        self._times_tried: Counter[object] = Counter()
+        self._hopeless: set[object] = set()
+        for record in learned:
+            search.add(record.trial)
+            replaying.hear_again(search, record)
+        # What a verdict ran again has its number, and is nothing that the search may lean on.
+        self._next_number = 1 + max((record.trial.number for record in records), default=-1)
+        own = [record for record in records if record.trial.role is not Role.CONFIRM]
+        search.replay(own)
+        self._queue = self._still_queued(own)
+        for record in sorted(own, key=lambda record: record.asked_at):
+            self._remember(record)
+
+    def next(self) -> Next | NoProposal:
+        """The next trial, or why there is none; to be committed before the search hears more."""
+        if self._num_baselines < self._spec.baseline_seeds:
+            return self._known(self._spec.baseline_params, Role.BASELINE)
+        if self._queue:
+            return self._known(self._queue.pop(0), Role.TRIAL)
+        return self._searched()
+
+    def report(self, trial: Trial, report: EpochReport) -> bool:
+        """Whether the trial is to go on; the baseline always is, and after the last epoch nothing can be saved."""
+        go_on = self._search.report(trial, report)
+        return go_on or trial.role is not Role.TRIAL or report.epoch >= trial.epochs
+
+    def tell(self, trial: Trial, result: TrialResult) -> None:
+        """Takes in a final result."""
+        self._search.tell(trial, result)
+        if result.outcome in BAD_OUTCOMES:
+            self._hopeless.add(identity(self._space, trial.params))
+
+    def continuable(self) -> frozenset[str]:
+        """uids of the trials whose checkpoints are still needed."""
+        return self._search.continuable()
+
+    def _known(self, params: Params, role: Role) -> Next:
+        started = time.perf_counter()
+        trial = self._trial(uuid.uuid4().hex, Proposal(params), role)
+        self._search.add(trial)
+        return self._counted(trial, 0, time.perf_counter() - started)
+
+    def _searched(self) -> Next | NoProposal:
+        started = time.perf_counter()
+        uid = uuid.uuid4().hex
+        proposal = self._accepted_proposal(uid)
+        self._search_time_s += time.perf_counter() - started
+        if isinstance(proposal, NoProposal):
+            return proposal
+        return self._counted(self._trial(uid, proposal, Role.TRIAL), self._num_asks, self._search_time_s)
+
+    def _accepted_proposal(self, uid: str) -> Proposal | NoProposal:
+        """Asks until a proposal is worth running. What was declined before a WAIT still counts after it."""
+        while not self._is_exhausted:
+            proposal = self._search.ask(uid, self._next_number, self._num_asks)
+            if proposal is NoProposal.WAIT:
+                return proposal
+            self._num_asks += 1
+            if isinstance(proposal, Proposal) and self._is_worth_running(proposal):
+                return proposal
+            if isinstance(proposal, Proposal):
+                self._search.decline(uid)
+            self._is_exhausted = proposal is NoProposal.EXHAUSTED or self._num_asks > MAX_DECLINES
+        return NoProposal.EXHAUSTED
+
+    def _is_worth_running(self, proposal: Proposal) -> bool:
+        """A repetition is worth it as another seed, a few times, unless the configuration has failed."""
+        if proposal.continues is not None:
+            return True
+        key = identity(self._space, proposal.params)
+        return key not in self._hopeless and self._times_tried[key] <= self._spec.max_repeats
+
+    def _trial(self, uid: str, proposal: Proposal, role: Role) -> Trial:
+        if proposal.continues is not None:
+            seed = self._seeds[proposal.continues]
+        else:
+            seed = self._spec.seed + self._times_tried[identity(self._space, proposal.params)]
+        epochs = proposal.epochs or self._spec.epochs
+        return Trial(uid, self._next_number, proposal.params, seed, epochs, role, proposal.continues)
+
+    def _counted(self, trial: Trial, asks: int, search_time_s: float) -> Next:
+        infeasible = limits.broken_limit(self._spec, trial.params) if trial.role is Role.TRIAL else None
+        self._next_number += 1
+        result = TrialResult(Outcome.INFEASIBLE) if infeasible else None
+        self._remember(Record(trial, result, asks=asks))
+        return Next(trial, asks, search_time_s, infeasible)
+
+    def _remember(self, record: Record) -> None:
+        """Keeps account of a trial, past or just made."""
+        trial, outcome = record.trial, record.result.outcome if record.result else None
+        key = identity(self._space, trial.params)
+        self._seeds[trial.uid] = trial.seed
+        self._num_baselines += trial.role is Role.BASELINE
+        self._times_tried[key] += trial.continues is None
+        if outcome in BAD_OUTCOMES:
+            self._hopeless.add(key)
+        if record.asks:
+            self._num_infeasible = self._num_infeasible + 1 if outcome is Outcome.INFEASIBLE else 0
+            self._is_exhausted = self._num_infeasible >= MAX_INFEASIBLE
+            self._num_asks, self._search_time_s = 0, 0.0
+
+    def _still_queued(self, records: Sequence[Record]) -> list[Params]:
+        """The enqueued configurations that have not been handed out yet."""
+        handed_out = Counter(
+            identity(self._space, record.trial.params)
+            for record in records
+            if record.trial.role is Role.TRIAL and not record.asks
+        )
+        queued: list[Params] = []
+        for params in self._spec.enqueue:
+            key = identity(self._space, params)
+            if handed_out[key]:
+                handed_out[key] -= 1
+            else:
+                queued.append(params)
+        return queued

@@ -1,0 +1,43 @@
+"""Lets a new search live through a study's past again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from harness.records import Record
+from harness.search import Proposal, Search
+
+
+def events(records: Sequence[Record]) -> Iterator[tuple[Record, bool]]:
+    """Each trial at its proposal (False) and, unless it is pending, at its end (True), in the order of events."""
+    beginnings = [(record.asked_at, False, record) for record in records]
+    ends = [(record.told_at, True, record) for record in records if record.told_at is not None]
+    for _, is_end, record in sorted(beginnings + ends, key=lambda event: event[:2]):
+        yield record, is_end
+
+
+def hear_again(search: Search, record: Record) -> None:
+    """Reports a finished trial's epochs and tells its end."""
+    assert record.result is not None  # noqa: S101 - events() says so
+    for report in record.result.curve:
+        search.report(record.trial, report)
+    search.tell(record.trial, record.result)
+
+
+def ask_again(search: Search, record: Record) -> None:
+    """Makes a search propose a past trial again.
+
+    The record is the truth: where the search now proposes something else (a newer version of its library, say), the
+    trial is taken in as one from outside, and the study goes on from what really ran.
+    """
+    trial = record.trial
+    proposal = search.ask(trial.uid, trial.number, 0)
+    for retry in range(1, record.asks):
+        if isinstance(proposal, Proposal):
+            search.decline(trial.uid)
+        proposal = search.ask(trial.uid, trial.number, retry)
+    if isinstance(proposal, Proposal):
+        if (proposal.params, proposal.continues) == (trial.params, trial.continues):
+            return
+        search.decline(trial.uid)
+    search.add(trial)

@@ -1,0 +1,28 @@
+"""What is set alike for both engines."""
+
+from __future__ import annotations
+
+import hashlib
+
+from harness.records import Outcome
+
+# A trial that ended so says that its configuration is bad; a crash or a cancelled trial says nothing about it.
+BAD_OUTCOMES = frozenset({Outcome.DIVERGED, Outcome.INFEASIBLE, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT})
+
+
+def ask_seed(seed: int, number: int, retry: int) -> int:
+    """The random seed of one `ask`, from 1 to 2**31: so what was asked before does not matter, and resume is exact.
+
+    Hashed, since KerasTuner counts up from it: neighbouring seeds would draw overlapping numbers.
+    """
+    digest = hashlib.sha256(f"{seed}/{number}/{retry}".encode()).digest()
+    return 1 + int.from_bytes(digest[:4], "big") // 2
+
+
+def reduction_factor(epochs: int) -> int:
+    """How many times fewer trials each rung of a successive halving keeps.
+
+    The usual 3 leaves a single halving below 9 epochs (5 epochs: 5 trials of 2, then 2 of 5); 2 gives two
+    (6 trials of 2 epochs, 3 of 3, 2 of 5).
+    """
+    return 3 if epochs >= 9 else 2

@@ -1,0 +1,261 @@
+"""KerasTuner's Oracles, driven in this process from one thread.
+
+Importing KerasTuner loads TensorFlow into the coordinator: 5 seconds and some 400 MB, once per start. The Oracles are
+asked and told by their own methods; the Tuner that usually drives them, its checkpoints and its reload are not used.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import tempfile
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
+
+import keras_tuner
+import numpy as np
+from keras_tuner.engine import hyperparameters as hp
+from keras_tuner.engine.trial import Trial as OracleTrial
+from keras_tuner.src.engine.conditions import Parent
+from sklearn.exceptions import ConvergenceWarning
+
+from harness.records import EpochReport, Outcome, Record, Scalar, Trial, TrialResult
+from harness.search import NoProposal, Proposal, catalogue, replaying
+from harness.search.coding import decode, encode, encode_all
+from harness.search.settings import BAD_OUTCOMES, ask_seed, reduction_factor
+from harness.space import Choice, Domain, Float, SearchSpace
+from harness.spec import SweepSpec
+
+NEVER = 10**9
+METRIC = "objective"
+
+# Draws before the Oracle takes a space for exhausted: of its default, 20, every sixth would end a space of 12 points
+# with one left.
+MAX_COLLISIONS = 1000
+
+
+class KerasTunerSearch:
+    """An Oracle behind the Search protocol.
+
+    Args:
+        spec: A study that `catalogue.check` has let pass.
+    """
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self._spec = spec
+        self._space = spec.search_space
+        self._facts = catalogue.sampler(spec)
+        files = tempfile.mkdtemp(prefix="harness-oracle-")  # it writes down all it does; nothing reads it
+        weakref.finalize(self, shutil.rmtree, files, ignore_errors=True)
+        self._oracle = _oracle(spec)
+        self._oracle.verbose = 0
+        self._oracle._max_collisions = MAX_COLLISIONS
+        self._oracle._set_project_dir(files, "oracle")
+        self._ids: dict[str, str] = {}  # the Oracle's id of a trial by our uid
+        self._uids: dict[str, str] = {}  # the other way round
+        self._bad: set[str] = set()  # ids of the trials that ended badly
+
+    def replay(self, records: Sequence[Record]) -> None:
+        for record, is_end in replaying.events(records):
+            if is_end:
+                replaying.hear_again(self, record)
+            elif record.asks and self._facts.is_replayed:
+                replaying.ask_again(self, record)
+            else:
+                self.add(record.trial)
+
+    def ask(self, uid: str, number: int, retry: int) -> Proposal | NoProposal:
+        with self._sampling(ask_seed(self._spec.seed, number, retry), retry):
+            trial = self._created(uid)
+        if trial.status == "IDLE":
+            return NoProposal.WAIT
+        if trial.status == "STOPPED":
+            return NoProposal.EXHAUSTED
+        values = trial.hyperparameters.values
+        params = self._params(values)
+        values.update(encode_all(self._space, params))  # as they will be after a resume, to the last digit
+        self._oracle._record_values(trial)
+        self._remember(uid, trial.trial_id)
+        return Proposal(params, values.get("tuner/epochs"), self._uids.get(values.get("tuner/trial_id")))
+
+    def decline(self, uid: str) -> None:
+        if self._spec.sampler == "grid":
+            self._end(self._ids[uid], None)  # to the grid, a point that is done
+            return
+        trial_id = self._ids.pop(uid)
+        self._drop_from_rung(trial_id)
+        del self._oracle.trials[trial_id], self._oracle.ongoing_trials[uid], self._uids[trial_id]
+        self._oracle.start_order.remove(trial_id)
+
+    def add(self, trial: Trial) -> None:
+        if self._spec.sampler == "grid":
+            return  # it goes its own way, and stumbles over points that are none of its own
+        oracle, space = self._oracle, self._oracle.get_space()
+        space.values = dict(encode_all(self._space, trial.params))
+        known = OracleTrial(space, trial_id=f"{len(oracle.trials):04d}", status="RUNNING")
+        oracle.trials[known.trial_id] = oracle.ongoing_trials[trial.uid] = known
+        oracle.start_order.append(known.trial_id)
+        oracle._record_values(known)
+        self._remember(trial.uid, known.trial_id)
+
+    def report(self, trial: Trial, report: EpochReport) -> bool:
+        return True
+
+    def tell(self, trial: Trial, result: TrialResult) -> None:
+        trial_id = self._ids.get(trial.uid)
+        if trial_id is None:
+            return  # the grid was not told of it
+        score = self._score(result)
+        if result.outcome in BAD_OUTCOMES:
+            self._bad.add(trial_id)
+        if self._spec.sampler == "hyperband" and result.outcome is Outcome.INFEASIBLE:
+            self._drop_from_rung(trial_id)  # it cost nothing: another takes its place
+        elif self._spec.sampler == "hyperband" and score is None:
+            self._bad.add(trial_id)
+            score = math.inf  # the last of its rung; were it left out, one fewer would be promoted
+        self._end(trial_id, score)
+
+    def continuable(self) -> frozenset[str]:
+        if self._spec.sampler != "hyperband":
+            return frozenset()
+        needed = {trial.hyperparameters.values.get("tuner/trial_id") for trial in self._oracle.ongoing_trials.values()}
+        for bracket in self._oracle._brackets:
+            for rung, (lower, upper) in enumerate(pairwise(bracket["rounds"])):
+                if len(upper) < self._oracle._get_size(bracket["bracket_num"], rung + 1):
+                    promoted = {place["past_id"] for place in upper}
+                    needed |= {place["id"] for place in lower} - promoted - self._bad
+        return frozenset(self._uids[trial_id] for trial_id in needed if trial_id is not None)
+
+    def _created(self, uid: str) -> Any:
+        """The Oracle's next trial. What hyperband promotes of failed trials has nothing to go on from: it fails too."""
+        while True:
+            trial = self._oracle.create_trial(uid)
+            if trial.hyperparameters.values.get("tuner/trial_id") not in self._bad:
+                return trial
+            self._bad.add(trial.trial_id)
+            self._end(trial.trial_id, math.inf)
+
+    def _params(self, values: dict[str, Any]) -> dict[str, Scalar]:
+        domains = self._space.domains
+        return {name: decode(domain, values[name]) for name, domain in domains.items() if name in values}
+
+    def _remember(self, uid: str, trial_id: str) -> None:
+        self._ids[uid], self._uids[trial_id] = trial_id, uid
+
+    def _drop_from_rung(self, trial_id: str) -> None:
+        for bracket in getattr(self._oracle, "_brackets", ()):
+            for rung in bracket["rounds"]:
+                rung[:] = [place for place in rung if place["id"] != trial_id]
+
+    def _score(self, result: TrialResult) -> float | None:
+        """What is minimised: error in percent or device time in seconds; None if there is none to learn from."""
+        if result.outcome is not Outcome.COMPLETED or result.error_rate_pct is None:
+            return None
+        return result.error_rate_pct if self._spec.objective == ("error",) else result.device_time_s
+
+    def _end(self, trial_id: str, score: float | None) -> None:
+        trial = self._oracle.trials[trial_id]
+        with _quiet():
+            if score is not None:
+                # One step only: the Oracle takes the best of all steps for a trial's score.
+                self._oracle.update_trial(trial_id, {METRIC: score})
+            trial.status = "FAILED" if score is None else "COMPLETED"
+            self._oracle.end_trial(trial)
+
+    @contextmanager
+    def _sampling(self, seed: int, retry: int) -> Iterator[None]:
+        """Makes the next draw a function of the trials and the seed."""
+        self._oracle._seed_state = seed
+        with _quiet():
+            if self._spec.sampler != "bayesian":
+                yield
+                return
+            oracle, dimensions = self._oracle, len(self._space.domains)
+            oracle._random_state = np.random.RandomState(seed)
+            # The optimum moves little while nothing is learned: what was declined would be proposed again, at seconds
+            # each. So a retry is a random configuration that was not tried.
+            oracle.num_initial_points = NEVER if retry else max(3 * dimensions, 3)
+            with self._supposed_bad():
+                yield
+
+    @contextmanager
+    def _supposed_bad(self) -> Iterator[None]:
+        """While it asks, the Gaussian process takes failed and running trials to be as bad as the worst there is.
+
+        It would not learn from failed trials, and would judge running ones by whatever it was fitted to before, which
+        a resumed search no longer has.
+        """
+        oracle = self._oracle
+        scores = [trial.score for trial in oracle.trials.values() if trial.status == "COMPLETED"]
+        if len(scores) < oracle.num_initial_points:
+            yield
+            return
+        running = oracle.ongoing_trials
+        supposed = [oracle.trials[trial_id] for trial_id in self._bad] + list(running.values())
+        before = [(trial, trial.status) for trial in supposed]
+        oracle.ongoing_trials = {}
+        for trial in supposed:
+            trial.status, trial.score = "COMPLETED", max(scores)
+        try:
+            yield
+        finally:
+            for trial, status in before:
+                trial.status, trial.score = status, None
+            oracle.ongoing_trials = running | oracle.ongoing_trials
+
+
+def _oracle(spec: SweepSpec) -> Any:
+    oracles = keras_tuner.oracles
+    settings: dict[str, Any] = {
+        "objective": keras_tuner.Objective(METRIC, "min"),
+        "hyperparameters": _hyperparameters(spec.search_space),
+        "seed": ask_seed(spec.seed, 0, 0),  # 0 would mean a random one
+        "max_consecutive_failed_trials": NEVER,
+    }
+    match spec.sampler:
+        case "hyperband":
+            factor = reduction_factor(spec.epochs)
+            # None: over and over, until the budget ends it.
+            return oracles.HyperbandOracle(max_epochs=spec.epochs, factor=factor, hyperband_iterations=None, **settings)
+        case "bayesian":
+            return oracles.BayesianOptimizationOracle(max_trials=None, **settings)
+        case "grid":
+            return oracles.GridSearchOracle(max_trials=None, **settings)
+    return oracles.RandomSearchOracle(max_trials=None, **settings)
+
+
+def _hyperparameters(space: SearchSpace) -> Any:
+    hyperparameters = keras_tuner.HyperParameters()
+    hyperparameters.merge([_hyperparameter(space, name, domain) for name, domain in space.domains.items()])
+    return hyperparameters
+
+
+def _hyperparameter(space: SearchSpace, name: str, domain: Domain) -> Any:
+    """KerasTuner's word for a domain, in the terms of `coding`."""
+    # conditional_scope knows one parent at a time, and only parents without conditions of their own.
+    conditions = [
+        Parent(parent, [encode(space.domains[parent], value) for value in values])
+        for parent, values in domain.when.items()
+    ]
+    if isinstance(domain, Choice):
+        return hp.Choice(name, list(range(len(domain.options))), ordered=False, conditions=conditions)
+    sampling = "log" if domain.log else "linear"
+    if not isinstance(domain, Float):
+        step = None if domain.log else domain.step
+        return hp.Int(name, domain.low, domain.high, step=step, sampling=sampling, conditions=conditions)
+    if domain.step is None:
+        return hp.Float(name, domain.low, domain.high, sampling=sampling, conditions=conditions)
+    return hp.Int(name, 0, len(domain.values() or ()) - 1, conditions=conditions)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silences two warnings about KerasTuner's own inside, of which nobody here could make use."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "(currentThread|getName)", DeprecationWarning)
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the kernel's scale at its bound
+        yield

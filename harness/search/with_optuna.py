@@ -1,0 +1,331 @@
+"""Optuna's samplers and pruners, by ask and tell on an in-memory study.
+
+Each ask gets a sampler of its own, seeded by the trial's number, so that a sampler is a function of the study's trials
+and resume is a matter of adding them again. Samplers that keep more than that in the study (a population, a position
+in a sequence) are brought back by asking and telling anew, in the order of events.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from heapq import nsmallest
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from harness.records import EpochReport, Outcome, Params, Record, Scalar, Trial, TrialResult
+from harness.search import NoProposal, Proposal, catalogue, limits, replaying
+from harness.search.coding import decode, encode_all, identity
+from harness.search.settings import BAD_OUTCOMES, ask_seed, reduction_factor
+from harness.space import Choice, Domain, Float
+from harness.spec import SweepSpec
+
+# A TPE ask takes time in proportion to the trials it looks at, 0.1 s for 1,000: beyond this many finished ones it is
+# shown the best and the latest.
+NUM_SHOWN = 500
+NUM_BEST_SHOWN = 100
+
+# Optuna's default of 50 would leave nothing but random draws in a study of our size.
+NSGA2_POPULATION = 12
+
+# What an error or a time is taken for as long as no trial has shown how bad it can be: 100 percent, an hour.
+WORST_CONCEIVABLE = {"error": 100.0, "device_time": 3600.0}
+
+# Optuna's log goes where the program's log goes, and not to the screen by a handler of its own.
+optuna.logging.disable_default_handler()
+optuna.logging.enable_propagation()
+
+
+@dataclass
+class _Open:
+    """A trial that has been asked for and has not ended."""
+
+    trial: optuna.Trial
+    last_epoch: int = 0
+
+
+@dataclass(frozen=True)
+class _Lesson:
+    """What the study is told of a trial's end."""
+
+    state: TrialState
+    values: list[float] | None
+    constraints: Mapping[str, float]
+
+
+class _Storage(optuna.storages.InMemoryStorage):
+    """Can show a part of its trials only, while a sampler looks."""
+
+    shown: list[FrozenTrial] | None = None
+
+    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: object | None = None) -> list[FrozenTrial]:
+        if self.shown is None:
+            return super().get_all_trials(study_id, deepcopy, states)  # type: ignore[arg-type]
+        return [trial for trial in self.shown if states is None or trial.state in states]  # type: ignore[operator]
+
+
+class OptunaSearch:
+    """Optuna behind the Search protocol.
+
+    Args:
+        spec: A study that `catalogue.check` has let pass.
+    """
+
+    def __init__(self, spec: SweepSpec) -> None:
+        self._spec = spec
+        self._space = spec.search_space
+        self._facts = catalogue.sampler(spec)
+        self._distributions = {name: _distribution(domain) for name, domain in self._space.domains.items()}
+        self._storage = _Storage()
+        self._study = optuna.create_study(
+            storage=self._storage,
+            study_name="study",  # hyperband's brackets depend on it
+            directions=["minimize"] * len(spec.objective),
+            sampler=optuna.samplers.RandomSampler(),  # while nothing is asked
+            pruner=_pruner(spec),
+        )
+        self._open: dict[str, _Open] = {}
+        self._tried: set[object] = set()
+        self._worst: list[float] | None = None
+
+    def replay(self, records: Sequence[Record]) -> None:
+        if not self._facts.is_replayed and self._spec.pruner not in ("successive_halving", "hyperband"):
+            self._add_past(records)
+            return
+        for record, is_end in replaying.events(records):
+            if is_end:
+                replaying.hear_again(self, record)
+            elif record.asks and self._facts.is_replayed:
+                replaying.ask_again(self, record)
+            else:
+                self._skip_declined(record)
+                self.add(record.trial)
+
+    def ask(self, uid: str, number: int, retry: int) -> Proposal | NoProposal:
+        with self._sampling(ask_seed(self._spec.seed, number, retry)):
+            opened = self._study.ask()
+            params = self._suggested(opened)
+        if self._facts.finite_only and identity(self._space, params) in self._tried:
+            self._study.tell(opened, state=TrialState.FAIL)
+            return NoProposal.EXHAUSTED  # brute force repeats itself only when nothing else is left
+        self._opened(uid, opened, params)
+        return Proposal(params)
+
+    def decline(self, uid: str) -> None:
+        self._study.tell(self._open.pop(uid).trial, state=TrialState.FAIL)
+
+    def add(self, trial: Trial) -> None:
+        self._study.enqueue_trial(encode_all(self._space, trial.params))
+        opened = self._study.ask()
+        self._suggested(opened)
+        if self._spec.sampler == "nsga2":
+            # What the sampler would have drawn is not used; asking for it makes the trial one of its population.
+            with self._sampling(ask_seed(self._spec.seed, trial.number, 0)):
+                opened.relative_params  # noqa: B018
+        self._opened(trial.uid, opened, trial.params)
+
+    def report(self, trial: Trial, report: EpochReport) -> bool:
+        opened = self._open[trial.uid]
+        if self._spec.objective != ("error",) or report.epoch <= opened.last_epoch:
+            return True  # a second attempt repeats the first, with the same seed
+        opened.last_epoch = report.epoch
+        opened.trial.report(report.val_error_rate_pct, report.epoch)
+        return not opened.trial.should_prune()
+
+    def tell(self, trial: Trial, result: TrialResult) -> None:
+        opened, lesson = self._open.pop(trial.uid).trial, self._lesson(trial.params, result)
+        for name, value in lesson.constraints.items():
+            opened.set_constraint(name, value)
+        self._study.tell(opened, lesson.values if lesson.state is TrialState.COMPLETE else None, lesson.state)
+
+    def continuable(self) -> frozenset[str]:
+        return frozenset()
+
+    def _add_past(self, records: Sequence[Record]) -> None:
+        """As the events would have left the study, ten times as fast."""
+        lessons = {
+            record.trial.uid: self._lesson(record.trial.params, record.result)
+            for record, is_end in replaying.events(records)
+            if is_end and record.result is not None
+        }
+        for record in sorted(records, key=lambda record: record.asked_at):
+            self._skip_declined(record)
+            if record.result is None:
+                self.add(record.trial)
+            else:
+                self._add_finished(record.trial.params, record.result, lessons[record.trial.uid])
+
+    def _add_finished(self, params: Params, result: TrialResult, lesson: _Lesson) -> None:
+        curve = result.curve if self._spec.objective == ("error",) else ()
+        self._study.add_trial(
+            create_trial(
+                state=lesson.state,
+                values=lesson.values,
+                params=encode_all(self._space, params),
+                distributions={name: self._distributions[name] for name in params},
+                intermediate_values={report.epoch: report.val_error_rate_pct for report in curve},
+                constraints=dict(lesson.constraints),
+            )
+        )
+        self._tried.add(identity(self._space, params))
+
+    def _skip_declined(self, record: Record) -> None:
+        """Keeps Optuna's trial numbers as they were, which hyperband's brackets depend on."""
+        params = encode_all(self._space, record.trial.params)
+        distributions = {name: self._distributions[name] for name in params}
+        for _ in range(record.asks - 1):
+            self._study.add_trial(create_trial(state=TrialState.FAIL, params=params, distributions=distributions))
+
+    def _opened(self, uid: str, opened: optuna.Trial, params: Params) -> None:
+        self._open[uid] = _Open(opened)
+        self._tried.add(identity(self._space, params))
+
+    def _suggested(self, opened: optuna.Trial) -> dict[str, Scalar]:
+        params: dict[str, Scalar] = {}
+        for name, domain in self._space.domains.items():
+            if self._space.is_active(name, params):
+                params[name] = decode(domain, _suggested(opened, name, self._distributions[name]))
+        return params
+
+    # What a result teaches
+
+    def _lesson(self, params: Params, result: TrialResult) -> _Lesson:
+        """What Optuna is told of a result.
+
+        A bad configuration is told as a completed trial that violates a constraint, since failed trials are invisible
+        to samplers. For those that know no constraints its value is the worst seen so far: bad enough to stay away
+        from, and no outlier that would flatten all differences among the good ones.
+        """
+        constraints = self._constraints(params, result)
+        if result.outcome is Outcome.PRUNED and result.error_rate_pct is not None:
+            return _Lesson(TrialState.PRUNED, [result.error_rate_pct], constraints)
+        if result.outcome in BAD_OUTCOMES:
+            return _Lesson(TrialState.COMPLETE, self._worst or self._worst_conceivable(), constraints)
+        values = _values(self._spec, result)
+        if result.outcome is not Outcome.COMPLETED or values is None:
+            return _Lesson(TrialState.FAIL, None, {})  # a crash teaches nothing
+        self._worst = [max(pair) for pair in zip(values, self._worst or values, strict=True)]
+        return _Lesson(TrialState.COMPLETE, values, constraints)
+
+    def _worst_conceivable(self) -> list[float]:
+        return [WORST_CONCEIVABLE[objective] for objective in self._spec.objective]
+
+    def _constraints(self, params: Params, result: TrialResult) -> dict[str, float]:
+        if self._spec.sampler == "cmaes":
+            return {}  # it warns of them, and goes by values
+        has_trained = result.outcome not in BAD_OUTCOMES or result.outcome is Outcome.INFEASIBLE
+        return {"limits": limits.excess(self._spec, params), "trains": -1.0 if has_trained else 1.0}
+
+    # Sampling
+
+    @contextmanager
+    def _sampling(self, seed: int) -> Iterator[None]:
+        """The sampler is there, and sees what it may see."""
+        resting, self._study.sampler = self._study.sampler, _sampler(self._spec, seed)
+        self._storage.shown = self._shown() if self._spec.sampler in ("tpe", "gp") else None
+        try:
+            yield
+        finally:
+            self._study.sampler, self._storage.shown = resting, None
+
+    def _shown(self) -> list[FrozenTrial] | None:
+        trials = self._study.get_trials(deepcopy=False)
+        finished = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        if len(finished) <= NUM_SHOWN:
+            return None
+        shown = {trial.number for trial in finished[-(NUM_SHOWN - NUM_BEST_SHOWN) :]}
+        complete = [trial for trial in finished if trial.state is TrialState.COMPLETE]
+        num_objectives = len(self._spec.objective)
+        for i in range(num_objectives):
+            best = nsmallest(NUM_BEST_SHOWN // num_objectives, complete, key=lambda trial, i=i: trial.values[i])  # type: ignore[misc]
+            shown.update(trial.number for trial in best)
+        return [trial for trial in trials if trial.number in shown or trial.state is TrialState.RUNNING]
+
+
+def _values(spec: SweepSpec, result: TrialResult) -> list[float] | None:
+    """Error in percent, device time in seconds, as the objective asks."""
+    if result.error_rate_pct is None:
+        return None
+    measured = {"error": result.error_rate_pct, "device_time": result.device_time_s}
+    return [measured[objective] for objective in spec.objective]
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    """Optuna's word for a domain, in the terms of `coding`."""
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(tuple(range(len(domain.options))))
+    if not isinstance(domain, Float):
+        return IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+    if domain.step is None:
+        return FloatDistribution(domain.low, domain.high, log=domain.log)
+    return IntDistribution(0, len(domain.values() or ()) - 1)
+
+
+def _suggested(opened: optuna.Trial, name: str, distribution: BaseDistribution) -> int | float:
+    match distribution:
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return opened.suggest_int(name, low, high, step=step, log=log)
+        case FloatDistribution(low=low, high=high, log=log):
+            return opened.suggest_float(name, low, high, log=log)
+        case CategoricalDistribution(choices=choices):
+            return opened.suggest_categorical(name, choices)  # type: ignore[return-value]
+    raise TypeError(f"distribution is {distribution!r}; allowed: whole numbers, real numbers, categories")
+
+
+def _sampler(spec: SweepSpec, seed: int) -> BaseSampler:
+    with warnings.catch_warnings():
+        # Two are marked so: TPE over conditional spaces, and brute force.
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return _new_sampler(spec, seed)
+
+
+def _new_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
+    samplers = optuna.samplers
+    match spec.sampler:
+        case "random":
+            return samplers.RandomSampler(seed=seed)
+        case "qmc":
+            # One scrambled sequence for the whole study; only what falls outside it is drawn by the ask's seed.
+            rest = samplers.RandomSampler(seed=seed)
+            return samplers.QMCSampler(
+                scramble=True, seed=spec.seed, independent_sampler=rest, warn_independent_sampling=False
+            )
+        case "grid":
+            return samplers.BruteForceSampler(seed=seed)
+        case "nsga2":
+            return samplers.NSGAIISampler(seed=seed, population_size=NSGA2_POPULATION)
+        case "cmaes":
+            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        case "gp":
+            return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+    # Grouped TPE models each branch of a conditional space by itself; plain TPE would draw its parameters at random.
+    is_grouped = spec.search_space.is_conditional
+    return samplers.TPESampler(seed=seed, group=is_grouped, multivariate=True if is_grouped else None)
+
+
+def _pruner(spec: SweepSpec) -> BasePruner:
+    pruner = _new_pruner(spec)
+    return optuna.pruners.PatientPruner(pruner, spec.patience) if spec.patience else pruner
+
+
+def _new_pruner(spec: SweepSpec) -> BasePruner:
+    # The first quarter of the schedule is warm-up, and says little.
+    num_spared = -(-spec.epochs // 4)
+    factor = reduction_factor(spec.epochs)
+    match spec.pruner:
+        case "median":
+            return optuna.pruners.MedianPruner(n_warmup_steps=num_spared)
+        case "percentile":
+            return optuna.pruners.PercentilePruner(25.0, n_warmup_steps=num_spared)
+        case "successive_halving":
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=spec.epochs, reduction_factor=factor)
+    return optuna.pruners.NopPruner()

@@ -23,7 +23,7 @@ class Recipe:
     `warmup_share` of the steps, then falls to zero along a half cosine at the last step of the schedule.
     """
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 3e-3
     schedule: str = "warmup_cosine"
     warmup_share: float = 0.1
     batch_size: int = 128

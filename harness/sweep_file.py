@@ -13,6 +13,7 @@ import baselines
 from baselines.recipe import RECIPE, SCHEDULES
 from harness.errors import InputError
 from harness.home import sweeps_folder
+from harness.records import Scalar
 from harness.space import SpaceError, domain_from_toml
 from harness.spec import (
     SPLIT_SIZES,
@@ -96,6 +97,8 @@ class Flags(Strict):
     budget: str | None = None
     profile: str | None = None
     study: str | None = None
+    enqueue: Path | None = None
+    learn_from: str | None = None
 
     @field_validator("budget")
     @classmethod
@@ -128,6 +131,8 @@ def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
             **_fidelity(profile, search["dataset"]),
             "study": check_name(flags.study or _study_name(path, file, profile_name, search, flags), "study"),
             "profile": profile_name,
+            "enqueue": _enqueued(flags.enqueue) if flags.enqueue else (),
+            "learn_from": flags.learn_from,
             "recipe": {**dataclasses.asdict(RECIPE), **file.recipe},
             "trial_timeout_s": parse_duration_s(file.trial_timeout) if file.trial_timeout else None,
             "budget": _budget(profile, flags),
@@ -149,7 +154,14 @@ def baseline_spec(baseline: BaselineName, flags: Flags, seeds: int | None, defau
     """
     spec = load_sweep(sweeps_folder() / f"{baseline}.toml", flags, default_profile)
     name = "-".join(["baseline", spec.study])
-    changes = {"study": name, "space": {}, "pruner": "none", "reads_test": True, "budget": Budget(trials=0)}
+    changes: dict[str, Any] = {
+        "study": name,
+        "space": {},
+        "constraints": Constraints(),
+        "pruner": "none",
+        "reads_test": True,
+        "budget": Budget(trials=0),
+    }
     return spec.model_copy(update={**changes, "baseline_seeds": seeds or spec.baseline_seeds})
 
 
@@ -159,16 +171,10 @@ def read_sweep_file(path: Path) -> SweepFile:
     Raises:
         InputError: one line with the file, the key, its value and what is allowed.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not path.exists():
         known = ", ".join(sorted(p.stem for p in sweeps_folder().glob("*.toml")))
-        raise InputError(
-            f"sweep is {str(path)!r}, which is not there; allowed: a TOML file or one of {known}"
-        ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise InputError(f"{path}: {error}; allowed: a TOML file in UTF-8") from None
-    return validated(SweepFile, data, str(path))
+        raise InputError(f"sweep is {str(path)!r}, which is not there; allowed: a TOML file or one of {known}")
+    return validated(SweepFile, _read_toml(path), str(path))
 
 
 def validated(model: type[M], data: dict[str, Any], source: str) -> M:
@@ -181,6 +187,21 @@ def validated(model: type[M], data: dict[str, Any], source: str) -> M:
         return model.model_validate(data, strict=False)
     except ValidationError as error:
         raise InputError(f"{source}: {_one_line(model, error)}") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise InputError(f"{path}: {error}; allowed: a TOML file in UTF-8") from None
+
+
+def _enqueued(path: Path) -> tuple[dict[str, Scalar], ...]:
+    """The [[trial]] tables of a file."""
+    data = _read_toml(path)
+    if list(data) != ["trial"] or not isinstance(data["trial"], list):
+        raise InputError(f"{path}: keys are {', '.join(map(repr, data))}; allowed: [[trial]] tables of hyperparameters")
+    return tuple(data["trial"])
 
 
 def _search_settings(file: SweepFile, flags: Flags) -> dict[str, Any]:

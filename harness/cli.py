@@ -123,3 +123,7 @@ def _add_upkeep(commands: _Commands) -> None:
     bench.add_argument("what", choices=("search",))
     bench.add_argument("--quick", action="store_true", help="within 5 minutes on two cores")
     bench.add_argument("--seeds", type=int, metavar="N", help="repeats with other seeds")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -43,7 +43,7 @@ def status(options: argparse.Namespace) -> int:
     with _ledger() as ledger:
         found = [status(ledger, study) for study in _studies(ledger, [options.study] if options.study else [])]
     if options.json:
-        _say(json.dumps([to_json(one) for one in found], indent=2))
+        _say(json.dumps([to_json(one) for one in found], indent=2, allow_nan=False))
     else:
         render(found, sys.stdout)
     return 0
@@ -61,17 +61,16 @@ def leaderboard(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    from harness.analysis.export import export_optuna, export_trials
-
     with _ledger() as ledger:
-        (study,) = _studies(ledger, [options.study])
         if options.optuna:
-            count = export_optuna(ledger, study, options.optuna)
-            _say(f"{count} trials are new in {options.optuna}")
+            from harness.analysis.optuna_export import export_optuna
+
+            _say(f"{export_optuna(ledger, options.study, options.optuna)} trials are new in the storage")
         else:
-            suffix = next(name for name in ("csv", "parquet", "json") if getattr(options, name))
-            path = Path(getattr(options, suffix))
-            export_trials(ledger, study, path)
+            from harness.analysis.export import export_trials
+
+            path = Path(options.csv or options.parquet or options.json)
+            export_trials(ledger, options.study, path)
             _say(f"wrote {path}")
     return 0
 
@@ -139,11 +138,13 @@ def _how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
 def _write_leaderboard(ledger: Ledger, studies: list[str], out: str | None, top: int) -> None:
     from harness.analysis.files import write_csv
     from harness.analysis.leaderboard import leaderboard
+    from harness.analysis.leaderboard_table import show_leaderboard
 
     frame = leaderboard(ledger, studies)
     if out == "-":
         write_csv(frame, "-")
         return
+    show_leaderboard(ledger, studies, frame, sys.stdout, top)
     path = Path(out) if out else home() / "leaderboards" / f"{studies[0] if len(studies) == 1 else 'all'}.csv"
     write_csv(frame, path)
     _say(f"wrote {path}")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import baselines
 from harness.execution import Place
 from harness.ledger import Usage
+from harness.search.limits import broken_limit
 from harness.spec import SweepSpec
 
 NUM_SAMPLES = 200
@@ -76,7 +77,8 @@ def _mean_flops_per_image(spec: SweepSpec) -> float:
     if not spec.space:
         return cost(spec.config({})).flops_per_image
     samples = [spec.search_space.sample(rng) for _ in range(NUM_SAMPLES)]
-    return sum(cost(spec.config(params)).flops_per_image for params in samples) / NUM_SAMPLES
+    allowed = [params for params in samples if broken_limit(spec, params) is None] or samples
+    return sum(cost(spec.config(params)).flops_per_image for params in allowed) / len(allowed)
 
 
 def _gemm_flops_per_s() -> float:

@@ -27,12 +27,10 @@ class Progress:
         spec: The study, for its budget.
         records: Its trials so far.
         used: What earlier sessions took of the budget.
-        num_workers: How many trials run at once.
     """
 
-    def __init__(self, spec: SweepSpec, records: Iterable[Record], used: Usage, num_workers: int) -> None:
-        self._spec, self._used, self._num_workers = spec, used, num_workers
-        self._held_s: list[float] = []
+    def __init__(self, spec: SweepSpec, records: Iterable[Record], used: Usage) -> None:
+        self._spec, self._used = spec, used
         self._device_s = used.device_s
         self.num_proposed = 0
         self.num_trials = 0
@@ -42,6 +40,7 @@ class Progress:
         for record in records:
             self.num_proposed += 1
             self.add(record)
+        self._done_before = self.done
 
     def add(self, record: Record) -> None:
         """Takes in a trial with its final result."""
@@ -53,7 +52,6 @@ class Progress:
             self.baseline = self.baseline or record
         else:
             self.num_trials += 1
-            self._held_s.append(record.reserved_time_s)
         if result.outcome is Outcome.COMPLETED and record.trial.epochs == self._spec.epochs and self._is_better(record):
             self.best = record
 
@@ -88,11 +86,11 @@ class Progress:
         return None
 
     def seconds_left(self, wall_s: float) -> float | None:
-        """Seconds until the budget is used at the pace so far; None before the first searched trial has ended."""
-        if not self._held_s:
+        """Seconds until the budget is used at this session's pace; None before it has ended a trial."""
+        done_now = self.done - self._done_before
+        if done_now == 0:
             return None
-        remaining = max(0, self.total - self.done)
-        seconds = sum(self._held_s) / len(self._held_s) * remaining / self._num_workers
+        seconds = wall_s / done_now * max(0, self.total - self.done)
         if self._spec.budget.wall_s is not None:
             seconds = min(seconds, max(0.0, self._spec.budget.wall_s - self._used.wall_s - wall_s))
         return seconds

@@ -8,6 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.analysis.studies import find_study
 from harness.display import Display
 from harness.errors import InputError
 from harness.execution import data, devices
@@ -17,7 +18,9 @@ from harness.locks import study_lock
 from harness.plan import describe, make_plan
 from harness.progress import Progress, StopReason
 from harness.provenance import provenance
+from harness.records import Record
 from harness.search import catalogue
+from harness.search.learning import learnable
 from harness.search.proposer import Proposer
 from harness.spec import SweepSpec
 from harness.sweep import Sweep
@@ -55,10 +58,11 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
     places = devices.places(devices.this_machine(), num_workers)
     data_folder = data.prepare(spec.dataset, display.note)
     with study_lock(home, spec.study), closing(Ledger(home / "ledger.db")) as ledger:
+        learned = _learned(ledger, spec)
         open_study(ledger, spec, fresh=fresh)
         records, used = ledger.history(spec.study), ledger.usage(spec.study)
         display.plan(describe(spec, places, make_plan(spec, places, used, len(records))))
-        reason = Progress(spec, records, used, len(places)).used_up(0.0, 0)
+        reason = Progress(spec, records, used).used_up(0.0, 0)
         if reason is not None and all(record.result for record in records):
             sync(home, [spec.study], display.note)
             return StudyEnd(reason, was_used_up=True)
@@ -67,7 +71,7 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
         tracker = Tracker(ledger.path, home, spec.study, display.note)
         checkpoints = home / "checkpoints" / spec.study
         try:
-            proposer = Proposer(spec, catalogue.make_search(spec), records)
+            proposer = Proposer(spec, catalogue.make_search(spec), records, learned)
             reason = Sweep(spec, ledger, proposer, executor, [tracker], display, checkpoints).run()
         finally:
             executor.close()
@@ -75,6 +79,13 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
         if reason is not StopReason.INTERRUPTED:
             shutil.rmtree(checkpoints, ignore_errors=True)
         return StudyEnd(reason, was_used_up=False)
+
+
+def _learned(ledger: Ledger, spec: SweepSpec) -> list[Record]:
+    if spec.learn_from is None:
+        return []
+    source = find_study(ledger, spec.learn_from).spec
+    return learnable(spec, source, ledger.history(source.study))
 
 
 def open_study(ledger: Ledger, spec: SweepSpec, *, fresh: bool) -> None:

@@ -82,7 +82,7 @@ class Sweep:
         ledger.close_lost_attempts(spec.study)
         records = ledger.history(spec.study)
         self._pending = deque(record.trial for record in records if record.result is None)
-        self._progress = Progress(spec, records, ledger.usage(spec.study), len(executor.places))
+        self._progress = Progress(spec, records, ledger.usage(spec.study))
         self._idle: deque[str] = deque()
         self._running: dict[str, _Running] = {}
         self._stop: StopReason | None = None

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from harness.errors import InputError
 from harness.execution import Place
 
 WORKER_MEMORY_MB = 1500  # a worker with TensorFlow loaded and the documented CNN in training
@@ -46,7 +47,12 @@ def places(machine: Machine, num_workers: int | None) -> list[Place]:
     Args:
         machine: What there is.
         num_workers: How many workers are asked for; None: as many as fit.
+
+    Raises:
+        InputError: fewer than one is asked for.
     """
+    if num_workers is not None and num_workers < 1:
+        raise InputError(f"--workers is {num_workers}; allowed: at least 1")
     if machine.gpu_names:
         return _gpu_places(machine, num_workers or len(machine.gpu_names))
     count = num_workers or max(1, min(machine.num_cores, MAX_CPU_WORKERS, int(machine.memory_mb // WORKER_MEMORY_MB)))

@@ -1,0 +1,198 @@
+"""The command as people run it: real workers, real search, real MLflow, on digits."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from harness.home import sweeps_folder
+from harness.ledger import Ledger
+from harness.records import Outcome, Role
+
+Harness = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose name needs quoting."""
+    return tmp_path_factory.mktemp("a home with spaces and ümläuts")
+
+
+@pytest.fixture(scope="module")
+def environment(home: Path, digits_folder: Path) -> dict[str, str]:
+    changed = {"HARNESS_HOME": str(home), "HARNESS_DATA": str(digits_folder.parent), "NO_COLOR": "1"}
+    return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | changed
+
+
+@pytest.fixture(scope="module")
+def harness(environment: dict[str, str]) -> Harness:
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "harness.cli", *arguments],
+            env=environment, capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(harness: Harness) -> subprocess.CompletedProcess[str]:
+    """A study of two baseline seeds and four trials."""
+    return harness("sweep", "smoke", "--trials", "4")
+
+
+def runs_of(home: Path, study: str) -> list:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    experiment = client.get_experiment_by_name(study)
+    return client.search_runs([experiment.experiment_id], "tags.role != 'sweep'", max_results=1000)
+
+
+def test_a_sweep_ends_with_everything_in_place(finished: subprocess.CompletedProcess[str], home: Path) -> None:
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+    assert "\x1b" not in finished.stdout
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        records = ledger.history("smoke-quick")
+        assert ledger.num_test_reads("smoke-quick") == 0
+    assert [record.trial.role for record in records] == [Role.BASELINE] * 2 + [Role.TRIAL] * 4
+    assert dict(records[0].trial.params) == {"units_1": 512, "units_2": 512}
+    assert all(record.result for record in records)
+
+
+def test_each_trial_has_one_run_and_one_row(finished: subprocess.CompletedProcess[str], home: Path) -> None:
+    with (home / "leaderboards" / "smoke-quick.csv").open() as file:
+        rows = {row["run_id"]: row for row in csv.DictReader(file)}
+    runs = {run.info.run_id: run for run in runs_of(home, "smoke-quick")}
+    assert len(rows) == len(runs) == 6
+    assert rows.keys() == runs.keys()
+    for run_id, run in runs.items():
+        assert run.info.status == "FINISHED"
+        for metric in ("error_rate_pct", "gpu_time_s", "device_time_s"):
+            assert float(rows[run_id][metric]) == run.data.metrics[metric]
+        for name in ("units_1", "units_2"):
+            assert rows[run_id][name] == run.data.params[name]
+
+
+def test_the_same_command_says_that_the_budget_is_used(
+    finished: subprocess.CompletedProcess[str], harness: Harness, home: Path
+) -> None:
+    again = harness("sweep", "smoke", "--trials", "4")
+    assert again.returncode == 0
+    assert "the budget was used before" in again.stdout
+    assert "--trials 20" in again.stdout
+    assert "--fresh" in again.stdout
+    assert len(runs_of(home, "smoke-quick")) == 6
+
+
+def test_more_trials_go_on(finished: subprocess.CompletedProcess[str], harness: Harness, home: Path) -> None:
+    assert harness("sweep", "smoke", "--trials", "5").returncode == 0
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        assert [record.trial.number for record in ledger.history("smoke-quick")] == list(range(7))
+
+
+def test_a_changed_file_is_refused_with_the_keys_and_the_ways_on(harness: Harness, home: Path, tmp_path: Path) -> None:
+    text = (sweeps_folder() / "smoke.toml").read_text()
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    assert harness("sweep", str(path), "--trials", "1").returncode == 0
+    path.write_text(text.replace("high = 512", "high = 1024").replace("epochs = 3", "epochs = 2"))
+    refused = harness("sweep", str(path), "--trials", "1")
+    assert refused.returncode == 2
+    assert "mine-quick was started with other settings (epochs, space)" in refused.stderr
+    assert "--as NAME" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    fresh = harness("sweep", str(path), "--trials", "1", "--fresh")
+    assert fresh.returncode == 0, fresh.stderr
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        kept = [name for name in ledger.study_names() if name.startswith("mine-quick.")]
+        assert len(kept) == 1
+        assert len(ledger.history(kept[0])) == len(ledger.history("mine-quick")) == 3
+    assert len(runs_of(home, "mine-quick")) == len(runs_of(home, kept[0])) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("sweep", "nope"), "sweep is 'nope', which is not there; allowed: a TOML file or one of cnn"),
+        (("sweep", "smoke", "--trials", "0"), "trials is 0; allowed: greater than or equal to 1"),
+        (("sweep", "smoke", "--as", "../x"), "study is '../x'; allowed: 1 to 64 letters"),
+        (("sweep", "smoke", "--engine", "hyperopt"), "engine is 'hyperopt'; allowed: 'optuna' or 'keras-tuner'"),
+        (("sweep", "smoke", "--workers", "0"), "--workers is 0; allowed: at least 1"),
+        (("leaderboard", "nope"), "study is 'nope'; allowed:"),
+        (("export", "nope", "--csv", "x.csv"), "study is 'nope'; allowed:"),
+        (("frobnicate",), "invalid choice: 'frobnicate'"),
+    ],
+)
+def test_wrong_input_is_one_line_and_status_2(
+    harness: Harness, home: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    before = sorted(home.iterdir())
+    refused = harness(*arguments)
+    assert refused.returncode == 2
+    assert message in refused.stderr
+    assert refused.stderr.count("\n") == 1
+    assert refused.stdout == ""
+    assert [path for path in sorted(home.iterdir()) if path not in before and path.suffix not in ("", ".db")] == []
+
+
+def started(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
+    """A sweep that has begun its first trial."""
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-m", "harness.cli", "sweep", "smoke", *arguments],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    while "started" not in (line := process.stdout.readline()):
+        assert line, "the sweep ended before its first trial"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
+def test_an_interrupted_study_goes_on(
+    environment: dict[str, str], harness: Harness, home: Path, number: signal.Signals
+) -> None:
+    study = f"stopped-{number.name}"
+    arguments = ("--as", study, "--trials", "2")
+    with started(environment, *arguments) as process:
+        refused = harness("sweep", "smoke", *arguments)
+        process.send_signal(number)
+    assert (refused.returncode, f"in use by process {process.pid} since" in refused.stderr) == (1, True)
+    assert process.returncode == (130 if number is signal.SIGINT else -signal.SIGKILL)
+    resumed = harness("sweep", "smoke", *arguments)
+    assert resumed.returncode == 0, resumed.stderr
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        records = ledger.history(study)
+        assert [record.trial.number for record in records] == list(range(4))
+        assert all(record.result.outcome in (Outcome.COMPLETED, Outcome.PRUNED) for record in records)
+        attempts = [attempt for record in records for attempt in ledger.attempts(record.trial.uid)]
+    assert Outcome.CANCELLED in {attempt[1] for attempt in attempts}
+    runs = runs_of(home, study)
+    assert sorted(run.data.tags["trial_uid"] for run in runs) == sorted(record.trial.uid for record in records)
+    assert {run.info.status for run in runs} == {"FINISHED"}
+
+
+def test_baselines_are_read_against_the_test_images_once(harness: Harness, home: Path) -> None:
+    done = harness("baseline", "fc", "--dataset", "digits", "--seeds", "2", "--profile", "quick")
+    assert done.returncode == 0, done.stderr
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        (study,) = (name for name in ledger.study_names() if name.startswith("baseline-fc"))
+        assert ledger.num_test_reads(study) == 2
+    assert all("test_error_rate_pct" in run.data.metrics for run in runs_of(home, study))
+
+
+def test_help_is_quick_to_load() -> None:
+    check = (
+        "import sys; from harness.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'keras', 'mlflow', 'optuna', 'pandas', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)

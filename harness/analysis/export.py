@@ -1,0 +1,182 @@
+"""Every trial of a study with its curve, as a file for other tools. docs/export.md explains each column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from harness.analysis.files import replaced, write_csv
+from harness.analysis.hyperparameters import dtype, hyperparameter_columns
+from harness.analysis.studies import find_study
+from harness.errors import InputError, TroubleError
+from harness.ledger import Ledger
+from harness.records import EpochReport, Outcome, Record, Role
+from harness.space import Domain
+from harness.spec import SweepSpec
+
+if TYPE_CHECKING:
+    import pandera.pandas as pa
+
+# Of a trial, before and after its hyperparameters, and of an epoch.
+_TRIAL = {"study": "str", "trial": "int64", "uid": "str", "role": "str", "outcome": "str", "error": "str"}
+_RESULT = {
+    "seed": "int64",
+    "epochs": "int64",
+    "continues": "Int64",
+    "attempts": "int64",
+    "asked_at": "int64",
+    "told_at": "Int64",
+    "error_rate_pct": "float64",
+    "gpu_time_s": "float64",
+    "device_time_s": "float64",
+    "build_time_s": "float64",
+    "compile_time_s": "float64",
+    "eval_time_s": "float64",
+    "cpu_time_s": "float64",
+    "reserved_time_s": "float64",
+    "search_time_s": "float64",
+    "num_params": "Int64",
+    "images_per_s": "float64",
+    "peak_memory_mb": "float64",
+    "device": "str",
+    "backend": "str",
+    "timing_class": "str",
+}
+_EPOCH = {
+    "epoch": "Int64",
+    "train_loss": "float64",
+    "val_loss": "float64",
+    "val_error_rate_pct": "float64",
+    "val_images": "Int64",
+    "epoch_train_s": "float64",
+    "epoch_eval_s": "float64",
+}
+
+_ALWAYS = {"study", "trial", "uid", "role", "seed", "epochs", "attempts", "asked_at"}
+
+
+def export_trials(ledger: Ledger, study: str, path: Path) -> None:
+    """Writes the whole of a study to `path`: .csv, .parquet or .json (a list of objects), by its suffix.
+
+    One row per trial and epoch, what belongs to the trial repeated in each; a trial without an epoch (infeasible,
+    crashed at once, pending) has one row with no epoch. The curve is that of the final attempt. What is missing is
+    an empty cell or null.
+
+    Raises:
+        InputError: there is no such study, or the suffix is another one.
+        TroubleError: the file cannot be written, or the ledger's contents break the schema.
+    """
+    writers: dict[str, Callable[[pd.DataFrame, Path], None]] = {
+        ".csv": write_csv,
+        ".parquet": _write_parquet,
+        ".json": _write_json,
+    }
+    if path.suffix not in writers:
+        raise InputError(f"export file is {str(path)!r}; allowed: a name that ends in {', '.join(writers)}")
+    spec = find_study(ledger, study).spec
+    writers[path.suffix](_checked(_table(ledger, spec), spec), path)
+
+
+def schema(spec: SweepSpec) -> pa.DataFrameSchema:
+    """What an export of this study holds: columns in order, their types and what they allow."""
+    import pandera.pandas as pa
+
+    def column(name: str, kind: str) -> pa.Column:
+        return pa.Column(kind, _check(name, kind), nullable=name not in _ALWAYS)
+
+    return pa.DataFrameSchema(
+        {
+            **{name: column(name, kind) for name, kind in _TRIAL.items()},
+            **{name: _hyperparameter(domain) for name, domain in spec.search_space.domains.items()},
+            **{name: column(name, kind) for name, kind in {**_RESULT, **_EPOCH}.items()},
+        },
+        strict=True,
+        ordered=True,
+        unique=["uid", "epoch"],
+    )
+
+
+def _check(name: str, kind: str) -> pa.Check | None:
+    from pandera.pandas import Check
+
+    if name in ("role", "outcome"):
+        return Check.isin(list(Role) if name == "role" else list(Outcome))
+    if name.endswith("_pct"):
+        return Check.in_range(0, 100)
+    return None if kind == "str" else Check.ge(1 if name == "epoch" else 0)
+
+
+def _hyperparameter(domain: Domain) -> pa.Column:
+    import pandera.pandas as pa
+
+    inside = pa.Check(lambda column: all(value in domain for value in column.unique().tolist()), error=str(domain))
+    return pa.Column(dtype(domain), inside, nullable=True)
+
+
+def _checked(frame: pd.DataFrame, spec: SweepSpec) -> pd.DataFrame:
+    from pandera.errors import SchemaError
+
+    try:
+        return schema(spec).validate(frame)
+    except SchemaError as error:
+        line = " ".join(str(error).split())
+        raise TroubleError(f"study {spec.study} cannot be exported, its ledger holds nonsense: {line}") from error
+
+
+def _table(ledger: Ledger, spec: SweepSpec) -> pd.DataFrame:
+    """A row per trial and epoch, not yet checked."""
+    records = ledger.history(spec.study)
+    numbers = {record.trial.uid: record.trial.number for record in records}
+    curves = [(record, record.result.curve if record.result else ()) for record in records]
+    pairs = [(record, epoch) for record, curve in curves for epoch in curve or (None,)]
+    own = [(*_trial_row(spec, record), *_result_row(record, numbers), *_epoch_row(epoch)) for record, epoch in pairs]
+    types = {**_TRIAL, **_RESULT, **_EPOCH}
+    frame = pd.DataFrame.from_records(own, columns=list(types)).astype(types)
+    searched = hyperparameter_columns(spec, [record.trial.params for record, _ in pairs], frame.index)
+    return frame.assign(**searched)[[*_TRIAL, *searched, *_RESULT, *_EPOCH]]
+
+
+def _trial_row(spec: SweepSpec, record: Record) -> tuple[Any, ...]:
+    """The values of `_TRIAL`."""
+    trial, result = record.trial, record.result
+    outcome, error = (result.outcome.value, result.error) if result else (None, None)
+    return spec.study, trial.number, trial.uid, trial.role.value, outcome, error
+
+
+def _result_row(record: Record, numbers: dict[str, int]) -> tuple[Any, ...]:
+    """The values of `_RESULT`."""
+    trial, result = record.trial, record.result
+    asked = (trial.seed, trial.epochs, numbers.get(trial.continues or ""), record.attempts)
+    order = (record.asked_at, record.told_at)
+    costs = (record.reserved_time_s, record.search_time_s)
+    if result is None:
+        return *asked, *order, *[None] * 7, *costs, *[None] * 6
+    seconds, device = result.seconds, result.device
+    times = (result.gpu_time_s, result.device_time_s, seconds.build, seconds.compile, seconds.evaluate, seconds.cpu)
+    sizes = (result.num_params, result.images_per_s, result.peak_memory_mb)
+    where = (device.name, device.backend, device.timing_class) if device else (None, None, None)
+    return *asked, *order, result.error_rate_pct, *times, *costs, *sizes, *where
+
+
+def _epoch_row(epoch: EpochReport | None) -> tuple[Any, ...]:
+    """The values of `_EPOCH`."""
+    if epoch is None:
+        return (None,) * len(_EPOCH)
+    losses = (epoch.train_loss, epoch.val_loss)
+    times = (epoch.seconds.train, epoch.seconds.evaluate)
+    return epoch.epoch, *losses, epoch.val_error_rate_pct, epoch.val_images, *times
+
+
+def _write_parquet(frame: pd.DataFrame, path: Path) -> None:
+    with replaced(path) as unfinished:
+        frame.to_parquet(unfinished, index=False)
+
+
+def _write_json(frame: pd.DataFrame, path: Path) -> None:
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
+    with replaced(path) as unfinished:
+        unfinished.write_text(json.dumps(rows, indent=1, allow_nan=False), encoding="utf-8")

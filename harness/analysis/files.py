@@ -1,0 +1,72 @@
+"""Tables written as whole files: a reader sees the old file or the new one, never half."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+import pandas as pd
+
+from harness.errors import TroubleError
+
+# A spreadsheet takes a cell for a formula when it starts so (OWASP, "CSV Injection"); the wide forms count too.
+_FORMULA = re.compile("'*[=+\\-@\t\n\uff1d\uff0b\uff0d\uff20]")
+
+
+def write_csv(frame: pd.DataFrame, path: Path | str) -> None:
+    """Writes `frame` without its index, as a whole file; `-` is standard output.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe in front, and so does text that is one behind
+    apostrophes of its own: take one away and the text is back. Line ends within text become plain line feeds. Numbers
+    are written with as many digits as it takes to read the same number back; what is missing is an empty cell.
+
+    Raises:
+        TroubleError: the file cannot be written.
+    """
+    if str(path) == "-":
+        _to_csv(frame, sys.stdout)
+        return
+    with replaced(Path(path)) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        _to_csv(frame, file)
+
+
+@contextmanager
+def replaced(path: Path) -> Iterator[Path]:
+    """A new name to write to; it takes the place of `path` at the end, flushed to disk, or goes if anything fails.
+
+    Raises:
+        TroubleError: it cannot be written.
+    """
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except OSError as error:
+        raise TroubleError(f"cannot write {path}: {error.strerror or error}; is there room, and may you?") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _to_csv(frame: pd.DataFrame, file: TextIO) -> None:
+    safe = frame.rename(columns=_cell)
+    for name in safe:
+        # Most text columns have few values, so each is looked at once.
+        cells = {value: _cell(value) for value in safe[name].unique() if isinstance(value, str)}
+        changed = {value: cell for value, cell in cells.items() if cell != value}
+        if changed:
+            safe[name] = safe[name].replace(changed)
+    safe.to_csv(file, index=False, lineterminator="\n")
+
+
+def _cell(text: str) -> str:
+    # A lone carriage return would end the row for some readers, and the csv module does not quote it.
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if _FORMULA.match(text) else text

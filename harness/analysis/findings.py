@@ -1,0 +1,121 @@
+"""What a leaderboard's numbers allow to say about one study, in careful words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from harness.analysis.statistics import Resolution, best_of_many_bias, resolution_pct
+from harness.ledger import Ledger
+from harness.records import Role
+from harness.spec import SweepSpec
+
+MAX_COMPARED = 50  # configurations, and seeds of each, whose wrong images are compared; more would tell no more
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A study's best against its baseline, among trials trained in full.
+
+    Attributes:
+        study: Its name.
+        baseline_pct: Mean error of the documented configuration over its seeds; None if there is none yet.
+        num_baselines: These seeds.
+        best_trial: Number of the best searched trial; None if none is ranked yet.
+        best_pct: Its error.
+        num_ranked: Searched trials it is the best of.
+        resolution: Which differences are noise; None if no configuration was trained with two seeds.
+        is_about_baseline: Whether the baseline alone was trained with several seeds.
+    """
+
+    study: str
+    baseline_pct: float | None
+    num_baselines: int
+    best_trial: int | None
+    best_pct: float | None
+    num_ranked: int
+    resolution: Resolution | None
+    is_about_baseline: bool
+
+
+def find(ledger: Ledger, spec: SweepSpec, leaderboard: pd.DataFrame) -> Findings:
+    """Reads a study's findings off a leaderboard that holds it."""
+    ranked = leaderboard[leaderboard["rank"].notna() & (leaderboard["study"] == spec.study)]
+    full = ranked[ranked["epochs"] == spec.epochs]
+    baselines, searched = full[full["role"] == Role.BASELINE], full[full["role"] == Role.TRIAL]
+    repeated = _repeated(full, list(spec.space))
+    best = searched.iloc[0] if len(searched) else None
+    return Findings(
+        study=spec.study,
+        baseline_pct=float(baselines["error_rate_pct"].mean()) if len(baselines) else None,
+        num_baselines=len(baselines),
+        best_trial=None if best is None else int(best["trial"]),
+        best_pct=None if best is None else float(best["error_rate_pct"]),
+        num_ranked=len(searched),
+        resolution=_resolution(ledger, repeated),
+        is_about_baseline=len(repeated) == 1 and bool((repeated[0]["role"] == Role.BASELINE).any()),
+    )
+
+
+def sentences(findings: Findings) -> list[str]:
+    """The findings for people, a line each."""
+    return [_noise(findings), _best(findings)]
+
+
+def _repeated(rows: pd.DataFrame, hyperparameters: list[str]) -> list[pd.DataFrame]:
+    """The configurations that were trained with several seeds, a table each, the first trained first."""
+    if not hyperparameters:
+        return [rows] if rows["seed"].nunique() > 1 else []
+    seeds = rows.drop_duplicates([*hyperparameters, "seed"])
+    several = seeds[seeds.duplicated(hyperparameters, keep=False)].sort_values("trial")
+    return [group for _, group in several.groupby(hyperparameters, dropna=False, sort=False)]
+
+
+def _resolution(ledger: Ledger, repeated: list[pd.DataFrame]) -> Resolution | None:
+    errors = [list(group["error_rate_pct"]) for group in repeated]
+    wrong: list[list[tuple[int, ...]]] = []
+    num_images = 0
+    for group in repeated[:MAX_COMPARED]:
+        results = [ledger.record(uid).result for uid in group.index[:MAX_COMPARED]]
+        wrong.append([result.wrong_images for result in results if result and result.wrong_images is not None])
+        num_images = max([num_images, *(result.last.val_images for result in results if result and result.last)])
+    return resolution_pct(errors, wrong, num_images)
+
+
+def _best(findings: Findings) -> str:
+    best_pct, baseline_pct = findings.best_pct, findings.baseline_pct
+    if best_pct is None:
+        return "no searched trial is ranked yet"
+    best = f"best so far trial {findings.best_trial} at {best_pct:.2f} %"
+    if baseline_pct is None:
+        return f"{best}; the baseline has no result yet to compare with"
+    seeds = f" (mean of {findings.num_baselines} seeds)" if findings.num_baselines > 1 else ""
+    gain = baseline_pct - best_pct
+    if gain <= 0:
+        return f"{best}, not below the baseline's {baseline_pct:.2f} %{seeds}"
+    return f"{best}, {gain:.2f} points below the baseline's {baseline_pct:.2f} %{seeds}: {_weight(findings, gain)}"
+
+
+def _weight(findings: Findings, gain: float) -> str:
+    """What a gain over the baseline is worth."""
+    judge = f"`harness verdict {findings.study}` decides"
+    resolution = findings.resolution
+    if resolution is None:
+        return f"whether that is noise is not known; {judge}"
+    if gain < resolution.points:
+        return f"within noise; {judge}"
+    bias = best_of_many_bias(resolution, findings.num_ranked)
+    luck = f", though the best of {findings.num_ranked} may owe about {bias:.2f} to luck" if bias else ""
+    return f"more than noise between two trials{luck}; {judge}"
+
+
+def _noise(findings: Findings) -> str:
+    resolution = findings.resolution
+    if resolution is None:
+        return "no configuration was trained with two seeds, so which differences are noise is not known"
+    whose = "the baseline" if findings.is_about_baseline else "one configuration"
+    if resolution.num_configurations > 1:
+        whose = f"{resolution.num_configurations} configurations"
+    basis = f"{resolution.num_seeds} seeds of {whose}, {resolution.num_images:,} validation images"
+    return f"differences under {resolution.points:.2f} points are noise here ({basis})"

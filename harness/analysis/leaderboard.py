@@ -1,0 +1,201 @@
+"""The leaderboard: one row per finished trial, best first, ranked only among trials of the same fidelity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import baselines
+from harness.analysis.hyperparameters import hyperparameter_columns, hyperparameters
+from harness.analysis.statistics import wilson_interval_pct
+from harness.analysis.studies import find_study
+from harness.ledger import Ledger, Study
+from harness.records import EpochReport, Outcome, Record, Role, TrialResult
+from harness.spec import SweepSpec
+
+# Errors are comparable only among trials that agree in all of these.
+FIDELITY = ["dataset", "profile", "train_images", "epochs"]
+
+# Size of the test splits: a result tells only which test images were wrong.
+NUM_TEST_IMAGES = {"mnist": 10_000, "digits": 300}
+
+_BEFORE_HYPERPARAMETERS = [
+    "rank",
+    "study",
+    "trial",
+    "role",
+    "outcome",
+    "error_rate_pct",
+    "error_rate_ci_low_pct",
+    "error_rate_ci_high_pct",
+    "test_error_rate_pct",
+    "gpu_time_s",
+    "device_time_s",
+    "num_params",
+    "flops_per_image",
+]
+_AFTER_HYPERPARAMETERS = [
+    "epochs",
+    "train_images",
+    "profile",
+    "dataset",
+    "seed",
+    "engine",
+    "sampler",
+    "backend",
+    "device",
+    "timing_class",
+    "run_id",
+    "git_commit",
+    "epochs_done",
+    "continues",
+    "attempts",
+    "reserved_time_s",
+]
+# What each row has of its own; the rest is the same for a whole study.
+_OF_A_TRIAL = {
+    "uid": "str",
+    "trial": "int64",
+    "role": "str",
+    "outcome": "str",
+    "error_rate_pct": "float64",
+    "error_rate_ci_low_pct": "float64",
+    "error_rate_ci_high_pct": "float64",
+    "test_error_rate_pct": "float64",
+    "gpu_time_s": "float64",
+    "device_time_s": "float64",
+    "num_params": "int64",
+    "flops_per_image": "int64",
+    "epochs": "int64",
+    "seed": "int64",
+    "backend": "str",
+    "device": "str",
+    "timing_class": "str",
+    "epochs_done": "int64",
+    "continues": "Int64",
+    "attempts": "int64",
+    "reserved_time_s": "float64",
+}
+
+
+def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
+    """Every trial of `studies` that has ended, indexed by trial uid, best first.
+
+    Trials of one fidelity (`FIDELITY`) stand together, the fidelity with most training first. Within one, completed
+    trials of the baseline and of the search come first, by validation error of the last epoch, then by device time;
+    they alone have a `rank`, from 1. Then come a verdict's own trainings (role confirm), which may learn from the
+    validation images and so are not ranked by them, then pruned trials, then failed ones.
+
+    Columns: those of docs/export.md, in that order, with one per hyperparameter that any of the studies searches,
+    empty where a study does not search it. Error rates in percent with 95 % Wilson intervals; times in seconds, of
+    the final attempt alone: a trial that `continues` another one (its number) does not count that one's epochs.
+    `pareto` is there only if a study has two objectives: whether no ranked trial of the same fidelity and timing
+    class is at least as good in error and in device time, and better in one.
+
+    Raises:
+        InputError: there is no such study, or none is named.
+    """
+    found = [find_study(ledger, name) for name in dict.fromkeys(studies)]
+    frame = _ranked(pd.concat([_study_frame(ledger, study) for study in found]))
+    columns = [*_BEFORE_HYPERPARAMETERS, *hyperparameters(study.spec for study in found), *_AFTER_HYPERPARAMETERS]
+    if any(len(study.spec.objective) > 1 for study in found):
+        frame["pareto"] = _pareto(frame)
+        columns.append("pareto")
+    return frame[columns]
+
+
+def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
+    """One study's rows by number, without ranks."""
+    spec = study.spec
+    rows, params = [], []
+    numbers: dict[str | None, int] = {}
+    for record in ledger.finished(spec.study):
+        numbers[record.trial.uid] = record.trial.number
+        if record.result:
+            rows.append(_row(record, record.result, spec, numbers.get(record.trial.continues)))
+            params.append(record.trial.params)
+    frame = pd.DataFrame.from_records(rows, columns=list(_OF_A_TRIAL)).astype(_OF_A_TRIAL).set_index("uid")
+    return frame.assign(
+        **hyperparameter_columns(spec, params, frame.index),
+        study=spec.study,
+        train_images=spec.train_images,
+        profile=spec.profile,
+        dataset=spec.dataset,
+        engine=spec.engine,
+        sampler=spec.sampler,
+        run_id=frame.index.map(ledger.run_ids(spec.study)),
+        git_commit=study.provenance.get("git_commit"),
+    )
+
+
+def _row(record: Record, result: TrialResult, spec: SweepSpec, continues: int | None) -> tuple[Any, ...]:
+    """The values of `_OF_A_TRIAL`."""
+    trial, last, device, test_wrong = record.trial, result.last, result.device, result.test_wrong_images
+    cost = baselines.load(spec.baseline).cost(spec.config(trial.params))
+    return (
+        trial.uid,
+        trial.number,
+        trial.role.value,
+        result.outcome.value,
+        *_error_rate_pct(last),
+        None if test_wrong is None else 100 * len(test_wrong) / NUM_TEST_IMAGES[spec.dataset],
+        result.gpu_time_s,
+        result.device_time_s,
+        cost.num_params if result.num_params is None else result.num_params,
+        cost.flops_per_image,
+        trial.epochs,
+        trial.seed,
+        device and device.backend,
+        device and device.name,
+        device and device.timing_class,
+        last.epoch if last else 0,
+        continues,
+        record.attempts,
+        record.reserved_time_s,
+    )
+
+
+def _error_rate_pct(last: EpochReport | None) -> tuple[float | None, float | None, float | None]:
+    """An error rate and the limits of its interval."""
+    if last is None:
+        return None, None, None
+    num_errors = round(last.val_error_rate_pct * last.val_images / 100)
+    return last.val_error_rate_pct, *wilson_interval_pct(num_errors, last.val_images)
+
+
+def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows in the order of a leaderboard, with their ranks."""
+    outcome = frame["outcome"]
+    tiers = [outcome == Outcome.PRUNED, outcome != Outcome.COMPLETED, frame["role"] == Role.CONFIRM]
+    frame = frame.assign(tier=np.select(tiers, [2, 3, 1], 0))
+    ranked = frame["tier"] == 0
+    by = {
+        "dataset": True,
+        "train_images": False,
+        "epochs": False,
+        "profile": True,
+        "tier": True,
+        "error": True,
+        "time": True,
+        "study": True,
+        "trial": True,
+    }
+    frame = frame.assign(
+        error=frame["error_rate_pct"].where(ranked), time=frame["device_time_s"].where(ranked)
+    ).sort_values(list(by), ascending=list(by.values()))
+    ranks = frame.groupby(FIDELITY).cumcount() + 1
+    return frame.assign(rank=ranks.where(frame["tier"] == 0).astype("Int64"))
+
+
+def _pareto(frame: pd.DataFrame) -> pd.Series:
+    """Whether each row is on the front of error and device time of its fidelity and timing class."""
+    front = pd.Series(False, index=frame.index)
+    for _, group in frame[frame["rank"].notna()].groupby([*FIDELITY, "timing_class"]):
+        error, time_s = group["error_rate_pct"], group["device_time_s"]
+        best_at = error.groupby(time_s).min()
+        best_before = best_at.cummin().shift(fill_value=np.inf)
+        front[group.index] = (error == time_s.map(best_at)) & (error < time_s.map(best_before))
+    return front

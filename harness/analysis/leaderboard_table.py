@@ -1,0 +1,142 @@
+"""The leaderboard on a terminal: its first rows, and what they allow to say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TextIO
+
+import numpy as np
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+from harness.analysis.findings import find, sentences
+from harness.analysis.hyperparameters import hyperparameters
+from harness.analysis.leaderboard import FIDELITY
+from harness.analysis.studies import find_study
+from harness.ledger import Ledger
+from harness.records import Outcome, Role
+from harness.words import setting
+
+MIN_JOINED = 20  # what the hyperparameters need to be readable in one column
+
+Columns = dict[str, list[str]]  # texts by title, top to bottom
+
+
+def show_leaderboard(
+    ledger: Ledger, studies: Sequence[str], frame: pd.DataFrame, stream: TextIO, top: int = 20
+) -> None:
+    """Prints the first `top` rows of the leaderboard of `studies`, each baseline's rows, and the findings.
+
+    Raises:
+        InputError: there is no such study.
+    """
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    specs = [find_study(ledger, name).spec for name in studies]
+    is_baseline = frame["rank"].notna() & (frame["role"] == Role.BASELINE)
+    rows = frame[is_baseline | (np.arange(len(frame)) < top)]
+    if len(rows):
+        console.print(_table(rows, _columns(rows, hyperparameters(specs), console)))
+    for line in [*_left_out(frame, rows), *_cautions(frame)]:
+        console.print(line)
+    for spec in specs:
+        which = f"{spec.study}: " if len(specs) > 1 else ""
+        for line in sentences(find(ledger, spec, frame)):
+            console.print(which + line)
+
+
+def _table(rows: pd.DataFrame, columns: Columns) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for title in columns:
+        is_text = title in ("study", "trial", "outcome") or ", " in title
+        table.add_column(title, justify="left" if is_text else "right", no_wrap=", " not in title)
+    fidelity = list(zip(*(rows[name] for name in FIDELITY), strict=True))
+    ends = [here != after for here, after in zip(fidelity, [*fidelity[1:], fidelity[-1]], strict=True)]
+    for cells, role, is_end in zip(zip(*columns.values(), strict=True), rows["role"], ends, strict=True):
+        table.add_row(*cells, style="bold" if role == Role.BASELINE else None, end_section=is_end)
+    return table
+
+
+def _columns(rows: pd.DataFrame, names: list[str], console: Console) -> Columns:
+    """All there is to show: hyperparameters in columns of their own, else in one, else not, as the width allows."""
+    start, end = _start(rows), _end(rows)
+    texts = {name: [_text(value) for value in rows[name]] for name in names}
+    own = start | {name.replace("_", "_\n"): texts[name] for name in names} | end
+    if _width(_table(rows, own), console) <= console.width:
+        return own
+    if not names or _width(_table(rows, start | end), console) + MIN_JOINED > console.width:
+        return start | end
+    return start | {", ".join(names): _joined(texts)} | end
+
+
+def _width(table: Table, console: Console) -> int:
+    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
+
+
+def _start(rows: pd.DataFrame) -> Columns:
+    columns = {"rank": [_text(rank) for rank in rows["rank"]]}
+    if "pareto" in rows:
+        columns["front"] = ["*" if on_front else "" for on_front in rows["pareto"]]
+    if rows["study"].nunique() > 1:
+        columns["study"] = list(rows["study"])
+    columns["trial"] = [_trial(*pair) for pair in zip(rows["trial"], rows["role"], strict=True)]
+    limits = ("error_rate_pct", "error_rate_ci_low_pct", "error_rate_ci_high_pct")
+    columns["error %\n(95 % interval)"] = [_error(*row) for row in zip(*(rows[name] for name in limits), strict=True)]
+    if rows["test_error_rate_pct"].notna().any():
+        columns["test\nerror %"] = ["" if pd.isna(error) else f"{error:.2f}" for error in rows["test_error_rate_pct"]]
+    kind = "gpu" if (rows["gpu_time_s"] > 0).any() else "device"
+    columns[f"{kind}\ntime s"] = [f"{time_s:.1f}" for time_s in rows[f"{kind}_time_s"]]
+    columns["para-\nmeters"] = [f"{num:,}" for num in rows["num_params"]]
+    return columns
+
+
+def _end(rows: pd.DataFrame) -> Columns:
+    columns: Columns = {}
+    if rows["epochs"].nunique() > 1:
+        columns["epochs"] = [str(epochs) for epochs in rows["epochs"]]
+    if (rows["outcome"] != Outcome.COMPLETED).any():
+        columns["outcome"] = [outcome.replace("_", " ") for outcome in rows["outcome"]]
+    return columns
+
+
+def _joined(texts: Columns) -> list[str]:
+    return [", ".join(text or "-" for text in row) for row in zip(*texts.values(), strict=True)]
+
+
+def _trial(number: int, role: str) -> str:
+    return str(number) if role == Role.TRIAL else f"{number} {role}"
+
+
+def _error(error: float, low: float, high: float) -> str:
+    return "" if pd.isna(error) else f"{error:.2f} ({low:.2f}-{high:.2f})"
+
+
+def _text(value: Any) -> str:
+    return "" if pd.isna(value) else setting(value)
+
+
+def _left_out(frame: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
+    """How many rows are not shown, by outcome."""
+    counts = frame["outcome"].value_counts().sub(rows["outcome"].value_counts(), fill_value=0).astype(int)
+    parts = [f"{count} {str(outcome).replace('_', ' ')}" for outcome, count in counts.items() if count]
+    if not len(frame):
+        return ["no trial has ended yet"]
+    return [f"not shown: {', '.join(parts)}"] if parts else []
+
+
+def _cautions(frame: pd.DataFrame) -> list[str]:
+    """What keeps rows from being compared."""
+    ranked = frame[frame["rank"].notna()]
+    lines = []
+    num_classes = ranked["timing_class"].nunique()
+    if num_classes > 1:
+        lines.append(
+            f"times come from {num_classes} timing classes: compare them only within one (column timing_class)"
+        )
+    if ranked["continues"].notna().any():
+        lines.append("a trial that continues another one does not count that one's epochs in its times")
+    if len(ranked.drop_duplicates(FIDELITY)) > 1:
+        lines.append("ranks count within one fidelity: " + ", ".join(FIDELITY))
+    return lines

@@ -1,0 +1,198 @@
+"""A study written into an Optuna storage, so that optuna-dashboard and Optuna's own plots and importances work on it.
+
+Whatever engine drove it. docs/export.md explains what becomes of what.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning, StorageInternalError
+from optuna.storages import RDBStorage
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+
+from harness.analysis.studies import find_study
+from harness.errors import InputError, TroubleError
+from harness.ledger import Ledger, Study
+from harness.records import Outcome, Record, Role, TrialResult
+from harness.space import Choice, Domain, Int
+from harness.spec import SweepSpec
+
+IDENTITY = "harness_study"  # the user attribute that says which ledger's study an Optuna study shows
+_METRICS = {"error": "error_rate_pct", "device_time": "device_time_s"}
+
+
+def export_optuna(ledger: Ledger, study: str, storage_url: str) -> int:
+    """Writes a finished or running study into the storage at `storage_url` under its own name.
+
+    It may be repeated: trials that are there already stay as they are, new ones are added, and those that were
+    running at the last export get their end. Trials of a verdict are left out. Trial numbers are the study's own.
+
+    Returns:
+        How many trials are new in the storage, or newly ended.
+
+    Raises:
+        InputError: there is no such study, the URL is none of a storage, or the storage has a study of this name that
+            shows something else.
+        TroubleError: the storage cannot be reached or written.
+    """
+    found = find_study(ledger, study)
+    with _opened(storage_url) as storage:
+        _claim(storage, found)
+        study_id = storage.get_study_id_from_name(study)
+        there = {trial.user_attrs.get("uid"): trial for trial in storage.get_all_trials(study_id, deepcopy=False)}
+        num_changes = 0
+        for record in ledger.history(study):
+            old = there.get(record.trial.uid)
+            if record.trial.role is Role.CONFIRM or (old and (old.state.is_finished() or record.result is None)):
+                continue
+            trial = _trial(ledger, found.spec, record)
+            if old is None:
+                storage.create_new_trial(study_id, template_trial=trial)
+            else:
+                _finish(storage, storage.get_trial_id_from_study_id_trial_number(study_id, old.number), trial)
+            num_changes += 1
+    return num_changes
+
+
+@contextmanager
+def _opened(storage_url: str) -> Iterator[RDBStorage]:
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    shown = _without_password(storage_url)
+    storage = None
+    try:
+        storage = RDBStorage(storage_url)
+        yield storage
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise InputError(f"storage is {shown!r}; allowed: a URL such as sqlite:///study.db ({_line(error)})") from error
+    except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
+        raise TroubleError(f"storage {shown}: {_line(error)}; is it there, and may it be written?") from error
+    finally:
+        optuna.logging.set_verbosity(verbosity)
+        if storage:
+            storage.remove_session()
+            storage.engine.dispose()
+
+
+def _without_password(storage_url: str) -> str:
+    try:
+        return make_url(storage_url).render_as_string(hide_password=True)
+    except ArgumentError:
+        return storage_url.partition("://")[0]
+
+
+def _line(error: BaseException) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _claim(storage: RDBStorage, study: Study) -> None:
+    """Makes the Optuna study, or sees to it that the one of that name shows this very study."""
+    spec = study.spec
+    identity = f"{spec.digest()} {study.created_at:.6f}"
+    directions = [StudyDirection.MINIMIZE] * len(spec.objective)
+    target = optuna.create_study(storage=storage, study_name=spec.study, directions=directions, load_if_exists=True)
+    if IDENTITY not in target.user_attrs and not target.get_trials(deepcopy=False):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            target.set_metric_names([_METRICS[objective] for objective in spec.objective])
+        for name in ("baseline", "dataset", "profile", "train_images", "epochs", "engine", "sampler", "pruner"):
+            target.set_user_attr(name, getattr(spec, name))
+        target.set_user_attr(IDENTITY, identity)
+    if target.user_attrs.get(IDENTITY) != identity:
+        raise InputError(f"the storage has another study called {spec.study!r}; allowed: a storage without it")
+
+
+def _trial(ledger: Ledger, spec: SweepSpec, record: Record) -> FrozenTrial:
+    """A trial as Optuna would have kept it, had it run it."""
+    result = record.result
+    state = _state(spec, record)
+    values = _values(spec, state, result) if result else None
+    domains = spec.search_space.domains
+    trial = optuna.trial.create_trial(
+        state=state,
+        values=values,
+        params=dict(record.trial.params),
+        distributions={name: _distribution(domains[name]) for name in record.trial.params},
+        intermediate_values=_curve(spec, result),
+        user_attrs=_attributes(record),
+    )
+    attempts = ledger.attempts(record.trial.uid)
+    if attempts:
+        trial.datetime_start = datetime.fromtimestamp(attempts[0][3])
+    if attempts and state.is_finished():
+        trial.datetime_complete = datetime.fromtimestamp(attempts[-1][3]) + timedelta(seconds=attempts[-1][4])
+    return trial
+
+
+def _finish(storage: RDBStorage, trial_id: int, trial: FrozenTrial) -> None:
+    """Gives a trial that was exported while it ran what it has become; its state last, so that it can be repeated."""
+    for step, value in trial.intermediate_values.items():
+        storage.set_trial_intermediate_value(trial_id, step, value)
+    for name, value in trial.user_attrs.items():
+        storage.set_trial_user_attr(trial_id, name, value)
+    storage.set_trial_state_values(trial_id, trial.state, trial.values)
+
+
+def _state(spec: SweepSpec, record: Record) -> TrialState:
+    """A trial that was given fewer epochs than the others counts as pruned: its error is no error of a full one."""
+    result = record.result
+    if result is None:
+        return TrialState.RUNNING
+    if result.outcome is Outcome.COMPLETED and record.trial.epochs == spec.epochs:
+        return TrialState.COMPLETE
+    return TrialState.PRUNED if result.outcome in (Outcome.COMPLETED, Outcome.PRUNED) else TrialState.FAIL
+
+
+def _values(spec: SweepSpec, state: TrialState, result: TrialResult) -> list[float] | None:
+    if state is TrialState.FAIL or result.error_rate_pct is None:
+        return None
+    values = {"error": result.error_rate_pct, "device_time": result.device_time_s}
+    return [values[objective] for objective in spec.objective]
+
+
+def _curve(spec: SweepSpec, result: TrialResult | None) -> dict[int, float]:
+    """Errors by epoch; Optuna has none where there are several objectives."""
+    if result is None or len(spec.objective) > 1:
+        return {}
+    return {report.epoch: report.val_error_rate_pct for report in result.curve}
+
+
+def _distribution(domain: Domain) -> BaseDistribution:
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(domain.options)
+    if isinstance(domain, Int):
+        return IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+    return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+
+
+def _attributes(record: Record) -> dict[str, Any]:
+    trial, result = record.trial, record.result
+    known: dict[str, Any] = {
+        "uid": trial.uid,
+        "trial": trial.number,
+        "role": trial.role.value,
+        "seed": trial.seed,
+        "epochs": trial.epochs,
+        "continues": trial.continues,
+        "reserved_time_s": record.reserved_time_s,
+    }
+    if result:
+        known |= {
+            "outcome": result.outcome.value,
+            "error": result.error,
+            "device_time_s": result.device_time_s,
+            "gpu_time_s": result.gpu_time_s,
+            "num_params": result.num_params,
+            "timing_class": result.device.timing_class if result.device else None,
+        }
+    return {name: value for name, value in known.items() if value is not None}

@@ -1,0 +1,180 @@
+"""Where a study stands: what is done, what it found, what is left of its budget."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from statistics import fmean
+from typing import Any, TextIO
+
+from harness.analysis.studies import find_study
+from harness.ledger import Ledger
+from harness.records import Outcome, Record, Role, Scalar
+from harness.spec import SweepSpec
+from harness.words import duration, settings
+
+
+@dataclass(frozen=True)
+class Best:
+    """The searched trial with the lowest validation error among those trained in full.
+
+    Attributes:
+        trial: Its number.
+        error_rate_pct: Its error.
+        device_time_s: Its training time.
+        params: Its hyperparameters.
+    """
+
+    trial: int
+    error_rate_pct: float
+    device_time_s: float
+    params: dict[str, Scalar]
+
+
+@dataclass(frozen=True)
+class Share:
+    """What is used of a limit, and what is left of it; None where there is no limit."""
+
+    used: float
+    limit: float | None
+    left: float | None
+
+
+@dataclass(frozen=True)
+class Status:
+    """A study as it stands.
+
+    Attributes:
+        study: Its name.
+        done: Trials with a final result, the baseline's included.
+        pending: Trials that are proposed and not done: running, or to be run when the study goes on.
+        outcomes: How many ended how.
+        best: The best so far; None while no searched trial is trained in full.
+        baseline_pct: Mean validation error of the documented configuration; None before its first result.
+        num_baselines: Seeds that this is the mean of.
+        trials: Of the budget: searched trials, infeasible ones apart.
+        wall_s: Of the budget: seconds of all sessions.
+        device_s: Of the budget: seconds a device was held.
+        last_session_at: When the newest session began, local time, ISO 8601; None if there was none.
+        last_session_s: How long it has taken, up to its last sign of life.
+        num_test_reads: Models that were shown the test images.
+    """
+
+    study: str
+    done: int
+    pending: int
+    outcomes: dict[str, int]
+    best: Best | None
+    baseline_pct: float | None
+    num_baselines: int
+    trials: Share
+    wall_s: Share
+    device_s: Share
+    last_session_at: str | None
+    last_session_s: float
+    num_test_reads: int
+
+
+def status(ledger: Ledger, study: str) -> Status:
+    """Reads a study's status.
+
+    Raises:
+        InputError: there is no such study.
+    """
+    spec = find_study(ledger, study).spec
+    outcomes, baselines, best = _results(ledger.finished(study), spec)
+    used, budget = ledger.usage(study), spec.budget
+    started_at, session_s = ledger.last_session(study) or (None, 0.0)
+    return Status(
+        study=study,
+        done=sum(outcomes.values()),
+        pending=ledger.num_pending(study),
+        outcomes=dict(outcomes.most_common()),
+        best=best,
+        baseline_pct=fmean(baselines) if baselines else None,
+        num_baselines=len(baselines),
+        trials=_share(used.trials, budget.trials),
+        wall_s=_share(used.wall_s, budget.wall_s),
+        device_s=_share(used.device_s, budget.device_s),
+        last_session_at=None if started_at is None else datetime.fromtimestamp(started_at).isoformat(" ", "seconds"),
+        last_session_s=session_s,
+        num_test_reads=ledger.num_test_reads(study),
+    )
+
+
+def to_json(status: Status) -> dict[str, Any]:
+    return dataclasses.asdict(status)
+
+
+def render(found: Iterable[Status], stream: TextIO) -> None:
+    """Prints a block of lines for each study."""
+    print("\n\n".join(_block(one) for one in found) or "no study yet; `harness sweep` makes one", file=stream)
+
+
+def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], list[float], Best | None]:
+    """Counts by outcome, the baseline's errors, and the best searched trial."""
+    outcomes: Counter[str] = Counter()
+    baselines: list[float] = []
+    lowest: tuple[float, float] = (math.inf, math.inf)
+    best: Best | None = None
+    for record in records:
+        trial, result = record.trial, record.result
+        if result is None:
+            continue
+        outcomes[result.outcome.value] += 1
+        error_pct = result.error_rate_pct
+        if result.outcome is not Outcome.COMPLETED or error_pct is None or trial.epochs != spec.epochs:
+            continue
+        if trial.role is Role.BASELINE:
+            baselines.append(error_pct)
+        elif trial.role is Role.TRIAL and (error_pct, result.device_time_s) < lowest:
+            lowest = error_pct, result.device_time_s
+            best = Best(trial.number, *lowest, dict(trial.params))
+    return outcomes, baselines, best
+
+
+def _share(used: float, limit: float | None) -> Share:
+    return Share(used, limit, None if limit is None else max(0, limit - used))
+
+
+def _block(status: Status) -> str:
+    outcomes = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in status.outcomes.items())
+    lines = [
+        status.study,
+        f"  done      {status.done}, {status.pending} pending" + (f" ({outcomes})" if outcomes else ""),
+        f"  baseline  {_baseline(status)}",
+        f"  best      {_best(status.best)}",
+        f"  budget    {_budget(status)}",
+    ]
+    if status.last_session_at:
+        lines.append(f"  session   {status.last_session_at}, {duration(status.last_session_s)}")
+    if status.num_test_reads:
+        lines.append(f"  test      {status.num_test_reads} models were shown the test images")
+    return "\n".join(lines)
+
+
+def _baseline(status: Status) -> str:
+    if status.baseline_pct is None:
+        return "no result yet"
+    return f"{status.baseline_pct:.2f} %" + (f", mean of {status.num_baselines} seeds" * (status.num_baselines > 1))
+
+
+def _best(best: Best | None) -> str:
+    if best is None:
+        return "no searched trial is trained in full yet"
+    return f"{best.error_rate_pct:.2f} % in {duration(best.device_time_s)}, trial {best.trial}: {settings(best.params)}"
+
+
+def _budget(status: Status) -> str:
+    limit = status.trials.limit or 0
+    wall, device = _time(status.wall_s), _time(status.device_s)
+    return f"{status.trials.used:g} of {limit:g} trials, {wall}, {device} of device time"
+
+
+def _time(share: Share) -> str:
+    limit = "" if share.limit is None else f" of {duration(share.limit)}"
+    return duration(share.used) + limit

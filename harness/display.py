@@ -1,0 +1,306 @@
+"""What people see while a sweep runs: a live region on a terminal, plain lines everywhere else."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from threading import RLock
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from harness.records import EpochReport, Outcome, Record, Trial, TrialResult
+from harness.words import duration, settings
+
+QUIET_S = 10.0  # plain lines: this long without a line before an epoch or the progress is worth one
+
+# The live region keeps within 60 columns: what is narrower than the window survives a change of its size unbroken.
+BAR_WIDTH = 24
+NAME_WIDTH = 12
+SO_FAR_WIDTH = 33
+
+
+class Display(Protocol):
+    """Told of everything as it happens, from one thread; only `note` may come from any thread or signal handler.
+
+    Nothing is written after `close`, which leaving the context does as well.
+    """
+
+    def plan(self, lines: Sequence[str]) -> None:
+        """What is about to be done."""
+
+    def started(self, trial: Trial, worker: str, attempt: int) -> None:
+        """A worker took up a trial; attempts count from 1."""
+
+    def epoch(self, trial: Trial, worker: str, report: EpochReport, images_per_s: float) -> None:
+        """A worker finished an epoch, training so many images a second."""
+
+    def retried(self, trial: Trial, result: TrialResult) -> None:
+        """An attempt failed, and there will be another one."""
+
+    def finished(self, trial: Trial, result: TrialResult) -> None:
+        """A trial has its final result."""
+
+    def progress(
+        self, done: int, total: int, seconds_left: float | None, best: Record | None, baseline: Record | None
+    ) -> None:
+        """How far the study is; None where that is not known yet."""
+
+    def note(self, text: str) -> None:
+        """One line of news."""
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def make_display(stream: TextIO) -> Display:
+    """Live on a terminal; plain where `stream` is none, NO_COLOR is set, or TERM says that it cannot do more."""
+    can_do_no_more = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    if not stream.isatty() or can_do_no_more or os.environ.get("NO_COLOR"):
+        return PlainDisplay(stream)
+    return LiveDisplay(stream)
+
+
+class PlainDisplay:
+    """Lines without escape codes, few enough for a log file.
+
+    Args:
+        stream: Where to write.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._stream, self._clock = stream, clock
+        self._lines = _Lines(self._write)
+        self._written_at = self._shown_at = float("-inf")
+        self._done = -1
+
+    def plan(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._lines.add(line)
+
+    def started(self, trial: Trial, worker: str, attempt: int) -> None:
+        again = f" (attempt {attempt})" if attempt > 1 else ""
+        if trial.number == 0 or again:
+            self._lines.add(f"{name(trial):<{NAME_WIDTH}}started on {worker}{again}")
+
+    def epoch(self, trial: Trial, worker: str, report: EpochReport, images_per_s: float) -> None:
+        if self._clock() - self._written_at >= QUIET_S:
+            self._lines.add(f"{name(trial):<{NAME_WIDTH}}{_so_far(trial, report, images_per_s)}")
+
+    def retried(self, trial: Trial, result: TrialResult) -> None:
+        self._lines.add(_retry(trial, result))
+
+    def finished(self, trial: Trial, result: TrialResult) -> None:
+        self._lines.add(_end(trial, result))
+
+    def progress(
+        self, done: int, total: int, seconds_left: float | None, best: Record | None, baseline: Record | None
+    ) -> None:
+        is_news = done != self._done and (done == total or self._clock() - self._shown_at >= QUIET_S)
+        if is_news:
+            self._done, self._shown_at = done, self._clock()
+            self._lines.add("; ".join(filter(None, [_how_far(done, total, seconds_left), _best(best, baseline)])))
+
+    def note(self, text: str) -> None:
+        self._lines.add(text)
+
+    def close(self) -> None:
+        self._lines.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _write(self, line: str) -> None:
+        self._written_at = self._clock()
+        print(line, file=self._stream, flush=True)
+
+
+@dataclass(frozen=True)
+class _Busy:
+    """What a worker is doing."""
+
+    trial: Trial
+    since: float  # monotonic
+    report: EpochReport | None = None
+    images_per_s: float = 0.0
+
+
+class LiveDisplay:
+    """A line per worker, a bar and the best so far, kept in place below the lines of what is over."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._workers: dict[str, _Busy | None] = {}
+        self._how_far: tuple[int, int, float | None] | None = None
+        self._best = ""
+        self._lines = _Lines(self._write)
+        self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        self._live = Live(console=self._console, get_renderable=self._region, transient=True)
+
+    def plan(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._lines.add(line)
+
+    def started(self, trial: Trial, worker: str, attempt: int) -> None:
+        self._show(worker, _Busy(trial, time.monotonic()))
+        if not self._live.is_started and not self._lines.is_closed:
+            self._live.start()
+
+    def epoch(self, trial: Trial, worker: str, report: EpochReport, images_per_s: float) -> None:
+        busy = self._workers[worker]
+        if busy:
+            self._show(worker, replace(busy, report=report, images_per_s=images_per_s))
+
+    def retried(self, trial: Trial, result: TrialResult) -> None:
+        self._free(trial)
+        self._lines.add(_retry(trial, result))
+
+    def finished(self, trial: Trial, result: TrialResult) -> None:
+        self._free(trial)
+        self._lines.add(_end(trial, result))
+
+    def progress(
+        self, done: int, total: int, seconds_left: float | None, best: Record | None, baseline: Record | None
+    ) -> None:
+        self._how_far, self._best = (done, total, seconds_left), _best(best, baseline)
+
+    def note(self, text: str) -> None:
+        self._lines.add(text)
+
+    def close(self) -> None:
+        self._lines.close()
+        self._live.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _free(self, trial: Trial) -> None:
+        for worker, busy in self._workers.items():
+            if busy and busy.trial.uid == trial.uid:
+                self._show(worker, None)
+
+    def _show(self, worker: str, busy: _Busy | None) -> None:
+        # A new dictionary each time: the thread that draws needs no lock, which a signal handler could find taken.
+        self._workers = {**self._workers, worker: busy}
+
+    def _write(self, line: str) -> None:
+        self._console.print(Text(line))
+
+    def _region(self) -> RenderableType:
+        lines: list[RenderableType] = [_worker_line(worker, busy) for worker, busy in self._workers.items()]
+        if self._how_far:
+            lines.append(self._bar(*self._how_far))
+        if self._best:
+            lines.append(Text(self._best, "bold", no_wrap=True, overflow="ellipsis"))
+        return Group(*lines)
+
+    def _bar(self, done: int, total: int, seconds_left: float | None) -> RenderableType:
+        text = _how_far(done, total, seconds_left)
+        row = Table.grid(padding=(0, 2))
+        width = max(4, min(BAR_WIDTH, self._console.width - len(text) - 3))
+        row.add_row(ProgressBar(max(total, 1), done, width=width), Text(text, no_wrap=True))
+        return row
+
+
+class _Lines:
+    """Writes lines one after another, whatever thread or signal handler adds one meanwhile; none after `close`."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write, self._waiting, self._lock = write, deque[str](), RLock()
+        self._is_writing = self.is_closed = False
+
+    def add(self, line: str) -> None:
+        with self._lock:
+            self._waiting.append("".join(c if c.isprintable() else " " for c in line))
+            if self._is_writing or self.is_closed:
+                return  # a signal came while this very thread was writing, which goes on with this line
+            self._is_writing = True
+            try:
+                while self._waiting:
+                    self._write(self._waiting.popleft())
+            finally:
+                self._is_writing = False
+
+    def close(self) -> None:
+        with self._lock:
+            self.is_closed = True
+
+
+def name(trial: Trial) -> str:
+    return f"{trial.role} {trial.number}"
+
+
+def _worker_line(worker: str, busy: _Busy | None) -> Text:
+    line = Text(f"{worker}  ", no_wrap=True, overflow="ellipsis")
+    if busy is None:
+        return line.append("waiting", "dim")
+    line.append(f"{name(busy.trial):<{NAME_WIDTH}}", "bold")
+    line.append(f"{_so_far(busy.trial, busy.report, busy.images_per_s):<{SO_FAR_WIDTH}}")
+    return line.append(f"{duration(time.monotonic() - busy.since):>7}", "dim")
+
+
+def _so_far(trial: Trial, report: EpochReport | None, images_per_s: float) -> str:
+    if report is None:
+        return f"epoch 0/{trial.epochs}"
+    return f"epoch {report.epoch}/{trial.epochs} {report.val_error_rate_pct:6.2f} % {images_per_s:6,.0f} images/s"
+
+
+def _end(trial: Trial, result: TrialResult) -> str:
+    """How a trial ended, in one line."""
+    is_trained = result.last and result.outcome in (Outcome.COMPLETED, Outcome.PRUNED)
+    error = f"{result.error_rate_pct:.2f} %" if is_trained else ""
+    return f"{name(trial):<{NAME_WIDTH}}{error:>8}  {_how(trial, result):<6}  {settings(trial.params)}".rstrip()
+
+
+def _how(trial: Trial, result: TrialResult) -> str:
+    if result.outcome is Outcome.COMPLETED:
+        return duration(result.seconds.wall)
+    if result.outcome is Outcome.PRUNED and result.last:
+        return f"pruned after {result.last.epoch} of {trial.epochs} epochs"
+    return _failure(result)
+
+
+def _retry(trial: Trial, result: TrialResult) -> str:
+    return f"{name(trial):<{NAME_WIDTH}}{_failure(result)}; it will be tried again"
+
+
+def _failure(result: TrialResult) -> str:
+    return result.outcome.replace("_", " ") + (f" ({result.error})" if result.error else "")
+
+
+def _how_far(done: int, total: int, seconds_left: float | None) -> str:
+    left = "" if seconds_left is None or done >= total else f", about {duration(seconds_left)} left"
+    return f"{done} of {total} trials{left}"
+
+
+def _best(best: Record | None, baseline: Record | None) -> str:
+    """The lowest error so far beside the documented configuration's."""
+    parts = []
+    if best and best.result and best.result.last:
+        parts.append(f"best so far {best.result.error_rate_pct:.2f} % ({name(best.trial)})")
+    if baseline and baseline.result and baseline.result.last:
+        parts.append(f"baseline {baseline.result.error_rate_pct:.2f} %")
+    return ", ".join(parts)

@@ -1,0 +1,208 @@
+"""What the MLflow run of a trial shows, computed from the ledger alone: the same input gives the same run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from statistics import NormalDist
+from typing import NamedTuple
+
+import baselines
+from harness.ledger import Study
+from harness.records import Device, EpochReport, Outcome, Record, Role, TrialResult
+from harness.spec import SweepSpec
+
+NUM_TEST_IMAGES = {"mnist": 10_000, "digits": 300}
+_STATUS = {Outcome.COMPLETED: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.CANCELLED: "KILLED"}
+_MAX_ERROR = 500
+_Z = NormalDist().inv_cdf(0.975)
+
+
+class Point(NamedTuple):
+    """One logged number; `time_ms` since 1970."""
+
+    key: str
+    value: float
+    step: int
+    time_ms: int
+
+
+@dataclass(frozen=True)
+class RunContent:
+    """A run as it should be.
+
+    Attributes:
+        name: What people see.
+        status: MLflow's word for how it ended.
+        start_ms, end_ms: Milliseconds since 1970.
+        tags, params: As MLflow keeps them, all text.
+        points: Curves by epoch, and summary numbers at step 0.
+    """
+
+    name: str
+    status: str
+    start_ms: int
+    end_ms: int
+    tags: dict[str, str]
+    params: dict[str, str]
+    points: list[Point] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The newest value of each metric."""
+        return {point.key: point.value for point in self.points}
+
+
+class Parent(NamedTuple):
+    """Where a trial's run hangs: the study's parent run, and the run of the trial it goes on from."""
+
+    run_id: str
+    continues_run_id: str | None
+
+
+def run_name(record: Record) -> str:
+    number, role = record.trial.number, record.trial.role
+    return str(role) if role is Role.BASELINE and number == 0 else f"{role}-{number:03}"
+
+
+def trial_content(study: Study, record: Record, started_at: float, held_s: float, parent: Parent) -> RunContent:
+    """The run of a trial that has its final result.
+
+    Args:
+        study: The trial's study.
+        record: The trial, with its result.
+        started_at: When its last attempt began, seconds since 1970.
+        held_s: How long that attempt held its device.
+        parent: Where the run hangs.
+    """
+    result = record.result
+    if result is None:
+        raise ValueError(f"trial {record.trial.uid} has no final result")
+    start_ms = round(started_at * 1000)
+    end_ms = start_ms + round(held_s * 1000)
+    summary = _finite(summary_metrics(study.spec, record, result))
+    return RunContent(
+        name=run_name(record),
+        status=_STATUS.get(result.outcome, "FAILED"),
+        start_ms=start_ms,
+        end_ms=end_ms,
+        tags=_tags(study, record, result, parent),
+        params={key: str(value) for key, value in _params(record).items()},
+        points=[*_curves(result.curve, start_ms), *(Point(key, value, 0, end_ms) for key, value in summary.items())],
+    )
+
+
+def summary_metrics(spec: SweepSpec, record: Record, result: TrialResult) -> dict[str, float | None]:
+    """The numbers by which trials are compared; None where there is none."""
+    cost = baselines.load(spec.baseline).cost(spec.config(record.trial.params))
+    last = result.last
+    low_pct, high_pct = interval_pct(last.val_error_rate_pct, last.val_images) if last else (None, None)
+    return {
+        "error_rate_pct": result.error_rate_pct,
+        "error_rate_ci_low_pct": low_pct,
+        "error_rate_ci_high_pct": high_pct,
+        "test_error_rate_pct": test_error_rate_pct(spec, result),
+        "gpu_time_s": result.gpu_time_s,
+        "device_time_s": result.device_time_s,
+        "reserved_time_s": record.reserved_time_s,
+        "compile_time_s": result.seconds.compile,
+        "eval_time_s": result.seconds.evaluate,
+        "cpu_time_s": result.seconds.cpu,
+        "search_time_s": record.search_time_s,
+        "num_params": cost.num_params if result.num_params is None else result.num_params,
+        "flops_per_image": cost.flops_per_image,
+        "images_per_s": result.images_per_s,
+        "peak_memory_mb": result.peak_memory_mb,
+        "epochs": last.epoch if last else 0,
+    }
+
+
+def test_error_rate_pct(spec: SweepSpec, result: TrialResult) -> float | None:
+    """Error on the test images, percent; None unless they were read."""
+    if result.test_wrong_images is None:
+        return None
+    return 100 * len(result.test_wrong_images) / NUM_TEST_IMAGES[spec.dataset]
+
+
+def interval_pct(error_rate_pct: float, num_images: int) -> tuple[float, float]:
+    """Wilson's 95 % score interval of an error rate, percent."""
+    share, width = round(error_rate_pct * num_images / 100) / num_images, _Z * _Z / num_images
+    centre = share + width / 2
+    reach = _Z * math.sqrt(share * (1 - share) / num_images + width / (4 * num_images))
+    low, high = (centre - reach) / (1 + width), (centre + reach) / (1 + width)
+    return 100 * low if share > 0 else 0.0, 100 * high if share < 1 else 100.0
+
+
+def _finite(metrics: dict[str, float | None]) -> dict[str, float]:
+    # MLflow stores infinity as 1.8e308 and sorts NaN as if it were a number.
+    return {key: float(value) for key, value in metrics.items() if value is not None and math.isfinite(value)}
+
+
+def _curves(curve: tuple[EpochReport, ...], start_ms: int) -> Iterator[Point]:
+    wall_s = 0.0
+    for epoch in curve:
+        wall_s += epoch.seconds.wall
+        numbers = {
+            "val_error_rate_pct": epoch.val_error_rate_pct,
+            "val_loss": epoch.val_loss,
+            "train_loss": epoch.train_loss,
+        }
+        for key, value in _finite(dict(numbers)).items():
+            yield Point(key, value, epoch.epoch, start_ms + round(wall_s * 1000))
+
+
+def _params(record: Record) -> dict[str, object]:
+    return {**record.trial.params, "seed": record.trial.seed, "epochs": record.trial.epochs}
+
+
+def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> dict[str, str]:
+    tags = {
+        **study_tags(study),
+        **_device_tags(result.device),
+        "trial_uid": record.trial.uid,
+        "trial": str(record.trial.number),
+        "role": record.trial.role,
+        "outcome": result.outcome,
+        "attempts": str(record.attempts),
+        "mlflow.parentRunId": parent.run_id,
+        "mlflow.runName": run_name(record),
+    }
+    if result.error:
+        tags["error"] = result.error[:_MAX_ERROR]
+    if record.trial.continues:
+        tags["continues"] = record.trial.continues
+    if parent.continues_run_id:
+        tags["continues_run_id"] = parent.continues_run_id
+    return {key: str(value) for key, value in tags.items()}
+
+
+def _device_tags(device: Device | None) -> dict[str, str]:
+    if device is None:
+        return {"gpu_time_source": "none"}
+    return {
+        "gpu_time_source": "reserved" if device.gpu_fraction else "none",
+        "device": device.name,
+        "backend": device.backend,
+        "timing_class": device.timing_class,
+    }
+
+
+def study_tags(study: Study) -> dict[str, str]:
+    """What all runs of a study have in common."""
+    spec, provenance = study.spec, study.provenance
+    tags = {
+        "study": spec.study,
+        "baseline": spec.baseline,
+        "profile": spec.profile,
+        "dataset": spec.dataset,
+        "engine": spec.engine,
+        "sampler": spec.sampler,
+        "pruner": spec.pruner,
+        "train_images": str(spec.train_images),
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": str(provenance.get("command") or "harness"),
+    }
+    if provenance.get("git_commit"):
+        tags["mlflow.source.git.commit"] = str(provenance["git_commit"])
+    return tags

@@ -1,0 +1,77 @@
+"""The MLflow experiment of a study: found by the study's identity, so that it survives renaming and deletion."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.ledger import Ledger, Study
+from harness.tracking.store import artifact_location
+from harness.tracking.summary import headline
+from harness.tracking.views import View, page, view_tags
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+
+def study_id(study: Study) -> str:
+    """Stays the same when the study is renamed, and differs from every other study's."""
+    return f"{study.created_at:.6f}"
+
+
+def find_experiment(client: MlflowClient, study: Study) -> Experiment | None:
+    """The study's experiment, also if it was deleted in MLflow."""
+    from mlflow.entities import ViewType
+
+    found = client.search_experiments(
+        view_type=ViewType.ALL, filter_string=f"tags.study_id = '{study_id(study)}'", order_by=["creation_time ASC"]
+    )
+    return found[0] if found else None
+
+
+def open_experiment(client: MlflowClient, home: Path, ledger: Ledger, study: Study) -> str:
+    """The id of the study's experiment, which is made, restored or renamed as needed, with its views."""
+    experiment = find_experiment(client, study)
+    if experiment is None:
+        location = artifact_location(home, study.spec.study)
+        experiment_id: str = client.create_experiment(_free_name(client, home, ledger, study), location)
+        experiment = client.get_experiment(experiment_id)
+    elif experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    if experiment.name not in _names(study):
+        client.rename_experiment(experiment.experiment_id, _free_name(client, home, ledger, study))
+    for key, value in _tags(study, experiment.experiment_id).items():
+        if experiment.tags.get(key) != value:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
+    return str(experiment.experiment_id)
+
+
+def _names(study: Study) -> tuple[str, str]:
+    """The study's name, and the one it takes where another study of that name is there already."""
+    since = time.strftime("%Y%m%d-%H%M%S", time.localtime(study.created_at))
+    return study.spec.study, f"{study.spec.study}-{since}"
+
+
+def _free_name(client: MlflowClient, home: Path, ledger: Ledger, study: Study) -> str:
+    plain, dated = _names(study)
+    holder = client.get_experiment_by_name(plain)
+    if holder is None:
+        return plain
+    for name in ledger.study_names():
+        other = ledger.study(name)
+        if study_id(other) == holder.tags.get("study_id"):  # one that was renamed to make room
+            open_experiment(client, home, ledger, other)
+            return plain
+    return dated
+
+
+def _tags(study: Study, experiment_id: str) -> dict[str, str]:
+    views = " · ".join(f"[{view.label}]({page(experiment_id, view)})" for view in View)
+    return {
+        "study_id": study_id(study),
+        "mlflow.experimentKind": "custom_model_development",
+        "mlflow.note.content": f"Views: {views}. {headline(study.spec)}",
+        **view_tags(list(study.spec.search_space), round(study.created_at * 1000)),
+    }

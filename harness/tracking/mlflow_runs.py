@@ -1,0 +1,164 @@
+"""Bringing the ledger's trials to MLflow: in the background of a sweep (`Tracker`), or at once (`sync`)."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import InputError, TroubleError
+from harness.ledger import Ledger
+from harness.tracking.store import reason, redact, tracking_uri
+from harness.tracking.study_runs import Repairs, RunsInUseError, Status, StudyRuns, runs_lock
+
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 60.0
+PROGRESS_S = 30.0  # how old the parent run's summary may get
+
+
+class Tracker:
+    """Brings one study's runs to MLflow while it runs, in a thread of its own, so that training never waits.
+
+    When MLflow cannot be had it tries again, ever less often; the ledger knows what is missing, so nothing is lost.
+
+    Args:
+        ledger_path: The ledger; the thread opens it for itself.
+        home: Folder of all state.
+        study: The study's name; its row is in the ledger.
+        warn: Takes one line for people, from the thread; called once when trouble begins and once when it ends.
+
+    Raises:
+        InputError: MLFLOW_TRACKING_URI is not an address that runs can go to.
+    """
+
+    def __init__(self, ledger_path: Path, home: Path, study: str, warn: Callable[[str], None]) -> None:
+        self._ledger_path, self._home, self._study, self._warn = ledger_path, home, study, warn
+        self._uri = tracking_uri(home)
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._end_status: Status | None = None
+        self._wait_s = FIRST_WAIT_S
+        self._in_trouble = False
+        self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
+        self._thread.start()
+
+    def notify(self) -> None:
+        """Says that the ledger has something new."""
+        self._wake.set()
+
+    def close(self, timeout_s: float = 30.0, *, is_finished: bool | None = None) -> int:
+        """Brings what is left to MLflow, if that can be done in time; returns how many trials are missing there.
+
+        Args:
+            timeout_s: How long to wait at most.
+            is_finished: Whether the study has come to its end; None: if its budget is used.
+        """
+        if is_finished is not None:
+            self._end_status = "FINISHED" if is_finished else "KILLED"
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(timeout_s)
+        with closing(Ledger(self._ledger_path)) as ledger:
+            num_left = len(ledger.untracked(self._study))
+        if num_left or self._thread.is_alive():
+            self._warn(f"MLflow lacks {num_left} trials of {self._study}; `harness sync` brings them there")
+        return num_left
+
+    def _run(self) -> None:
+        while True:
+            try:
+                with runs_lock(self._home, self._study), closing(Ledger(self._ledger_path)) as ledger:
+                    self._work(ledger)
+                return
+            except Exception as error:
+                self._note_trouble(error)
+            if self._closing.wait(0.0):
+                return
+            self._closing.wait(self._wait_s)
+            self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
+
+    def _work(self, ledger: Ledger) -> None:
+        """Until closed; raises whatever keeps it from going on."""
+        runs = StudyRuns(self._home, ledger, self._study)
+        runs.reconcile("RUNNING")
+        self._note_success(runs.repairs)
+        while not self._closing.is_set():
+            shown_at = time.monotonic()
+            while not self._closing.is_set() and time.monotonic() - shown_at < PROGRESS_S:
+                self._wake.wait(PROGRESS_S)
+                self._wake.clear()
+                for uid in ledger.untracked(self._study):
+                    runs.add(uid)
+            runs.show_progress("RUNNING")
+        runs.reconcile(self._end_status)
+
+    def _note_trouble(self, error: Exception) -> None:
+        if not self._in_trouble:
+            self._warn(f"MLflow ({redact(self._uri)}): {reason(error)}; the sweep goes on, its runs follow")
+        self._in_trouble = True
+
+    def _note_success(self, repairs: Repairs) -> None:
+        if self._in_trouble:
+            self._warn(f"MLflow answers again; all finished trials of {self._study} are there")
+        for problem in repairs.problems:
+            self._warn(problem)
+        self._in_trouble, self._wait_s = False, FIRST_WAIT_S
+
+
+@dataclass(frozen=True)
+class SyncReport:
+    """What a sync did.
+
+    Attributes:
+        repairs: By study.
+        num_missing: Finished trials that MLflow still lacks, because another process has their study in hand.
+    """
+
+    repairs: dict[str, Repairs]
+    num_missing: int = 0
+
+    def __str__(self) -> str:
+        lines = [f"{study}: {repairs}" for study, repairs in self.repairs.items()]
+        if self.num_missing:
+            lines.append(f"{self.num_missing} finished trials are not in MLflow yet")
+        return "\n".join(lines) or "nothing to do"
+
+
+def sync(home: Path, studies: Sequence[str], say: Callable[[str], None]) -> SyncReport:
+    """Makes MLflow show what the ledger holds, also where runs were deleted, doubled or left running.
+
+    Args:
+        home: Folder of all state, with the ledger.
+        studies: Names of studies.
+        say: Takes a line for people about a study that is left out, because a sweep is bringing its runs by itself.
+
+    Raises:
+        InputError: there is no such study, or MLFLOW_TRACKING_URI is not an address that runs can go to.
+        TroubleError: MLflow cannot be had.
+    """
+    uri = tracking_uri(home)
+    repairs: dict[str, Repairs] = {}
+    num_missing = 0
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        unknown = sorted(set(studies) - set(ledger.study_names()))
+        if unknown:
+            raise InputError(f"study is {unknown[0]!r}; allowed: {', '.join(ledger.study_names()) or 'none yet'}")
+        for study in studies:
+            try:
+                with runs_lock(home, study):
+                    repairs[study] = _sync_study(home, ledger, study, uri)
+            except RunsInUseError as error:
+                say(str(error))
+                num_missing += len(ledger.untracked(study))
+    return SyncReport(repairs, num_missing)
+
+
+def _sync_study(home: Path, ledger: Ledger, study: str, uri: str) -> Repairs:
+    try:
+        runs = StudyRuns(home, ledger, study)
+        runs.reconcile()
+    except Exception as error:
+        raise TroubleError(f"MLflow ({redact(uri)}): {reason(error)}") from error
+    return runs.repairs

@@ -1,0 +1,242 @@
+"""The runs of one study in MLflow, made and mended to match the ledger.
+
+A run is created once per `trial_uid`: creating is not idempotent, so the tag is searched first, and everything
+after it may be repeated without harm. Only one process brings a study's runs to MLflow at a time.
+"""
+
+from __future__ import annotations
+
+import getpass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from filelock import FileLock, Timeout
+
+from harness.errors import TroubleError
+from harness.ledger import Ledger
+from harness.tracking.content import Parent, RunContent, trial_content
+from harness.tracking.experiments import open_experiment
+from harness.tracking.store import open_client, reason
+from harness.tracking.summary import parent_content, progress
+
+if TYPE_CHECKING:
+    from mlflow.entities import DatasetInput, Run
+
+Status = Literal["RUNNING", "FINISHED", "KILLED"]
+
+_PAGE = 1000
+_POINTS_PER_BATCH = 900  # MLflow takes 1,000 items at once, parameters and tags among them
+_MAX_DIGEST = 36
+_SPEC_FILE = "sweep.json"
+_PARENT = "sweep"
+
+
+class RunsInUseError(TroubleError):
+    """Another process is bringing the study's runs to MLflow."""
+
+
+@contextmanager
+def runs_lock(home: Path, study: str) -> Iterator[None]:
+    """Holds the right to bring a study's runs to MLflow.
+
+    Raises:
+        RunsInUseError: another process has it.
+    """
+    folder = home / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / f"{study}.mlflow")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise RunsInUseError(f"{study}: another process is bringing its runs to MLflow") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@dataclass
+class Repairs:
+    """What it took to make MLflow match the ledger, in numbers of runs."""
+
+    created: int = 0
+    completed: int = 0  # were there, but did not show what the ledger holds
+    surplus: int = 0  # second runs of one trial, deleted
+    ended: int = 0  # showed as running though nobody works on them
+    problems: list[str] = field(default_factory=list)  # what could not be done, one line each
+
+    def __str__(self) -> str:
+        numbers = {
+            "created": self.created,
+            "completed": self.completed,
+            "surplus ones deleted": self.surplus,
+            "ended": self.ended,
+        }
+        done = [f"{number} {what}" for what, number in numbers.items() if number]
+        return "; ".join([f"runs {', '.join(done)}" if done else "as it should be", *self.problems])
+
+
+class StudyRuns:
+    """The experiment of one study, with its parent run and its trials' runs.
+
+    Every method raises whatever MLflow, its database or the network raise. Used from one thread.
+    """
+
+    def __init__(self, home: Path, ledger: Ledger, study: str) -> None:
+        self._ledger = ledger
+        self._name = study
+        self._study = ledger.study(study)
+        self._client = open_client(home)
+        self._parent_id = ""
+        self.experiment_id = open_experiment(self._client, home, ledger, self._study)
+        self.repairs = Repairs()
+
+    def reconcile(self, status: Status | None = None) -> None:
+        """Makes parent and trials show what the ledger holds, whatever happened to them meanwhile.
+
+        Args:
+            status: What the parent run is to show; None: how the study ended.
+        """
+        runs = self._our_runs()
+        self._mend_parent(runs.pop(_PARENT, []), status)
+        for uid in [record.trial.uid for record in self._ledger.finished(self._name)]:
+            self._mend_trial(uid, runs.pop(uid, []))
+        for run in (run for unknown in runs.values() for run in unknown if _is_running(run)):
+            self._client.set_terminated(run.info.run_id, "KILLED")
+            self.repairs.ended += 1
+        self._save_spec()
+
+    def add(self, uid: str) -> None:
+        """Brings a trial that has its final result to MLflow. `reconcile` comes first."""
+        self._mend_trial(uid, self._search(f"tags.trial_uid = '{uid}'"))
+
+    def show_progress(self, status: Status) -> None:
+        """Brings the parent run up to date."""
+        self._mend_parent(self._search(f"tags.role = '{_PARENT}'"), status)
+
+    def _our_runs(self) -> dict[str, list[Run]]:
+        """Runs by their trial's uid, the parent's under its role; what others put into the experiment is left alone."""
+        runs: dict[str, list[Run]] = defaultdict(list)
+        for run in self._search(""):
+            uid = _PARENT if run.data.tags.get("role") == _PARENT else run.data.tags.get("trial_uid")
+            if uid:
+                runs[uid].append(run)
+        return runs
+
+    def _search(self, filter_string: str) -> list[Run]:
+        """Deleted runs too."""
+        from mlflow.entities import ViewType
+
+        page = self._client.search_runs([self.experiment_id], filter_string, ViewType.ALL, _PAGE)
+        runs: list[Run] = list(page)
+        while page.token:
+            page = self._client.search_runs(
+                [self.experiment_id], filter_string, ViewType.ALL, _PAGE, page_token=page.token
+            )
+            runs += page
+        return runs
+
+    def _mend_trial(self, uid: str, found: Sequence[Run]) -> None:
+        record = self._ledger.record(uid)
+        *_, started_at, held_s = self._ledger.attempts(uid)[-1]
+        before = self._ledger.tracked(record.trial.continues) if record.trial.continues else None
+        parent = Parent(self._parent_id, before[0] if before else None)
+        content = trial_content(self._study, record, started_at, held_s, parent)
+        self._mend(uid, found, content, state=content.tags["outcome"])
+
+    def _mend_parent(self, found: Sequence[Run], status: Status | None) -> None:
+        content = parent_content(progress(self._ledger, self._name))
+        ended: list[Status] = [run.info.status for run in found if not _is_running(run)]
+        status = status or (ended[0] if ended else None)
+        content = replace(content, status=status or content.status)
+        self._parent_id = self._mend(self._name, found, content, state=content.status.lower())
+
+    def _mend(self, uid: str, found: Sequence[Run], content: RunContent, state: str) -> str:
+        """Makes exactly one run, of `found` or a new one, show `content`; returns its id."""
+        tracked = self._ledger.tracked(uid)
+        tracked_id = tracked[0] if tracked else None
+        keep = _pick(found, content, tracked_id)
+        for run in found:
+            if run is not keep and not _is_deleted(run):
+                self._client.delete_run(run.info.run_id)
+                self.repairs.surplus += 1
+        if keep is None:
+            tags = {**content.tags, **_user_tag()}
+            keep = self._client.create_run(self.experiment_id, content.start_ms, tags, content.name)
+            self.repairs.created += 1
+            self._fill(keep.info.run_id, content)
+        elif not _shows(keep, content):
+            if _is_deleted(keep):
+                self._client.restore_run(keep.info.run_id)
+            self.repairs.completed += 1
+            self._fill(keep.info.run_id, content)
+        if tracked != (keep.info.run_id, state):
+            self._ledger.set_tracked(uid, keep.info.run_id, state)
+        return str(keep.info.run_id)
+
+    def _fill(self, run_id: str, content: RunContent) -> None:
+        """May be repeated: MLflow keeps one of several equal parameters, points and tags."""
+        from mlflow.entities import Metric, Param, RunTag
+
+        metrics = [Metric(point.key, point.value, point.time_ms, point.step) for point in content.points]
+        params = [Param(key, value) for key, value in content.params.items()]
+        tags = [RunTag(key, value) for key, value in content.tags.items()]
+        self._client.log_batch(run_id, metrics[:_POINTS_PER_BATCH], params, tags)
+        for start in range(_POINTS_PER_BATCH, len(metrics), _POINTS_PER_BATCH):
+            self._client.log_batch(run_id, metrics[start : start + _POINTS_PER_BATCH])
+        digest = self._study.provenance.get("data_digest")
+        if digest:
+            self._client.log_inputs(run_id, [_dataset_input(self._study.spec.dataset, str(digest))])
+        if content.status == "RUNNING":
+            self._client.update_run(run_id, "RUNNING")
+        else:
+            self._client.set_terminated(run_id, content.status, content.end_ms)
+
+    def _save_spec(self) -> None:
+        """The study's settings as a file. A store of artifacts that cannot be reached must not hold up the runs."""
+        try:
+            if not self._client.list_artifacts(self._parent_id):
+                self._client.log_text(self._parent_id, self._study.spec.model_dump_json(indent=2), _SPEC_FILE)
+        except Exception as error:
+            self.repairs.problems.append(f"{_SPEC_FILE} was not saved to MLflow: {reason(error)}")
+
+
+def _pick(found: Sequence[Run], content: RunContent, tracked_id: str | None) -> Run | None:
+    """The run to keep. Parameters of a run are fixed for ever, so one with other values is of no use."""
+    usable = [run for run in found if run.data.params.items() <= content.params.items()]
+    return min(usable, key=lambda run: (_is_deleted(run), run.info.run_id != tracked_id), default=None)
+
+
+def _shows(run: Run, content: RunContent) -> bool:
+    return (
+        not _is_deleted(run)
+        and run.info.status == content.status
+        and run.data.params == content.params
+        and content.metrics.items() <= run.data.metrics.items()
+        and content.tags.items() <= run.data.tags.items()
+    )
+
+
+def _is_deleted(run: Run) -> bool:
+    return bool(run.info.lifecycle_stage == "deleted")
+
+
+def _is_running(run: Run) -> bool:
+    return bool(run.info.status == "RUNNING")
+
+
+def _user_tag() -> dict[str, str]:
+    with suppress(OSError, KeyError):  # a container may run under an id that has no name
+        return {"mlflow.user": getpass.getuser()}
+    return {}
+
+
+def _dataset_input(name: str, digest: str) -> DatasetInput:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
+
+    dataset = Dataset(name, digest[:_MAX_DIGEST], source_type="local", source=name)
+    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

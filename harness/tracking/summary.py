@@ -1,0 +1,208 @@
+"""What the parent run of a study shows: its settings, its best so far, and a written summary."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import mean
+
+from harness.ledger import Ledger, Study, Usage
+from harness.records import Record, Role
+from harness.spec import SweepSpec
+from harness.tracking.content import Point, RunContent, interval_pct, run_name, study_tags
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A study as far as it has come.
+
+    Attributes:
+        study: Its settings.
+        records: Its trials by number, pending ones included.
+        usage: What of its budget is used.
+        num_test_reads: How many models were shown the test images.
+        ended_at: When its last attempt ended, seconds since 1970.
+    """
+
+    study: Study
+    records: Sequence[Record]
+    usage: Usage
+    num_test_reads: int
+    ended_at: float
+
+    @property
+    def ranked(self) -> list[Record]:
+        """Trials trained in full, in the order they ended: the ones whose errors can be compared."""
+        completed = (r for r in self.records if r.result and r.result.outcome.is_ranked and r.result.curve)
+        searched = (r for r in completed if r.trial.role is not Role.CONFIRM)
+        full = (r for r in searched if r.trial.epochs == self.study.spec.epochs)
+        return sorted(full, key=lambda r: r.told_at or 0)
+
+    @property
+    def baselines(self) -> list[Record]:
+        return [r for r in self.ranked if r.trial.role is Role.BASELINE]
+
+    @property
+    def best(self) -> Record | None:
+        return min((r for r in self.ranked if r.trial.role is Role.TRIAL), key=error_pct, default=None)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is pending and the budget is used."""
+        budget, used = self.study.spec.budget, self.usage
+        limits = ((budget.trials, used.trials), (budget.wall_s, used.wall_s), (budget.device_s, used.device_s))
+        is_used = any(limit is not None and amount >= limit for limit, amount in limits)
+        return is_used and all(record.result for record in self.records)
+
+
+def progress(ledger: Ledger, study: str) -> Progress:
+    """A study as the ledger knows it now."""
+    settings, records = ledger.study(study), ledger.history(study)
+    finished = [record for record in records if record.told_at is not None]
+    ended_at = settings.created_at
+    if finished:
+        last = max(finished, key=lambda record: record.told_at or 0)
+        *_, started_at, held_s = ledger.attempts(last.trial.uid)[-1]
+        ended_at = started_at + held_s
+    return Progress(settings, records, ledger.usage(study), ledger.num_test_reads(study), ended_at)
+
+
+def error_pct(record: Record) -> float:
+    error = record.result.error_rate_pct if record.result else None
+    return float("inf") if error is None else error
+
+
+def parent_content(progress: Progress) -> RunContent:
+    """The parent run of a study."""
+    study = progress.study
+    return RunContent(
+        name=study.spec.study,
+        status="FINISHED" if progress.is_finished else "KILLED",
+        start_ms=round(study.created_at * 1000),
+        end_ms=round(max(progress.ended_at, study.created_at) * 1000),
+        tags={
+            **study_tags(study),
+            "role": "sweep",
+            "budget": study.spec.budget.model_dump_json(exclude_none=True),
+            "mlflow.runName": study.spec.study,
+            "mlflow.note.content": summary(progress),
+        },
+        params=_settings(study),
+        points=_best_so_far(progress),
+    )
+
+
+def _settings(study: Study) -> dict[str, str]:
+    spec = study.spec
+    plain = spec.identity()
+    for name in ("space", "recipe", "constraints", "objective", "enqueue"):
+        del plain[name]
+    settings = {
+        **plain,
+        "objective": ", ".join(spec.objective),
+        **{f"space.{name}": domain for name, domain in spec.search_space.domains.items()},
+        **{f"recipe.{name}": value for name, value in spec.recipe.items()},
+        **{f"constraints.{name}": value for name, value in spec.constraints.model_dump(exclude_none=True).items()},
+    }
+    return {key: str(value) for key, value in settings.items() if value is not None}
+
+
+def _best_so_far(progress: Progress) -> list[Point]:
+    """The lowest error after each trial that was trained in full."""
+    points: list[Point] = []
+    start_ms = round(progress.study.created_at * 1000)
+    best_pct = float("inf")
+    for step, record in enumerate(progress.ranked):
+        best_pct = min(best_pct, error_pct(record))
+        points.append(Point("best_error_rate_pct", best_pct, step, start_ms))
+    return points
+
+
+def summary(progress: Progress) -> str:
+    """The study in Markdown: what was searched, baseline against best, cost, and how to go on."""
+    parts = [
+        headline(progress.study.spec),
+        _results(progress),
+        _searched(progress),
+        _cost(progress),
+        _how_to_go_on(progress),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def headline(spec: SweepSpec) -> str:
+    """What is searched, how, and with how much work, in one sentence."""
+    engine = f"{spec.engine}, sampler {spec.sampler}, pruner {spec.pruner}"
+    what = f"Search around the documented `{spec.baseline}` on {spec.dataset} ({engine})"
+    if not spec.space:
+        what = f"The documented `{spec.baseline}` on {spec.dataset}"
+    fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs"
+    return f"{what}, profile {spec.profile}: {fidelity}, seed {spec.seed}."
+
+
+def _results(progress: Progress) -> str:
+    rows = []
+    if progress.baselines:
+        num_seeds = len(progress.baselines)
+        seeds = f", mean of {num_seeds} seeds" if num_seeds > 1 else ""
+        rows.append(_result_row(f"documented baseline{seeds}", progress.baselines))
+    if progress.best:
+        num_ranked = len(progress.ranked) - len(progress.baselines)
+        rows.append(_result_row(f"best of {num_ranked} trained in full", [progress.best]))
+    if not rows:
+        return "No trial has been trained in full yet."
+    head = "| | validation error | 95 % interval | parameters | training time | run |\n|---|---|---|---|---|---|"
+    caution = (
+        "\n\nThe best was picked on the very images it is measured on, which flatters it;"
+        f" `harness verdict {progress.study.spec.study}` trains it again with fresh seeds and judges."
+    )
+    return "\n".join([head, *rows]) + (caution if progress.best else "")
+
+
+def _result_row(label: str, records: Sequence[Record]) -> str:
+    results = [record.result for record in records if record.result]
+    error = mean(map(error_pct, records))
+    num_images = max(result.last.val_images for result in results if result.last)
+    low_pct, high_pct = interval_pct(error, num_images)
+    seconds = mean(result.device_time_s for result in results)
+    runs = ", ".join(run_name(record) for record in records)
+    return (
+        f"| {label} | {error:.2f} % | {low_pct:.2f} to {high_pct:.2f} % | {results[0].num_params or 0:,} |"
+        f" {seconds:.1f} s | {runs} |"
+    )
+
+
+def _searched(progress: Progress) -> str:
+    spec = progress.study.spec
+    if not spec.space:
+        return ""
+    best = progress.best.trial.params if progress.best else {}
+    head = "| hyperparameter | searched | baseline | best |\n|---|---|---|---|"
+    rows = [
+        f"| {name} | {domain} | {spec.baseline_params.get(name, '')} | {best.get(name, '')} |"
+        for name, domain in spec.search_space.domains.items()
+    ]
+    return "\n".join([head, *rows])
+
+
+def _cost(progress: Progress) -> str:
+    outcomes = Counter(record.result.outcome if record.result else "pending" for record in progress.records)
+    shares = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in outcomes.most_common())
+    usage = progress.usage
+    return (
+        f"{len(progress.records)} trials ({shares or 'none yet'}); {usage.device_s / 60:.1f} minutes of device time,"
+        f" failed and pruned ones included, in {usage.wall_s / 60:.1f} minutes."
+        f" The test images were read {progress.num_test_reads} times."
+    )
+
+
+def _how_to_go_on(progress: Progress) -> str:
+    name = progress.study.spec.study
+    commands = [
+        (f"harness leaderboard {name}", "ranking, also as CSV"),
+        (f"harness verdict {name}", "finalists and baseline again with fresh seeds"),
+        (f"harness report {name}", "figures and findings"),
+    ]
+    lines = "\n".join(f"* `{command}`: {what}" for command, what in commands)
+    return f"The command that started the study resumes it; `--trials N` raises the budget.\n\n{lines}"

@@ -1,0 +1,158 @@
+"""`harness ui`: MLflow's own pages on the home's store, with links that open on the saved views."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import webbrowser
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from harness.errors import TroubleError
+from harness.tracking.store import is_server, make_store, open_client, reason, redact, tracking_uri
+from harness.tracking.views import View, link
+
+HOST = "127.0.0.1"
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 10.0
+MAX_STUDIES = 10
+_POLL_S = 0.2
+
+Server = subprocess.Popen[bytes]
+
+
+def serve(home: Path, port: int) -> int:
+    """Shows the runs until the user stops it; returns the exit status.
+
+    Where MLFLOW_TRACKING_URI names a server, that server shows them and only the links are printed.
+
+    Raises:
+        InputError: MLFLOW_TRACKING_URI is not an address that runs can go to.
+        TroubleError: the port is in use, or MLflow cannot be had.
+    """
+    uri = tracking_uri(home)
+    if is_server(uri):
+        _say(_overview(_experiments(home), _without_login(uri)))
+        return 0
+    _check_port(port)
+    make_store(uri)
+    log_path = home / "logs" / "ui.log"
+    with suppress(KeyboardInterrupt), _server(home, uri, port, log_path) as server:
+        _show_links(_experiments(home), server, port, log_path)
+        server.wait()
+        raise TroubleError(f"MLflow's server has ended; {log_path} says why")
+    return 0
+
+
+def _show_links(experiments: Sequence[tuple[str, str]], server: Server, port: int, log_path: Path) -> None:
+    """Waits for the server, which starts meanwhile, and opens the newest study where there is a screen."""
+    base_url = f"http://{HOST}:{port}"
+    _wait_until_it_answers(server, port, log_path)
+    _say(f"{_overview(experiments, base_url)}\nCtrl-C ends it")
+    if experiments and _has_display():
+        webbrowser.open(link(base_url, experiments[0][1], View.LEADERBOARD))
+
+
+def _experiments(home: Path) -> list[tuple[str, str]]:
+    """Name and id of the studies' experiments, newest first."""
+    try:
+        found = open_client(home).search_experiments(
+            max_results=MAX_STUDIES, filter_string="tags.study_id LIKE '%'", order_by=["creation_time DESC"]
+        )
+    except Exception as error:
+        raise TroubleError(f"MLflow ({redact(tracking_uri(home))}): {reason(error)}") from error
+    return [(experiment.name, experiment.experiment_id) for experiment in found]
+
+
+def _overview(experiments: Sequence[tuple[str, str]], base_url: str) -> str:
+    if not experiments:
+        return f"{base_url} shows no study yet: `harness sweep` makes one, `harness sync` brings those of the ledger"
+    (newest, experiment_id), *others = experiments
+    lines = [newest, *(f"  {view.label:12}  {link(base_url, experiment_id, view)}" for view in View)]
+    lines += [f"{name}\n  {link(base_url, other_id, View.LEADERBOARD)}" for name, other_id in others]
+    return "\n".join(lines)
+
+
+def _without_login(uri: str) -> str:
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in its last minute is free
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            raise TroubleError(f"port {port} of {HOST}: {error.strerror}; choose another with --port") from error
+
+
+@contextmanager
+def _server(home: Path, uri: str, port: int, log_path: Path) -> Iterator[Server]:
+    """MLflow's server as a child process that ends with the block; it may not answer yet."""
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with log_path.open("wb") as log:
+        # A session of its own, so that Ctrl-C reaches it through us and its own children end with it.
+        child = subprocess.Popen(
+            _command(home, port), env=_environment(uri), stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        yield child
+    finally:
+        _stop(child)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _command(home: Path, port: int) -> list[str]:
+    server = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    return [*server, "--artifacts-destination", (home / "artifacts").as_uri()]
+
+
+def _environment(uri: str) -> dict[str, str]:
+    # The address goes by the environment, where other users of the machine cannot read a password in it.
+    return {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+
+def _wait_until_it_answers(server: Server, port: int, log_path: Path) -> None:
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while not _answers(port):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise TroubleError(f"MLflow's server did not start; {log_path} says why")
+        time.sleep(_POLL_S)
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/health")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _stop(child: Server) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with suppress(ProcessLookupError):
+            os.killpg(child.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(STOP_TIMEOUT_S)
+            return
+
+
+def _has_display() -> bool:
+    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()

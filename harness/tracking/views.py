@@ -1,0 +1,172 @@
+"""Saved views of an experiment: MLflow's plain page shows no metric column and no chart, a link to a view does.
+
+A view is an experiment's tag; MLflow 3.17 reads it when the page's address names its key.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import zlib
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any
+
+_TRIALS = "tags.role != 'sweep'"
+_FILTERS = {
+    "leaderboard": _TRIALS,
+    "search-space": "tags.outcome = 'completed'",
+    "curves": f"{_TRIALS} and attributes.status = 'FINISHED'",
+}
+_RUN_NAME, _CREATED = "attributes.`Run Name`", "runDateAndNestInfo"  # MLflow's own columns, always there
+
+
+class View(StrEnum):
+    """The views of a study; the value is the key in links, which must never change."""
+
+    LEADERBOARD = "leaderboard"
+    SEARCH_SPACE = "search-space"
+    CURVES = "curves"
+
+    @property
+    def label(self) -> str:
+        return self.value.replace("-", " ").capitalize()
+
+    @property
+    def has_charts(self) -> bool:
+        return self is not View.LEADERBOARD
+
+
+def link(base_url: str, experiment_id: str, view: View) -> str:
+    """The address at which a browser shows a view."""
+    return f"{base_url.rstrip('/')}/{page(experiment_id, view)}"
+
+
+def page(experiment_id: str, view: View) -> str:
+    """The same within MLflow's own pages."""
+    charts = "&compareRunsMode=CHART" if view.has_charts else ""
+    return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}{charts}"
+
+
+def view_tags(hyperparameters: Sequence[str], created_ms: int) -> dict[str, str]:
+    """The experiment tags that hold the views of a study that searches `hyperparameters`."""
+    charts = {View.SEARCH_SPACE: _search_space_charts(hyperparameters), View.CURVES: _curve_charts()}
+    return {
+        f"mlflow.sharedViewState.{view}": _tag(view, _state(view, hyperparameters, charts.get(view, [])), created_ms)
+        for view in View
+    }
+
+
+def _tag(view: View, state: dict[str, Any], created_ms: int) -> str:
+    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+    return json.dumps(
+        {"name": view.label, "createdAt": created_ms, "updatedAt": created_ms, "state": f"deflate;{packed}"}
+    )
+
+
+def _state(view: View, hyperparameters: Sequence[str], sections: Sequence[Section]) -> dict[str, Any]:
+    widths = _column_widths(hyperparameters)
+    return {
+        "searchFilter": _FILTERS[view],
+        "orderByKey": _metric("error_rate_pct"),
+        "orderByAsc": True,
+        "startTime": "ALL",
+        "lifecycleFilter": "Active",
+        "datasetsFilter": [],
+        "modelVersionFilter": "All Runs",
+        "selectedColumns": [column for column in widths if column not in (_RUN_NAME, _CREATED)],
+        "columnOrder": list(widths),
+        "columnWidths": widths,
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunCharts": [chart for section in sections for chart in section.charts],
+        "compareRunSections": [section.state for section in sections],
+        "viewMaximized": False,
+        "runListHidden": False,
+        "isAccordionReordered": True,  # sections in our order, not by name
+        "useGroupedValuesInCharts": True,
+        "hideEmptyCharts": True,
+        "groupBy": None,
+        "groupsExpanded": {},
+        "globalLineChartConfig": {"xAxisKey": "step", "lineSmoothness": 0, "selectedXAxisMetricKey": ""},
+    }
+
+
+def _column_widths(hyperparameters: Sequence[str]) -> dict[str, int]:
+    """The table's columns from left to right, with their widths in pixels: all fit a common screen."""
+    return {
+        _RUN_NAME: 120,
+        _CREATED: 145,
+        _of_tag("outcome"): 85,
+        _metric("error_rate_pct"): 125,
+        _metric("gpu_time_s"): 92,
+        _metric("device_time_s"): 105,
+        **{_param(name): max(75, 9 * len(name)) for name in hyperparameters},
+        _metric("num_params"): 100,
+        _metric("test_error_rate_pct"): 150,
+    }
+
+
+def _metric(name: str) -> str:
+    return f"metrics.`{name}`"
+
+
+def _param(name: str) -> str:
+    return f"params.`{name}`"
+
+
+def _of_tag(name: str) -> str:
+    return f"tags.`{name}`"
+
+
+class Section:
+    """A heading with charts side by side."""
+
+    def __init__(self, name: str, num_columns: int, height: int, charts: Sequence[dict[str, Any]]) -> None:
+        uuid = name.lower().replace(" ", "-")
+        self.state = {
+            "uuid": uuid,
+            "name": name,
+            "display": True,
+            "isReordered": False,
+            "deleted": False,
+            "isGenerated": False,
+            "columns": num_columns,
+            "cardHeight": height,
+        }
+        self.charts = [{**chart, "metricSectionId": uuid, "uuid": f"{uuid}-{i}"} for i, chart in enumerate(charts)]
+
+
+def _chart(kind: str, **settings: Any) -> dict[str, Any]:
+    return {"type": kind, "runsCountToCompare": 100, "deleted": False, "isGenerated": False, **settings}
+
+
+def _search_space_charts(hyperparameters: Sequence[str]) -> list[Section]:
+    lines = _chart(
+        "PARALLEL",
+        selectedParams=list(hyperparameters),
+        selectedMetrics=["error_rate_pct"],
+        showAllRuns=True,
+    )
+    return [
+        Section("Configurations", 1, 420, [lines]),
+        Section("Error against cost", 2, 360, [_error_against("device_time_s"), _error_against("num_params")]),
+    ]
+
+
+def _error_against(metric: str) -> dict[str, Any]:
+    return _chart(
+        "SCATTER",
+        xaxis={"key": metric, "type": "METRIC"},
+        yaxis={"key": "error_rate_pct", "type": "METRIC"},
+    )
+
+
+def _curve_charts() -> list[Section]:
+    return [
+        Section("Validation error by epoch, percent", 1, 420, [_curve("val_error_rate_pct")]),
+        Section("Loss by epoch", 2, 360, [_curve("val_loss"), _curve("train_loss")]),
+    ]
+
+
+def _curve(metric: str) -> dict[str, Any]:
+    return _chart("LINE", metricKey=metric, displayName=metric, scaleType="log", lineSmoothness=0)

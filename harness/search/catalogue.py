@@ -164,7 +164,7 @@ def check(spec: SweepSpec) -> None:
         raise InputError(f"sampler {chosen.name} {problem}; allowed here: {', '.join(able) or 'none'}")
     _check_module(chosen)
     _check_pruner(chosen, spec)
-    _check_enqueued(spec)
+    _check_known_trials(spec)
     check_limits(spec)
 
 
@@ -220,7 +220,7 @@ def _problems(entry: Sampler, spec: SweepSpec) -> Iterator[str]:
         if not entry.conditional and domain.when:
             yield f"cannot search conditional spaces, and {name} depends on {', '.join(domain.when)}"
     if spec.learn_from is not None and not entry.learns:
-        yield f"learns from no trial, and learn_from is {spec.learn_from}"
+        yield f"does not learn, and learn_from is {spec.learn_from}"
 
 
 def _check_module(chosen: Sampler) -> None:
@@ -273,7 +273,12 @@ def _check_pruner_fits(pruner: Pruner, chosen: Sampler, spec: SweepSpec) -> None
         )
 
 
-def _check_enqueued(spec: SweepSpec) -> None:
+def _check_known_trials(spec: SweepSpec) -> None:
+    if spec.learn_from is not None and "device_time" in spec.objective:
+        raise InputError(
+            f"learn_from is {spec.learn_from} with objective {', '.join(spec.objective)}; allowed: objective error,"
+            " since times of another study may be another device's"
+        )
     for position, params in enumerate(spec.enqueue, start=1):
         try:
             spec.search_space.validate(params)

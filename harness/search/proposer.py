@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.records import EpochReport, Outcome, Params, Record, Role, Trial, TrialResult
+from harness.records import EpochReport, Params, Record, Role, Trial, TrialResult
 from harness.search import NoProposal, Proposal, Search, limits, replaying
 from harness.search.coding import identity
 from harness.search.settings import BAD_OUTCOMES
@@ -88,6 +88,10 @@ class Proposer:
         if result.outcome in BAD_OUTCOMES:
             self._hopeless.add(identity(self._space, trial.params))
 
+    def broken_limit(self, trial: Trial) -> str | None:
+        """The limit that a trial breaks, if any; the baseline may."""
+        return limits.broken_limit(self._spec, trial.params) if trial.role is Role.TRIAL else None
+
     def continuable(self) -> frozenset[str]:
         """uids of the trials whose checkpoints are still needed."""
         return self._search.continuable()
@@ -137,23 +141,20 @@ class Proposer:
         return Trial(uid, self._next_number, proposal.params, seed, epochs, role, proposal.continues)
 
     def _counted(self, trial: Trial, asks: int, search_time_s: float) -> Next:
-        infeasible = limits.broken_limit(self._spec, trial.params) if trial.role is Role.TRIAL else None
         self._next_number += 1
-        result = TrialResult(Outcome.INFEASIBLE) if infeasible else None
-        self._remember(Record(trial, result, asks=asks))
-        return Next(trial, asks, search_time_s, infeasible)
+        self._remember(Record(trial, asks=asks))
+        return Next(trial, asks, search_time_s, self.broken_limit(trial))
 
     def _remember(self, record: Record) -> None:
         """Keeps account of a trial, past or just made."""
-        trial, outcome = record.trial, record.result.outcome if record.result else None
-        key = identity(self._space, trial.params)
+        trial, key = record.trial, identity(self._space, record.trial.params)
         self._seeds[trial.uid] = trial.seed
         self._num_baselines += trial.role is Role.BASELINE
         self._times_tried[key] += trial.continues is None
-        if outcome in BAD_OUTCOMES:
+        if record.result is not None and record.result.outcome in BAD_OUTCOMES:
             self._hopeless.add(key)
         if record.asks:
-            self._num_infeasible = self._num_infeasible + 1 if outcome is Outcome.INFEASIBLE else 0
+            self._num_infeasible = self._num_infeasible + 1 if self.broken_limit(trial) else 0
             self._is_exhausted = self._num_infeasible >= MAX_INFEASIBLE
             self._num_asks, self._search_time_s = 0, 0.0
 

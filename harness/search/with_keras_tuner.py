@@ -22,6 +22,7 @@ from keras_tuner.engine import hyperparameters as hp
 from keras_tuner.engine.trial import Trial as OracleTrial
 from keras_tuner.src.engine.conditions import Parent
 from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from harness.records import EpochReport, Outcome, Record, Scalar, Trial, TrialResult
 from harness.search import NoProposal, Proposal, catalogue, replaying
@@ -179,7 +180,8 @@ class KerasTunerSearch:
             # The optimum moves little while nothing is learned: what was declined would be proposed again, at seconds
             # each. So a retry is a random configuration that was not tried.
             oracle.num_initial_points = NEVER if retry else max(3 * dimensions, 3)
-            with self._supposed_bad():
+            # Its matrices are tiny: a second thread makes it five times slower, and takes a core from the workers.
+            with self._supposed_bad(), threadpool_limits(1):
                 yield
 
     @contextmanager

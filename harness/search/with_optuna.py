@@ -29,8 +29,8 @@ from harness.spec import SweepSpec
 
 # A TPE ask takes time in proportion to the trials it looks at, 0.1 s for 1,000: beyond this many finished ones it is
 # shown the best and the latest.
-NUM_SHOWN = 500
-NUM_BEST_SHOWN = 100
+NUM_SHOWN = 300
+NUM_BEST_SHOWN = 60
 
 # Optuna's default of 50 would leave nothing but random draws in a study of our size.
 NSGA2_POPULATION = 12

@@ -26,6 +26,7 @@ QUIET_S = 10.0  # plain lines: this long without a line before an epoch or the p
 BAR_WIDTH = 24
 NAME_WIDTH = 12
 SO_FAR_WIDTH = 33
+OTHER_LINES = 5  # of the region, besides the workers', and one above to stay free
 
 
 class Display(Protocol):
@@ -152,7 +153,7 @@ class LiveDisplay:
         self._how_far: tuple[int, int, float | None] | None = None
         self._best = ""
         self._lines = _Lines(self._write)
-        self._console = Console(file=stream, highlight=False, markup=False, emoji=False)
+        self._console = Console(file=stream)
         self._live = Live(console=self._console, get_renderable=self._region, transient=True)
 
     def plan(self, lines: Sequence[str]) -> None:
@@ -210,7 +211,11 @@ class LiveDisplay:
         self._console.print(Text(line))
 
     def _region(self) -> RenderableType:
-        lines: list[RenderableType] = [_worker_line(worker, busy) for worker, busy in self._workers.items()]
+        workers = list(self._workers.items())
+        room = max(1, self._console.height - OTHER_LINES)
+        lines: list[RenderableType] = [_worker_line(worker, busy) for worker, busy in workers[:room]]
+        if len(workers) > room:
+            lines.append(Text(f"and {len(workers) - room} more workers", "dim"))
         if self._how_far:
             lines.append(self._bar(*self._how_far))
         if self._best:

@@ -6,7 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -50,9 +50,11 @@ def replaced(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         unfinished.replace(path)
     except OSError as error:
-        raise TroubleError(f"cannot write {path}: {error.strerror or error}; is there room, and may you?") from error
+        why = error.strerror or error
+        raise TroubleError(f"cannot write {path}: {why}; is there room, and is the folder writable?") from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def _to_csv(frame: pd.DataFrame, file: TextIO) -> None:

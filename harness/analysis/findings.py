@@ -67,8 +67,8 @@ def _repeated(rows: pd.DataFrame, hyperparameters: list[str]) -> list[pd.DataFra
     """The configurations that were trained with several seeds, a table each, the first trained first."""
     if not hyperparameters:
         return [rows] if rows["seed"].nunique() > 1 else []
-    seeds = rows.drop_duplicates([*hyperparameters, "seed"])
-    several = seeds[seeds.duplicated(hyperparameters, keep=False)].sort_values("trial")
+    seeds = rows.sort_values("trial").drop_duplicates([*hyperparameters, "seed"])
+    several = seeds[seeds.duplicated(hyperparameters, keep=False)]
     return [group for _, group in several.groupby(hyperparameters, dropna=False, sort=False)]
 
 

@@ -153,7 +153,8 @@ def _block(status: Status) -> str:
     if status.last_session_at:
         lines.append(f"  session   {status.last_session_at}, {duration(status.last_session_s)}")
     if status.num_test_reads:
-        lines.append(f"  test      {status.num_test_reads} models were shown the test images")
+        plural = "s" if status.num_test_reads > 1 else ""
+        lines.append(f"  test      {status.num_test_reads} model{plural} saw the test images")
     return "\n".join(lines)
 
 

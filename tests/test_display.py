@@ -1,0 +1,250 @@
+import io
+import re
+import threading
+from collections.abc import Iterator
+
+import pytest
+from filled_ledger import DOCUMENTED
+
+from harness.display import QUIET_S, LiveDisplay, PlainDisplay, make_display
+from harness.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    @property
+    def text(self) -> str:
+        return ESCAPES.sub("", self.getvalue()).replace("\r", "")
+
+
+class Clock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+@pytest.fixture
+def terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "LINES"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "60")
+    return Terminal()
+
+
+@pytest.fixture
+def live(terminal: Terminal) -> Iterator[LiveDisplay]:
+    with LiveDisplay(terminal) as display:
+        yield display
+
+
+def drawn(live: LiveDisplay, terminal: Terminal) -> list[str]:
+    """The lines of the region without the seconds of each trial, drawn now instead of a quarter of a second later."""
+    with live._live._lock:
+        start = len(terminal.text)
+        live._live.refresh()
+        return [re.sub(r" +\d+ s$", "", line).rstrip() for line in terminal.text[start:].splitlines()]
+
+
+def trial(number: int, role: Role = Role.TRIAL) -> Trial:
+    return Trial(f"uid-{number}", number, DOCUMENTED, number, 5, role)
+
+
+def report(epoch: int, error_pct: float = 2.5) -> EpochReport:
+    return EpochReport(epoch, 0.1, 0.1, error_pct, 1000, Seconds(train=10.0))
+
+
+def result(outcome: Outcome = Outcome.COMPLETED, epoch: int = 5, error: str | None = None) -> TrialResult:
+    return TrialResult(outcome, error, (report(epoch),), Seconds(build=1.0, train=70.0, evaluate=4.0))
+
+
+def record(number: int, error_pct: float, role: Role = Role.TRIAL) -> Record:
+    return Record(trial(number, role), TrialResult(Outcome.COMPLETED, curve=(report(5, error_pct),)))
+
+
+@pytest.mark.parametrize(
+    ("variables", "kind"),
+    [
+        ({}, LiveDisplay),
+        ({"NO_COLOR": ""}, LiveDisplay),
+        ({"NO_COLOR": "1"}, PlainDisplay),
+        ({"TERM": "dumb"}, PlainDisplay),
+        ({"TERM": "unknown"}, PlainDisplay),
+    ],
+)
+def test_live_only_where_the_terminal_can(
+    terminal: Terminal, variables: dict[str, str], kind: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert type(make_display(terminal)) is kind
+    assert type(make_display(io.StringIO())) is PlainDisplay
+
+
+def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
+    out, clock = io.StringIO(), Clock()
+    first, second = trial(0, Role.BASELINE), trial(1)
+    with PlainDisplay(out, clock) as display:
+        display.plan(["study     cnn-quick", "budget    2 trials"])
+        display.started(first, "cpu-0", 1)
+        display.epoch(first, "cpu-0", report(1), 612.0)
+        clock.now_s += QUIET_S
+        display.epoch(first, "cpu-0", report(2), 12345.0)
+        display.retried(first, result(Outcome.CRASHED, error="worker killed by signal 9"))
+        display.started(first, "cpu-1", 2)
+        display.finished(first, result())
+        display.progress(1, 3, None, None, record(0, 2.5, Role.BASELINE))
+        display.started(second, "cpu-0", 1)
+        display.finished(second, result(Outcome.PRUNED, 2))
+        display.progress(2, 3, 130.0, record(1, 1.5), record(0, 2.5, Role.BASELINE))
+        display.note("MLflow does not answer")
+        display.finished(trial(2), result(Outcome.OUT_OF_MEMORY))
+        display.progress(3, 3, 0.0, record(1, 1.5), record(0, 2.5, Role.BASELINE))
+    assert out.getvalue().splitlines() == [
+        "study     cnn-quick",
+        "budget    2 trials",
+        "baseline 0  started on cpu-0",
+        "baseline 0  epoch 2/5   2.50 % 12,345 images/s",
+        "baseline 0  crashed (worker killed by signal 9); it will be tried again",
+        "baseline 0  started on cpu-1 (attempt 2)",
+        "baseline 0    2.50 %  75 s    units_1=512 units_2=512",
+        "1 of 3 trials; baseline 2.50 %",
+        "trial 1       2.50 %  pruned after 2 of 5 epochs  units_1=512 units_2=512",
+        "MLflow does not answer",
+        "trial 2               out of memory  units_1=512 units_2=512",
+        "3 of 3 trials; best so far 1.50 % (trial 1), baseline 2.50 %",
+    ]
+
+
+def test_plain_progress_comes_now_and_then_and_only_when_there_is_news() -> None:
+    out, clock = io.StringIO(), Clock()
+    display = PlainDisplay(out, clock)
+    display.progress(1, 9, 7200.0, None, None)
+    for done in (1, 2, 2):
+        display.progress(done, 9, 100.0, None, None)
+    clock.now_s += QUIET_S
+    display.progress(1, 9, 100.0, None, None)
+    display.progress(2, 9, 100.0, None, None)
+    assert out.getvalue().splitlines() == [
+        "1 of 9 trials, about 2 h 00 min left",
+        "2 of 9 trials, about 100 s left",
+    ]
+
+
+def test_control_characters_and_markup_are_shown_harmless(live: LiveDisplay, terminal: Terminal) -> None:
+    out = io.StringIO()
+    for display in (PlainDisplay(out), live):
+        display.note("one\ntwo\x1b[2J [red]three[/red] [/nothing] :smile:")
+    assert out.getvalue() == "one two [2J [red]three[/red] [/nothing] :smile:\n"
+    assert out.getvalue() in terminal.text
+    assert "\x1b[2J" not in terminal.getvalue()
+
+
+def test_live_region_has_a_line_per_worker_a_bar_and_the_best(live: LiveDisplay, terminal: Terminal) -> None:
+    live.started(trial(12), "cpu-0", 1)
+    live.started(trial(0, Role.BASELINE), "cpu-1", 1)
+    live.epoch(trial(12), "cpu-0", report(3), 612.4)
+    live.progress(9, 26, 660.0, record(4, 1.71), record(0, 1.83, Role.BASELINE))
+    lines = drawn(live, terminal)
+    assert "cpu-0  trial 12    epoch 3/5   2.50 %    612 images/s" in lines
+    assert "cpu-1  baseline 0  epoch 0/5" in lines
+    assert any(line.endswith("9 of 26 trials, about 11 min left") for line in lines)
+    assert "best so far 1.71 % (trial 4), baseline 1.83 %" in lines
+    assert max(map(len, lines)) <= 60
+
+
+def test_live_keeps_lines_of_what_is_over_and_frees_the_worker(live: LiveDisplay, terminal: Terminal) -> None:
+    live.started(trial(7), "cpu-0", 1)
+    live.finished(trial(7), result())
+    assert "trial 7       2.50 %  75 s    units_1=512 units_2=512\n" in terminal.text
+    assert drawn(live, terminal) == ["cpu-0  waiting"]
+    live.started(trial(8), "cpu-0", 1)
+    live.retried(trial(8), result(Outcome.CRASHED))
+    assert "trial 8     crashed; it will be tried again" in terminal.text
+    assert drawn(live, terminal) == ["cpu-0  waiting"]
+
+
+def test_live_region_leaves_room_however_many_workers(
+    live: LiveDisplay, terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINES", "10")
+    for number in range(30):
+        live.started(trial(number), f"node-{number}", 1)
+    live.progress(0, 99, None, record(4, 1.71), None)
+    lines = drawn(live, terminal)
+    assert lines[4:6] == ["node-4  trial 4     epoch 0/5", "and 25 more workers"]
+    assert lines[-1].startswith("best so far")
+    assert len(lines) < 10
+
+
+def test_an_exception_gives_the_cursor_back(terminal: Terminal) -> None:
+    def fail() -> None:
+        with LiveDisplay(terminal) as display:
+            display.started(trial(0), "cpu-0", 1)
+            raise RuntimeError("made up")
+
+    with pytest.raises(RuntimeError, match="made up"):
+        fail()
+    written = terminal.getvalue()
+    assert HIDE_CURSOR in written
+    assert written.rindex(SHOW_CURSOR) > written.rindex(HIDE_CURSOR)
+
+
+@pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
+def test_nothing_is_written_after_close(kind: type[PlainDisplay | LiveDisplay], terminal: Terminal) -> None:
+    display = kind(terminal)
+    display.started(trial(0), "cpu-0", 1)
+    display.close()
+    before = terminal.getvalue()
+    display.plan(["late"])
+    display.started(trial(1), "cpu-0", 2)
+    display.epoch(trial(1), "cpu-0", report(1), 1.0)
+    display.note("late")
+    display.progress(1, 1, None, None, None)
+    display.retried(trial(1), result(Outcome.CRASHED))
+    display.finished(trial(1), result())
+    display.close()
+    assert terminal.getvalue() == before
+
+
+class Interrupting(io.StringIO):
+    """A stream in the midst of whose first write a signal handler has something to say."""
+
+    display: PlainDisplay | None = None
+
+    def write(self, text: str) -> int:
+        display, self.display = self.display, None
+        if display:
+            display.note("from the handler")
+        return super().write(text)
+
+
+def test_a_note_from_a_signal_handler_waits_for_the_line_being_written() -> None:
+    out = Interrupting()
+    display = PlainDisplay(out)
+    out.display = display
+    display.note("first")
+    display.note("last")
+    assert out.getvalue() == "first\nfrom the handler\nlast\n"
+
+
+def test_notes_from_many_threads_stay_whole() -> None:
+    out = io.StringIO()
+    display = PlainDisplay(out)
+    threads = [
+        threading.Thread(target=lambda letter=letter: [display.note(letter * 50) for _ in range(100)])
+        for letter in "abcd"
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    lines = out.getvalue().splitlines()
+    assert sorted(set(lines)) == [letter * 50 for letter in "abcd"]
+    assert len(lines) == 400

@@ -1,0 +1,328 @@
+import csv
+import json
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+from filled_ledger import CPU, DOCUMENTED, FilledLedger, make_spec
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from harness.analysis.export import export_trials, schema
+from harness.analysis.leaderboard import leaderboard
+from harness.analysis.optuna_export import export_optuna
+from harness.errors import InputError, TroubleError
+from harness.home import project_root
+from harness.ledger import Ledger
+from harness.records import Outcome, Role
+
+SPACE = {
+    "units_1": {"low": 64, "high": 1024, "log": True},
+    "dropout": {"low": 0.0, "high": 0.5, "step": 0.1},
+    "batch_norm": {"values": [False, True]},
+    "schedule": {"values": ["constant", "cosine"], "when": {"batch_norm": [True]}},
+}
+PLAIN = {"units_1": 512, "dropout": 0.0, "batch_norm": False}
+BRANCH = {"units_1": 64, "dropout": 0.30000000000000004, "batch_norm": True, "schedule": "cosine"}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[FilledLedger]:
+    """A baseline, one trial on the other branch of the space, and one of each way to have no curve."""
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        study = FilledLedger(ledger, make_spec(space=SPACE))
+        study.add(1 / 3, params=PLAIN, role=Role.BASELINE)
+        study.add(2.0, Outcome.PRUNED, params=BRANCH, epochs_done=2)
+        study.add(outcome=Outcome.INFEASIBLE, params=BRANCH, error="=too many parameters")
+        study.ask(PLAIN, continues="study-1")
+        yield study
+
+
+# Files
+
+
+def read(path: Path) -> pd.DataFrame:
+    if path.suffix == ".parquet":
+        return pd.read_parquet(path)
+    if path.suffix == ".csv":
+        return pd.read_csv(path)
+    return pd.DataFrame(json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".json"])
+def test_every_trial_is_exported_with_its_curve(study: FilledLedger, tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"trials{suffix}"
+    export_trials(study.ledger, "study", path)
+    frame = read(path)
+    assert list(frame["trial"]) == [0, 0, 0, 1, 1, 2, 3]
+    assert list(frame["epoch"].dropna()) == [1, 2, 3, 1, 2]
+    assert list(frame["val_error_rate_pct"].dropna()) == [1 / 3 + 2, 1 / 3 + 1, 1 / 3, 3.0, 2.0]
+    assert list(frame["error_rate_pct"].dropna()) == [1 / 3] * 3 + [2.0] * 2
+    assert [value if isinstance(value, str) else None for value in frame["outcome"]] == [
+        *["completed"] * 3,
+        *["pruned"] * 2,
+        "infeasible",
+        None,
+    ]
+    assert list(frame["dropout"].dropna()) == [0.0] * 3 + [0.30000000000000004] * 3 + [0.0]
+    assert list(frame["schedule"].dropna()) == ["cosine"] * 3
+    assert list(frame["continues"].dropna()) == [1]
+    assert frame["train_loss"].notna().sum() == 5
+    assert frame["val_loss"].isna().all()  # None in the ledger: it was not finite
+    assert list(frame)[:6] == ["study", "trial", "uid", "role", "outcome", "error"]
+    marked = "'=too many parameters" if suffix == ".csv" else "=too many parameters"
+    assert list(frame["error"].dropna()) == [marked]
+    assert {name.name for name in tmp_path.iterdir() if "trials" in name.name} == {path.name}
+
+
+def test_a_row_holds_what_the_ledger_holds(study: FilledLedger, tmp_path: Path) -> None:
+    study.ledger.add_search_time("study-1", 0.5)
+    export_trials(study.ledger, "study", tmp_path / "trials.json")
+    row = next(row for row in json.loads((tmp_path / "trials.json").read_text()) if row["trial"] == 1)
+    assert row == {
+        "study": "study",
+        "trial": 1,
+        "uid": "study-1",
+        "role": "trial",
+        "outcome": "pruned",
+        "error": None,
+        "units_1": 64,
+        "dropout": 0.30000000000000004,
+        "batch_norm": True,
+        "schedule": "cosine",
+        "seed": 1,
+        "epochs": 3,
+        "continues": None,
+        "attempts": 1,
+        "asked_at": 3,
+        "told_at": 4,
+        "error_rate_pct": 2.0,
+        "gpu_time_s": 0.0,
+        "device_time_s": 10.0,
+        "build_time_s": 0.5,
+        "compile_time_s": 1.5,
+        "eval_time_s": 2.0,
+        "cpu_time_s": 20.0,
+        "reserved_time_s": 14.0,
+        "search_time_s": 0.75,
+        "num_params": 1001,
+        "images_per_s": 500.0,
+        "peak_memory_mb": None,
+        "device": CPU.name,
+        "backend": CPU.backend,
+        "timing_class": CPU.timing_class,
+        "epoch": 1,
+        "train_loss": 0.1,
+        "val_loss": None,
+        "val_error_rate_pct": 3.0,
+        "val_images": 1000,
+        "epoch_train_s": 5.0,
+        "epoch_eval_s": 0.5,
+    }
+
+
+def test_parquet_keeps_the_types(study: FilledLedger, tmp_path: Path) -> None:
+    export_trials(study.ledger, "study", tmp_path / "trials.parquet")
+    schema(study.spec).validate(pd.read_parquet(tmp_path / "trials.parquet"))
+
+
+def test_a_study_without_trials_has_columns_and_no_rows(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        FilledLedger(ledger, make_spec(space={}))
+        export_trials(ledger, "study", tmp_path / "trials.csv")
+    with (tmp_path / "trials.csv").open() as file:
+        assert len(list(csv.reader(file))) == 1
+
+
+@pytest.mark.parametrize("name", ["trials.xlsx", "trials", "trials.CSV"])
+def test_other_suffixes_are_refused(study: FilledLedger, tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=rf"export file is '.*{re.escape(name)}'; allowed: .*\.csv, \.parquet, \.json"):
+        export_trials(study.ledger, "study", tmp_path / name)
+
+
+def test_an_unknown_study_is_refused(study: FilledLedger, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="study is 'other'; allowed: study"):
+        export_trials(study.ledger, "other", tmp_path / "trials.csv")
+    with pytest.raises(InputError, match="study is 'other'; allowed: study"):
+        export_optuna(study.ledger, "other", f"sqlite:///{tmp_path}/optuna.db")
+
+
+@pytest.mark.parametrize(
+    ("change", "column"),
+    [
+        ("UPDATE trials SET params = replace(params, '64', '63')", "units_1"),
+        ("UPDATE epochs SET report = replace(report, '3.0', '300.0')", "val_error_rate_pct"),
+        ("UPDATE attempts SET reserved_time_s = -1", "reserved_time_s"),
+    ],
+)
+def test_a_ledger_that_holds_nonsense_is_not_exported(
+    study: FilledLedger, tmp_path: Path, change: str, column: str
+) -> None:
+    with closing(sqlite3.connect(study.ledger.path)) as edited:
+        edited.execute(change)
+        edited.commit()
+    with pytest.raises(TroubleError, match=rf"^study study cannot be exported.*'{column}'.*$"):
+        export_trials(study.ledger, "study", tmp_path / "trials.csv")
+    assert not (tmp_path / "trials.csv").exists()
+
+
+def test_the_page_on_exports_names_every_column(study: FilledLedger) -> None:
+    page = (project_root() / "docs" / "export.md").read_text(encoding="utf-8")
+    searched = set(study.spec.space)
+    board = leaderboard(study.ledger, ["study"])
+    for name in {*schema(study.spec).columns, *board, "pareto"} - searched:
+        assert f"`{name}`" in page, name
+
+
+# Optuna
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/optuna.db"
+
+
+def exported(url: str, study: str = "study") -> optuna.Study:
+    storage = optuna.storages.RDBStorage(url)
+    found = optuna.load_study(study_name=study, storage=storage)
+    found.trials  # noqa: B018 - read before the connection is closed
+    storage.remove_session()
+    storage.engine.dispose()
+    return found
+
+
+def trials(url: str, study: str = "study") -> list[optuna.trial.FrozenTrial]:
+    return exported(url, study).get_trials(deepcopy=False)
+
+
+def test_optuna_sees_the_trials_as_if_it_had_run_them(study: FilledLedger, url: str) -> None:
+    assert export_optuna(study.ledger, "study", url) == 4
+    first, pruned, infeasible, pending = trials(url)
+    assert [trial.number for trial in (first, pruned, infeasible, pending)] == [0, 1, 2, 3]
+    assert (first.state, first.value) == (TrialState.COMPLETE, 1 / 3)
+    assert first.intermediate_values == {1: 1 / 3 + 2, 2: 1 / 3 + 1, 3: 1 / 3}
+    assert (pruned.state, pruned.value) == (TrialState.PRUNED, 2.0)
+    assert (infeasible.state, infeasible.values) == (TrialState.FAIL, None)
+    assert pending.state is TrialState.RUNNING
+    assert first.params == PLAIN
+    assert pruned.params == BRANCH
+    assert pruned.distributions == {
+        "units_1": IntDistribution(64, 1024, log=True),
+        "dropout": FloatDistribution(0.0, 0.5, step=0.1),
+        "batch_norm": CategoricalDistribution((False, True)),
+        "schedule": CategoricalDistribution(("constant", "cosine")),
+    }
+    assert pruned.user_attrs == {
+        "uid": "study-1",
+        "trial": 1,
+        "role": "trial",
+        "seed": 1,
+        "epochs": 3,
+        "reserved_time_s": 14.0,
+        "outcome": "pruned",
+        "device_time_s": 10.0,
+        "gpu_time_s": 0.0,
+        "num_params": 1001,
+        "timing_class": CPU.timing_class,
+    }
+    assert infeasible.user_attrs["error"] == "=too many parameters"
+    assert pending.user_attrs["continues"] == "study-1"
+    started_at = study.ledger.attempts("study-0")[0][3]
+    assert first.datetime_start is not None
+    assert first.datetime_complete is not None
+    assert first.datetime_start.timestamp() == pytest.approx(started_at, abs=1e-3)
+    assert (first.datetime_complete - first.datetime_start).total_seconds() == pytest.approx(14.0)
+    whole = exported(url)
+    assert whole.direction is optuna.study.StudyDirection.MINIMIZE
+    assert whole.metric_names == ["error_rate_pct"]
+    assert whole.user_attrs["engine"] == "optuna"
+
+
+def test_export_again_adds_what_is_new_and_ends_what_was_running(study: FilledLedger, url: str) -> None:
+    export_optuna(study.ledger, "study", url)
+    assert export_optuna(study.ledger, "study", url) == 0
+    running = study.ledger.record("study-3").trial
+    study.end(running, 1.0)
+    study.add(2.0, params=PLAIN)
+    study.add(0.1, params=PLAIN, role=Role.CONFIRM)
+    study.add(outcome=Outcome.CRASHED, params=PLAIN)
+    assert export_optuna(study.ledger, "study", url) == 3
+    found = trials(url)
+    assert [trial.user_attrs["uid"] for trial in found] == [f"study-{number}" for number in (0, 1, 2, 3, 4, 6)]
+    assert (found[3].state, found[3].value) == (TrialState.COMPLETE, 1.0)
+    assert found[3].intermediate_values == {1: 3.0, 2: 2.0, 3: 1.0}
+    assert found[3].user_attrs["outcome"] == "completed"
+    assert found[5].state is TrialState.FAIL
+    assert export_optuna(study.ledger, "study", url) == 0
+
+
+def test_trials_of_fewer_epochs_count_as_pruned(study: FilledLedger, url: str) -> None:
+    study.add(0.2, params=PLAIN, epochs=1)
+    export_optuna(study.ledger, "study", url)
+    short = trials(url)[4]
+    assert (short.state, short.value, short.intermediate_values) == (TrialState.PRUNED, 0.2, {1: 0.2})
+
+
+def test_two_objectives_and_a_study_that_keras_tuner_drove(study: FilledLedger, url: str) -> None:
+    spec = make_spec("both", objective=("error", "device_time"), engine="keras-tuner", sampler="random")
+    both = FilledLedger(study.ledger, spec)
+    both.add(1.0, params=DOCUMENTED, train_s=5.0)
+    both.add(2.0, params=DOCUMENTED, train_s=3.0)
+    both.add(3.0, params=DOCUMENTED, train_s=9.0)
+    export_optuna(study.ledger, "both", url)
+    export_optuna(study.ledger, "study", url)
+    found = exported(url, "both")
+    assert found.metric_names == ["error_rate_pct", "device_time_s"]
+    assert [trial.values for trial in found.best_trials] == [[1.0, 5.0], [2.0, 3.0]]
+    assert len(trials(url)) == 4
+
+
+def test_optunas_importances_work_on_the_export(tmp_path: Path, url: str) -> None:
+    with closing(Ledger(tmp_path / "other.db")) as ledger:
+        study = FilledLedger(ledger, make_spec())
+        for number in range(12):
+            study.add(number / 10, params={"units_1": 64 + 10 * number, "units_2": 64 + number % 7})
+        export_optuna(ledger, "study", url)
+    importances = optuna.importance.get_param_importances(exported(url))
+    assert importances["units_1"] > importances["units_2"]
+
+
+def test_another_study_of_that_name_is_refused(study: FilledLedger, url: str, tmp_path: Path) -> None:
+    export_optuna(study.ledger, "study", url)
+    with closing(Ledger(tmp_path / "other.db")) as other:
+        FilledLedger(other, make_spec(space=SPACE))  # the same settings, another study
+        with pytest.raises(InputError, match=r"^the storage has another study called 'study'; allowed: "):
+            export_optuna(other, "study", url)
+    assert len(trials(url)) == 4
+
+
+def test_somebody_elses_study_is_refused_and_left_alone(study: FilledLedger, url: str) -> None:
+    storage = optuna.storages.RDBStorage(url)
+    theirs = optuna.create_study(study_name="study", storage=storage)
+    theirs.add_trial(optuna.trial.create_trial(value=1.0))
+    storage.remove_session()
+    storage.engine.dispose()
+    with pytest.raises(InputError, match="another study called 'study'"):
+        export_optuna(study.ledger, "study", url)
+    assert len(trials(url)) == 1
+    assert exported(url).user_attrs == {}
+
+
+@pytest.mark.parametrize("wrong", ["nonsense", "nodb://bob:secret@host/x", "postgresql://bob:secret@127.0.0.1:1/x"])
+def test_a_wrong_url_is_refused_without_its_password(study: FilledLedger, wrong: str) -> None:
+    with pytest.raises((InputError, TroubleError)) as refusal:
+        export_optuna(study.ledger, "study", wrong)
+    assert "storage" in str(refusal.value)
+    assert "secret" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_storage_that_cannot_be_written_is_trouble(study: FilledLedger, tmp_path: Path) -> None:
+    (tmp_path / "optuna.db").write_text("no database at all, " * 100)
+    with pytest.raises(TroubleError, match=r"^storage sqlite:.*: .*not a database"):
+        export_optuna(study.ledger, "study", f"sqlite:///{tmp_path}/optuna.db")

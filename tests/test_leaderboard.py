@@ -1,0 +1,418 @@
+import csv
+import io
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from filled_ledger import CPU, DOCUMENTED, GPU, FilledLedger, make_spec
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from harness.analysis.files import replaced, write_csv
+from harness.analysis.findings import find, sentences
+from harness.analysis.leaderboard import NUM_TEST_IMAGES, leaderboard
+from harness.analysis.leaderboard_table import show_leaderboard
+from harness.errors import InputError, TroubleError
+from harness.execution.datasets import DATASETS
+from harness.ledger import Ledger
+from harness.records import Outcome, Role
+
+BEFORE = [
+    "rank",
+    "study",
+    "trial",
+    "role",
+    "outcome",
+    "error_rate_pct",
+    "error_rate_ci_low_pct",
+    "error_rate_ci_high_pct",
+    "test_error_rate_pct",
+    "gpu_time_s",
+    "device_time_s",
+    "num_params",
+    "flops_per_image",
+]
+AFTER = [
+    "epochs",
+    "train_images",
+    "profile",
+    "dataset",
+    "seed",
+    "engine",
+    "sampler",
+    "backend",
+    "device",
+    "timing_class",
+    "run_id",
+    "git_commit",
+]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def study(ledger: Ledger) -> FilledLedger:
+    return FilledLedger(ledger, make_spec())
+
+
+def shown(ledger: Ledger, *studies: str, top: int = 20, width: int = 120) -> str:
+    out = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", str(width))
+        show_leaderboard(ledger, studies, leaderboard(ledger, studies), out, top)
+    return out.getvalue()
+
+
+def test_columns_come_in_the_documented_order(study: FilledLedger) -> None:
+    study.add(2.0)
+    columns = list(leaderboard(study.ledger, ["study"]))
+    assert columns[: len(BEFORE) + 2 + len(AFTER)] == [*BEFORE, "units_1", "units_2", *AFTER]
+    assert columns[len(BEFORE) + 2 + len(AFTER) :] == ["epochs_done", "continues", "attempts", "reserved_time_s"]
+
+
+def test_a_row_holds_what_the_ledger_holds(study: FilledLedger) -> None:
+    uid = study.add(1.2, params={"units_1": 100, "units_2": 200}, seed=7, device=GPU, test_wrong=range(150))
+    study.ledger.set_tracked(uid, "run-1", "completed")
+    row = leaderboard(study.ledger, ["study"]).loc[uid]
+    expected = {
+        "rank": 1,
+        "trial": 0,
+        "role": "trial",
+        "outcome": "completed",
+        "error_rate_pct": 1.2,
+        "test_error_rate_pct": 1.5,
+        "gpu_time_s": 5.0,
+        "device_time_s": 10.0,
+        "num_params": 1000,
+        "flops_per_image": 2 * (784 * 100 + 100 * 200 + 200 * 10),
+        "units_1": 100,
+        "epochs": 3,
+        "train_images": 1000,
+        "profile": "quick",
+        "dataset": "mnist",
+        "seed": 7,
+        "engine": "optuna",
+        "sampler": "tpe",
+        "backend": GPU.backend,
+        "device": GPU.name,
+        "timing_class": GPU.timing_class,
+        "run_id": "run-1",
+        "git_commit": "abc",
+        "epochs_done": 3,
+        "attempts": 1,
+        "reserved_time_s": 14.0,
+    }
+    assert {name: row[name] for name in expected} == expected
+    assert (row["error_rate_ci_low_pct"], row["error_rate_ci_high_pct"]) == pytest.approx((0.688, 2.086), abs=1e-3)
+
+
+def test_ranks_by_error_then_device_time_and_leaves_the_rest_below(study: FilledLedger) -> None:
+    study.add(outcome=Outcome.CRASHED, error="worker killed")
+    study.add(1.0, Outcome.PRUNED, epochs_done=2)
+    study.add(2.0, train_s=20.0)
+    study.add(0.5, role=Role.CONFIRM)
+    study.add(2.0, train_s=10.0)
+    study.add(90.0, Outcome.DIVERGED)
+    study.add_baseline(1.5)
+    study.ask()
+    frame = leaderboard(study.ledger, ["study"])
+    assert list(frame["trial"]) == [6, 4, 2, 3, 1, 0, 5]
+    assert list(frame["rank"].dropna()) == [1, 2, 3]
+    pruned = frame[frame["outcome"] == "pruned"].iloc[0]
+    assert (pruned["error_rate_pct"], pruned["epochs"], pruned["epochs_done"]) == (1.0, 3, 2)
+    crashed = frame[frame["outcome"] == "crashed"].iloc[0]
+    assert pd.isna(crashed["error_rate_pct"])
+    assert pd.isna(crashed["timing_class"])
+    assert crashed["num_params"] == 784 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10
+
+
+def test_each_fidelity_is_ranked_apart_the_fullest_first(study: FilledLedger) -> None:
+    short = study.add(1.0, epochs=1)
+    study.add(3.0, epochs=1)
+    study.add(2.0, continues=short)
+    study.add(4.0, Outcome.PRUNED, epochs_done=1)
+    FilledLedger(study.ledger, make_spec("full", profile="full", train_images=50_000)).add(9.0)
+    frame = leaderboard(study.ledger, ["study", "full"])
+    assert list(zip(frame["study"], frame["trial"], frame["rank"].fillna(0), strict=True)) == [
+        ("full", 0, 1),
+        ("study", 2, 1),
+        ("study", 3, 0),
+        ("study", 0, 1),
+        ("study", 1, 2),
+    ]
+    assert list(frame["continues"].dropna()) == [0]
+
+
+def test_studies_with_other_spaces_stand_side_by_side(study: FilledLedger) -> None:
+    space = {
+        "units_2": {"low": 64, "high": 1024},
+        "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+        "batch_norm": {"values": [False, True]},
+        "schedule": {"values": ["constant", "cosine"], "when": {"batch_norm": [True]}},
+    }
+    other = FilledLedger(study.ledger, make_spec("other", space=space, engine="keras-tuner", sampler="bayesian"))
+    study.add(2.0, params={"units_1": 100, "units_2": 300})
+    other.add(1.0, params={"units_2": 128, "learning_rate": 0.003, "batch_norm": True, "schedule": "cosine"})
+    other.add(1.5, params={"units_2": 128, "learning_rate": 0.01, "batch_norm": False})
+    frame = leaderboard(study.ledger, ["study", "other", "study"])
+    names = ["units_1", "units_2", "learning_rate", "batch_norm", "schedule"]
+    assert list(frame.columns)[13:18] == names
+    assert frame[names].astype(object).where(frame[names].notna(), None).to_numpy().tolist() == [
+        [None, 128, 0.003, True, "cosine"],
+        [None, 128, 0.01, False, None],
+        [100, 300, None, None, None],
+    ]
+    assert list(frame["rank"]) == [1, 2, 3]
+    assert list(frame["engine"]) == ["keras-tuner", "keras-tuner", "optuna"]
+
+
+def test_pareto_front_is_marked_within_fidelity_and_timing_class(ledger: Ledger) -> None:
+    study = FilledLedger(ledger, make_spec(objective=("error", "device_time"), pruner="none"))
+    times = {1.0: 50.0, 1.5: 30.0, 1.6: 30.0, 2.0: 40.0, 3.0: 10.0}
+    for error, train_s in times.items():
+        study.add(error, train_s=train_s)
+    study.add(3.0, train_s=10.0)  # equal to one on the front: neither is better
+    study.add(1.5, train_s=35.0)  # no better than trial 1, and slower
+    study.add(4.0, train_s=20.0, device=GPU)
+    study.add(5.0, train_s=99.0, epochs=1)
+    study.add(0.1, Outcome.PRUNED, epochs_done=1, train_s=1.0)
+    frame = leaderboard(ledger, ["study"]).set_index("trial")
+    assert list(frame["pareto"][frame["pareto"]].index) == [0, 1, 4, 5, 7, 8]
+    assert "*" in shown(ledger, "study")
+
+
+def test_no_front_where_only_the_error_counts(study: FilledLedger) -> None:
+    study.add(1.0)
+    assert "pareto" not in leaderboard(study.ledger, ["study"])
+
+
+def test_a_study_without_results_has_the_columns_and_no_rows(study: FilledLedger, tmp_path: Path) -> None:
+    study.ask()
+    frame = leaderboard(study.ledger, ["study"])
+    assert len(frame) == 0
+    assert list(frame)[: len(BEFORE)] == BEFORE
+    assert "no trial has ended yet" in shown(study.ledger, "study")
+
+
+def test_an_unknown_study_is_refused_with_the_known_ones(study: FilledLedger) -> None:
+    with pytest.raises(InputError, match=r"study is 'stduy'; allowed: study$"):
+        leaderboard(study.ledger, ["stduy"])
+
+
+def test_sizes_of_the_test_splits_are_the_data_sets_own() -> None:
+    sizes = {name: dataset.kept["test_labels"].shape[0] for name, dataset in DATASETS.items()}
+    assert sizes == NUM_TEST_IMAGES
+
+
+# What the numbers allow to say
+
+
+def test_noise_comes_from_the_baselines_seeds(study: FilledLedger) -> None:
+    study.add_baseline(1.5, seed=1, wrong=range(15))
+    study.add_baseline(1.6, seed=2, wrong=range(16))
+    study.add(1.4)
+    noise, best = findings(study)
+    # 1.96 * sqrt(2) * 0.0707 = 0.196, more than one discordant image of 1,000 has to say.
+    assert noise == "differences under 0.20 points are noise here (2 seeds of the baseline, 1,000 validation images)"
+    assert best == (
+        "best so far trial 2 at 1.40 %, 0.15 points below the baseline's 1.55 % (mean of 2 seeds):"
+        " within noise; `harness verdict study` decides"
+    )
+
+
+def test_a_gain_beyond_noise_is_said_with_what_luck_may_have_added(study: FilledLedger) -> None:
+    study.add_baseline(2.0, seed=1, wrong=range(20))
+    study.add_baseline(2.0, seed=2, wrong=range(4, 24))
+    for error in (1.9, 1.0, 1.8):
+        study.add(error)
+    _, best = findings(study)
+    # sqrt(8) / 1000 = 0.283 points for a difference, 0.2 for one trial; Blom's quantile for 3 trials is 0.87.
+    assert best == (
+        "best so far trial 3 at 1.00 %, 1.00 points below the baseline's 2.00 % (mean of 2 seeds): more than noise"
+        " between two trials, though the best of 3 may owe about 0.17 to luck; `harness verdict study` decides"
+    )
+
+
+def test_repeated_configurations_count_and_repeated_seeds_do_not(study: FilledLedger) -> None:
+    study.add_baseline(2.0, seed=1)
+    study.add_baseline(2.2, seed=2)
+    study.add(2.1, params=DOCUMENTED, seed=2)  # another training of the same seed says nothing about seeds
+    study.add(1.0, params={"units_1": 64, "units_2": 64}, seed=1)
+    study.add(1.4, params={"units_1": 64, "units_2": 64}, seed=5)
+    study.add(9.0, params={"units_1": 64, "units_2": 64}, seed=6, epochs=1)
+    noise, _ = findings(study)
+    # pooled variance (0.02 + 0.08) / 2
+    assert noise.startswith("differences under 0.62 points are noise here (4 seeds of 2 configurations,")
+
+
+def test_without_repeats_or_results_the_words_say_so(study: FilledLedger) -> None:
+    unknown = "no configuration was trained with two seeds, so which differences are noise is not known"
+    assert findings(study) == [unknown, "no searched trial is ranked yet"]
+    study.add(3.0)
+    assert findings(study)[1] == "best so far trial 0 at 3.00 %; the baseline has no result yet to compare with"
+    study.add_baseline(2.0)
+    assert findings(study)[1] == "best so far trial 0 at 3.00 %, not below the baseline's 2.00 %"
+    study.add(1.0)
+    assert "1.00 points below the baseline's 2.00 %: whether that is noise is not known" in findings(study)[1]
+
+
+def test_a_study_of_the_baseline_alone_tells_its_noise(ledger: Ledger) -> None:
+    study = FilledLedger(ledger, make_spec(space={}, budget={"trials": 0}))
+    study.add(2.0, params={}, role=Role.BASELINE, seed=1)
+    study.add(2.1, params={}, role=Role.BASELINE, seed=2)
+    assert findings(study)[0].startswith("differences under 0.20 points are noise here (2 seeds of the baseline")
+
+
+def findings(study: FilledLedger) -> list[str]:
+    return sentences(find(study.ledger, study.spec, leaderboard(study.ledger, [study.spec.study])))
+
+
+# On the terminal
+
+
+def test_table_shows_the_top_the_baseline_and_what_is_left_out(study: FilledLedger) -> None:
+    study.add_baseline(5.0, seed=1)
+    for number in range(6):
+        study.add(1.0 + number, params={"units_1": 900 + number, "units_2": 64})
+    study.add(4.0, Outcome.PRUNED, epochs_done=1)
+    text = shown(study.ledger, "study", top=2)
+    lines = [line.split() for line in text.splitlines()]
+    assert ["1", "1", "1.00", "(0.54-1.83)", "10.0", "1,001", "900", "64"] in lines
+    assert any(line[:4] == ["5", "0", "baseline", "5.00"] for line in lines)
+    assert "903" not in text
+    assert "not shown: 4 completed, 1 pruned" in text
+
+
+def test_table_shows_outcomes_where_failures_are_shown(study: FilledLedger) -> None:
+    study.add(1.0)
+    assert "outcome" not in shown(study.ledger, "study")
+    study.add(outcome=Outcome.OUT_OF_MEMORY)
+    assert "out of memory" in shown(study.ledger, "study")
+
+
+def test_table_warns_of_mixed_timing_classes_fidelities_and_continued_trials(study: FilledLedger) -> None:
+    short = study.add(1.0, device=CPU)
+    assert "timing class" not in shown(study.ledger, "study")
+    study.add(1.0, device=GPU)
+    study.add(1.0, epochs=1)
+    study.add(1.0, continues=short)
+    text = shown(study.ledger, "study")
+    assert "times come from 2 timing classes: compare them only within one" in text
+    assert "a trial that continues another one does not count that one's epochs in its times" in text
+    assert "ranks count within one fidelity: dataset, profile, train_images, epochs" in text
+    assert "gpu" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 100, 200])
+def test_table_keeps_within_the_window(study: FilledLedger, width: int) -> None:
+    study.add_baseline(5.0)
+    study.add(1.0, Outcome.PRUNED, epochs_done=1, params={"units_1": 1001, "units_2": 77})
+    text = shown(study.ledger, "study", width=width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "5.00 (3.81-6.53)" in text
+    assert ("1001" in text) is (width > 60)
+
+
+# The CSV
+
+
+def read(text: str) -> list[list[str]]:
+    return list(csv.reader(io.StringIO(text, newline="")))
+
+
+def test_csv_reads_back_as_the_leaderboard(study: FilledLedger, tmp_path: Path) -> None:
+    study.add(100 / 3, train_s=1 / 3)
+    study.add(outcome=Outcome.INFEASIBLE)
+    frame = leaderboard(study.ledger, ["study"])
+    path = tmp_path / "new" / "board.csv"
+    write_csv(frame, path)
+    again = pd.read_csv(path).astype(frame.dtypes)
+    pd.testing.assert_frame_equal(again, frame.reset_index(drop=True), check_index_type=False)
+    assert [name.name for name in path.parent.iterdir()] == ["board.csv"]
+
+
+def test_csv_to_standard_output(study: FilledLedger, capsys: pytest.CaptureFixture[str]) -> None:
+    study.add(1.0)
+    write_csv(leaderboard(study.ledger, ["study"]), "-")
+    assert capsys.readouterr().out.startswith("rank,study,trial,")
+
+
+FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - the wide forms are the point
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")) | st.sampled_from(
+    ["=1+1", "-2+3", "@SUM(A1)", "+4", "\t=1", "\r=1", "'=1", "''-1", "'plain", "a,b", 'say "x"', "a\r\nb", "x\ry", "1"]
+)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.tuples(TEXT, st.floats(allow_nan=False, allow_infinity=False), st.integers(-(2**63), 2**63 - 1)), min_size=1
+    )
+)
+def test_csv_of_anything_reads_back_and_holds_no_formula(rows: list[tuple[str, float, int]]) -> None:
+    frame = pd.DataFrame(rows, columns=["text", "=number", "count"])
+    out = io.StringIO(newline="")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.stdout", out)
+        write_csv(frame, "-")
+    header, *cells = read(out.getvalue())
+    assert header == ["text", "'=number", "count"]
+    for (text, number, count), (text_cell, number_cell, count_cell) in zip(rows, cells, strict=True):
+        assert not text_cell.startswith(FORMULA_STARTS)
+        plain = text.replace("\r\n", "\n").replace("\r", "\n")
+        assert text_cell in (plain, "'" + plain)
+        was_marked = text_cell.lstrip("'").startswith(FORMULA_STARTS)
+        assert plain == (text_cell[1:] if was_marked else text_cell)
+        assert float(number_cell) == number
+        assert int(count_cell) == count
+
+
+def test_mixed_columns_keep_their_numbers_beside_marked_text(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"value": pd.Series([1, True, 0.5, "=x", None, np.nan], dtype=object)})
+    write_csv(frame, tmp_path / "mixed.csv")
+    assert [row[0] if row else "" for row in read((tmp_path / "mixed.csv").read_text())] == [
+        "value",
+        "1",
+        "True",
+        "0.5",
+        "'=x",
+        "",
+        "",
+    ]
+
+
+def test_a_reader_keeps_the_old_file_whole(tmp_path: Path) -> None:
+    path = tmp_path / "board.csv"
+    path.write_text("old")
+    with path.open() as reader:
+        write_csv(pd.DataFrame({"a": [1]}), path)
+        assert reader.read() == "old"
+    assert path.read_text() == "a\n1\n"
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "board.csv"
+    path.write_text("old")
+
+    def fail() -> None:
+        with replaced(path) as unfinished:
+            unfinished.write_text("half")
+            assert path.read_text() == "old"
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(TroubleError, match=r"cannot write .*board.csv: No space left on device"):
+        fail()
+    assert [(name.name, name.read_text()) for name in tmp_path.iterdir()] == [("board.csv", "old")]
+
+
+def test_a_folder_that_cannot_be_is_trouble_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(TroubleError, match=r"^cannot write .*: (File exists|Not a directory).*$"):
+        write_csv(pd.DataFrame({"a": [1]}), tmp_path / "file" / "board.csv")

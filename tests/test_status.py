@@ -1,0 +1,105 @@
+import io
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from filled_ledger import FilledLedger, make_spec
+
+from harness.analysis.status import Best, Share, Status, render, status, to_json
+from harness.errors import InputError
+from harness.ledger import Ledger
+from harness.records import Outcome, Role
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[FilledLedger]:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        yield FilledLedger(ledger, make_spec(budget={"trials": 10, "wall_s": 600.0}))
+
+
+def fill(study: FilledLedger) -> None:
+    study.add_baseline(2.0, seed=1)
+    study.add_baseline(3.0, seed=2)
+    study.add(1.5, train_s=20.0)
+    study.add(1.5, train_s=10.0, params={"units_1": 100, "units_2": 200})
+    study.add(0.1, epochs=1)
+    study.add(0.2, Outcome.PRUNED, epochs_done=2)
+    study.add(0.3, role=Role.CONFIRM, test_wrong=[1, 2])
+    study.add(outcome=Outcome.INFEASIBLE, train_s=0.0)
+    study.ask()
+    session = study.ledger.start_session("study")
+    study.ledger.touch_session(session, 100.0)
+    session = study.ledger.start_session("study")
+    study.ledger.touch_session(session, 150.0)
+
+
+def test_status_sums_up_what_the_ledger_holds(study: FilledLedger) -> None:
+    fill(study)
+    found = status(study.ledger, "study")
+    started = found.last_session_at
+    assert found == Status(
+        study="study",
+        done=8,
+        pending=1,
+        outcomes={"completed": 6, "pruned": 1, "infeasible": 1},
+        best=Best(3, 1.5, 10.0, {"units_1": 100, "units_2": 200}),
+        baseline_pct=2.5,
+        num_baselines=2,
+        trials=Share(4, 10, 6),
+        wall_s=Share(250.0, 600.0, 350.0),
+        device_s=Share(6 * 14.0 + 24.0 + 4.0, None, None),
+        last_session_at=started,
+        last_session_s=150.0,
+        num_test_reads=1,
+    )
+    assert started is not None
+
+
+def test_status_is_json(study: FilledLedger) -> None:
+    fill(study)
+    read = json.loads(json.dumps(to_json(status(study.ledger, "study"))))
+    assert read["best"]["params"] == {"units_1": 100, "units_2": 200}
+    assert read["trials"] == {"used": 4, "limit": 10, "left": 6}
+
+
+def test_status_for_people(study: FilledLedger) -> None:
+    fill(study)
+    FilledLedger(study.ledger, make_spec("new", budget={"trials": 5, "device_s": 7200.0}))
+    found = [status(study.ledger, name) for name in ("study", "new")]
+    out = io.StringIO()
+    render(found, out)
+    lines = out.getvalue().splitlines()
+    assert [line for line in lines if "session" not in line] == [
+        "study",
+        "  done      8, 1 pending (6 completed, 1 pruned, 1 infeasible)",
+        "  baseline  2.50 %, mean of 2 seeds",
+        "  best      1.50 % in 10 s, trial 3: units_1=100 units_2=200",
+        "  budget    4 of 10 trials, 4 min of 10 min, 112 s of device time",
+        "  test      1 model saw the test images",
+        "",
+        "new",
+        "  done      0, 0 pending",
+        "  baseline  no result yet",
+        "  best      no searched trial is trained in full yet",
+        "  budget    0 of 5 trials, 0 s, 0 s of 2 h 00 min of device time",
+    ]
+    assert [line for line in lines if "session" in line] == [f"  session   {found[0].last_session_at}, 2 min"]
+
+
+def test_no_study_at_all() -> None:
+    out = io.StringIO()
+    render([], out)
+    assert out.getvalue() == "no study yet; `harness sweep` makes one\n"
+
+
+def test_an_overrun_budget_has_nothing_left(study: FilledLedger) -> None:
+    session = study.ledger.start_session("study")
+    study.ledger.touch_session(session, 700.0)
+    assert status(study.ledger, "study").wall_s == Share(700.0, 600.0, 0)
+
+
+def test_an_unknown_study_is_refused(study: FilledLedger) -> None:
+    with pytest.raises(InputError, match="study is 'other'; allowed: study"):
+        status(study.ledger, "other")

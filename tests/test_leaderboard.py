@@ -201,6 +201,18 @@ def test_a_study_without_results_has_the_columns_and_no_rows(study: FilledLedger
     assert "no trial has ended yet" in shown(study.ledger, "study")
 
 
+def test_an_empty_study_beside_a_full_one_changes_no_column(study: FilledLedger) -> None:
+    FilledLedger(study.ledger, make_spec("empty"))
+    study.add(1.0)
+    both, alone = leaderboard(study.ledger, ["empty", "study"]), leaderboard(study.ledger, ["study"])
+    pd.testing.assert_frame_equal(both, alone)
+
+
+def test_no_study_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(InputError, match="no study is named"):
+        leaderboard(ledger, [])
+
+
 def test_an_unknown_study_is_refused_with_the_known_ones(study: FilledLedger) -> None:
     with pytest.raises(InputError, match=r"study is 'stduy'; allowed: study$"):
         leaderboard(study.ledger, ["stduy"])

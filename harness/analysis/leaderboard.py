@@ -12,6 +12,7 @@ import baselines
 from harness.analysis.hyperparameters import hyperparameter_columns, hyperparameters
 from harness.analysis.statistics import wilson_interval_pct
 from harness.analysis.studies import find_study
+from harness.errors import InputError
 from harness.ledger import Ledger, Study
 from harness.records import EpochReport, Outcome, Record, Role, TrialResult
 from harness.spec import SweepSpec
@@ -98,6 +99,8 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
     Raises:
         InputError: there is no such study, or none is named.
     """
+    if not studies:
+        raise InputError("no study is named; allowed: at least one")
     found = [find_study(ledger, name) for name in dict.fromkeys(studies)]
     frame = _ranked(pd.concat([_study_frame(ledger, study) for study in found]))
     columns = [*_BEFORE_HYPERPARAMETERS, *hyperparameters(study.spec for study in found), *_AFTER_HYPERPARAMETERS]
@@ -126,8 +129,8 @@ def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
         dataset=spec.dataset,
         engine=spec.engine,
         sampler=spec.sampler,
-        run_id=frame.index.map(ledger.run_ids(spec.study)),
-        git_commit=study.provenance.get("git_commit"),
+        run_id=pd.Series(ledger.run_ids(spec.study), frame.index, dtype="str"),
+        git_commit=pd.Series(study.provenance.get("git_commit"), frame.index, dtype="str"),
     )
 
 

@@ -72,7 +72,7 @@ class Progress:
 
         Args:
             wall_s: Seconds of the present session.
-            num_running: Searched trials on workers now.
+            num_running: Searched trials on workers now, or waiting for one.
         """
         if self.num_proposed < self._spec.baseline_seeds:
             return None  # the baseline is what everything is compared with: it is run whatever the budget says

@@ -21,8 +21,11 @@ Engine = Literal["optuna", "keras-tuner"]
 Objective = Literal["error", "device_time"]
 BaselineName = Literal["cnn", "fc"]
 
-# How many images the data sets offer for training and validation; a profile takes as many as there are.
-SPLIT_SIZES = {"mnist": {"train": 50_000, "validation": 10_000}, "digits": {"train": 1_200, "validation": 297}}
+# How many images each split of a data set has; a profile takes as many as there are.
+SPLIT_SIZES = {
+    "mnist": {"train": 50_000, "validation": 10_000, "test": 10_000},
+    "digits": {"train": 1_200, "validation": 297, "test": 300},
+}
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]

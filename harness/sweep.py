@@ -22,7 +22,7 @@ from harness.execution import Died, EpochDone, Event, Executor, Finished, Job, R
 from harness.ledger import Ledger
 from harness.progress import Progress, StopReason
 from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
-from harness.search import NoProposal
+from harness.search import NoProposal, catalogue
 from harness.search.proposer import Proposer
 from harness.spec import SweepSpec
 
@@ -82,6 +82,8 @@ class Sweep:
         ledger.close_lost_attempts(spec.study)
         records = ledger.history(spec.study)
         self._pending = deque(record.trial for record in records if record.result is None)
+        # A slow search is asked while the trial just handed out trains, so that no free worker waits for it.
+        self._asks_ahead = bool(spec.space) and catalogue.sampler(spec).asks_ahead
         self._progress = Progress(spec, records, ledger.usage(spec.study))
         self._idle: deque[str] = deque()
         self._running: dict[str, _Running] = {}
@@ -111,11 +113,12 @@ class Sweep:
     def _is_over(self) -> bool:
         if self._stop is None and not self._pending:
             self._stop = self._used_up()
-        return self._stop is not None and not self._running
+        has_pending = bool(self._pending) and self._stop is not StopReason.INTERRUPTED
+        return self._stop is not None and not self._running and not has_pending
 
     def _used_up(self) -> StopReason | None:
-        num_running = sum(1 for running in self._running.values() if running.trial.role is Role.TRIAL)
-        return self._progress.used_up(self._wall_s, num_running)
+        open_trials = [running.trial for running in self._running.values()] + list(self._pending)
+        return self._progress.used_up(self._wall_s, sum(trial.role is Role.TRIAL for trial in open_trials))
 
     def _hand_out(self) -> None:
         while self._idle and self._stop is not StopReason.INTERRUPTED:
@@ -127,6 +130,8 @@ class Sweep:
             self._running[worker] = _Running(trial, attempt, time.monotonic())
             self._executor.start(worker, self._job(trial))
             self._display.started(trial, worker, attempt)
+            if self._asks_ahead and not self._pending and (ahead := self._propose()):
+                self._pending.append(ahead)
 
     def _propose(self) -> Trial | None:
         """The next trial, committed; None when there is none now."""

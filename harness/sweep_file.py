@@ -34,7 +34,7 @@ from harness.spec import (
 M = TypeVar("M", bound=BaseModel)
 
 DEFAULT_SAMPLER = {"optuna": "tpe", "keras-tuner": "bayesian"}
-DEFAULT_PRUNER = {"optuna": "median", "keras-tuner": "none"}
+DEFAULT_PRUNER = {"optuna": "percentile", "keras-tuner": "none"}
 
 
 class Profile(Strict):

@@ -159,17 +159,17 @@ def test_an_interrupted_study_goes_on(
     environment: dict[str, str], harness: Harness, home: Path, number: signal.Signals
 ) -> None:
     study = f"stopped-{number.name}"
-    arguments = ("--as", study, "--trials", "2")
-    with started(environment, *arguments) as process:
-        refused = harness("sweep", "smoke", *arguments)
+    with started(environment, "--as", study, "--trials", "100") as process:
+        refused = harness("sweep", "smoke", "--as", study)
         process.send_signal(number)
+        output = process.stdout.read()
     assert (refused.returncode, f"in use by process {process.pid} since" in refused.stderr) == (1, True)
-    assert process.returncode == (130 if number is signal.SIGINT else -signal.SIGKILL)
-    resumed = harness("sweep", "smoke", *arguments)
+    assert process.returncode == (130 if number is signal.SIGINT else -signal.SIGKILL), output
+    resumed = harness("sweep", "smoke", "--as", study, "--trials", "2")
     assert resumed.returncode == 0, resumed.stderr
     with closing(Ledger(home / "ledger.db")) as ledger:
         records = ledger.history(study)
-        assert [record.trial.number for record in records] == list(range(4))
+        assert [record.trial.number for record in records] == list(range(max(4, len(records))))
         assert all(record.result.outcome in (Outcome.COMPLETED, Outcome.PRUNED) for record in records)
         attempts = [attempt for record in records for attempt in ledger.attempts(record.trial.uid)]
     assert Outcome.CANCELLED in {attempt[1] for attempt in attempts}

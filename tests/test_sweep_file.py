@@ -5,8 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import InputError
+from harness.execution.datasets import DATASETS
 from harness.home import sweeps_folder
-from harness.spec import SweepSpec, check_name, parse_duration_s
+from harness.spec import SPLIT_SIZES, SweepSpec, check_name, parse_duration_s
 from harness.sweep_file import Flags, baseline_spec, load_sweep, validated
 
 CNN = (sweeps_folder() / "cnn.toml").read_text()
@@ -128,6 +129,12 @@ def test_the_recipe_is_part_of_the_digest(tmp_path: Path) -> None:
 def test_the_data_set_bounds_the_number_of_images(tmp_path: Path) -> None:
     spec = load(CNN, tmp_path, Flags(dataset="digits"))
     assert spec.train_images == 1200
+
+
+def test_the_sizes_of_the_splits_are_the_data_sets_own() -> None:
+    for name, sizes in SPLIT_SIZES.items():
+        kept = DATASETS[name].kept
+        assert sizes == {split: kept[f"{split}_labels"].shape[0] for split in sizes}
 
 
 def test_baseline_study_reads_test_images_and_searches_nothing() -> None:

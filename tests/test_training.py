@@ -39,7 +39,9 @@ def test_a_trial_learns_and_says_what_it_cost(trainer: Trainer, smoke: SweepSpec
     assert [report.epoch for report in seen] == [1, 2, 3]
     assert result.error_rate_pct < 30.0  # chance is 90
     assert result.num_params == 256 * 785 + 64 * 257 + 10 * 65
-    assert result.device.timing_class == f"a processor / {result.device.backend} / float32 / fit / 1 trials of 1 threads"
+    assert (
+        result.device.timing_class == f"a processor / {result.device.backend} / float32 / fit / 1 trials of 1 threads"
+    )
     assert result.seconds.train > 0.0
     assert result.seconds.compile > 0.0
     assert result.seconds.cpu > 0.0

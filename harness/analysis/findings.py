@@ -99,15 +99,14 @@ def _best(findings: Findings) -> str:
 
 def _weight(findings: Findings, gain: float) -> str:
     """What a gain over the baseline is worth."""
-    judge = f"`harness verdict {findings.study}` decides"
     resolution = findings.resolution
     if resolution is None:
-        return f"whether that is noise is not known; {judge}"
+        return "whether that is noise is not known"
     if gain < resolution.points:
-        return f"within noise; {judge}"
+        return "within noise"
     bias = best_of_many_bias(resolution, findings.num_ranked)
     luck = f", though the best of {findings.num_ranked} may owe about {bias:.2f} to luck" if bias else ""
-    return f"more than noise between two trials{luck}; {judge}"
+    return f"more than noise between two trials{luck}"
 
 
 def _noise(findings: Findings) -> str:

@@ -15,13 +15,12 @@ from harness.analysis.studies import find_study
 from harness.errors import InputError
 from harness.ledger import Ledger, Study
 from harness.records import EpochReport, Outcome, Record, Role, TrialResult
-from harness.spec import SweepSpec
+from harness.spec import SPLIT_SIZES, SweepSpec
 
 # Errors are comparable only among trials that agree in all of these.
 FIDELITY = ["dataset", "profile", "train_images", "epochs"]
 
 # Size of the test splits: a result tells only which test images were wrong.
-NUM_TEST_IMAGES = {"mnist": 10_000, "digits": 300}
 
 _BEFORE_HYPERPARAMETERS = [
     "rank",
@@ -144,7 +143,7 @@ def _row(record: Record, result: TrialResult, spec: SweepSpec, continues: int | 
         trial.role.value,
         result.outcome.value,
         *_error_rate_pct(last),
-        None if test_wrong is None else 100 * len(test_wrong) / NUM_TEST_IMAGES[spec.dataset],
+        None if test_wrong is None else 100 * len(test_wrong) / SPLIT_SIZES[spec.dataset]["test"],
         result.gpu_time_s,
         result.device_time_s,
         cost.num_params if result.num_params is None else result.num_params,

@@ -11,9 +11,8 @@ from typing import NamedTuple
 import baselines
 from harness.ledger import Study
 from harness.records import Device, EpochReport, Outcome, Record, Role, TrialResult
-from harness.spec import SweepSpec
+from harness.spec import SPLIT_SIZES, SweepSpec
 
-NUM_TEST_IMAGES = {"mnist": 10_000, "digits": 300}
 _STATUS = {Outcome.COMPLETED: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.CANCELLED: "KILLED"}
 _MAX_ERROR = 500
 _Z = NormalDist().inv_cdf(0.975)
@@ -114,7 +113,7 @@ def summary_metrics(spec: SweepSpec, record: Record, result: TrialResult) -> dic
         "flops_per_image": cost.flops_per_image,
         "images_per_s": result.images_per_s,
         "peak_memory_mb": result.peak_memory_mb,
-        "epochs": last.epoch if last else 0,
+        "epochs_done": last.epoch if last else 0,
     }
 
 
@@ -122,7 +121,7 @@ def test_error_rate_pct(spec: SweepSpec, result: TrialResult) -> float | None:
     """Error on the test images, percent; None unless they were read."""
     if result.test_wrong_images is None:
         return None
-    return 100 * len(result.test_wrong_images) / NUM_TEST_IMAGES[spec.dataset]
+    return 100 * len(result.test_wrong_images) / SPLIT_SIZES[spec.dataset]["test"]
 
 
 def interval_pct(error_rate_pct: float, num_images: int) -> tuple[float, float]:

@@ -153,10 +153,7 @@ def _results(progress: Progress) -> str:
     if not rows:
         return "No trial has been trained in full yet."
     head = "| | validation error | 95 % interval | parameters | training time | run |\n|---|---|---|---|---|---|"
-    caution = (
-        "\n\nThe best was picked on the very images it is measured on, which flatters it;"
-        f" `harness verdict {progress.study.spec.study}` trains it again with fresh seeds and judges."
-    )
+    caution = "\n\nThe best was picked on the very images it is measured on, which flatters it."
     return "\n".join([head, *rows]) + (caution if progress.best else "")
 
 
@@ -201,8 +198,8 @@ def _how_to_go_on(progress: Progress) -> str:
     name = progress.study.spec.study
     commands = [
         (f"harness leaderboard {name}", "ranking, also as CSV"),
-        (f"harness verdict {name}", "finalists and baseline again with fresh seeds"),
-        (f"harness report {name}", "figures and findings"),
+        (f"harness status {name}", "how far it is"),
+        (f"harness export {name} --csv FILE", "every trial with its curve"),
     ]
     lines = "\n".join(f"* `{command}`: {what}" for command, what in commands)
     return f"The command that started the study resumes it; `--trials N` raises the budget.\n\n{lines}"

@@ -7,6 +7,7 @@ in a sequence) are brought back by asking and telling anew, in the order of even
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -109,7 +110,7 @@ class OptunaSearch:
                 self.add(record.trial)
 
     def ask(self, uid: str, number: int, retry: int) -> Proposal | NoProposal:
-        with self._sampling(ask_seed(self._spec.seed, number, retry)):
+        with self._sampling(ask_seed(self._spec.seed, number, retry), is_retry=retry > 0):
             opened = self._study.ask()
             params = self._suggested(opened)
         if self._facts.finite_only and identity(self._space, params) in self._tried:
@@ -226,9 +227,12 @@ class OptunaSearch:
     # Sampling
 
     @contextmanager
-    def _sampling(self, seed: int) -> Iterator[None]:
+    def _sampling(self, seed: int, *, is_retry: bool = False) -> Iterator[None]:
         """The sampler is there, and sees what it may see."""
-        resting, self._study.sampler = self._study.sampler, _sampler(self._spec, seed)
+        # A Gaussian process that has learned nothing new would propose again what was declined.
+        is_random = is_retry and self._spec.sampler == "gp"
+        sampler = optuna.samplers.RandomSampler(seed) if is_random else _sampler(self._spec, seed)
+        resting, self._study.sampler = self._study.sampler, sampler
         self._storage.shown = self._shown() if self._spec.sampler in ("tpe", "gp") else None
         try:
             yield
@@ -279,14 +283,16 @@ def _suggested(opened: optuna.Trial, name: str, distribution: BaseDistribution) 
     raise TypeError(f"distribution is {distribution!r}; allowed: whole numbers, real numbers, categories")
 
 
-def _sampler(spec: SweepSpec, seed: int) -> BaseSampler:
+@contextmanager
+def _experiments_allowed() -> Iterator[None]:
+    """Optuna marks so: TPE over conditional spaces, brute force, the patient pruner."""
     with warnings.catch_warnings():
-        # Two are marked so: TPE over conditional spaces, and brute force.
         warnings.simplefilter("ignore", ExperimentalWarning)
-        return _new_sampler(spec, seed)
+        yield
 
 
-def _new_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
+@_experiments_allowed()
+def _sampler(spec: SweepSpec, seed: int) -> BaseSampler:
     samplers = optuna.samplers
     match spec.sampler:
         case "random":
@@ -304,12 +310,15 @@ def _new_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
         case "cmaes":
             return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         case "gp":
+            # Its matrices are small: a second thread only takes a core from the workers.
+            importlib.import_module("torch").set_num_threads(1)
             return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     # Grouped TPE models each branch of a conditional space by itself; plain TPE would draw its parameters at random.
     is_grouped = spec.search_space.is_conditional
     return samplers.TPESampler(seed=seed, group=is_grouped, multivariate=True if is_grouped else None)
 
 
+@_experiments_allowed()
 def _pruner(spec: SweepSpec) -> BasePruner:
     pruner = _new_pruner(spec)
     return optuna.pruners.PatientPruner(pruner, spec.patience) if spec.patience else pruner
@@ -323,7 +332,7 @@ def _new_pruner(spec: SweepSpec) -> BasePruner:
         case "median":
             return optuna.pruners.MedianPruner(n_warmup_steps=num_spared)
         case "percentile":
-            return optuna.pruners.PercentilePruner(25.0, n_warmup_steps=num_spared)
+            return optuna.pruners.PercentilePruner(75.0, n_warmup_steps=num_spared)
         case "successive_halving":
             return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
         case "hyperband":

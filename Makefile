@@ -87,11 +87,11 @@ else
 $(READY): pyproject.toml $(LOCK)
 	test -f $@ && $(BIN)/python -c '' || rm -rf .venv
 	rm -f $@
-	test -d .venv || echo "Setting up .venv from $(LOCK), once: 0.8 GB or more to download" >&2
+	test -d .venv || echo "Setting up .venv from $(LOCK), once: about a minute, 0.8 GB to download" >&2
 	test -d .venv || '$(FOUND_PYTHON)' -m venv .venv
 	sed -n '/^uv==/,/^    #/p' $(LOCK) >.venv/uv.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
-	$(UV_INSTALL) --require-hashes --compile-bytecode --requirement $(LOCK)
-	$(UV_INSTALL) --no-deps --no-build-isolation --editable .
+	$(UV_INSTALL) --quiet --require-hashes --compile-bytecode --requirement $(LOCK)
+	$(UV_INSTALL) --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 endif

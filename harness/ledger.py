@@ -429,14 +429,18 @@ class Ledger:
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        # IMMEDIATE takes the write lock at once, so that two writers wait for each other instead of failing half-way.
-        self._db.execute("BEGIN IMMEDIATE")
         try:
+            # IMMEDIATE takes the write lock at once: two writers wait for each other instead of failing half-way.
+            self._db.execute("BEGIN IMMEDIATE")
             yield
-        except BaseException:
-            self._db.execute("ROLLBACK")
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.OperationalError):  # a full or failing disk, a lock held for too long
+                hint = "what was written before is safe; mend that and run the same command again"
+                raise TroubleError(f"ledger {self.path}: {error}; {hint}") from error
             raise
-        self._db.execute("COMMIT")
 
 
 def _statements(script: str) -> Iterable[str]:

@@ -183,3 +183,16 @@ def test_many_first_starts_at_once(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
+
+
+def test_a_full_disk_is_one_clear_error_and_loses_nothing(ledger: Ledger) -> None:
+    run(ledger, 0)
+    (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
+    ledger._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own way to have no room
+    with pytest.raises(TroubleError, match=r"ledger\.db: database or disk is full; what was written before is safe"):
+        for number in range(1, 1000):
+            run(ledger, number)
+    ledger._db.execute("PRAGMA max_page_count = 100000")
+    done = len(ledger.history("study"))
+    run(ledger, 1000)
+    assert len(ledger.history("study")) == done + 1

@@ -237,3 +237,12 @@ def test_make_turns_variables_into_flags() -> None:
 
 def test_make_without_variables_gives_no_flags() -> None:
     assert shlex.split(make("-n", "sweep-smoke"))[1:] == ["sweep", "smoke"]
+
+
+def test_readme_lists_every_sampler_and_pruner() -> None:
+    from harness.search.catalogue import PRUNERS, SAMPLERS
+
+    readme = (ROOT / "README.md").read_text()
+    rows = [f"| {sampler.engine} | {sampler.name} | {sampler.good_for} |" for sampler in SAMPLERS]
+    rows += [f"| {pruner.name} | {pruner.good_for} |" for pruner in PRUNERS]
+    assert [row for row in rows if row not in readme] == []

@@ -10,7 +10,6 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from harness.search.proposer import Next
 
 from harness.display import PlainDisplay
 from harness.execution import Died, EpochDone, Event, Finished, Job, Place, Ready
@@ -19,6 +18,7 @@ from harness.ledger import Ledger
 from harness.progress import StopReason
 from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 from harness.search import NoProposal
+from harness.search.proposer import Next
 from harness.spec import Budget, SweepSpec
 from harness.sweep import Sweep
 from harness.sweep_file import Flags, load_sweep

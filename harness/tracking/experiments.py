@@ -48,6 +48,13 @@ def open_experiment(client: MlflowClient, home: Path, ledger: Ledger, study: Stu
     return str(experiment.experiment_id)
 
 
+def lost_artifacts(client: MlflowClient, home: Path, experiment_id: str) -> str | None:
+    """Where MLflow looks for artifacts that lay in a home which has been moved since; None if nothing is lost."""
+    location: str = client.get_experiment(experiment_id).artifact_location
+    here = artifact_location(home, "")
+    return location if here and not location.startswith(f"{here}/") else None
+
+
 def _names(study: Study) -> tuple[str, str]:
     """The study's name, and the one it takes where another study of that name is there already."""
     since = time.strftime("%Y%m%d-%H%M%S", time.localtime(study.created_at))

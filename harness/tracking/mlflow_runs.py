@@ -40,7 +40,7 @@ class Tracker:
         self._wake, self._closing = threading.Event(), threading.Event()
         self._end_status: Status | None = None
         self._wait_s = FIRST_WAIT_S
-        self._in_trouble = False
+        self._in_trouble, self._is_done = False, False
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -62,8 +62,9 @@ class Tracker:
         self._thread.join(timeout_s)
         with closing(Ledger(self._ledger_path)) as ledger:
             num_left = len(ledger.untracked(self._study))
-        if num_left or self._thread.is_alive():
-            self._warn(f"MLflow lacks {num_left} trials of {self._study}; `harness sync` brings them there")
+        if not self._is_done:
+            missing = f"{num_left} trials" if num_left else "the summary"
+            self._warn(f"MLflow lacks {missing} of {self._study}; `harness sync` brings that there")
         return num_left
 
     def _run(self) -> None:
@@ -71,6 +72,7 @@ class Tracker:
             try:
                 with runs_lock(self._home, self._study), closing(Ledger(self._ledger_path)) as ledger:
                     self._work(ledger)
+                self._is_done = True
                 return
             except Exception as error:
                 self._note_trouble(error)

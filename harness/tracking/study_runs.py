@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 from harness.errors import TroubleError
 from harness.ledger import Ledger
 from harness.tracking.content import Parent, RunContent, trial_content
-from harness.tracking.experiments import open_experiment
+from harness.tracking.experiments import lost_artifacts, open_experiment
 from harness.tracking.store import open_client, reason
 from harness.tracking.summary import parent_content, progress
 
@@ -87,8 +87,7 @@ class StudyRuns:
     """
 
     def __init__(self, home: Path, ledger: Ledger, study: str) -> None:
-        self._ledger = ledger
-        self._name = study
+        self._home, self._ledger, self._name = home, ledger, study
         self._study = ledger.study(study)
         self._client = open_client(home)
         self._parent_id = ""
@@ -199,7 +198,13 @@ class StudyRuns:
     def _save_spec(self) -> None:
         """The study's settings as a file. A store of artifacts that cannot be reached must not hold up the runs."""
         try:
-            if not self._client.list_artifacts(self._parent_id):
+            lost = lost_artifacts(self._client, self._home, self.experiment_id)
+            if lost:
+                self.repairs.problems.append(
+                    f"{self._home} has moved: MLflow still looks for artifacts of {self._name} in {lost};"
+                    " without mlflow.db, `harness sync` makes it anew"
+                )
+            elif not self._client.list_artifacts(self._parent_id):
                 self._client.log_text(self._parent_id, self._study.spec.model_dump_json(indent=2), _SPEC_FILE)
         except Exception as error:
             self.repairs.problems.append(f"{_SPEC_FILE} was not saved to MLflow: {reason(error)}")

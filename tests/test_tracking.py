@@ -1,0 +1,543 @@
+"""MLflow as a projection of the ledger, on a real SQLite store: complete, repeatable, and mended after accidents."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from filled_ledger import GPU, FilledLedger, make_spec
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, Run, ViewType
+
+from harness.analysis.leaderboard import leaderboard
+from harness.analysis.statistics import wilson_interval_pct
+from harness.errors import InputError, TroubleError
+from harness.ledger import Ledger
+from harness.records import Outcome, Role
+from harness.spec import SweepSpec
+from harness.tracking import mlflow_runs, store, study_runs
+from harness.tracking.content import interval_pct
+from harness.tracking.mlflow_runs import SyncReport, Tracker, sync
+from harness.tracking.study_runs import RunsInUseError, StudyRuns, runs_lock
+
+WAIT_S = 60.0
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store as `make_store` makes it, to be copied, since that takes seconds."""
+    store.set_environment()
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    store.make_store(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def home(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    home = tmp_path / "Höfe und Häuser"
+    home.mkdir()
+    shutil.copy(empty_store, home / "mlflow.db")
+    return home
+
+
+@pytest.fixture
+def ledger(home: Path) -> Iterator[Ledger]:
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        yield ledger
+
+
+class Study(FilledLedger):
+    """With a data set whose content is known; the trials' uids begin at a number of choice."""
+
+    def __init__(self, ledger: Ledger, spec: SweepSpec, first: int = 0) -> None:
+        self.ledger, self.spec, self._number = ledger, spec, first
+        ledger.create_study(spec, {"git_commit": "abc", "data_digest": "digits-0123456789abcdef"})
+
+
+@pytest.fixture
+def study(ledger: Ledger) -> Study:
+    """Two baselines, a completed, a pruned, a diverged and an infeasible trial."""
+    study = Study(ledger, make_spec(dataset="digits"))
+    study.add_baseline(3.0, test_wrong=range(6))
+    study.add_baseline(3.2)
+    study.add(2.5)
+    study.add(4.5, Outcome.PRUNED, epochs_done=1)
+    study.add(90.2, Outcome.DIVERGED, epochs_done=1, error="training loss is not finite in epoch 2")
+    study.add(None, Outcome.INFEASIBLE, train_s=0.0, error="9 MFLOP per image; allowed: 8")
+    return study
+
+
+def client(home: Path) -> MlflowClient:
+    return store.open_client(home)
+
+
+def experiments(home: Path) -> dict[str, Experiment]:
+    return {e.name: e for e in client(home).search_experiments() if e.name != "Default"}
+
+
+def runs(home: Path, study: str = "study", view: int = ViewType.ACTIVE_ONLY) -> dict[str, Run]:
+    """A study's runs by name."""
+    experiment = experiments(home)[study]
+    found = list(client(home).search_runs([experiment.experiment_id], run_view_type=view))
+    assert len({run.info.run_name for run in found}) == len(found), "two runs of one trial"
+    return {run.info.run_name: run for run in found}
+
+
+def all_points(home: Path) -> list[tuple[Any, ...]]:
+    """Every number ever logged to the study, doubles and all."""
+    mlflow = client(home)
+    return sorted(
+        (run.info.run_id, point.key, point.step, point.timestamp, point.value)
+        for run in runs(home).values()
+        for key in run.data.metrics
+        for point in mlflow.get_metric_history(run.info.run_id, key)
+    )
+
+
+def synced(home: Path, *studies: str) -> SyncReport:
+    return sync(home, studies or ["study"], pytest.fail)
+
+
+# What a run shows
+
+
+def test_every_finished_trial_has_one_run_that_shows_what_the_ledger_and_the_leaderboard_say(
+    home: Path, study: Study
+) -> None:
+    study.ask()  # pending: no run yet
+    synced(home)
+    shown = {run.data.tags["trial_uid"]: run for run in runs(home).values() if run.data.tags["role"] != "sweep"}
+    table = leaderboard(study.ledger, ["study"])
+    assert set(shown) == set(table.index)
+    for uid, row in table.iterrows():
+        data = shown[str(uid)].data
+        for column in table.columns.intersection(list(data.metrics)):
+            assert data.metrics[column] == row[column], column
+        assert {
+            c for c in table.columns if c.endswith(("_pct", "_s", "_image", "num_params")) and pd.notna(row[c])
+        } <= set(data.metrics)
+        for column in ("outcome", "role", "study", "profile", "dataset", "engine", "sampler"):
+            assert data.tags[column] == row[column]
+        assert data.params == {name: str(row[name]) for name in ("units_1", "units_2", "seed", "epochs")}
+        assert row["run_id"] == shown[str(uid)].info.run_id
+
+
+def test_pruned_and_failed_trials_show_error_times_and_how_they_ended(home: Path, study: Study) -> None:
+    synced(home)
+    found = runs(home)
+    status = {name: run.info.status for name, run in found.items()}
+    assert status == {
+        "study": "KILLED",
+        "baseline": "FINISHED",
+        "baseline-001": "FINISHED",
+        "trial-002": "FINISHED",
+        "trial-003": "FINISHED",
+        "trial-004": "FAILED",
+        "trial-005": "FAILED",
+    }
+    assert found["trial-003"].data.metrics["error_rate_pct"] == 4.5
+    assert found["trial-004"].data.metrics["device_time_s"] == 10.0
+    assert found["trial-004"].data.tags["error"] == "training loss is not finite in epoch 2"
+    assert found["trial-005"].data.metrics["device_time_s"] == 0.0
+    assert "error_rate_pct" not in found["trial-005"].data.metrics
+
+
+def test_curves_go_by_epoch_and_leave_out_what_is_not_finite(home: Path, study: Study) -> None:
+    synced(home)
+    run = runs(home)["trial-002"]
+    history = client(home).get_metric_history(run.info.run_id, "val_error_rate_pct")
+    assert [(point.step, point.value) for point in history] == [(1, 4.5), (2, 3.5), (3, 2.5)]
+    assert run.info.start_time < history[0].timestamp < history[-1].timestamp <= run.info.end_time
+    assert "val_loss" not in run.data.metrics  # None in every epoch
+
+
+def test_gpu_time_is_zero_and_so_marked_where_there_is_no_gpu(home: Path, study: Study) -> None:
+    study.add(2.0, device=GPU)
+    synced(home)
+    on_cpu, on_gpu = runs(home)["trial-002"].data, runs(home)["trial-006"].data
+    assert (on_cpu.metrics["gpu_time_s"], on_cpu.tags["gpu_time_source"]) == (0.0, "none")
+    assert (on_gpu.metrics["gpu_time_s"], on_gpu.tags["gpu_time_source"]) == (5.0, "reserved")
+
+
+def test_trials_hang_under_the_parent_and_name_the_trial_they_go_on_from(home: Path, study: Study) -> None:
+    before = study.add(2.9)
+    study.add(2.7, continues=before)
+    synced(home)
+    found = runs(home)
+    parent = found.pop("study")
+    assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent.info.run_id}
+    tags = found["trial-007"].data.tags
+    assert (tags["continues"], tags["continues_run_id"]) == (before, found["trial-006"].info.run_id)
+
+
+def test_parent_run_says_what_was_searched_and_what_came_of_it(home: Path, study: Study) -> None:
+    study.add(1.0, epochs=1)  # less work, so not to be compared
+    study.add(0.5, role=Role.CONFIRM)
+    synced(home)
+    parent = runs(home)["study"]
+    note = parent.data.tags["mlflow.note.content"]
+    assert "| documented baseline, mean of 2 seeds | 3.10 % | 2.19 to 4.37 % |" in note
+    assert "| best of 1 trained in full | 2.50 % | 1.70 to 3.66 % | 1,002 | 10.0 s | trial-002 |" in note
+    assert "| units_1 | whole numbers 64 to 1024 | 512 | 66 |" in note
+    assert "8 trials (5 completed, 1 pruned, 1 diverged, 1 infeasible)" in note
+    assert "harness leaderboard study" in note
+    assert parent.data.params["space.units_1"] == "whole numbers 64 to 1024"
+    assert parent.data.params["recipe.learning_rate"] == "0.002"
+    best = client(home).get_metric_history(parent.info.run_id, "best_error_rate_pct")
+    assert [(point.step, point.value) for point in best] == [(0, 3.0), (1, 3.0), (2, 2.5)]
+    (artifact,) = client(home).list_artifacts(parent.info.run_id)
+    saved = home / "artifacts" / "study" / parent.info.run_id / "artifacts" / artifact.path
+    assert json.loads(saved.read_text()) == study.spec.model_dump(mode="json")
+
+
+def test_a_study_with_nothing_finished_and_one_without_a_search_have_a_summary(home: Path, ledger: Ledger) -> None:
+    Study(ledger, make_spec("new")).ask()
+    Study(ledger, make_spec("plain", space={}, budget={"trials": 0})).add(2.0, role=Role.BASELINE, params={})
+    synced(home, "new", "plain")
+    assert "No trial has been trained in full yet." in runs(home, "new")["new"].data.tags["mlflow.note.content"]
+    plain = runs(home, "plain")["plain"]
+    assert plain.data.tags["mlflow.note.content"].startswith("The documented `fc` on mnist, profile quick")
+    assert plain.info.status == "FINISHED"
+
+
+def test_the_experiment_has_views_and_says_that_it_is_model_training(home: Path, study: Study) -> None:
+    synced(home)
+    experiment = experiments(home)["study"]
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
+    for key in ("leaderboard", "search-space", "curves"):
+        assert f"mlflow.sharedViewState.{key}" in experiment.tags
+        assert f"](#/experiments/{experiment.experiment_id}/runs?" in experiment.tags["mlflow.note.content"]
+
+
+@pytest.mark.parametrize(("num_errors", "num_images"), [(0, 300), (75, 10_000), (1, 3), (300, 300)])
+def test_intervals_are_the_leaderboards(num_errors: int, num_images: int) -> None:
+    assert interval_pct(100 * num_errors / num_images, num_images) == wilson_interval_pct(num_errors, num_images)
+
+
+# Repeating, and mending what went wrong
+
+
+def test_doing_it_again_changes_nothing(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert synced(home).repairs["study"].created == 7
+    before = all_points(home)
+    assert str(synced(home)) == "study: as it should be"
+    monkeypatch.setattr(study_runs, "_shows", lambda run, content: False)  # so that all is sent once more
+    assert synced(home).repairs["study"].completed == 7
+    assert all_points(home) == before
+
+
+TRIAL, PARENT = 2, 1  # in the order of creation
+
+
+@pytest.mark.parametrize("was_done", [True, False], ids=["answer-lost", "not-done"])
+@pytest.mark.parametrize(
+    ("step", "run"),
+    [
+        ("create_run", TRIAL),
+        ("log_batch", TRIAL),
+        ("log_inputs", TRIAL),
+        ("set_terminated", TRIAL),
+        ("create_run", PARENT),
+        ("log_batch", PARENT),
+    ],
+)
+def test_an_end_in_the_middle_is_made_good_by_the_next_start(
+    home: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, step: str, run: int, was_done: bool
+) -> None:
+    Study(ledger, make_spec()).add(2.5)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, step, failing_at(run, getattr(MlflowClient, step), was_done))
+        with pytest.raises(TroubleError, match="the plug was pulled"):
+            synced(home)
+    synced(home)
+    found = runs(home, view=ViewType.ALL)
+    assert {name: run.info.status for name, run in found.items()} == {"study": "KILLED", "trial-000": "FINISHED"}
+    assert str(synced(home)) == "study: as it should be"
+
+
+def failing_at(number: int, method: Callable[..., Any], was_done: bool) -> Callable[..., Any]:
+    """`method`, which the world does not survive when it is called for the `number`th time."""
+    calls = []
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) == number and not was_done:
+            raise RuntimeError("the plug was pulled")
+        result = method(*args, **kwargs)
+        if len(calls) == number:
+            raise RuntimeError("the plug was pulled")
+        return result
+
+    return call
+
+
+def test_second_runs_of_a_trial_are_deleted_and_reported(home: Path, study: Study) -> None:
+    synced(home)
+    first = runs(home)
+    for name in ("trial-002", "study"):
+        client(home).create_run(experiments(home)["study"].experiment_id, tags=first[name].data.tags)
+    assert str(synced(home)) == "study: runs 2 surplus ones deleted"
+    assert {name: run.info.run_id for name, run in runs(home).items()} == {n: r.info.run_id for n, r in first.items()}
+
+
+def test_deleted_runs_come_back(home: Path, study: Study) -> None:
+    synced(home)
+    before = all_points(home)
+    for name in ("trial-003", "study"):
+        client(home).delete_run(runs(home)[name].info.run_id)
+    assert str(synced(home)) == "study: runs 2 completed"
+    assert all_points(home) == before
+
+
+def test_a_deleted_experiment_comes_back(home: Path, study: Study) -> None:
+    synced(home)
+    before = all_points(home)
+    client(home).delete_experiment(experiments(home)["study"].experiment_id)
+    synced(home)
+    assert all_points(home) == before
+
+
+def test_a_store_that_was_removed_is_rebuilt(home: Path, study: Study, empty_store: Path) -> None:
+    synced(home)
+    before = {name: run.data for name, run in runs(home).items()}
+    # Another home in place of deleting the file, which this process still has open.
+    new_home = home.with_name("other")
+    new_home.mkdir()
+    shutil.copy(empty_store, new_home / "mlflow.db")
+    study.ledger.close()
+    shutil.copy(home / "ledger.db", new_home / "ledger.db")
+    assert synced(new_home).repairs["study"].created == 7
+    after = {name: run.data for name, run in runs(new_home).items()}
+    assert {name: data.metrics for name, data in after.items()} == {name: d.metrics for name, d in before.items()}
+
+
+def test_a_run_with_other_parameters_is_replaced(home: Path, study: Study) -> None:
+    synced(home)
+    client(home).log_param(runs(home)["trial-002"].info.run_id, "units_9", "1")
+    report = synced(home).repairs["study"]
+    assert (report.created, report.surplus) == (1, 1)
+    assert "units_9" not in runs(home)["trial-002"].data.params
+
+
+def test_runs_left_running_are_ended_and_foreign_runs_are_left_alone(home: Path, study: Study) -> None:
+    synced(home)
+    experiment_id = experiments(home)["study"].experiment_id
+    client(home).create_run(experiment_id, run_name="lost", tags={"trial_uid": "of a ledger that is gone"})
+    client(home).create_run(experiment_id, run_name="foreign")
+    client(home).update_run(runs(home)["study"].info.run_id, "RUNNING")
+    report = synced(home).repairs["study"]
+    assert (report.ended, report.completed) == (1, 1)
+    status = {name: run.info.status for name, run in runs(home).items()}
+    assert (status["lost"], status["foreign"], status["study"]) == ("KILLED", "RUNNING", "KILLED")
+
+
+def test_a_renamed_study_keeps_its_experiment_and_makes_room(home: Path, study: Study) -> None:
+    synced(home)
+    old_id = experiments(home)["study"].experiment_id
+    study.ledger.rename_study("study", "study.old")
+    Study(study.ledger, make_spec(), first=100).add(2.0)
+    synced(home, "study")
+    assert experiments(home)["study.old"].experiment_id == old_id
+    assert set(runs(home)) == {"study", "trial-100"}
+    synced(home, "study.old")
+    assert {run.data.tags["study"] for run in runs(home, "study.old").values()} == {"study.old"}
+    assert len(runs(home, "study.old")) == 7
+
+
+def test_a_name_that_another_ledger_has_taken_is_left_to_it(
+    home: Path, study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced(home)
+    other_home = tmp_path / "other"
+    with closing(Ledger(other_home / "ledger.db")) as other:
+        Study(other, make_spec()).add(2.0)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home / 'mlflow.db'}")
+    synced(other_home)
+    ours, theirs = sorted(experiments(home))
+    assert ours == "study"
+    assert theirs.startswith("study-2")
+    assert set(runs(home, theirs)) == {"study", "trial-000"}
+    assert str(synced(other_home)) == str(synced(home)) == "study: as it should be"
+
+
+def test_an_artifact_store_out_of_reach_holds_up_no_run(home: Path, study: Study) -> None:
+    (home / "artifacts").write_text("a file where a folder should be")
+    report = synced(home)
+    assert "sweep.json was not saved to MLflow" in str(report)
+    assert len(runs(home)) == 7
+
+
+def test_a_home_that_was_moved_is_said_to_be_so(home: Path, study: Study) -> None:
+    synced(home)
+    study.ledger.close()
+    moved = home.rename(home.with_name("moved"))
+    report = str(synced(moved))
+    assert "moved has moved: MLflow still looks for artifacts of study in file:///" in report
+    assert len(runs(moved)) == 7
+    assert not home.exists()
+
+
+def test_a_study_in_the_hands_of_another_process_is_left_to_it(home: Path, study: Study) -> None:
+    said: list[str] = []
+    with runs_lock(home, "study"):
+        report = sync(home, ["study"], said.append)
+    assert report.num_missing == 6
+    assert str(report) == "6 finished trials are not in MLflow yet"
+    assert said == ["study: another process is bringing its runs to MLflow"]
+
+
+def test_sync_of_an_unknown_study(home: Path, study: Study) -> None:
+    with pytest.raises(InputError, match=r"^study is 'no'; allowed: study$"):
+        synced(home, "no")
+
+
+# Beside a sweep
+
+
+def test_runs_come_while_the_sweep_goes_on(home: Path, ledger: Ledger) -> None:
+    study = Study(ledger, make_spec())
+    tracker = Tracker(ledger.path, home, "study", pytest.fail)
+    study.add_baseline(3.0)
+    tracker.notify()
+    study.add(2.5)
+    assert tracker.close(WAIT_S) == 0
+    assert {name: run.info.status for name, run in runs(home).items()} == {
+        "study": "KILLED",  # its budget is not used
+        "baseline": "FINISHED",
+        "trial-001": "FINISHED",
+    }
+    assert str(synced(home)) == "study: as it should be"
+
+
+def test_the_parent_runs_while_a_session_works_and_then_shows_how_it_ended(home: Path, ledger: Ledger) -> None:
+    Study(ledger, make_spec()).add(2.5)
+    runs_of_study = StudyRuns(home, ledger, "study")
+    for status in ("RUNNING", "FINISHED", "RUNNING", "KILLED"):
+        runs_of_study.reconcile(status)
+        assert runs(home)["study"].info.status == status
+    Tracker(ledger.path, home, "study", pytest.fail).close(WAIT_S, is_finished=True)
+    assert runs(home)["study"].info.status == "FINISHED"
+
+
+def test_search_seconds_that_come_after_the_result_are_shown_in_the_end(home: Path, ledger: Ledger) -> None:
+    uid = Study(ledger, make_spec()).add(2.5)
+    synced(home)
+    ledger.add_search_time(uid, 0.5)
+    assert str(synced(home)) == "study: runs 1 completed"
+    assert runs(home)["trial-000"].data.metrics["search_time_s"] == 0.75
+
+
+def test_without_a_server_the_sweep_ends_with_two_lines_and_nothing_lost(
+    home: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket() as nobody:  # bound, and never listening
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://anna:geheim@127.0.0.1:{nobody.getsockname()[1]}")
+        warnings: list[str] = []
+        Study(ledger, make_spec()).add(2.5)
+        tracker = Tracker(ledger.path, home, "study", warnings.append)
+        assert tracker.close(WAIT_S) == 1
+    assert len(warnings) == 2
+    assert warnings[0].startswith("MLflow (http://***@127.0.0.1:")
+    assert "harness sync" in warnings[1]
+    assert "geheim" not in "".join(warnings)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    synced(home)
+    assert set(runs(home)) == {"study", "trial-000"}
+
+
+def test_trouble_is_told_once_and_so_is_its_end(home: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_runs, "FIRST_WAIT_S", 0.01)
+    Study(ledger, make_spec()).add(2.5)
+    warnings: list[str] = []
+    is_well = threading.Event()
+
+    def warn(line: str) -> None:
+        warnings.append(line)
+        if "again" in line:
+            is_well.set()
+
+    attempts = []
+
+    def open_runs(*args: Any) -> StudyRuns:
+        attempts.append(args)
+        if len(attempts) < 4:
+            raise OSError("out of order")
+        return StudyRuns(*args)
+
+    monkeypatch.setattr(mlflow_runs, "StudyRuns", open_runs)
+    tracker = Tracker(ledger.path, home, "study", warn)
+    assert is_well.wait(WAIT_S)
+    assert tracker.close(WAIT_S) == 0
+    assert len(warnings) == 2
+    assert "out of order; the sweep goes on" in warnings[0]
+    assert set(runs(home)) == {"study", "trial-000"}
+
+
+def test_an_end_that_could_not_be_shown_is_told(home: Path, ledger: Ledger) -> None:
+    Study(ledger, make_spec()).add(2.5)
+    synced(home)
+    warnings: list[str] = []
+    with runs_lock(home, "study"):
+        assert Tracker(ledger.path, home, "study", warnings.append).close(WAIT_S) == 0
+    assert warnings[-1] == "MLflow lacks the summary of study; `harness sync` brings that there"
+
+
+def test_only_one_process_brings_a_studys_runs(home: Path) -> None:
+    with runs_lock(home, "study"):
+        with runs_lock(home, "other"):
+            pass
+        with pytest.raises(RunsInUseError), runs_lock(home, "study"):
+            pass
+    with runs_lock(home, "study"):
+        pass
+
+
+# The store
+
+
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/runs", "anna:geheim@host:5000", "ftp://host/runs"])
+def test_an_address_that_runs_cannot_go_to(home: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    with pytest.raises(InputError, match=r"^MLFLOW_TRACKING_URI is .*; allowed: a server") as caught:
+        Tracker(home / "ledger.db", home, "study", pytest.fail)
+    assert "geheim" not in str(caught.value)
+
+
+def test_the_store_is_quick_to_read_beside_a_writer(home: Path) -> None:
+    with store.sqlite3.connect(home / "mlflow.db") as db:
+        assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+def test_a_store_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "home").write_text("a file")
+    with pytest.raises(TroubleError, match=r"mlflow\.db cannot be made"):
+        store.make_store(f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}")
+
+
+def test_credentials_are_kept_out_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://anna:ge%2Fheim@host/x")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
+    error = RuntimeError("\n  no answer from https://anna:ge%2Fheim@host/x: 'ge/heim' with t0ken\nmore")
+    assert store.reason(error) == "no answer from https://***@host/x: '***' with ***"
+    assert store.redact("postgresql://u:p/@w@host/db") == "postgresql://***@host/db"
+
+
+def test_mlflow_is_set_to_be_quiet_quick_to_give_up_and_free_of_pickles(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "9")
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "true")
+    monkeypatch.delenv("MLFLOW_DISABLE_TELEMETRY")
+    store.set_environment()
+    assert store.os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "9"
+    assert store.os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] == "false"
+    assert store.os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
+    assert store.os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"

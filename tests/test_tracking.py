@@ -205,7 +205,7 @@ def test_a_study_with_nothing_finished_and_one_without_a_search_have_a_summary(h
     synced(home, "new", "plain")
     assert "No trial has been trained in full yet." in runs(home, "new")["new"].data.tags["mlflow.note.content"]
     plain = runs(home, "plain")["plain"]
-    assert plain.data.tags["mlflow.note.content"].startswith("The documented `fc` on mnist, profile quick")
+    assert plain.data.tags["mlflow.note.content"].startswith("Training of the documented fc on mnist, profile quick")
     assert plain.info.status == "FINISHED"
 
 

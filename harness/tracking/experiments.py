@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.ledger import Ledger, Study
 from harness.tracking.store import artifact_location
-from harness.tracking.summary import headline
+from harness.tracking.summary import subject
 from harness.tracking.views import View, page, view_tags
 
 if TYPE_CHECKING:
@@ -79,6 +79,6 @@ def _tags(study: Study, experiment_id: str) -> dict[str, str]:
     return {
         "study_id": study_id(study),
         "mlflow.experimentKind": "custom_model_development",
-        "mlflow.note.content": f"Views: {views}. {headline(study.spec)}",
+        "mlflow.note.content": f"{subject(study.spec)}. Views: {views}",
         **view_tags(list(study.spec.search_space), round(study.created_at * 1000)),
     }

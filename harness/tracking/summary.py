@@ -122,7 +122,7 @@ def _best_so_far(progress: Progress) -> list[Point]:
 def summary(progress: Progress) -> str:
     """The study in Markdown: what was searched, baseline against best, cost, and how to go on."""
     parts = [
-        headline(progress.study.spec),
+        _headline(progress.study.spec),
         _results(progress),
         _searched(progress),
         _cost(progress),
@@ -131,14 +131,16 @@ def summary(progress: Progress) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def headline(spec: SweepSpec) -> str:
-    """What is searched, how, and with how much work, in one sentence."""
-    engine = f"{spec.engine}, sampler {spec.sampler}, pruner {spec.pruner}"
-    what = f"Search around the documented `{spec.baseline}` on {spec.dataset} ({engine})"
-    if not spec.space:
-        what = f"The documented `{spec.baseline}` on {spec.dataset}"
+def subject(spec: SweepSpec) -> str:
+    """What the study is about, in a few words."""
+    documented = f"the documented {spec.baseline} on {spec.dataset}"
+    return f"Search around {documented}" if spec.space else f"Training of {documented}"
+
+
+def _headline(spec: SweepSpec) -> str:
+    engine = f" ({spec.engine}, sampler {spec.sampler}, pruner {spec.pruner})" if spec.space else ""
     fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs"
-    return f"{what}, profile {spec.profile}: {fidelity}, seed {spec.seed}."
+    return f"{subject(spec)}{engine}, profile {spec.profile}: {fidelity}, seed {spec.seed}."
 
 
 def _results(progress: Progress) -> str:
@@ -190,7 +192,7 @@ def _cost(progress: Progress) -> str:
     return (
         f"{len(progress.records)} trials ({shares or 'none yet'}); {usage.device_s / 60:.1f} minutes of device time,"
         f" failed and pruned ones included, in {usage.wall_s / 60:.1f} minutes."
-        f" The test images were read {progress.num_test_reads} times."
+        f" Models that were shown the test images: {progress.num_test_reads}."
     )
 
 

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Protocol
 
 from harness.display import Display
-from harness.execution import Died, EpochDone, Event, Executor, Finished, Job, Ready
+from harness.execution import CHECKPOINT_SUFFIX, UNFINISHED, Died, EpochDone, Event, Executor, Finished, Job, Ready
 from harness.ledger import Ledger
 from harness.progress import Progress, StopReason
 from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
@@ -162,13 +162,15 @@ class Sweep:
         )
 
     def _checkpoint(self, uid: str) -> Path:
-        return self._checkpoints / f"{uid}.weights.h5"
+        return self._checkpoints / f"{uid}{CHECKPOINT_SUFFIX}"
 
     def _drop_checkpoints(self) -> None:
         """Removes the weights that no trial can go on from any more."""
-        needed = self._proposer.continuable() | {r.trial.continues for r in self._running.values()}
-        for path in self._checkpoints.glob("*.weights.h5"):
-            if path.name.removesuffix(".weights.h5") not in needed:
+        open_trials = [running.trial for running in self._running.values()] + list(self._pending)
+        needed = self._proposer.continuable() | {t.continues for t in open_trials} | {t.uid for t in open_trials}
+        for path in self._checkpoints.glob(f"*{CHECKPOINT_SUFFIX}"):
+            uid = path.name.removesuffix(CHECKPOINT_SUFFIX)
+            if uid not in needed and not uid.startswith(UNFINISHED):
                 path.unlink()
 
     # What the workers say

@@ -40,7 +40,8 @@ class ScriptedProposer:
         return report.epoch < self._prune.get(trial.uid, EPOCHS + 1)
 
     def continuable(self) -> frozenset[str]:
-        return frozenset()
+        planned = (proposal.trial.continues for proposal in self._proposals if isinstance(proposal, Next))
+        return frozenset(uid for uid in planned if uid)
 
     def tell(self, trial: Trial, result: TrialResult) -> None:
         self.told.append((trial.uid, result.outcome))
@@ -57,6 +58,7 @@ class ScriptedWorkers:
         self._scripts = {uid: deque(script) for uid, script in (scripts or {}).items()}
         self._events: deque[Event] = deque(Ready(place.name) for place in self.places)
         self._jobs: dict[str, tuple[Job, str | None]] = {}
+        self._done: dict[str, int] = {}
         self.on_epoch = lambda trial, epoch: None
         self.started: list[str] = []
 
@@ -71,7 +73,7 @@ class ScriptedWorkers:
 
     def answer(self, worker: str, *, go_on: bool) -> None:
         job, script = self._jobs[worker]
-        epoch = self._done
+        epoch = self._done[worker]
         if script == "die":
             self._events.append(Died(worker, "killed by SIGKILL", out_of_memory=False))
             self._events.append(Ready(worker))
@@ -93,7 +95,7 @@ class ScriptedWorkers:
     def close(self) -> None: ...
 
     def _epoch(self, worker: str, epoch: int) -> None:
-        self._done = epoch
+        self._done[worker] = epoch
         self.on_epoch(self._jobs[worker][0].trial, epoch)
         report = EpochReport(epoch, 0.5, 0.5, 10.0 / epoch, 200, Seconds(train=1.0))
         self._events.append(EpochDone(worker, report))
@@ -297,3 +299,24 @@ def test_what_may_be_continued_leaves_a_checkpoint(spec: SweepSpec, ledger: Ledg
     assert jobs["t0"].save_to is None
     assert jobs["t1"].save_to == jobs["t2"].load_from == tmp_path / "checkpoints" / "t1.weights.h5"
     assert jobs["t2"].save_to is None
+
+
+def test_checkpoints_go_when_nothing_needs_them(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    planned = proposals(3)
+    planned[1] = dataclasses.replace(planned[1], trial=dataclasses.replace(planned[1].trial, epochs=1))
+    planned[2] = dataclasses.replace(planned[2], trial=dataclasses.replace(planned[2].trial, continues="t1"))
+    study = Study(spec, ledger, tmp_path, ScriptedProposer(planned), ScriptedWorkers(num_workers=2))
+    folder = tmp_path / "checkpoints"
+    folder.mkdir()
+    for name in ("old", "t1", "unfinished-7-t3"):
+        (folder / f"{name}.weights.h5").touch()
+    seen: list[set[str]] = []
+
+    def look(trial: Trial, epoch: int) -> None:
+        if trial.uid == "t2":
+            seen.append({path.name.removesuffix(".weights.h5") for path in folder.iterdir()})
+
+    study.workers.on_epoch = look
+    study.sweep.run()
+    assert all("t1" in names for names in seen), "t2 goes on from it"
+    assert {path.name for path in folder.iterdir()} == {"unfinished-7-t3.weights.h5"}

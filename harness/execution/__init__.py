@@ -14,6 +14,9 @@ from typing import Any, Protocol
 from harness.records import EpochReport, Trial, TrialResult
 from harness.spec import SweepSpec
 
+CHECKPOINT_SUFFIX = ".weights.h5"  # by which Keras knows the format
+UNFINISHED = "unfinished-"  # begins the name of a checkpoint that is still being written
+
 
 @dataclass(frozen=True)
 class Place:

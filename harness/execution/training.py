@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import baselines
 from baselines.recipe import optimizer
-from harness.execution import Job, Place, data, devices
+from harness.execution import UNFINISHED, Job, Place, data, devices
 from harness.records import Device, EpochReport, Outcome, Seconds, TrialResult
 from harness.spec import SweepSpec
 
@@ -223,7 +223,7 @@ class _FirstCall:
 def save_checkpoint(model: keras.Model, path: Path) -> None:
     """Writes weights and optimizer state, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"unfinished-{os.getpid()}-{path.name}")
+    unfinished = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
     model.save_weights(unfinished)
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())

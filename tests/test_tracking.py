@@ -308,16 +308,18 @@ def test_a_deleted_experiment_comes_back(home: Path, study: Study) -> None:
 
 def test_a_store_that_was_removed_is_rebuilt(home: Path, study: Study, empty_store: Path) -> None:
     synced(home)
-    before = {name: run.data for name, run in runs(home).items()}
+    before = {name: run.data.metrics for name, run in runs(home).items()}
+    study.ledger.close()
     # Another home in place of deleting the file, which this process still has open.
-    new_home = home.with_name("other")
+    new_home = home.with_name("new")
     new_home.mkdir()
     shutil.copy(empty_store, new_home / "mlflow.db")
-    study.ledger.close()
     shutil.copy(home / "ledger.db", new_home / "ledger.db")
     assert synced(new_home).repairs["study"].created == 7
-    after = {name: run.data for name, run in runs(new_home).items()}
-    assert {name: data.metrics for name, data in after.items()} == {name: d.metrics for name, d in before.items()}
+    assert {name: run.data.metrics for name, run in runs(new_home).items()} == before
+    with closing(Ledger(new_home / "ledger.db")) as ledger:
+        known = {*ledger.run_ids("study").values(), (ledger.tracked("study") or ("",))[0]}
+    assert known == {run.info.run_id for run in runs(new_home).values()}
 
 
 def test_a_run_with_other_parameters_is_replaced(home: Path, study: Study) -> None:

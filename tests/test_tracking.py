@@ -151,6 +151,12 @@ def test_pruned_and_failed_trials_show_error_times_and_how_they_ended(home: Path
     assert "error_rate_pct" not in found["trial-005"].data.metrics
 
 
+def test_the_baseline_has_a_colour_of_its_own_in_charts(home: Path, study: Study) -> None:
+    synced(home)
+    colours = {name: run.data.tags.get("mlflow.runColor") for name, run in runs(home).items()}
+    assert {name for name, colour in colours.items() if colour} == {"baseline", "baseline-001"}
+
+
 def test_curves_go_by_epoch_and_leave_out_what_is_not_finite(home: Path, study: Study) -> None:
     synced(home)
     run = runs(home)["trial-002"]

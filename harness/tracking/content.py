@@ -15,6 +15,7 @@ from harness.spec import SPLIT_SIZES, SweepSpec
 
 _STATUS = {Outcome.COMPLETED: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.CANCELLED: "KILLED"}
 _MAX_ERROR = 500
+_BASELINE_COLOR = "#ff00ff"  # unlike any of MLflow's own, and plain to see on light and on dark
 _Z = NormalDist().inv_cdf(0.975)
 
 
@@ -167,6 +168,8 @@ def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> 
         "mlflow.parentRunId": parent.run_id,
         "mlflow.runName": run_name(record),
     }
+    if record.trial.role is Role.BASELINE:
+        tags["mlflow.runColor"] = _BASELINE_COLOR
     if result.error:
         tags["error"] = result.error[:_MAX_ERROR]
     if record.trial.continues:

@@ -513,7 +513,7 @@ def test_only_one_process_brings_a_studys_runs(home: Path) -> None:
 # The store
 
 
-@pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/runs", "anna:geheim@host:5000", "ftp://host/runs"])
+@pytest.mark.parametrize("uri", ["./mlruns", "file:///runs", "anna:geheim@host:5000", "ftp://host/runs"])
 def test_an_address_that_runs_cannot_go_to(home: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     with pytest.raises(InputError, match=r"^MLFLOW_TRACKING_URI is .*; allowed: a server") as caught:

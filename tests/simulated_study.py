@@ -54,7 +54,7 @@ class SimulatedStudy:
         records: Its past.
         learned: Records of another study.
         fails: What a trial ends with other than by its curve.
-        asks_ahead: Each trial is asked for as soon as the one before it has been handed out.
+        num_open: How many trials are asked for before the oldest of them is trained and told.
     """
 
     def __init__(
@@ -64,9 +64,9 @@ class SimulatedStudy:
         *,
         learned: Sequence[Record] = (),
         fails: Callable[[Trial], Outcome | None] = lambda trial: None,
-        asks_ahead: bool = False,
+        num_open: int = 1,
     ) -> None:
-        self.spec, self.records, self.fails, self.asks_ahead = spec, list(records), fails, asks_ahead
+        self.spec, self.records, self.fails, self.num_open = spec, list(records), fails, num_open
         self.search = catalogue.make_search(spec)
         self.proposer = Proposer(spec, self.search, self.records, learned)
         self.end: NoProposal | None = None
@@ -77,7 +77,7 @@ class SimulatedStudy:
         """Goes on until the study has so many trials, or there are no more."""
         while self.end is None:
             running = self._pending()
-            if len(self.records) < num_trials and ((self.asks_ahead and len(running) == 1) or not running):
+            if len(self.records) < num_trials and len(running) < self.num_open:
                 self._ask()
             elif running:
                 self._train(running[0])

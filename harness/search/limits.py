@@ -16,7 +16,7 @@ NUM_SAMPLES = 1000
 def broken_limit(spec: SweepSpec, params: Params) -> str | None:
     """One line that names the limit which a configuration exceeds most; None if it keeps within all."""
     name, value, limit = max(_costs(spec, params), key=lambda cost: cost[1] / cost[2], default=("", 0.0, 1.0))
-    return f"{name} is {limit:,g}, this configuration needs {value:,.7g}" if value > limit else None
+    return f"{name} is {_shown(limit)}, this configuration needs {_shown(value)}" if value > limit else None
 
 
 def excess(spec: SweepSpec, params: Params) -> float:
@@ -30,7 +30,7 @@ def check_limits(spec: SweepSpec) -> None:
     rng = random.Random(0)  # noqa: S311 - no secret
     samples = (spec.search_space.sample(rng) for _ in range(NUM_SAMPLES))
     if limits and all(broken_limit(spec, params) for params in samples):
-        shown = ", ".join(f"{name} = {limit:,g}" for name, limit in limits.items())
+        shown = ", ".join(f"{name} = {_shown(limit)}" for name, limit in limits.items())
         raise InputError(
             f"constraints are {shown}, which none of {NUM_SAMPLES} random configurations of the space keeps;"
             " allowed: limits that leave something to try"
@@ -50,3 +50,7 @@ def _costs(spec: SweepSpec, params: Params) -> Iterator[tuple[str, float, float]
     if limits.max_memory_mb is not None:
         batch_size = spec.trial_recipe(params).batch_size
         yield "max_memory_mb", cost.training_memory_mb(batch_size), limits.max_memory_mb
+
+
+def _shown(number: float) -> str:
+    return f"{number:,.3f}".rstrip("0").rstrip(".")

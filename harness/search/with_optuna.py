@@ -7,12 +7,12 @@ in a sequence) are brought back by asking and telling anew, in the order of even
 
 from __future__ import annotations
 
-import importlib
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from heapq import nsmallest
+from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -20,6 +20,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from harness.records import EpochReport, Outcome, Params, Record, Scalar, Trial, TrialResult
 from harness.search import NoProposal, Proposal, catalogue, limits, replaying
@@ -35,6 +36,9 @@ NUM_BEST_SHOWN = 60
 
 # Optuna's default of 50 would leave nothing but random draws in a study of our size.
 NSGA2_POPULATION = 12
+
+# In a small space a sampler may be so sure of itself that it repeats the same few points for ever.
+MAX_INFORMED_RETRIES = 5
 
 # What an error or a time is taken for as long as no trial has shown how bad it can be: 100 percent, an hour.
 WORST_CONCEIVABLE = {"error": 100.0, "device_time": 3600.0}
@@ -62,7 +66,7 @@ class _Lesson:
 
 
 class _Storage(optuna.storages.InMemoryStorage):
-    """Can show a part of its trials only, while a sampler looks."""
+    """Keeps what can be rebuilt, and can show a part of its trials only while a sampler looks."""
 
     shown: list[FrozenTrial] | None = None
 
@@ -70,6 +74,12 @@ class _Storage(optuna.storages.InMemoryStorage):
         if self.shown is None:
             return super().get_all_trials(study_id, deepcopy, states)  # type: ignore[arg-type]
         return [trial for trial in self.shown if states is None or trial.state in states]  # type: ignore[operator]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        # What TPE and the Gaussian process note of a running trial is in its parameters, but for those of branches
+        # it is not in: these are nothing to go by, and a resumed study would not have them.
+        if ":relative_params" not in key:
+            super().set_trial_system_attr(trial_id, key, value)
 
 
 class OptunaSearch:
@@ -110,7 +120,8 @@ class OptunaSearch:
                 self.add(record.trial)
 
     def ask(self, uid: str, number: int, retry: int) -> Proposal | NoProposal:
-        with self._sampling(ask_seed(self._spec.seed, number, retry), is_retry=retry > 0):
+        seed = ask_seed(self._spec.seed, number, retry)
+        with self._sampling(self._sampler(seed, retry)):
             opened = self._study.ask()
             params = self._suggested(opened)
         if self._facts.finite_only and identity(self._space, params) in self._tried:
@@ -128,7 +139,7 @@ class OptunaSearch:
         self._suggested(opened)
         if self._spec.sampler == "nsga2":
             # What the sampler would have drawn is not used; asking for it makes the trial one of its population.
-            with self._sampling(ask_seed(self._spec.seed, trial.number, 0)):
+            with self._sampling(_sampler(self._spec, ask_seed(self._spec.seed, trial.number, 0))):
                 opened.relative_params  # noqa: B018
         self._opened(trial.uid, opened, trial.params)
 
@@ -226,16 +237,22 @@ class OptunaSearch:
 
     # Sampling
 
+    def _sampler(self, seed: int, retry: int) -> BaseSampler:
+        """The study's sampler; a random one where that keeps proposing what has been tried already."""
+        # Having learned nothing new, a Gaussian process would repeat its proposal, and slowly.
+        patience = 0 if self._spec.sampler == "gp" else MAX_INFORMED_RETRIES
+        return _sampler(self._spec, seed) if retry <= patience else optuna.samplers.RandomSampler(seed)
+
     @contextmanager
-    def _sampling(self, seed: int, *, is_retry: bool = False) -> Iterator[None]:
+    def _sampling(self, sampler: BaseSampler) -> Iterator[None]:
         """The sampler is there, and sees what it may see."""
-        # A Gaussian process that has learned nothing new would propose again what was declined.
-        is_random = is_retry and self._spec.sampler == "gp"
-        sampler = optuna.samplers.RandomSampler(seed) if is_random else _sampler(self._spec, seed)
         resting, self._study.sampler = self._study.sampler, sampler
         self._storage.shown = self._shown() if self._spec.sampler in ("tpe", "gp") else None
+        # The matrices of a Gaussian process are small: a second thread only takes a core from the workers.
+        threads = threadpool_limits(1) if self._spec.sampler == "gp" else nullcontext()
         try:
-            yield
+            with threads:
+                yield
         finally:
             self._study.sampler, self._storage.shown = resting, None
 
@@ -310,8 +327,6 @@ def _sampler(spec: SweepSpec, seed: int) -> BaseSampler:
         case "cmaes":
             return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         case "gp":
-            # Its matrices are small: a second thread only takes a core from the workers.
-            importlib.import_module("torch").set_num_threads(1)
             return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     # Grouped TPE models each branch of a conditional space by itself; plain TPE would draw its parameters at random.
     is_grouped = spec.search_space.is_conditional

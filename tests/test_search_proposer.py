@@ -1,0 +1,231 @@
+"""Which trial is next, with a search that proposes what it is told to."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import pytest
+from simulated_study import NUMBERS, SimulatedStudy, epoch_report, make_spec
+
+from harness.records import EpochReport, Outcome, Params, Record, Role, Trial, TrialResult
+from harness.search import NoProposal, Proposal
+from harness.search.proposer import MAX_DECLINES, MAX_INFEASIBLE, Next, Proposer
+
+BASELINE = {"units_1": 512, "dropout": 0.0}
+A, B, C = ({"units_1": units, "dropout": 0.25} for units in (64, 128, 256))
+
+
+class Scripted:
+    """Proposes one entry of a script after the other, and writes down what it hears."""
+
+    def __init__(self, script: Iterable[Params | Proposal | NoProposal]) -> None:
+        self._script = iter(script)
+        self.heard: list[tuple[object, ...]] = []
+
+    def replay(self, records: Sequence[Record]) -> None:
+        self.heard.append(("replay", len(records)))
+
+    def ask(self, uid: str, number: int, retry: int) -> Proposal | NoProposal:
+        self.heard.append(("ask", number, retry))
+        step = next(self._script)
+        return step if isinstance(step, Proposal | NoProposal) else Proposal(step)
+
+    def decline(self, uid: str) -> None:
+        self.heard.append(("decline",))
+
+    def add(self, trial: Trial) -> None:
+        self.heard.append(("add", dict(trial.params)))
+
+    def report(self, trial: Trial, report: EpochReport) -> bool:
+        self.heard.append(("report", report.epoch))
+        return False
+
+    def tell(self, trial: Trial, result: TrialResult) -> None:
+        self.heard.append(("tell", result.outcome))
+
+    def continuable(self) -> frozenset[str]:
+        return frozenset({"kept"})
+
+
+def proposer(
+    script: Iterable[Params | Proposal | NoProposal], records: Sequence[Record] = (), **settings: object
+) -> tuple[Proposer, Scripted]:
+    search = Scripted(script)
+    return Proposer(make_spec(**({"space": NUMBERS, "baseline_seeds": 1} | settings)), search, records), search
+
+
+def ask(source: Proposer, outcome: Outcome = Outcome.COMPLETED) -> Next:
+    """The next trial, told to have ended so."""
+    proposed = source.next()
+    assert isinstance(proposed, Next)
+    source.tell(proposed.trial, TrialResult(outcome))
+    return proposed
+
+
+def test_the_baseline_is_first_with_its_own_seeds() -> None:
+    source, search = proposer([A], baseline_seeds=3, seed=7)
+    trials = [ask(source).trial for _ in range(4)]
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    assert [trial.role for trial in trials] == [Role.BASELINE] * 3 + [Role.TRIAL]
+    assert [trial.seed for trial in trials] == [7, 8, 9, 7]
+    assert [dict(trial.params) for trial in trials] == [BASELINE] * 3 + [A]
+    assert search.heard[:2] == [("replay", 0), ("add", BASELINE)]
+    assert len({trial.uid for trial in trials}) == 4
+
+
+def test_with_an_empty_space_there_is_only_the_baseline() -> None:
+    source, _ = proposer([NoProposal.EXHAUSTED], space={}, baseline_seeds=2)
+    assert [dict(ask(source).trial.params) for _ in range(2)] == [{}, {}]
+    assert source.next() is NoProposal.EXHAUSTED
+
+
+def test_enqueued_configurations_come_before_the_search() -> None:
+    source, search = proposer([C], enqueue=[A, BASELINE, B])
+    trials = [ask(source) for _ in range(5)]
+    assert [dict(each.trial.params) for each in trials] == [BASELINE, A, BASELINE, B, C]
+    assert [each.asks for each in trials] == [0, 0, 0, 0, 1]
+    assert [each.trial.seed for each in trials] == [0, 0, 1, 0, 0]
+    assert trials[2].trial.role is Role.TRIAL
+    assert ("add", A) in search.heard
+
+
+def test_enqueued_configurations_are_not_run_again_after_a_resume() -> None:
+    spec = make_spec(space=NUMBERS, enqueue=[A, B, A])
+    study = SimulatedStudy(spec).run(4)
+    resumed = SimulatedStudy(spec, study.records).run(6)
+    assert [dict(trial.params) for trial in resumed.trials[2:5]] == [A, B, A]
+    assert [trial.seed for trial in resumed.trials[2:5]] == [0, 0, 1]
+    assert resumed.records[5].asks == 1
+
+
+def test_a_repetition_is_another_seed_a_few_times_then_declined() -> None:
+    source, search = proposer([A, A, A, A, B], max_repeats=2)
+    ask(source)
+    trials = [ask(source) for _ in range(4)]
+    assert [dict(each.trial.params) for each in trials] == [A, A, A, B]
+    assert [each.trial.seed for each in trials] == [0, 1, 2, 0]
+    assert [each.asks for each in trials] == [1, 1, 1, 2]
+    assert [step for step in search.heard if step[0] in ("ask", "decline")][-3:] == [
+        ("ask", 4, 0),
+        ("decline",),
+        ("ask", 4, 1),
+    ]
+
+
+def test_a_repetition_of_the_baseline_goes_on_with_its_seeds() -> None:
+    source, _ = proposer([BASELINE, B], baseline_seeds=2, max_repeats=2)
+    assert [ask(source).trial.seed for _ in range(4)] == [0, 1, 2, 0]
+
+
+@pytest.mark.parametrize("outcome", [Outcome.DIVERGED, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT])
+def test_what_has_failed_is_not_repeated(outcome: Outcome) -> None:
+    source, _ = proposer([A, A, B])
+    ask(source)
+    ask(source, outcome)
+    assert dict(ask(source).trial.params) == B
+
+
+@pytest.mark.parametrize("outcome", [Outcome.COMPLETED, Outcome.PRUNED, Outcome.CRASHED])
+def test_what_may_have_had_bad_luck_is_repeated(outcome: Outcome) -> None:
+    source, _ = proposer([A, A, B])
+    ask(source)
+    ask(source, outcome)
+    assert dict(ask(source).trial.params) == A
+
+
+def test_a_search_that_only_repeats_itself_ends() -> None:
+    source, search = proposer(iter(lambda: A, None), max_repeats=0)
+    ask(source)
+    ask(source)
+    assert source.next() is NoProposal.EXHAUSTED
+    num_asks = search.heard.count(("decline",))
+    assert num_asks == MAX_DECLINES + 1
+    assert source.next() is NoProposal.EXHAUSTED
+    assert search.heard.count(("decline",)) == num_asks
+
+
+def test_a_search_that_only_breaks_limits_ends() -> None:
+    wide = ({"units_1": 2048, "dropout": 0.001 * i} for i in range(1000))
+    source, _ = proposer(wide, constraints={"max_params": 1_000_000})
+    ask(source)
+    for _ in range(MAX_INFEASIBLE):
+        proposed = ask(source, Outcome.INFEASIBLE)
+        assert proposed.infeasible is not None
+        assert proposed.infeasible.startswith("max_params is 1,000,000, this configuration needs 2,6")
+    assert source.next() is NoProposal.EXHAUSTED
+
+
+def test_a_configuration_within_limits_starts_the_count_anew() -> None:
+    wide = [{"units_1": 2048, "dropout": 0.001 * i} for i in range(MAX_INFEASIBLE - 1)]
+    source, _ = proposer([*wide, A, *wide], constraints={"max_params": 1_000_000}, max_repeats=1000)
+    ask(source)
+    for _ in range(2 * MAX_INFEASIBLE - 1):
+        ask(source)
+
+
+def test_limits_do_not_touch_the_baseline_but_what_the_user_enqueues() -> None:
+    source, _ = proposer([A], enqueue=[BASELINE], constraints={"max_params": 200_000})
+    assert ask(source).infeasible is None
+    assert ask(source).infeasible is not None
+    assert ask(source).infeasible is None
+
+
+def test_a_continued_trial_keeps_its_seed_and_is_no_repetition() -> None:
+    def script() -> Iterable[Proposal | Params]:
+        yield A
+        yield Proposal(A, epochs=2)
+        yield Proposal(A, epochs=5, continues=trials[-1].trial.uid)
+        yield A
+        yield B
+
+    trials: list[Next] = []
+    source, _ = proposer(script())
+    while len(trials) < 5:
+        trials += [ask(source)]
+    assert [each.trial.epochs for each in trials] == [5, 5, 2, 5, 5]
+    assert [each.trial.seed for each in trials] == [0, 0, 1, 1, 0]
+    assert [each.trial.continues for each in trials] == [None, None, None, trials[2].trial.uid, None]
+    assert dict(trials[4].trial.params) == B
+
+
+def test_what_was_declined_before_a_wait_is_not_asked_again() -> None:
+    source, search = proposer([A, A, NoProposal.WAIT, B], max_repeats=0)
+    ask(source)
+    ask(source)
+    assert source.next() is NoProposal.WAIT
+    proposed = ask(source)
+    assert (dict(proposed.trial.params), proposed.asks) == (B, 2)
+    assert [step for step in search.heard if step[0] == "ask"][1:] == [("ask", 2, 0), ("ask", 2, 1), ("ask", 2, 1)]
+
+
+def test_the_baseline_is_never_stopped_and_nothing_is_after_its_last_epoch() -> None:
+    source, _ = proposer([A])
+    baseline, trial = ask(source).trial, ask(source).trial
+    spec = make_spec(space=NUMBERS)
+    assert source.report(baseline, epoch_report(spec, baseline, 1))
+    assert not source.report(trial, epoch_report(spec, trial, 4))
+    assert source.report(trial, epoch_report(spec, trial, 5))
+
+
+def test_what_a_verdict_ran_again_counts_for_its_number_only() -> None:
+    ran = Record(Trial("v", 1, A, 0, 5, Role.CONFIRM), TrialResult(Outcome.DIVERGED), 3, 4, asks=0)
+    first = Record(Trial("b", 0, BASELINE, 0, 5, Role.BASELINE), TrialResult(Outcome.COMPLETED), 1, 2, asks=0)
+    source, search = proposer([A], [first, ran])
+    proposed = ask(source)
+    assert (proposed.trial.number, dict(proposed.trial.params), proposed.trial.seed) == (2, A, 0)
+    assert search.heard[0] == ("replay", 1)
+
+
+def test_a_pending_trial_that_breaks_a_limit_is_known_by_it() -> None:
+    source, _ = proposer([], constraints={"max_params": 1_000_000})
+    wide = Trial("w", 1, {"units_1": 2048, "dropout": 0.0}, 0, 5)
+    assert source.broken_limit(wide) is not None
+    assert source.broken_limit(dataclasses.replace(wide, role=Role.BASELINE)) is None
+
+
+def test_time_and_checkpoints_are_passed_on() -> None:
+    source, _ = proposer([A])
+    assert ask(source).search_time_s > 0
+    assert ask(source).search_time_s > 0
+    assert source.continuable() == {"kept"}

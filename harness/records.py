@@ -163,6 +163,9 @@ class TrialResult:
             two trials can be compared image by image.
         test_wrong_images: The same for the test split; None unless the test images were read.
         images_per_s: Training throughput over the attempt.
+        final_error_rate_pct: Error on the whole validation split after the last epoch, percent; the curve uses a part
+            of the split. None unless the trial trained to its end.
+        final_val_images: How many images the whole validation split has.
     """
 
     outcome: Outcome
@@ -175,6 +178,8 @@ class TrialResult:
     wrong_images: tuple[int, ...] | None = None
     test_wrong_images: tuple[int, ...] | None = None
     images_per_s: float | None = None
+    final_error_rate_pct: float | None = None
+    final_val_images: int | None = None
 
     @property
     def last(self) -> EpochReport | None:
@@ -182,8 +187,17 @@ class TrialResult:
 
     @property
     def error_rate_pct(self) -> float | None:
-        """Validation error of the last epoch, percent; None if no epoch was finished."""
+        """Validation error of the last epoch, percent, on `num_val_images`; None if no epoch was finished."""
+        if self.final_error_rate_pct is not None:
+            return self.final_error_rate_pct
         return self.last.val_error_rate_pct if self.last else None
+
+    @property
+    def num_val_images(self) -> int | None:
+        """How many validation images `error_rate_pct` rests on."""
+        if self.final_val_images is not None:
+            return self.final_val_images
+        return self.last.val_images if self.last else None
 
     @property
     def device_time_s(self) -> float:

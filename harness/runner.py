@@ -10,7 +10,7 @@ from pathlib import Path
 
 from harness.analysis.studies import find_study
 from harness.display import Display
-from harness.errors import InputError
+from harness.errors import InputError, TroubleError
 from harness.execution import data, devices
 from harness.execution.local import LocalExecutor
 from harness.ledger import Ledger
@@ -62,23 +62,32 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
         open_study(ledger, spec, fresh=fresh)
         records, used = ledger.history(spec.study), ledger.usage(spec.study)
         display.plan(describe(spec, places, make_plan(spec, places, used, len(records))))
-        reason = Progress(spec, records, used).used_up(0.0, 0)
-        if reason is not None and all(record.result for record in records):
-            sync(home, [spec.study], display.note)
-            return StudyEnd(reason, was_used_up=True)
+        used_up = Progress(spec, records, used).used_up(0.0, 0)
+        if used_up is not None and all(record.result for record in records):
+            _bring_to_mlflow(home, spec.study, display)
+            return StudyEnd(used_up, was_used_up=True)
         # The workers load their framework while the search is rebuilt here.
         executor = LocalExecutor(spec, places, data_folder, home / "logs" / spec.study)
         tracker = Tracker(ledger.path, home, spec.study, display.note)
         checkpoints = home / "checkpoints" / spec.study
+        reason = StopReason.INTERRUPTED
         try:
             proposer = Proposer(spec, catalogue.make_search(spec), records, learned)
             reason = Sweep(spec, ledger, proposer, executor, [tracker], display, checkpoints).run()
         finally:
             executor.close()
-            tracker.close()
+            tracker.close(is_finished=reason is not StopReason.INTERRUPTED)
         if reason is not StopReason.INTERRUPTED:
             shutil.rmtree(checkpoints, ignore_errors=True)
         return StudyEnd(reason, was_used_up=False)
+
+
+def _bring_to_mlflow(home: Path, study: str, display: Display) -> None:
+    """What an earlier session could not bring there; a server that is down is no reason to fail."""
+    try:
+        sync(home, [study], display.note)
+    except TroubleError as error:
+        display.note(f"{error}; `harness sync` tries again")
 
 
 def _learned(ledger: Ledger, spec: SweepSpec) -> list[Record]:

@@ -48,7 +48,7 @@ class _Running:
 
     @property
     def held_s(self) -> float:
-        return time.monotonic() - self.started
+        return round(time.monotonic() - self.started, 3)
 
 
 class Sweep:
@@ -150,7 +150,7 @@ class Sweep:
                 return proposal.trial
             attempt = self._ledger.start_attempt(proposal.trial.uid, "none")
             running = _Running(proposal.trial, attempt, time.monotonic())
-            self._finish(running, TrialResult(Outcome.INFEASIBLE, proposal.infeasible))
+            self._finish(running, TrialResult(Outcome.INFEASIBLE, proposal.infeasible), held_s=0.0)
         return None
 
     def _job(self, trial: Trial) -> Job:
@@ -199,7 +199,8 @@ class Sweep:
         if self._stop is StopReason.INTERRUPTED and report.epoch < running.trial.epochs:
             running.was_cancelled, go_on = True, False
         self._executor.answer(event.worker, go_on=go_on)
-        self._display.epoch(running.trial, event.worker, report, self._spec.train_images / report.seconds.train)
+        images_per_s = self._spec.train_images / max(report.seconds.train, 0.001)
+        self._display.epoch(running.trial, event.worker, report, images_per_s)
 
     def _judged(self, running: _Running, result: TrialResult) -> TrialResult:
         if running.was_cancelled:
@@ -221,7 +222,7 @@ class Sweep:
             self._pending.append(running.trial)
             self._display.retried(running.trial, result)
         else:
-            self._finish(running, result)
+            self._finish(running, result, running.held_s)
 
     def _may_retry(self, trial: Trial, outcome: Outcome) -> bool:
         if outcome is Outcome.CANCELLED:
@@ -229,9 +230,9 @@ class Sweep:
         crashes = sum(1 for attempt in self._ledger.attempts(trial.uid) if attempt[1] is Outcome.CRASHED)
         return crashes + 1 < self._spec.max_attempts
 
-    def _finish(self, running: _Running, result: TrialResult) -> None:
+    def _finish(self, running: _Running, result: TrialResult, held_s: float) -> None:
         """Commits a final result, then tells everybody."""
-        trial, held_s = running.trial, running.held_s
+        trial = running.trial
         self._ledger.finish_attempt(trial.uid, running.attempt, result, held_s, is_final=True)
         started = time.monotonic()
         self._proposer.tell(trial, result)

@@ -50,10 +50,12 @@ def test_a_trial_learns_and_says_what_it_cost(trainer: Trainer, smoke: SweepSpec
     assert result.images_per_s == pytest.approx(3 * smoke.train_images / result.seconds.train)
 
 
-def test_the_last_epoch_is_judged_on_all_validation_images(trainer: Trainer, smoke: SweepSpec) -> None:
+def test_a_trial_is_judged_on_all_validation_images(trainer: Trainer, smoke: SweepSpec) -> None:
     result = train(trainer)
-    assert [report.val_images for report in result.curve] == [200, 200, 297]
-    assert len(result.wrong_images) == round(result.error_rate_pct * 297 / 100)
+    assert [report.val_images for report in result.curve] == [200, 200, 200]
+    assert result.num_val_images == 297
+    assert result.error_rate_pct == 100 * len(result.wrong_images) / 297
+    assert result.last.val_error_rate_pct == 100 * sum(position < 200 for position in result.wrong_images) / 200
     assert max(result.wrong_images) < 297
 
 
@@ -79,6 +81,7 @@ def test_a_continued_trial_is_the_uninterrupted_one(trainer: Trainer, tmp_path: 
 def test_a_stopped_trial_is_pruned(trainer: Trainer) -> None:
     result = trainer.run(Job(TRIAL), lambda report: report.epoch < 2)
     assert (result.outcome, len(result.curve)) == (Outcome.PRUNED, 2)
+    assert (result.error_rate_pct, result.num_val_images) == (result.last.val_error_rate_pct, 200)
 
 
 def test_no_at_the_last_epoch_changes_nothing(trainer: Trainer) -> None:

@@ -79,7 +79,7 @@ def _resolution(ledger: Ledger, repeated: list[pd.DataFrame]) -> Resolution | No
     for group in repeated[:MAX_COMPARED]:
         results = [ledger.record(uid).result for uid in group.index[:MAX_COMPARED]]
         wrong.append([result.wrong_images for result in results if result and result.wrong_images is not None])
-        num_images = max([num_images, *(result.last.val_images for result in results if result and result.last)])
+        num_images = max([num_images, *(result.num_val_images or 0 for result in results if result)])
     return resolution_pct(errors, wrong, num_images)
 
 

@@ -14,7 +14,7 @@ from harness.analysis.statistics import wilson_interval_pct
 from harness.analysis.studies import find_study
 from harness.errors import InputError
 from harness.ledger import Ledger, Study
-from harness.records import EpochReport, Outcome, Record, Role, TrialResult
+from harness.records import Outcome, Record, Role, TrialResult
 from harness.spec import SPLIT_SIZES, SweepSpec
 
 # Errors are comparable only among trials that agree in all of these.
@@ -142,7 +142,7 @@ def _row(record: Record, result: TrialResult, spec: SweepSpec, continues: int | 
         trial.number,
         trial.role.value,
         result.outcome.value,
-        *_error_rate_pct(last),
+        *_error_rate_pct(result),
         None if test_wrong is None else 100 * len(test_wrong) / SPLIT_SIZES[spec.dataset]["test"],
         result.gpu_time_s,
         result.device_time_s,
@@ -160,12 +160,12 @@ def _row(record: Record, result: TrialResult, spec: SweepSpec, continues: int | 
     )
 
 
-def _error_rate_pct(last: EpochReport | None) -> tuple[float | None, float | None, float | None]:
+def _error_rate_pct(result: TrialResult) -> tuple[float | None, float | None, float | None]:
     """An error rate and the limits of its interval."""
-    if last is None:
+    error_pct, num_images = result.error_rate_pct, result.num_val_images
+    if error_pct is None or num_images is None:
         return None, None, None
-    num_errors = round(last.val_error_rate_pct * last.val_images / 100)
-    return last.val_error_rate_pct, *wilson_interval_pct(num_errors, last.val_images)
+    return error_pct, *wilson_interval_pct(round(error_pct * num_images / 100), num_images)
 
 
 def _ranked(frame: pd.DataFrame) -> pd.DataFrame:

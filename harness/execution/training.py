@@ -72,14 +72,13 @@ class Trainer:
             raise ValueError(f"batch_size is {batch_size}; allowed: at most the {len(self._images)} training images")
         return self._images[:count], self._labels[:count]
 
-    def validate(self, model: keras.Model, num_images: int | None = None) -> tuple[float, Positions]:
-        """(mean cross-entropy, positions got wrong) over the first `num_images` validation images, or all."""
-        return _evaluate(model, self._validation_images[:num_images], self._validation_labels[:num_images])
+    @property
+    def num_validation_images(self) -> int:
+        return len(self._validation_labels)
 
-    def num_validation_images(self, epoch: int, last_epoch: int) -> int:
-        """All of them after the last epoch, on which trials are ranked; the profile's part before."""
-        everything = len(self._validation_labels)
-        return everything if epoch == last_epoch else min(self.spec.validation_images, everything)
+    def validate(self, model: keras.Model, num_images: int) -> tuple[Floats, Positions]:
+        """(cross-entropy of each, positions got wrong) over the first `num_images` validation images."""
+        return _evaluate(model, self._validation_images[:num_images], self._validation_labels[:num_images])
 
     def test(self, model: keras.Model) -> Positions:
         """Positions in the test split got wrong. Nothing else opens the test images."""
@@ -96,7 +95,7 @@ class _Attempt(keras.callbacks.Callback):  # type: ignore[misc] # Keras is untyp
         self._curve: list[EpochReport] = []
         self._build_s = 0.0
         self._num_params: int | None = None
-        self._wrong: Positions | None = None
+        self._wrong: Positions = np.empty(0, np.intp)
         self._test_wrong: Positions | None = None
         self._was_stopped = False
 
@@ -122,7 +121,7 @@ class _Attempt(keras.callbacks.Callback):  # type: ignore[misc] # Keras is untyp
         self._num_params = model.count_params()
         epochs_done = self._restore(model, steps)
         self._first_call = _FirstCall(model, per_execution / steps)
-        self._build_s = time.monotonic() - started
+        self._build_s = _milliseconds(time.monotonic() - started)
         model.fit(
             images,
             labels,
@@ -140,16 +139,21 @@ class _Attempt(keras.callbacks.Callback):  # type: ignore[misc] # Keras is untyp
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         train_loss = float((logs or {})["loss"])  # waits for the device
         trained = time.monotonic()
-        num_images = self._trainer.num_validation_images(epoch + 1, self._job.trial.epochs)
-        val_loss, self._wrong = self._trainer.validate(self.model, num_images)
+        # Trials are ranked on all validation images after their last epoch. The curve is on the same part of them
+        # throughout, so that its points can be compared.
+        num_images, is_last = self._trainer.spec.validation_images, epoch + 1 == self._job.trial.epochs
+        losses, self._wrong = self._trainer.validate(
+            self.model, self._trainer.num_validation_images if is_last else num_images
+        )
+        val_loss, num_wrong = float(losses[:num_images].mean()), int((self._wrong < num_images).sum())
         compile_s = self._first_call.compile_s(trained - self._began) if not self._curve else 0.0
         seconds = Seconds(
-            compile=compile_s,
-            train=trained - self._began - compile_s,
-            evaluate=time.monotonic() - trained,
-            cpu=time.process_time() - self._cpu_began,
+            compile=_milliseconds(compile_s),
+            train=_milliseconds(trained - self._began - compile_s),
+            evaluate=_milliseconds(time.monotonic() - trained),
+            cpu=_milliseconds(time.process_time() - self._cpu_began),
         )
-        error_rate_pct = 100.0 * len(self._wrong) / num_images
+        error_rate_pct = 100.0 * num_wrong / num_images
         report = EpochReport(epoch + 1, _finite(train_loss), _finite(val_loss), error_rate_pct, num_images, seconds)
         self._curve.append(report)
         if not self._on_epoch(report) or report.has_diverged:
@@ -159,15 +163,18 @@ class _Attempt(keras.callbacks.Callback):  # type: ignore[misc] # Keras is untyp
     def result(self, outcome: Outcome, error: str | None) -> TrialResult:
         seconds = sum((report.seconds for report in self._curve), Seconds(build=self._build_s))
         num_images = len(self._curve) * self._trainer.spec.train_images
+        num_final = self._trainer.num_validation_images if outcome is Outcome.COMPLETED else None
         return TrialResult(
             outcome=outcome,
             error=error,
             curve=tuple(self._curve),
             seconds=seconds,
             num_params=self._num_params,
-            wrong_images=_as_tuple(self._wrong),
+            wrong_images=_as_tuple(self._wrong) if self._curve else None,
             test_wrong_images=_as_tuple(self._test_wrong),
             images_per_s=num_images / seconds.train if seconds.train else None,
+            final_error_rate_pct=100.0 * len(self._wrong) / num_final if num_final else None,
+            final_val_images=num_final,
         )
 
     def _restore(self, model: keras.Model, steps_per_epoch: int) -> int:
@@ -230,19 +237,24 @@ def save_checkpoint(model: keras.Model, path: Path) -> None:
     unfinished.replace(path)
 
 
-def _evaluate(model: keras.Model, images: Floats, labels: NDArray[np.uint8]) -> tuple[float, Positions]:
+def _evaluate(model: keras.Model, images: Floats, labels: NDArray[np.uint8]) -> tuple[Floats, Positions]:
     # Every batch has the same shape, the last one filled up: another shape would be compiled anew.
     fill = np.zeros((-len(images) % EVALUATION_BATCH, *images.shape[1:]), images.dtype)
     batches = np.split(np.concatenate([images, fill]), (len(images) + len(fill)) // EVALUATION_BATCH)
     probabilities = np.concatenate([model.predict_on_batch(batch) for batch in batches])[: len(images)]
     chosen = probabilities[np.arange(len(labels)), labels]
-    loss = float(-np.log(np.maximum(chosen, 1e-7)).mean())  # as Keras clips
-    return loss, np.flatnonzero(probabilities.argmax(axis=1) != labels)
+    losses = -np.log(np.maximum(chosen, 1e-7))  # as Keras clips
+    return losses, np.flatnonzero(probabilities.argmax(axis=1) != labels)
 
 
 def _is_xla_faster(spec: SweepSpec, place: Place) -> bool:
     """On a GPU always. On a CPU it makes convolutions several times slower, and costs about 2 s to compile."""
     return place.gpu is not None or (spec.baseline == "fc" and spec.train_images * spec.epochs >= XLA_MIN_IMAGES)
+
+
+def _milliseconds(seconds: float) -> float:
+    """Seconds as precise as they can be repeated, which is what people want to read."""
+    return round(seconds, 3)
 
 
 def _finite(loss: float) -> float | None:

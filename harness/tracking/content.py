@@ -97,7 +97,7 @@ def summary_metrics(spec: SweepSpec, record: Record, result: TrialResult) -> dic
     """The numbers by which trials are compared; None where there is none."""
     cost = baselines.load(spec.baseline).cost(spec.config(record.trial.params))
     last = result.last
-    low_pct, high_pct = interval_pct(last.val_error_rate_pct, last.val_images) if last else (None, None)
+    low_pct, high_pct = _interval(result)
     return {
         "error_rate_pct": result.error_rate_pct,
         "error_rate_ci_low_pct": low_pct,
@@ -123,6 +123,12 @@ def test_error_rate_pct(spec: SweepSpec, result: TrialResult) -> float | None:
     if result.test_wrong_images is None:
         return None
     return 100 * len(result.test_wrong_images) / SPLIT_SIZES[spec.dataset]["test"]
+
+
+def _interval(result: TrialResult) -> tuple[float | None, float | None]:
+    if result.error_rate_pct is None or result.num_val_images is None:
+        return None, None
+    return interval_pct(result.error_rate_pct, result.num_val_images)
 
 
 def interval_pct(error_rate_pct: float, num_images: int) -> tuple[float, float]:

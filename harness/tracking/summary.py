@@ -162,7 +162,7 @@ def _results(progress: Progress) -> str:
 def _result_row(label: str, records: Sequence[Record]) -> str:
     results = [record.result for record in records if record.result]
     error = mean(map(error_pct, records))
-    num_images = max(result.last.val_images for result in results if result.last)
+    num_images = max(result.num_val_images or 0 for result in results)
     low_pct, high_pct = interval_pct(error, num_images)
     seconds = mean(result.device_time_s for result in results)
     runs = ", ".join(run_name(record) for record in records)

@@ -76,6 +76,11 @@ def test_columns_come_in_the_documented_order(study: FilledLedger) -> None:
     assert columns[len(BEFORE) + 2 + len(AFTER) :] == ["epochs_done", "continues", "attempts", "reserved_time_s"]
 
 
+def test_the_test_error_is_shown_with_its_interval_where_it_was_read(study: FilledLedger) -> None:
+    study.add_baseline(2.0, test_wrong=range(75))
+    assert "0.75 (0.60-0.94)" in shown(study.ledger, "study")
+
+
 def test_a_row_holds_what_the_ledger_holds(study: FilledLedger) -> None:
     uid = study.add(1.2, params={"units_1": 100, "units_2": 200}, seed=7, device=GPU, test_wrong=range(150))
     study.ledger.set_tracked(uid, "run-1", "completed")

@@ -15,9 +15,11 @@ from rich.table import Table
 from harness.analysis.findings import find, sentences
 from harness.analysis.hyperparameters import hyperparameters
 from harness.analysis.leaderboard import FIDELITY
+from harness.analysis.statistics import wilson_interval_pct
 from harness.analysis.studies import find_study
 from harness.ledger import Ledger
 from harness.records import Outcome, Role
+from harness.spec import SPLIT_SIZES
 from harness.words import setting
 
 MIN_JOINED = 20  # what the hyperparameters need to be readable in one column
@@ -85,7 +87,8 @@ def _start(rows: pd.DataFrame) -> Columns:
     limits = ("error_rate_pct", "error_rate_ci_low_pct", "error_rate_ci_high_pct")
     columns["error %\n(95 % interval)"] = [_error(*row) for row in zip(*(rows[name] for name in limits), strict=True)]
     if rows["test_error_rate_pct"].notna().any():
-        columns["test\nerror %"] = ["" if pd.isna(error) else f"{error:.2f}" for error in rows["test_error_rate_pct"]]
+        pairs = zip(rows["test_error_rate_pct"], rows["dataset"], strict=True)
+        columns["test error %\n(95 % interval)"] = [_test_error(*pair) for pair in pairs]
     kind = "gpu" if (rows["gpu_time_s"] > 0).any() else "device"
     columns[f"{kind}\ntime s"] = [f"{time_s:.1f}" for time_s in rows[f"{kind}_time_s"]]
     columns["para-\nmeters"] = [f"{num:,}" for num in rows["num_params"]]
@@ -111,6 +114,13 @@ def _trial(number: int, role: str) -> str:
 
 def _error(error: float, low: float, high: float) -> str:
     return "" if pd.isna(error) else f"{error:.2f} ({low:.2f}-{high:.2f})"
+
+
+def _test_error(error: float, dataset: str) -> str:
+    if pd.isna(error):
+        return ""
+    num_images = SPLIT_SIZES[dataset]["test"]
+    return _error(error, *wilson_interval_pct(round(error * num_images / 100), num_images))
 
 
 def _text(value: Any) -> str:

@@ -77,8 +77,11 @@ def test_columns_come_in_the_documented_order(study: FilledLedger) -> None:
 
 
 def test_the_test_error_is_shown_with_its_interval_where_it_was_read(study: FilledLedger) -> None:
-    study.add_baseline(2.0, test_wrong=range(75))
-    assert "0.75 (0.60-0.94)" in shown(study.ledger, "study")
+    study.add_baseline(2.0, seed=1, test_wrong=range(75))
+    study.add_baseline(3.0, seed=2, test_wrong=range(85))
+    table = shown(study.ledger, "study")
+    assert "0.75 (0.60-0.94)" in table
+    assert "mean of 2 seeds: validation 2.50 %, test 0.80 %" in table
 
 
 def test_a_row_holds_what_the_ledger_holds(study: FilledLedger) -> None:

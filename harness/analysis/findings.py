@@ -22,6 +22,7 @@ class Findings:
         study: Its name.
         baseline_pct: Mean error of the documented configuration over its seeds; None if there is none yet.
         num_baselines: These seeds.
+        baseline_test_pct: Its mean error on the test images, where they were read.
         best_trial: Number of the best searched trial; None if none is ranked yet.
         best_pct: Its error.
         num_ranked: Searched trials it is the best of.
@@ -32,6 +33,7 @@ class Findings:
     study: str
     baseline_pct: float | None
     num_baselines: int
+    baseline_test_pct: float | None
     best_trial: int | None
     best_pct: float | None
     num_ranked: int
@@ -46,10 +48,12 @@ def find(ledger: Ledger, spec: SweepSpec, leaderboard: pd.DataFrame) -> Findings
     baselines, searched = full[full["role"] == Role.BASELINE], full[full["role"] == Role.TRIAL]
     repeated = _repeated(full, list(spec.space))
     best = searched.iloc[0] if len(searched) else None
+    test_was_read = bool(baselines["test_error_rate_pct"].notna().any())
     return Findings(
         study=spec.study,
         baseline_pct=float(baselines["error_rate_pct"].mean()) if len(baselines) else None,
         num_baselines=len(baselines),
+        baseline_test_pct=float(baselines["test_error_rate_pct"].mean()) if test_was_read else None,
         best_trial=None if best is None else int(best["trial"]),
         best_pct=None if best is None else float(best["error_rate_pct"]),
         num_ranked=len(searched),
@@ -85,6 +89,9 @@ def _resolution(ledger: Ledger, repeated: list[pd.DataFrame]) -> Resolution | No
 
 def _best(findings: Findings) -> str:
     best_pct, baseline_pct = findings.best_pct, findings.baseline_pct
+    if findings.baseline_test_pct is not None:
+        means = f"validation {baseline_pct:.2f} %, test {findings.baseline_test_pct:.2f} %"
+        return f"mean of {findings.num_baselines} seeds: {means}"
     if best_pct is None:
         return "no searched trial is ranked yet"
     best = f"best so far trial {findings.best_trial} at {best_pct:.2f} %"

@@ -82,7 +82,7 @@ class Seconds:
 
     def __add__(self, other: Seconds) -> Seconds:
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
-        return Seconds(*(a + b for a, b in pairs))
+        return Seconds(*(round(a + b, 6) for a, b in pairs))
 
     @property
     def wall(self) -> float:

@@ -190,8 +190,7 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(ledger: Ledger) -> Non
     (pages,) = ledger._db.execute("PRAGMA page_count").fetchone()
     ledger._db.execute(f"PRAGMA max_page_count = {pages}")  # SQLite's own way to have no room
     with pytest.raises(TroubleError, match=r"ledger\.db: database or disk is full; what was written before is safe"):
-        for number in range(1, 1000):
-            run(ledger, number)
+        _ = [run(ledger, number) for number in range(1, 1000)]
     ledger._db.execute("PRAGMA max_page_count = 100000")
     done = len(ledger.history("study"))
     run(ledger, 1000)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.execution import Job, Place, data
+from harness.execution import Job, Place, data, training
 from harness.execution.training import Trainer
 from harness.records import EpochReport, Outcome, Trial, TrialResult
 from harness.spec import SweepSpec
@@ -141,3 +141,13 @@ def test_test_images_are_opened_only_when_asked_for(
     result = train(Trainer(smoke.model_copy(update={"reads_test": True}), PLACE, digits_folder))
     assert opened[2:] == ["train", "validation", "test"]
     assert 0 < len(result.test_wrong_images) < 100
+
+
+def test_the_timing_class_says_how_a_step_was_really_run(
+    smoke: SweepSpec, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "XLA_MIN_IMAGES", 0)
+    trainer = Trainer(smoke, PLACE, digits_folder)
+    assert train(trainer).device.engine == "fit+xla"
+    augmented = dataclasses.replace(TRIAL, params={**TRIAL.params, "augment_shift": 0.1}, epochs=1)
+    assert train(trainer, augmented).device.engine == "fit"

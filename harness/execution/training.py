@@ -41,13 +41,13 @@ class Trainer:
         self._labels = np.eye(10, dtype=np.float32)[labels[: spec.train_images]]
         images, self._validation_labels = data.load(spec.dataset, "validation", data_folder)
         self._validation_images = _scaled(images)
-        self.jit_compile = _is_xla_faster(spec, place)
-        self._device = Device(
+        self.prefers_xla = _is_xla_faster(spec, place)
+        self.device = Device(
             name=place.device_name,
             kind="cpu" if place.gpu is None else "gpu",
             backend=devices.backend_name(),
             precision="float32",
-            engine=f"fit{'+xla' if self.jit_compile else ''}",
+            engine="fit",
             threads=place.threads,
             sharing=place.sharing,
             gpu_fraction=place.gpu_fraction,
@@ -63,7 +63,7 @@ class Trainer:
             outcome = Outcome.OUT_OF_MEMORY if devices.is_out_of_memory(trouble) else Outcome.CRASHED
             error = f"{type(trouble).__name__}: {trouble}".splitlines()[0][:500]
         result = attempt.result(outcome, error)
-        return replace(result, device=self._device, peak_memory_mb=devices.peak_memory_mb(self._place))
+        return replace(result, peak_memory_mb=devices.peak_memory_mb(self._place))
 
     def batches(self, batch_size: int) -> tuple[Floats, Floats]:
         """Training images and one-hot labels, less the last incomplete batch, which would be compiled on its own."""
@@ -92,6 +92,7 @@ class _Attempt(keras.callbacks.Callback):  # type: ignore[misc] # Keras is untyp
     def __init__(self, trainer: Trainer, job: Job, on_epoch: OnEpoch) -> None:
         super().__init__()
         self._trainer, self._job, self._on_epoch = trainer, job, on_epoch
+        self._device = trainer.device
         self._curve: list[EpochReport] = []
         self._build_s = 0.0
         self._num_params: int | None = None
@@ -112,13 +113,16 @@ class _Attempt(keras.callbacks.Callback):  # type: ignore[misc] # Keras is untyp
         # The schedule always spans the study's full number of epochs: a trial cut short was at the same
         # position of the same schedule as every other, and one continued goes on where it was.
         model = baselines.load(spec.baseline).build(spec.config(trial.params))
+        # Augmentation layers cannot be compiled; Keras would fall back by itself, and the timing class would lie.
+        jit_compile = self._trainer.prefers_xla and all(layer.supports_jit for layer in model.layers)
         model.compile(
             optimizer(recipe, steps * spec.epochs),
             loss="categorical_crossentropy",
-            jit_compile=self._trainer.jit_compile,
+            jit_compile=jit_compile,
             steps_per_execution=per_execution,
         )
         self._num_params = model.count_params()
+        self._device = replace(self._device, engine="fit+xla" if jit_compile else "fit")
         epochs_done = self._restore(model, steps)
         self._first_call = _FirstCall(model, per_execution / steps)
         self._build_s = _milliseconds(time.monotonic() - started)
@@ -170,6 +174,7 @@ class _Attempt(keras.callbacks.Callback):  # type: ignore[misc] # Keras is untyp
             curve=tuple(self._curve),
             seconds=seconds,
             num_params=self._num_params,
+            device=self._device,
             wrong_images=_as_tuple(self._wrong) if self._curve else None,
             test_wrong_images=_as_tuple(self._test_wrong),
             images_per_s=num_images / seconds.train if seconds.train else None,

@@ -105,7 +105,9 @@ def sync(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> int:
     from harness.bench import search
 
-    search.run(home() / "bench", options.seeds, options.quick)
+    folder = home() / "bench"
+    _say(search.run(folder, options.seeds, options.quick).to_string(index=False))
+    _say(f"wrote {folder / 'search.png'}, and the same as .csv and .json")
     return 0
 
 

@@ -140,7 +140,8 @@ class Sweep:
             if self._stop is not None:
                 break
             proposal = self._proposer.next()
-            if proposal is NoProposal.EXHAUSTED:
+            # A search that waits while nothing runs would wait for ever.
+            if proposal is NoProposal.EXHAUSTED or (proposal is NoProposal.WAIT and not self._running):
                 self._stop = StopReason.EXHAUSTED
             if isinstance(proposal, NoProposal):
                 break

@@ -229,11 +229,15 @@ def test_an_exhausted_search_ends_the_study(spec: SweepSpec, ledger: Ledger, tmp
 
 def test_a_waiting_search_is_asked_again(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
     planned = proposals()
-    study = Study(
-        spec, ledger, tmp_path, ScriptedProposer([planned[0], planned[1], NoProposal.WAIT, planned[2], planned[3]])
-    )
+    waiting = [planned[0], planned[1], NoProposal.WAIT, planned[2], planned[3]]
+    study = Study(spec, ledger, tmp_path, ScriptedProposer(waiting), ScriptedWorkers(num_workers=3))
     assert study.sweep.run() is StopReason.TRIALS
     assert len(study.outcomes()) == 4
+
+
+def test_a_search_that_waits_for_nothing_has_ended(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    study = Study(spec, ledger, tmp_path, ScriptedProposer([proposals()[0], NoProposal.WAIT]))
+    assert study.sweep.run() is StopReason.EXHAUSTED
 
 
 def test_a_used_time_budget_still_runs_the_baseline(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:

@@ -1,0 +1,253 @@
+"""How good the searches are: each sampler on a known function, with several seeds, beside random search.
+
+The studies are real ones in all but training: the same proposer, baseline first, repeats, limits and pruning as in a
+sweep with one worker. What counts is the noise-free error of the configuration that looks best so far, since the
+least error seen is partly luck.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import json
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness.analysis.files import replaced, write_csv
+from harness.bench import landscape
+from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.search import NoProposal, catalogue
+from harness.search.catalogue import SAMPLERS
+from harness.search.proposer import Next, Proposer
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NUM_SEEDS, NUM_TRAININGS = 15, 60
+NUM_SEEDS_QUICK, NUM_TRAININGS_QUICK = 5, 30
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One way to search."""
+
+    engine: str
+    sampler: str
+    pruner: str = "none"
+
+    @property
+    def name(self) -> str:
+        return f"{self.engine} {self.sampler}" + (f", {self.pruner} pruner" if self.pruner != "none" else "")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What came of a contender.
+
+    Attributes:
+        contender: Which.
+        regret_pct: By seed and by full trainings paid for (1, 2, ...): how far the incumbent's true error lies above
+            the least there is, in points; NaN before the first full training has ended.
+        search_time_s: By seed: mean seconds of searching per trial.
+    """
+
+    contender: Contender
+    regret_pct: list[list[float]]
+    search_time_s: list[float]
+
+    @property
+    def final_pct(self) -> list[float]:
+        return [regret[-1] for regret in self.regret_pct]
+
+
+RANDOM = Contender("optuna", "random")
+TWICE = Contender("optuna", "random with twice the budget")
+PRUNED = tuple(Contender("optuna", "tpe", pruner) for pruner in ("percentile", "median", "hyperband"))
+
+
+def run(out_dir: Path, seeds: int | None = None, quick: bool = False) -> pd.DataFrame:
+    """Lets every sampler search; writes search.json, search.csv and search.png into `out_dir`.
+
+    Args:
+        out_dir: Made if it is not there.
+        seeds: How often each searches; None: 15, or 5 if quick.
+        quick: Half the budget: within five minutes on two cores.
+
+    Returns:
+        The table of search.csv, best first: see `table`.
+    """
+    num_trainings = NUM_TRAININGS_QUICK if quick else NUM_TRAININGS
+    num_seeds = seeds or (NUM_SEEDS_QUICK if quick else NUM_SEEDS)
+    best_pct = landscape.best_error_pct()
+    standings = [compete(contender, num_seeds, num_trainings, best_pct) for contender in contenders()]
+    standings.append(random_with_twice_the_budget(num_seeds, num_trainings, best_pct))
+    frame = table(standings)
+    write_csv(frame, out_dir / "search.csv")
+    _write_json(out_dir / "search.json", standings, best_pct)
+    plot(standings, out_dir / "search.png")
+    return frame
+
+
+def contenders() -> list[Contender]:
+    """Every sampler that is installed, and the default one with pruners."""
+    able = [s for s in SAMPLERS if s.module is None or importlib.util.find_spec(s.module) is not None]
+    return [Contender(sampler.engine, sampler.name) for sampler in able] + list(PRUNED)
+
+
+def compete(contender: Contender, num_seeds: int, num_trainings: int, best_pct: float) -> Standing:
+    """Lets one contender search with each seed."""
+    races = [race(contender, seed, num_trainings, best_pct) for seed in range(num_seeds)]
+    return Standing(contender, [regret for regret, _ in races], [time_s for _, time_s in races])
+
+
+def random_with_twice_the_budget(num_seeds: int, num_trainings: int, best_pct: float) -> Standing:
+    """Random search that has paid for two trainings wherever the others have paid for one."""
+    twice = compete(RANDOM, num_seeds, 2 * num_trainings, best_pct)
+    return Standing(TWICE, [regret[1::2] for regret in twice.regret_pct], twice.search_time_s)
+
+
+def race(contender: Contender, seed: int, num_trainings: int, best_pct: float) -> tuple[list[float], float]:
+    """One study: the incumbent's regret by full trainings paid for, and the seconds of searching per trial."""
+    spec = landscape.make_spec(contender.engine, contender.sampler, contender.pruner, seed)
+    catalogue.check(spec)
+    proposer = Proposer(spec, catalogue.make_search(spec), [])
+    regret, num_epochs, search_time_s, num_asked = [float("nan")] * num_trainings, 0, 0.0, 0
+    least_seen, trials = float("inf"), {}
+    while num_epochs < num_trainings * landscape.EPOCHS:
+        proposed = proposer.next()
+        if isinstance(proposed, NoProposal):
+            break
+        trial = proposed.trial
+        trials[trial.uid] = trial
+        result = _train(proposer, proposed, trials)
+        proposer.tell(trial, result)
+        if trial.role is Role.BASELINE:
+            continue  # everybody has it: what counts is what is found besides
+        num_epochs += len(result.curve)
+        num_asked, search_time_s = num_asked + 1, search_time_s + proposed.search_time_s
+        if _is_incumbent(trial, result, least_seen):
+            least_seen = result.error_rate_pct or least_seen
+            first = -(-num_epochs // landscape.EPOCHS) - 1
+            regret[first:] = [landscape.error_pct(trial.params) - best_pct] * len(regret[first:])
+    return regret, search_time_s / max(1, num_asked)
+
+
+def _train(proposer: Proposer, proposed: Next, trials: dict[str, Trial]) -> TrialResult:
+    trial = proposed.trial
+    if proposed.infeasible:
+        return TrialResult(Outcome.INFEASIBLE, proposed.infeasible)
+    curve: list[EpochReport] = []
+    first = trials[trial.continues].epochs if trial.continues else 0
+    for epoch in range(first + 1, trial.epochs + 1):
+        curve.append(landscape.report(trial, epoch))
+        if not proposer.report(trial, curve[-1]):
+            return TrialResult(Outcome.PRUNED, curve=tuple(curve))
+    return TrialResult(Outcome.COMPLETED, curve=tuple(curve), seconds=Seconds(train=float(len(curve))))
+
+
+def _is_incumbent(trial: Trial, result: TrialResult, least_seen: float) -> bool:
+    is_whole = result.outcome is Outcome.COMPLETED and trial.epochs == landscape.EPOCHS
+    return is_whole and result.error_rate_pct is not None and result.error_rate_pct < least_seen
+
+
+def table(standings: Sequence[Standing]) -> pd.DataFrame:
+    """One row per contender, the least median regret first.
+
+    Columns: engine, sampler, pruner; seeds, trainings; final_regret_pct and its quartiles _low_pct and _high_pct over
+    seeds, in points above the least error there is; beats_random and beats_random_twice, the share of pairs of seeds
+    in which it ends below random search (with twice the budget), 0.5 being no difference; search_time_s per trial.
+    """
+    import pandas as pd
+
+    finals = {standing.contender: standing.final_pct for standing in standings}
+    rows = [_row(standing, finals) for standing in standings]
+    return pd.DataFrame(rows).sort_values("final_regret_pct", kind="stable").reset_index(drop=True)
+
+
+def _row(standing: Standing, finals: dict[Contender, list[float]]) -> dict[str, object]:
+    final = standing.final_pct
+    low, median, high = _quartiles(final)
+    return {
+        **asdict(standing.contender),
+        "seeds": len(final),
+        "trainings": len(standing.regret_pct[0]),
+        "final_regret_pct": round(median, 4),
+        "final_regret_low_pct": round(low, 4),
+        "final_regret_high_pct": round(high, 4),
+        "beats_random": round(_share_below(final, finals[RANDOM]), 3),
+        "beats_random_twice": round(_share_below(final, finals[TWICE]), 3),
+        "search_time_s": round(statistics.fmean(standing.search_time_s), 4),
+    }
+
+
+def _share_below(ours: list[float], theirs: list[float]) -> float:
+    """The share of pairs in which ours is less, ties counting half (the common-language effect size)."""
+    pairs = list(product(ours, theirs))
+    return sum((a < b) + 0.5 * (a == b) for a, b in pairs) / len(pairs)
+
+
+def _quartiles(values: list[float]) -> tuple[float, float, float]:
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, median, high
+
+
+def _write_json(path: Path, standings: Sequence[Standing], best_pct: float) -> None:
+    data = {
+        "best_error_pct": best_pct,
+        "noise_pct": landscape.NOISE_PCT,
+        "epochs_per_training": landscape.EPOCHS,
+        "space": landscape.SPACE,
+        "versions": {name: importlib.metadata.version(name) for name in ("optuna", "keras-tuner")},
+        "standings": [asdict(standing) for standing in standings],
+    }
+    with replaced(path) as unfinished:
+        unfinished.write_text(json.dumps(data, indent=1).replace("NaN", "null"), encoding="utf-8")
+
+
+def plot(standings: Sequence[Standing], path: Path) -> None:
+    """Median regret over seeds against full trainings, with the band of the middle half; one panel per contender.
+
+    Each panel also has random search and random search with twice the budget, in grey.
+    """
+    from matplotlib.figure import Figure
+
+    by_contender = {standing.contender: standing for standing in standings}
+    shown = [standing for standing in standings if standing.contender not in (RANDOM, TWICE)]
+    num_columns = 4
+    num_rows = -(-len(shown) // num_columns)
+    figure = Figure(figsize=(3.4 * num_columns, 2.7 * num_rows), layout="constrained")
+    axes = list(figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False).flat)
+    for axis, standing in zip(axes, shown, strict=False):
+        _draw(axis, by_contender[RANDOM], color="0.55", label="random")
+        _draw(axis, by_contender[TWICE], color="0.55", label="random, twice the budget", linestyle="--", band=False)
+        _draw(axis, standing, color="C0", label="")
+        axis.set_title(standing.contender.name, fontsize=9)
+        axis.set_yscale("log")
+        axis.grid(alpha=0.3)
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    figure.axes[0].legend(fontsize=7)
+    seeds = len(standings[0].regret_pct)
+    figure.supxlabel(f"full trainings paid for ({landscape.EPOCHS} epochs each)", fontsize=9)
+    figure.supylabel("true error of the incumbent above the least, points", fontsize=9)
+    figure.suptitle(f"Median and middle half of {seeds} seeds on a known function", fontsize=10)
+    with replaced(path) as unfinished:
+        figure.savefig(unfinished, dpi=110, format="png")
+
+
+def _draw(axis: object, standing: Standing, *, color: str, label: str, linestyle: str = "-", band: bool = True) -> None:
+    import numpy as np
+
+    regret = np.asarray(standing.regret_pct)
+    has_started = ~np.isnan(regret).any(axis=0)
+    trainings = np.arange(1, regret.shape[1] + 1)[has_started]
+    low, median, high = np.quantile(regret[:, has_started], [0.25, 0.5, 0.75], axis=0)
+    axis.plot(trainings, median, color=color, linestyle=linestyle, label=label)  # type: ignore[attr-defined]
+    if band:
+        axis.fill_between(trainings, low, high, color=color, alpha=0.2, linewidth=0)  # type: ignore[attr-defined]

@@ -57,7 +57,8 @@ REFUSED = [
     ),
     (
         {"sampler": "random", "learn_from": "yesterday"},
-        "sampler random does not learn, and learn_from is yesterday; allowed here: tpe, nsga2, gp",
+        "sampler random learns nothing from another study's trials, and learn_from is yesterday;"
+        " allowed here: tpe, nsga2, gp",
     ),
     (
         {"engine": "keras-tuner", "sampler": "random", "pruner": "median"},

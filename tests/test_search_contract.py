@@ -137,7 +137,7 @@ class TestEverySearch:
         assert capfd.readouterr() == ("", "")
 
     def test_learns_or_says_that_it_does_not(self, sampler: Sampler) -> None:
-        if not sampler.learns:
+        if not sampler.learns_from_others:
             pytest.skip("does not")
         spec = spec_for(sampler, space=NUMBERS)
         others = SimulatedStudy(spec_for(sampler, space=NUMBERS, sampler="random", seed=5)).run(30).records

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.metadata
 import importlib.util
 import json
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -204,10 +205,14 @@ def _write_json(path: Path, standings: Sequence[Standing], best_pct: float) -> N
         "epochs_per_training": landscape.EPOCHS,
         "space": landscape.SPACE,
         "versions": {name: importlib.metadata.version(name) for name in ("optuna", "keras-tuner")},
-        "standings": [asdict(standing) for standing in standings],
+        "standings": [asdict(standing) | {"regret_pct": _with_gaps(standing)} for standing in standings],
     }
     with replaced(path) as unfinished:
-        unfinished.write_text(json.dumps(data, indent=1).replace("NaN", "null"), encoding="utf-8")
+        unfinished.write_text(json.dumps(data, indent=1, allow_nan=False), encoding="utf-8")
+
+
+def _with_gaps(standing: Standing) -> list[list[float | None]]:
+    return [[None if math.isnan(value) else round(value, 6) for value in regret] for regret in standing.regret_pct]
 
 
 def plot(standings: Sequence[Standing], path: Path) -> None:

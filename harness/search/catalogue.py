@@ -29,7 +29,7 @@ class Sampler:
         categories: It takes a choice among unordered values.
         conditional: It takes hyperparameters with a `when`.
         two_objectives: It can search for a Pareto front.
-        learns: Results change what it proposes.
+        learns_from_others: Trials that it did not propose change what it proposes.
         min_epochs: It cannot work with fewer epochs per trial.
         module: An importable module that it needs besides the engine.
         is_replayed: It keeps a state besides the trials, which resume rebuilds by asking anew.
@@ -43,7 +43,7 @@ class Sampler:
     categories: bool = True
     conditional: bool = True
     two_objectives: bool = True
-    learns: bool = True
+    learns_from_others: bool = True
     min_epochs: int = 1
     module: str | None = None
     is_replayed: bool = False
@@ -62,16 +62,16 @@ class Pruner:
 
 SAMPLERS: tuple[Sampler, ...] = (
     Sampler("optuna", "tpe", "the default: any space, and it learns from pruned trials too"),
-    Sampler("optuna", "random", "the yardstick that any other has to beat", learns=False),
+    Sampler("optuna", "random", "the yardstick that any other has to beat", learns_from_others=False),
     Sampler(
         "optuna",
         "qmc",
         "covers the space more evenly than random; no learning",
         conditional=False,
-        learns=False,
+        learns_from_others=False,
         is_replayed=True,
     ),
-    Sampler("optuna", "grid", "every configuration of a small space once", finite_only=True, learns=False),
+    Sampler("optuna", "grid", "every configuration of a small space once", finite_only=True, learns_from_others=False),
     Sampler(
         "optuna",
         "nsga2",
@@ -86,6 +86,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         categories=False,
         conditional=False,
         two_objectives=False,
+        learns_from_others=False,
         module="cmaes",
         is_replayed=True,
     ),
@@ -101,7 +102,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         "random",
         "as Optuna's, and never the same configuration twice",
         two_objectives=False,
-        learns=False,
+        learns_from_others=False,
     ),
     Sampler("keras-tuner", "bayesian", "few and costly trials; seconds to ask", two_objectives=False, asks_ahead=True),
     Sampler(
@@ -109,7 +110,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         "hyperband",
         "many configurations for a few epochs, the best of them for more",
         two_objectives=False,
-        learns=False,
+        learns_from_others=False,
         min_epochs=2,
         is_replayed=True,
     ),
@@ -118,7 +119,7 @@ SAMPLERS: tuple[Sampler, ...] = (
         "grid",
         "every configuration in order; ten values of a range without a step",
         two_objectives=False,
-        learns=False,
+        learns_from_others=False,
         is_replayed=True,
     ),
 )
@@ -218,8 +219,8 @@ def _problems(entry: Sampler, spec: SweepSpec) -> Iterator[str]:
             yield f"searches numbers only, and {name} is {domain}"
         if not entry.conditional and domain.when:
             yield f"cannot search conditional spaces, and {name} depends on {', '.join(domain.when)}"
-    if spec.learn_from is not None and not entry.learns:
-        yield f"does not learn, and learn_from is {spec.learn_from}"
+    if spec.learn_from is not None and not entry.learns_from_others:
+        yield f"learns nothing from another study's trials, and learn_from is {spec.learn_from}"
 
 
 def _check_module(chosen: Sampler) -> None:

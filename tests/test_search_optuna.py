@@ -174,7 +174,7 @@ def test_a_long_study_is_shown_by_its_best_and_latest_trials(monkeypatch: pytest
     search = OptunaSearch(spec)
     search.replay(past)
     shown: list[list[FrozenTrial]] = []
-    sampler = with_optuna._sampler
+    sampler = with_optuna.new_sampler
 
     def spy(spec: SweepSpec, seed: int) -> optuna.samplers.BaseSampler:
         made = sampler(spec, seed)
@@ -187,7 +187,7 @@ def test_a_long_study_is_shown_by_its_best_and_latest_trials(monkeypatch: pytest
         monkeypatch.setattr(made, "infer_relative_search_space", infer_and_look)
         return made
 
-    monkeypatch.setattr(with_optuna, "_sampler", spy)
+    monkeypatch.setattr(with_optuna, "new_sampler", spy)
     search.ask("one", 1000, 0)
     numbers = {trial.number for trial in shown[0]}
     assert NUM_SHOWN - NUM_BEST_SHOWN < len(numbers) <= NUM_SHOWN

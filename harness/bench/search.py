@@ -94,7 +94,7 @@ def run(out_dir: Path, seeds: int | None = None, quick: bool = False) -> pd.Data
 
 
 def contenders() -> list[Contender]:
-    """Every sampler that is installed, and the default one with pruners."""
+    """Every sampler that is installed, and the default one with the default pruner and the boldest."""
     able = [s for s in SAMPLERS if s.module is None or importlib.util.find_spec(s.module) is not None]
     return [Contender(sampler.engine, sampler.name) for sampler in able] + list(PRUNED)
 

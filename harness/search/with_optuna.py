@@ -7,17 +7,12 @@ in a sequence) are brought back by asking and telling anew, in the order of even
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from heapq import nsmallest
-from typing import Any
 
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.exceptions import ExperimentalWarning
-from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
@@ -25,17 +20,14 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from harness.records import EpochReport, Outcome, Params, Record, Scalar, Trial, TrialResult
 from harness.search import NoProposal, Proposal, catalogue, limits, replaying
 from harness.search.coding import decode, encode_all, identity
-from harness.search.settings import BAD_OUTCOMES, ask_seed, reduction_factor
-from harness.space import Choice, Domain, Float
+from harness.search.optuna_parts import Storage, distribution, new_pruner, new_sampler, suggested
+from harness.search.settings import BAD_OUTCOMES, ask_seed
 from harness.spec import SweepSpec
 
 # A TPE ask takes time in proportion to the trials it looks at, 0.1 s for 1,000: beyond this many finished ones it is
 # shown the best and the latest.
 NUM_SHOWN = 300
 NUM_BEST_SHOWN = 60
-
-# Optuna's default of 50 would leave nothing but random draws in a study of our size.
-NSGA2_POPULATION = 12
 
 # In a small space a sampler may be so sure of itself that it repeats the same few points for ever.
 MAX_INFORMED_RETRIES = 5
@@ -65,23 +57,6 @@ class _Lesson:
     constraints: Mapping[str, float]
 
 
-class _Storage(optuna.storages.InMemoryStorage):
-    """Keeps what can be rebuilt, and can show a part of its trials only while a sampler looks."""
-
-    shown: list[FrozenTrial] | None = None
-
-    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: object | None = None) -> list[FrozenTrial]:
-        if self.shown is None:
-            return super().get_all_trials(study_id, deepcopy, states)  # type: ignore[arg-type]
-        return [trial for trial in self.shown if states is None or trial.state in states]  # type: ignore[operator]
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        # What TPE and the Gaussian process note of a running trial is in its parameters, but for those of branches
-        # it is not in: these are nothing to go by, and a resumed study would not have them.
-        if ":relative_params" not in key:
-            super().set_trial_system_attr(trial_id, key, value)
-
-
 class OptunaSearch:
     """Optuna behind the Search protocol.
 
@@ -93,14 +68,14 @@ class OptunaSearch:
         self._spec = spec
         self._space = spec.search_space
         self._facts = catalogue.sampler(spec)
-        self._distributions = {name: _distribution(domain) for name, domain in self._space.domains.items()}
-        self._storage = _Storage()
+        self._distributions = {name: distribution(domain) for name, domain in self._space.domains.items()}
+        self._storage = Storage()
         self._study = optuna.create_study(
             storage=self._storage,
             study_name="study",  # hyperband's brackets depend on it
             directions=["minimize"] * len(spec.objective),
             sampler=optuna.samplers.RandomSampler(),  # while nothing is asked
-            pruner=_pruner(spec),
+            pruner=new_pruner(spec),
         )
         self._open: dict[str, _Open] = {}
         self._tried: set[object] = set()
@@ -139,7 +114,7 @@ class OptunaSearch:
         self._suggested(opened)
         if self._spec.sampler == "nsga2":
             # What the sampler would have drawn is not used; asking for it makes the trial one of its population.
-            with self._sampling(_sampler(self._spec, ask_seed(self._spec.seed, trial.number, 0))):
+            with self._sampling(new_sampler(self._spec, ask_seed(self._spec.seed, trial.number, 0))):
                 opened.relative_params  # noqa: B018
         self._opened(trial.uid, opened, trial.params)
 
@@ -203,7 +178,7 @@ class OptunaSearch:
         params: dict[str, Scalar] = {}
         for name, domain in self._space.domains.items():
             if self._space.is_active(name, params):
-                params[name] = decode(domain, _suggested(opened, name, self._distributions[name]))
+                params[name] = decode(domain, suggested(opened, name, self._distributions[name]))
         return params
 
     # What a result teaches
@@ -241,7 +216,7 @@ class OptunaSearch:
         """The study's sampler; a random one where that keeps proposing what has been tried already."""
         # Having learned nothing new, a Gaussian process would repeat its proposal, and slowly.
         patience = 0 if self._spec.sampler == "gp" else MAX_INFORMED_RETRIES
-        return _sampler(self._spec, seed) if retry <= patience else optuna.samplers.RandomSampler(seed)
+        return new_sampler(self._spec, seed) if retry <= patience else optuna.samplers.RandomSampler(seed)
 
     @contextmanager
     def _sampling(self, sampler: BaseSampler) -> Iterator[None]:
@@ -276,80 +251,3 @@ def _values(spec: SweepSpec, result: TrialResult) -> list[float] | None:
         return None
     measured = {"error": result.error_rate_pct, "device_time": result.device_time_s}
     return [measured[objective] for objective in spec.objective]
-
-
-def _distribution(domain: Domain) -> BaseDistribution:
-    """Optuna's word for a domain, in the terms of `coding`."""
-    if isinstance(domain, Choice):
-        return CategoricalDistribution(tuple(range(len(domain.options))))
-    if not isinstance(domain, Float):
-        return IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
-    if domain.step is None:
-        return FloatDistribution(domain.low, domain.high, log=domain.log)
-    return IntDistribution(0, len(domain.values() or ()) - 1)
-
-
-def _suggested(opened: optuna.Trial, name: str, distribution: BaseDistribution) -> int | float:
-    match distribution:
-        case IntDistribution(low=low, high=high, log=log, step=step):
-            return opened.suggest_int(name, low, high, step=step, log=log)
-        case FloatDistribution(low=low, high=high, log=log):
-            return opened.suggest_float(name, low, high, log=log)
-        case CategoricalDistribution(choices=choices):
-            return opened.suggest_categorical(name, choices)  # type: ignore[return-value]
-    raise TypeError(f"distribution is {distribution!r}; allowed: whole numbers, real numbers, categories")
-
-
-@contextmanager
-def _experiments_allowed() -> Iterator[None]:
-    """Optuna marks so: TPE over conditional spaces, brute force, the patient pruner."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        yield
-
-
-@_experiments_allowed()
-def _sampler(spec: SweepSpec, seed: int) -> BaseSampler:
-    samplers = optuna.samplers
-    match spec.sampler:
-        case "random":
-            return samplers.RandomSampler(seed=seed)
-        case "qmc":
-            # One scrambled sequence for the whole study; only what falls outside it is drawn by the ask's seed.
-            rest = samplers.RandomSampler(seed=seed)
-            return samplers.QMCSampler(
-                scramble=True, seed=spec.seed, independent_sampler=rest, warn_independent_sampling=False
-            )
-        case "grid":
-            return samplers.BruteForceSampler(seed=seed)
-        case "nsga2":
-            return samplers.NSGAIISampler(seed=seed, population_size=NSGA2_POPULATION)
-        case "cmaes":
-            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
-        case "gp":
-            return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
-    # Grouped TPE models each branch of a conditional space by itself; plain TPE would draw its parameters at random.
-    is_grouped = spec.search_space.is_conditional
-    return samplers.TPESampler(seed=seed, group=is_grouped, multivariate=True if is_grouped else None)
-
-
-@_experiments_allowed()
-def _pruner(spec: SweepSpec) -> BasePruner:
-    pruner = _new_pruner(spec)
-    return optuna.pruners.PatientPruner(pruner, spec.patience) if spec.patience else pruner
-
-
-def _new_pruner(spec: SweepSpec) -> BasePruner:
-    # The first quarter of the schedule is warm-up, and says little.
-    num_spared = -(-spec.epochs // 4)
-    factor = reduction_factor(spec.epochs)
-    match spec.pruner:
-        case "median":
-            return optuna.pruners.MedianPruner(n_warmup_steps=num_spared)
-        case "percentile":
-            return optuna.pruners.PercentilePruner(75.0, n_warmup_steps=num_spared)
-        case "successive_halving":
-            return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
-        case "hyperband":
-            return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=spec.epochs, reduction_factor=factor)
-    return optuna.pruners.NopPruner()

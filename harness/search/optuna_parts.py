@@ -1,0 +1,119 @@
+"""Optuna's words for ours: domains, samplers, pruners, and the storage of a study."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
+from optuna.pruners import BasePruner
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial
+
+from harness.search.settings import reduction_factor
+from harness.space import Choice, Domain, Float
+from harness.spec import SweepSpec
+
+# Optuna's default of 50 would leave nothing but random draws in a study of our size.
+NSGA2_POPULATION = 12
+
+
+class Storage(optuna.storages.InMemoryStorage):
+    """Keeps what can be rebuilt, and can show a part of its trials only while a sampler looks."""
+
+    shown: list[FrozenTrial] | None = None
+
+    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: object | None = None) -> list[FrozenTrial]:
+        if self.shown is None:
+            return super().get_all_trials(study_id, deepcopy, states)  # type: ignore[arg-type]
+        return [trial for trial in self.shown if states is None or trial.state in states]  # type: ignore[operator]
+
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        # What TPE and the Gaussian process note of a running trial is in its parameters, but for those of branches
+        # it is not in: these are nothing to go by, and a resumed study would not have them.
+        if ":relative_params" not in key:
+            super().set_trial_system_attr(trial_id, key, value)
+
+
+def distribution(domain: Domain) -> BaseDistribution:
+    """Optuna's word for a domain, in the terms of `coding`."""
+    if isinstance(domain, Choice):
+        return CategoricalDistribution(tuple(range(len(domain.options))))
+    if not isinstance(domain, Float):
+        return IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
+    if domain.step is None:
+        return FloatDistribution(domain.low, domain.high, log=domain.log)
+    return IntDistribution(0, len(domain.values() or ()) - 1)
+
+
+def suggested(opened: optuna.Trial, name: str, distribution: BaseDistribution) -> int | float:
+    """What the study's sampler says of one hyperparameter."""
+    match distribution:
+        case IntDistribution(low=low, high=high, log=log, step=step):
+            return opened.suggest_int(name, low, high, step=step, log=log)
+        case FloatDistribution(low=low, high=high, log=log):
+            return opened.suggest_float(name, low, high, log=log)
+        case CategoricalDistribution(choices=choices):
+            return opened.suggest_categorical(name, choices)  # type: ignore[return-value]
+    raise TypeError(f"distribution is {distribution!r}; allowed: whole numbers, real numbers, categories")
+
+
+@contextmanager
+def _experiments_allowed() -> Iterator[None]:
+    """Optuna marks so: TPE over conditional spaces, brute force, the patient pruner."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        yield
+
+
+@_experiments_allowed()
+def new_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
+    """The study's sampler for one ask."""
+    samplers = optuna.samplers
+    match spec.sampler:
+        case "random":
+            return samplers.RandomSampler(seed=seed)
+        case "qmc":
+            # One scrambled sequence for the whole study; only what falls outside it is drawn by the ask's seed.
+            rest = samplers.RandomSampler(seed=seed)
+            return samplers.QMCSampler(
+                scramble=True, seed=spec.seed, independent_sampler=rest, warn_independent_sampling=False
+            )
+        case "grid":
+            return samplers.BruteForceSampler(seed=seed)
+        case "nsga2":
+            return samplers.NSGAIISampler(seed=seed, population_size=NSGA2_POPULATION)
+        case "cmaes":
+            return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        case "gp":
+            return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
+    # Grouped TPE models each branch of a conditional space by itself; plain TPE would draw its parameters at random.
+    is_grouped = spec.search_space.is_conditional
+    return samplers.TPESampler(seed=seed, group=is_grouped, multivariate=True if is_grouped else None)
+
+
+@_experiments_allowed()
+def new_pruner(spec: SweepSpec) -> BasePruner:
+    """The study's pruner; steps are epochs, from 1."""
+    pruner = _pruner(spec)
+    return optuna.pruners.PatientPruner(pruner, spec.patience) if spec.patience else pruner
+
+
+def _pruner(spec: SweepSpec) -> BasePruner:
+    # The first quarter of the schedule is warm-up, and says little.
+    num_spared = -(-spec.epochs // 4)
+    factor = reduction_factor(spec.epochs)
+    match spec.pruner:
+        case "median":
+            return optuna.pruners.MedianPruner(n_warmup_steps=num_spared)
+        case "percentile":
+            return optuna.pruners.PercentilePruner(75.0, n_warmup_steps=num_spared)
+        case "successive_halving":
+            return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
+        case "hyperband":
+            return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=spec.epochs, reduction_factor=factor)
+    return optuna.pruners.NopPruner()

@@ -82,7 +82,7 @@ SAMPLERS: tuple[Sampler, ...] = (
     Sampler(
         "optuna",
         "cmaes",
-        "numbers only, from about a hundred trials on",
+        "numbers only, and good at it from some fifteen trials on",
         categories=False,
         conditional=False,
         two_objectives=False,

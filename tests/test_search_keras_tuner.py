@@ -76,6 +76,10 @@ class TestHyperband:
         for trial in searched:
             if trial.continues is not None:
                 assert records[trial.continues].result.outcome is Outcome.COMPLETED  # type: ignore[union-attr]
+        # Of the first rung, which stays open for want of trials, none that failed is kept.
+        failed = {trial.uid for trial in searched if records[trial.uid].result.outcome is Outcome.DIVERGED}  # type: ignore[union-attr]
+        assert len(failed) == 4
+        assert not failed & run.search.continuable()
 
     def test_keeps_the_checkpoints_that_a_rung_may_need(self) -> None:
         run = study("hyperband")
@@ -144,6 +148,26 @@ class TestGrid:
     def test_takes_ten_values_of_a_range_without_a_step(self) -> None:
         run = study("grid", space={"dropout": {"low": 0.0, "high": 0.5}}).run(50)
         assert len({trial.params["dropout"] for trial in run.trials}) == 11  # and the lowest, where the baseline is
+
+
+def test_a_proposal_depends_on_its_number_and_not_on_how_many_were_asked_for() -> None:
+    first, second = (KerasTunerSearch(make_spec(engine="keras-tuner", sampler="random")) for _ in range(2))
+    for number in range(5):
+        first.ask(str(number), number, 0)
+    assert first.ask("one", 5, 0) == second.ask("one", 5, 0)
+    assert first.ask("two", 6, 1) != second.ask("two", 6, 0)
+
+
+def test_what_is_declined_has_still_been_tried() -> None:
+    search = KerasTunerSearch(make_spec(engine="keras-tuner", sampler="random", space=STEPPED))
+    seen = []
+    for retry in range(18):
+        proposal = search.ask("uid", 0, retry)
+        assert not isinstance(proposal, NoProposal)
+        seen.append(tuple(proposal.params.values()))
+        search.decline("uid")
+    assert len(set(seen)) == 18
+    assert search.ask("uid", 0, 18) is NoProposal.EXHAUSTED
 
 
 def test_random_draws_end_with_the_last_point() -> None:

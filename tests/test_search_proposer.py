@@ -177,16 +177,17 @@ def test_a_continued_trial_keeps_its_seed_and_is_no_repetition() -> None:
         yield Proposal(A, epochs=2)
         yield Proposal(A, epochs=5, continues=trials[-1].trial.uid)
         yield A
+        yield A
         yield B
 
     trials: list[Next] = []
-    source, _ = proposer(script())
-    while len(trials) < 5:
+    source, _ = proposer(script(), max_repeats=2)
+    while len(trials) < 6:
         trials += [ask(source)]
-    assert [each.trial.epochs for each in trials] == [5, 5, 2, 5, 5]
-    assert [each.trial.seed for each in trials] == [0, 0, 1, 1, 0]
-    assert [each.trial.continues for each in trials] == [None, None, None, trials[2].trial.uid, None]
-    assert dict(trials[4].trial.params) == B
+    assert [each.trial.epochs for each in trials] == [5, 5, 2, 5, 5, 5]
+    assert [each.trial.seed for each in trials] == [0, 0, 1, 1, 2, 0]
+    assert [each.trial.continues for each in trials] == [None, None, None, trials[2].trial.uid, None, None]
+    assert dict(trials[5].trial.params) == B
 
 
 def test_what_was_declined_before_a_wait_is_not_asked_again() -> None:

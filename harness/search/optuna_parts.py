@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -23,7 +22,7 @@ NSGA2_POPULATION = 12
 
 
 class Storage(optuna.storages.InMemoryStorage):
-    """Keeps what can be rebuilt, and can show a part of its trials only while a sampler looks."""
+    """Can show a part of its trials only, while a sampler looks."""
 
     shown: list[FrozenTrial] | None = None
 
@@ -31,12 +30,6 @@ class Storage(optuna.storages.InMemoryStorage):
         if self.shown is None:
             return super().get_all_trials(study_id, deepcopy, states)  # type: ignore[arg-type]
         return [trial for trial in self.shown if states is None or trial.state in states]  # type: ignore[operator]
-
-    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        # What TPE and the Gaussian process note of a running trial is in its parameters, but for those of branches
-        # it is not in: these are nothing to go by, and a resumed study would not have them.
-        if ":relative_params" not in key:
-            super().set_trial_system_attr(trial_id, key, value)
 
 
 def distribution(domain: Domain) -> BaseDistribution:
@@ -64,7 +57,7 @@ def suggested(opened: optuna.Trial, name: str, distribution: BaseDistribution) -
 
 @contextmanager
 def _experiments_allowed() -> Iterator[None]:
-    """Optuna marks so: TPE over conditional spaces, brute force, the patient pruner."""
+    """Optuna marks so: brute force, the patient pruner."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
@@ -91,9 +84,8 @@ def new_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
             return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         case "gp":
             return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
-    # Grouped TPE models each branch of a conditional space by itself; plain TPE would draw its parameters at random.
-    is_grouped = spec.search_space.is_conditional
-    return samplers.TPESampler(seed=seed, group=is_grouped, multivariate=True if is_grouped else None)
+    # Its grouping of conditional parameters is an experiment of Optuna's, and was no better on a space like ours.
+    return samplers.TPESampler(seed=seed)
 
 
 @_experiments_allowed()

@@ -99,6 +99,8 @@ class KerasTunerSearch:
         self._drop_from_rung(trial_id)
         del self._oracle.trials[trial_id], self._oracle.ongoing_trials[uid], self._uids[trial_id]
         self._oracle.start_order.remove(trial_id)
+        # The next trial gets the same id, and with it would strike this configuration off those that were tried.
+        self._oracle._id_to_hash.pop(trial_id, None)
 
     def add(self, trial: Trial) -> None:
         if self._spec.sampler == "grid":

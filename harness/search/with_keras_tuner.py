@@ -1,6 +1,6 @@
 """KerasTuner's Oracles, driven in this process from one thread.
 
-Importing KerasTuner loads TensorFlow into the coordinator: 5 seconds and some 400 MB, once per start. The Oracles are
+Importing KerasTuner loads TensorFlow into the coordinator: 5 seconds and some 700 MB, once per start. The Oracles are
 asked and told by their own methods; the Tuner that usually drives them, its checkpoints and its reload are not used.
 """
 

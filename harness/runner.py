@@ -77,7 +77,7 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
         finally:
             executor.close()
             tracker.close(is_finished=reason is not StopReason.INTERRUPTED)
-        if reason is not StopReason.INTERRUPTED:
+        if reason is StopReason.EXHAUSTED:  # with a larger budget, the others go on from their checkpoints
             shutil.rmtree(checkpoints, ignore_errors=True)
         return StudyEnd(reason, was_used_up=False)
 

@@ -58,7 +58,6 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
     places = devices.places(devices.this_machine(), num_workers)
     data_folder = data.prepare(spec.dataset, display.note)
     with study_lock(home, spec.study), closing(Ledger(home / "ledger.db")) as ledger:
-        learned = _learned(ledger, spec)
         open_study(ledger, spec, fresh=fresh)
         records, used = ledger.history(spec.study), ledger.usage(spec.study)
         display.plan(describe(spec, places, make_plan(spec, places, used, len(records))))
@@ -72,7 +71,7 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
         checkpoints = home / "checkpoints" / spec.study
         reason = StopReason.INTERRUPTED
         try:
-            proposer = Proposer(spec, catalogue.make_search(spec), records, learned)
+            proposer = Proposer(spec, catalogue.make_search(spec), records, learned(ledger, spec))
             reason = Sweep(spec, ledger, proposer, executor, [tracker], display, checkpoints).run()
         finally:
             executor.close()
@@ -90,7 +89,13 @@ def _bring_to_mlflow(home: Path, study: str, display: Display) -> None:
         display.note(f"{error}; `harness sync` tries again")
 
 
-def _learned(ledger: Ledger, spec: SweepSpec) -> list[Record]:
+def learned(ledger: Ledger, spec: SweepSpec) -> list[Record]:
+    """What another study taught this one when it began; a search that is resumed must know neither more nor less."""
+    known = set(ledger.study(spec.study).provenance["lessons"])
+    return [lesson for lesson in _lessons(ledger, spec) if lesson.trial.uid in known]
+
+
+def _lessons(ledger: Ledger, spec: SweepSpec) -> list[Record]:
     if spec.learn_from is None:
         return []
     source = find_study(ledger, spec.learn_from).spec
@@ -103,13 +108,14 @@ def open_study(ledger: Ledger, spec: SweepSpec, *, fresh: bool) -> None:
     Raises:
         InputError: its settings have changed; the message names them, and the two ways on.
     """
+    lessons = [lesson.trial.uid for lesson in _lessons(ledger, spec)]
     exists = spec.study in ledger.study_names()
     if exists and fresh:
         kept = f"{spec.study[:44]}.{time.strftime('%Y%m%d-%H%M%S')}"
         ledger.rename_study(spec.study, kept)
         exists = False
     if not exists:
-        origin = provenance() | {"data_digest": data.data_digest(spec.dataset)}
+        origin = provenance() | {"data_digest": data.data_digest(spec.dataset), "lessons": lessons}
         ledger.create_study(spec, origin)
         return
     earlier = ledger.study(spec.study).spec

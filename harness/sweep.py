@@ -122,7 +122,7 @@ class Sweep:
 
     def _hand_out(self) -> None:
         while self._idle and self._stop is not StopReason.INTERRUPTED:
-            trial = self._pending.popleft() if self._pending else self._propose()
+            trial = self._next_pending() or self._propose()
             if trial is None:
                 return
             worker = self._idle.popleft()
@@ -132,6 +132,22 @@ class Sweep:
             self._display.started(trial, worker, attempt)
             if self._asks_ahead and not self._pending and (ahead := self._propose()):
                 self._pending.append(ahead)
+
+    def _next_pending(self) -> Trial | None:
+        """A trial committed earlier. Of one that breaks a limit, a kill may have kept the refusal out of the ledger."""
+        while self._pending:
+            trial = self._pending.popleft()
+            broken = self._proposer.broken_limit(trial)
+            if broken is None:
+                return trial
+            self._refuse(trial, broken)
+        return None
+
+    def _refuse(self, trial: Trial, broken_limit: str) -> None:
+        """Ends a trial without asking a worker."""
+        attempt = self._ledger.start_attempt(trial.uid, "none")
+        running = _Running(trial, attempt, time.monotonic())
+        self._finish(running, TrialResult(Outcome.INFEASIBLE, broken_limit), held_s=0.0)
 
     def _propose(self) -> Trial | None:
         """The next trial, committed; None when there is none now."""
@@ -149,9 +165,7 @@ class Sweep:
             self._progress.num_proposed += 1
             if proposal.infeasible is None:
                 return proposal.trial
-            attempt = self._ledger.start_attempt(proposal.trial.uid, "none")
-            running = _Running(proposal.trial, attempt, time.monotonic())
-            self._finish(running, TrialResult(Outcome.INFEASIBLE, proposal.infeasible), held_s=0.0)
+            self._refuse(proposal.trial, proposal.infeasible)
         return None
 
     def _job(self, trial: Trial) -> Job:

@@ -32,6 +32,10 @@ class ScriptedProposer:
     def __init__(self, proposals: list[Next | NoProposal], prune: dict[str, int] | None = None) -> None:
         self._proposals, self._prune = deque(proposals), prune or {}
         self.told: list[tuple[str, Outcome]] = []
+        self.broken: dict[str, str] = {}
+
+    def broken_limit(self, trial: Trial) -> str | None:
+        return self.broken.get(trial.uid)
 
     def next(self) -> Next | NoProposal:
         return self._proposals.popleft() if self._proposals else NoProposal.EXHAUSTED
@@ -175,6 +179,20 @@ def test_a_pruned_trial_counts(spec: SweepSpec, ledger: Ledger, tmp_path: Path) 
     assert study.sweep.run() is StopReason.TRIALS
     assert study.outcomes()["t2"] is Outcome.PRUNED
     assert len(ledger.record("t2").result.curve) == 1
+
+
+def test_a_refusal_that_a_kill_kept_out_of_the_ledger_is_made_again(
+    spec: SweepSpec, ledger: Ledger, tmp_path: Path
+) -> None:
+    for number, trial in enumerate(trials(2)):
+        ledger.propose("study", trial, asks=number, search_time_s=0.0)
+    study = Study(spec, ledger, tmp_path, ScriptedProposer(proposals(5)[2:]))
+    study.proposer.broken["t1"] = "num_params is 9; allowed: at most 8"
+    assert study.sweep.run() is StopReason.TRIALS
+    assert study.outcomes()["t1"] is Outcome.INFEASIBLE
+    assert study.workers.started == ["t0", "t2", "t3", "t4"]
+    assert study.proposer.told[0] == ("t0", Outcome.COMPLETED)
+    assert study.proposer.told[1] == ("t1", Outcome.INFEASIBLE)
 
 
 def test_an_infeasible_trial_reaches_no_worker_and_uses_no_budget(

@@ -9,88 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.errors import TroubleError
+from harness import ledger_rows
+from harness.ledger_schema import open_database, transaction
 from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
 from harness.spec import SweepSpec
-
-SCHEMA_VERSION = 1
-BUSY_TIMEOUT_S = 30.0
-
-_SCHEMA = """
-CREATE TABLE studies (
-    study TEXT PRIMARY KEY,
-    spec TEXT NOT NULL,               -- JSON of SweepSpec
-    provenance TEXT NOT NULL,         -- JSON: git commit, versions, data digest
-    created_at REAL NOT NULL,         -- seconds since 1970
-    num_events INTEGER NOT NULL DEFAULT 0
-) STRICT;
-CREATE TABLE trials (
-    uid TEXT PRIMARY KEY,
-    study TEXT NOT NULL REFERENCES studies ON UPDATE CASCADE,
-    number INTEGER NOT NULL,
-    role TEXT NOT NULL,
-    params TEXT NOT NULL,             -- JSON
-    seed INTEGER NOT NULL,
-    epochs INTEGER NOT NULL,
-    continues TEXT REFERENCES trials,
-    asked_at INTEGER NOT NULL,        -- position in the study's order of events
-    asks INTEGER NOT NULL,
-    search_time_s REAL NOT NULL,
-    UNIQUE (study, number)
-) STRICT;
-CREATE TABLE attempts (
-    uid TEXT NOT NULL REFERENCES trials,
-    attempt INTEGER NOT NULL,         -- from 1
-    worker TEXT NOT NULL,
-    started_at REAL NOT NULL,         -- seconds since 1970
-    reserved_time_s REAL NOT NULL DEFAULT 0,
-    outcome TEXT,                     -- NULL: running, or its coordinator was killed
-    told_at INTEGER,                  -- set on the attempt that is the trial's final result
-    result TEXT,                      -- JSON of TrialResult, without its curve and its images
-    wrong_images TEXT,                -- JSON
-    test_wrong_images TEXT,           -- JSON; each non-NULL value is one read of the test images
-    PRIMARY KEY (uid, attempt)
-) STRICT;
-CREATE UNIQUE INDEX one_final_result ON attempts (uid) WHERE told_at IS NOT NULL;
-CREATE TABLE epochs (
-    uid TEXT NOT NULL,
-    attempt INTEGER NOT NULL,
-    epoch INTEGER NOT NULL,
-    report TEXT NOT NULL,             -- JSON of EpochReport
-    PRIMARY KEY (uid, attempt, epoch),
-    FOREIGN KEY (uid, attempt) REFERENCES attempts
-) STRICT, WITHOUT ROWID;
-CREATE TABLE sessions (
-    id INTEGER PRIMARY KEY,
-    study TEXT NOT NULL REFERENCES studies ON UPDATE CASCADE,
-    started_at REAL NOT NULL,         -- seconds since 1970
-    wall_s REAL NOT NULL              -- monotonic, up to the last sign of life
-) STRICT;
-CREATE TABLE tracked (
-    uid TEXT PRIMARY KEY,             -- a trial's uid, or a study's name for its parent run
-    run_id TEXT NOT NULL,
-    state TEXT NOT NULL               -- what the run shows: an outcome
-) STRICT;
-"""
-
-_COLUMNS = (
-    "SELECT t.uid, t.number, t.role, t.params, t.seed, t.epochs, t.continues, t.asked_at, t.asks,"
-    " t.search_time_s, f.attempt, f.told_at, f.result,"
-    " (SELECT count(*) FROM attempts a WHERE a.uid = t.uid),"
-    " (SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a WHERE a.uid = t.uid)"
-)
-_LAST_REPORT = (
-    ", (SELECT e.report FROM epochs e WHERE e.uid = f.uid AND e.attempt = f.attempt ORDER BY e.epoch DESC LIMIT 1)"
-)
-_TRIALS = " FROM trials t LEFT JOIN attempts f ON f.uid = t.uid AND f.told_at IS NOT NULL "
 
 
 @dataclass(frozen=True)
@@ -126,15 +55,7 @@ class Ledger:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self._db.execute("PRAGMA journal_mode = WAL")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._migrate()
-        except (OSError, sqlite3.Error) as error:
-            raise TroubleError(f"ledger {path}: {error}; is the folder writable and the file a ledger?") from error
+        self._db = open_database(path)
 
     def close(self) -> None:
         self._db.close()
@@ -235,9 +156,9 @@ class Ledger:
                 (
                     result.outcome,
                     told_at,
-                    _result_row(result),
-                    _images_row(result.wrong_images),
-                    _images_row(result.test_wrong_images),
+                    ledger_rows.result_to_json(result),
+                    ledger_rows.images_to_json(result.wrong_images),
+                    ledger_rows.images_to_json(result.test_wrong_images),
                     reserved_time_s,
                     uid,
                     attempt,
@@ -254,7 +175,11 @@ class Ledger:
             cursor = self._db.execute(
                 "UPDATE attempts SET outcome = ?, result = ? WHERE outcome IS NULL"
                 " AND uid IN (SELECT uid FROM trials WHERE study = ?)",
-                (Outcome.CANCELLED, _result_row(TrialResult(Outcome.CANCELLED, "the coordinator died")), study),
+                (
+                    Outcome.CANCELLED,
+                    ledger_rows.result_to_json(TrialResult(Outcome.CANCELLED, "the coordinator died")),
+                    study,
+                ),
             )
         return cursor.rowcount
 
@@ -262,22 +187,24 @@ class Ledger:
 
     def history(self, study: str) -> list[Record]:
         """Every trial of a study by number, pending ones included; without the lists of wrong images."""
-        rows = self._db.execute(_COLUMNS + _TRIALS + "WHERE t.study = ? ORDER BY t.number", (study,)).fetchall()
+        rows = self._db.execute(
+            ledger_rows.COLUMNS + ledger_rows.TRIALS + "WHERE t.study = ? ORDER BY t.number", (study,)
+        ).fetchall()
         curves = self._final_curves(study)
-        return [_record(row, curves.get(row[0], ())) for row in rows]
+        return [ledger_rows.record(row, curves.get(row[0], ())) for row in rows]
 
     def finished(self, study: str) -> Iterator[Record]:
         """Every trial with a final result, by number, read one at a time so that a long study needs little memory.
 
         Of a curve only the last epoch is there, and of the wrong images only those of the test split.
         """
-        columns = _COLUMNS + _LAST_REPORT + ", f.test_wrong_images"
+        columns = ledger_rows.COLUMNS + ledger_rows.LAST_REPORT + ", f.test_wrong_images"
         rows = self._db.execute(
-            columns + _TRIALS + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY t.number", (study,)
+            columns + ledger_rows.TRIALS + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY t.number", (study,)
         )
         for *row, last_report, test_wrong in rows:
-            record = _record(tuple(row), (last_report,) if last_report else ())
-            yield record if test_wrong is None else _with_images(record, None, test_wrong)
+            record = ledger_rows.record(tuple(row), (last_report,) if last_report else ())
+            yield record if test_wrong is None else ledger_rows.with_images(record, None, test_wrong)
 
     def record(self, uid: str) -> Record:
         """One trial, with the images its model got wrong.
@@ -285,7 +212,7 @@ class Ledger:
         Raises:
             KeyError: there is no such trial.
         """
-        row = self._db.execute(_COLUMNS + _TRIALS + "WHERE t.uid = ?", (uid,)).fetchone()
+        row = self._db.execute(ledger_rows.COLUMNS + ledger_rows.TRIALS + "WHERE t.uid = ?", (uid,)).fetchone()
         if row is None:
             raise KeyError(uid)
         wrong, test_wrong = self._db.execute(
@@ -295,7 +222,7 @@ class Ledger:
         reports = self._db.execute(
             "SELECT report FROM epochs WHERE uid = ? AND attempt = ? ORDER BY epoch", (uid, row[10])
         )
-        return _with_images(_record(row, [report for (report,) in reports]), wrong, test_wrong)
+        return ledger_rows.with_images(ledger_rows.record(row, [report for (report,) in reports]), wrong, test_wrong)
 
     def attempts(self, uid: str) -> list[tuple[int, Outcome | None, str, float, float]]:
         """(attempt, outcome, worker, started_at, reserved_time_s) of each attempt, in order."""
@@ -414,70 +341,5 @@ class Ledger:
             raise KeyError(study)
         return int(row[0])
 
-    def _migrate(self) -> None:
-        with self._transaction():
-            (version,) = self._db.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA_VERSION:
-                raise TroubleError(
-                    f"ledger {self.path} has schema {version}, this version knows up to {SCHEMA_VERSION};"
-                    " install a newer version, or set HARNESS_HOME to another folder"
-                )
-            if version == 0:
-                for statement in _statements(_SCHEMA):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        try:
-            # IMMEDIATE takes the write lock at once: two writers wait for each other instead of failing half-way.
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.OperationalError):  # a full or failing disk, a lock held for too long
-                hint = "what was written before is safe; mend that and run the same command again"
-                raise TroubleError(f"ledger {self.path}: {error}; {hint}") from error
-            raise
-
-
-def _statements(script: str) -> Iterable[str]:
-    return (statement for statement in script.split(";\n") if statement.strip())
-
-
-def _result_row(result: TrialResult) -> str:
-    data = dataclasses.asdict(dataclasses.replace(result, curve=(), wrong_images=None, test_wrong_images=None))
-    return json.dumps(data)
-
-
-def _images_row(images: tuple[int, ...] | None) -> str | None:
-    return None if images is None else json.dumps(images)
-
-
-def _with_images(record: Record, wrong: str | None, test_wrong: str | None) -> Record:
-    """The record with the images its model got wrong, which come as `_images_row` wrote them."""
-    if record.result is None:
-        return record
-    result = dataclasses.replace(record.result, wrong_images=_images(wrong), test_wrong_images=_images(test_wrong))
-    return dataclasses.replace(record, result=result)
-
-
-def _images(row: str | None) -> tuple[int, ...] | None:
-    return None if row is None else tuple(json.loads(row))
-
-
-def _record(row: tuple[Any, ...], curve: Sequence[str]) -> Record:
-    """A record from a row of `_COLUMNS` and the JSON of its epochs."""
-    uid, number, role, params, seed, epochs, continues, asked_at, asks, search_s, _, told_at, result, tries, held = row
-    return Record(
-        trial=Trial(uid, number, json.loads(params), seed, epochs, Role(role), continues),
-        result=TrialResult.from_json({**json.loads(result), "curve": map(json.loads, curve)}) if result else None,
-        asked_at=asked_at,
-        told_at=told_at,
-        asks=asks,
-        attempts=tries,
-        reserved_time_s=held,
-        search_time_s=search_s,
-    )
+    def _transaction(self) -> AbstractContextManager[None]:
+        return transaction(self._db, self.path)

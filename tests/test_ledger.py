@@ -8,7 +8,8 @@ import pytest
 
 from harness.errors import TroubleError
 from harness.home import sweeps_folder
-from harness.ledger import SCHEMA_VERSION, Ledger
+from harness.ledger import Ledger
+from harness.ledger_schema import SCHEMA_VERSION
 from harness.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 from harness.spec import SweepSpec
 from harness.sweep_file import Flags, load_sweep

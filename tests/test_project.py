@@ -26,7 +26,7 @@ WINGS = {"search", "execution", "tracking", "analysis", "display"}
 LAYERS = [
     {"spec", "sweep_file", "ledger", "ledger_rows", "ledger_schema", "progress"},
     WINGS,
-    {"plan", "runner", "sweep"},
+    {"plan", "runner", "sweep", "audit", "doctor"},
     {"verdict", "bench"},
     {"cli", "commands"},
 ]

@@ -103,7 +103,7 @@ def redact(text: str) -> str:
     return re.sub(r"(\w+://)?\S*@", r"\1***@", text)
 
 
-def _sqlite_file(uri: str) -> Path | None:
+def sqlite_file(uri: str) -> Path | None:
     path = uri.removeprefix("sqlite:///")
     return Path(path) if path != uri and path not in ("", ":memory:") else None
 
@@ -116,7 +116,7 @@ def make_store(uri: str) -> None:
     Raises:
         TroubleError: it cannot be made.
     """
-    file = _sqlite_file(uri)
+    file = sqlite_file(uri)
     if file is None or file.exists():
         return
     try:

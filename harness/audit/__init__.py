@@ -1,0 +1,65 @@
+"""Recounts a study from scratch: the ledger against itself, MLflow and the exported leaderboard against the ledger.
+
+Nothing that the harness counts or remembers for itself is believed: sums are made anew from the rows, runs are looked
+for in MLflow, and the leaderboard is written anew and compared cell by cell.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+from harness.analysis.studies import find_study
+from harness.audit.files import csv_differences, leftovers
+from harness.audit.recount import recount, total_differences
+from harness.audit.rows import StudyRows, damage, open_read_only, read_study
+from harness.audit.runs import run_differences
+from harness.errors import InputError
+from harness.ledger import Ledger
+from harness.locks import study_lock
+from harness.tracking.study_runs import runs_lock
+
+
+def audit(home: Path, study: str) -> list[str]:
+    """Everything about a study that is not as it should be, one line each; empty when all is.
+
+    The study is held meanwhile, so that nobody starts it. Nothing is mended, in the ledger, in MLflow or in files.
+
+    Args:
+        home: Folder of all state.
+        study: The study's name.
+
+    Raises:
+        InputError: there is no such study, or MLFLOW_TRACKING_URI is not an address that runs can go to.
+        TroubleError: a process works on the study, the ledger is none of this version's, or MLflow cannot be had.
+    """
+    path = home / "ledger.db"
+    if not path.is_file():
+        raise InputError(f"study is {study!r}; allowed: none yet; `harness sweep` makes one")
+    with closing(Ledger(path)) as ledger:
+        if study not in ledger.study_names():
+            find_study(ledger, study)  # says which there are
+        with study_lock(home, study), runs_lock(home, study):
+            return list(_differences(home, ledger, study))
+
+
+def _differences(home: Path, ledger: Ledger, study: str) -> Iterator[str]:
+    rows: StudyRows | None = None
+    try:
+        with closing(open_read_only(ledger.path)) as db:
+            yield from damage(db)
+            rows = read_study(db, study)
+    except sqlite3.Error as error:
+        yield f"ledger: {error}"
+    if rows is not None:
+        yield from rows.unreadable
+        yield from recount(rows)
+    yield from leftovers(home, study)
+    if rows is None or rows.unreadable:
+        yield "MLflow and the leaderboard: not compared, since rows of the ledger cannot be read"
+        return
+    yield from total_differences(rows, ledger)
+    yield from run_differences(home, ledger, study)
+    yield from csv_differences(home, ledger, study)

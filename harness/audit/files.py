@@ -1,0 +1,108 @@
+"""The exported leaderboard against one made anew, and files that a killed process left half-written."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+
+from harness.execution import CHECKPOINT_SUFFIX, UNFINISHED
+from harness.ledger import Ledger
+
+Rows = dict[str, dict[str, str]]  # cells by trial and column
+
+
+def leaderboard_file(home: Path, study: str) -> Path:
+    return home / "leaderboards" / f"{study}.csv"
+
+
+def csv_differences(home: Path, ledger: Ledger, study: str) -> Iterator[str]:
+    """Every cell of a study's exported leaderboard that is not as the ledger has it; nothing if there is no export.
+
+    The ledger's rows can all be read.
+    """
+    path = leaderboard_file(home, study)
+    if not path.exists():
+        return
+    try:
+        found_columns, found = _read(path)
+    except (OSError, ValueError, csv.Error) as error:
+        yield f"{path.name}: cannot be read ({error}); {_anew(study)}"
+        return
+    columns, expected = _made_anew(ledger, study)
+    if found_columns != columns:
+        odd = sorted(set(found_columns) ^ set(columns))
+        yield f"{path.name}: other columns ({', '.join(odd) or 'in another order'}); {_anew(study)}"
+        return
+    if list(found) != list(expected) and sorted(found) == sorted(expected):
+        yield f"{path.name}: the rows stand in another order; {_anew(study)}"
+    for trial in sorted({*found, *expected}, key=lambda trial: (len(trial), trial)):
+        for difference in _row_differences(found.get(trial), expected.get(trial)):
+            yield f"{path.name}: trial {trial}: {difference}; {_anew(study)}"
+
+
+def _row_differences(found: dict[str, str] | None, expected: dict[str, str] | None) -> Iterator[str]:
+    if found is None or expected is None:
+        yield "has no row" if found is None else "has a row, and is no finished trial"
+        return
+    for column, cell in expected.items():
+        if found[column] != cell:
+            yield f"{column} is {found[column] or 'empty'}, should be {cell or 'empty'}"
+
+
+def _made_anew(ledger: Ledger, study: str) -> tuple[list[str], Rows]:
+    from harness.analysis.files import write_csv
+    from harness.analysis.leaderboard import leaderboard
+
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "leaderboard.csv"
+        write_csv(leaderboard(ledger, [study]), path)
+        return _read(path)
+
+
+def _read(path: Path) -> tuple[list[str], Rows]:
+    """Columns, and cells by trial.
+
+    Raises:
+        OSError, ValueError, csv.Error: it is no leaderboard.
+    """
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *lines = csv.reader(file, strict=True) or [[]]
+    if "trial" not in header:
+        raise ValueError("there is no column `trial`")
+    rows: Rows = {}
+    for line in lines:
+        row = dict(zip(header, line, strict=True))
+        if row["trial"] in rows:
+            raise ValueError(f"trial {row['trial']} has two rows")
+        rows[row["trial"]] = row
+    return header, rows
+
+
+def _anew(study: str) -> str:
+    return f"`harness leaderboard {study}` writes it anew"
+
+
+def leftovers(home: Path, study: str) -> Iterator[str]:
+    """Files of the study that were being written by a process which is gone."""
+    board = leaderboard_file(home, study)
+    unfinished = [
+        *board.parent.glob(f".{board.name}.*.unfinished"),
+        *(home / "checkpoints" / study).glob(f"{UNFINISHED}*{CHECKPOINT_SUFFIX}"),
+    ]
+    for path in sorted(unfinished):
+        if not _is_being_written(path):
+            yield f"{path.relative_to(home)}: left unfinished by a process that is gone; delete it"
+
+
+def _is_being_written(path: Path) -> bool:
+    """Whether the process whose id the name holds is there, and no younger than the file."""
+    name = re.search(rf"^{UNFINISHED}(\d+)-|\.(\d+)\.unfinished$", path.name)
+    try:
+        return name is not None and psutil.Process(int(name[1] or name[2])).create_time() <= path.stat().st_mtime
+    except (OSError, OverflowError, psutil.Error):
+        return False

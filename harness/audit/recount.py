@@ -1,0 +1,199 @@
+"""The ledger against itself: what must hold for the rows of a study, whatever happened to its processes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+from harness.audit.rows import AttemptRow, StudyRows, TrialRow
+from harness.ledger import Ledger
+from harness.records import Outcome, Role, TrialResult
+from harness.space import SpaceError
+from harness.spec import SPLIT_SIZES, SweepSpec
+
+_CLOCK_S = 1.0  # what the clocks of coordinator and worker, and rounding, may make of a difference
+_PLAIN_ENDS = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED)  # in which the worker itself says what was
+
+
+def recount(rows: StudyRows) -> Iterator[str]:
+    """Every contradiction within the rows, one line each."""
+    yield from _numbers(rows)
+    yield from _events(rows)
+    for number, seconds in enumerate(rows.sessions_s, start=1):
+        if not _is_time(seconds):
+            yield f"ledger: session {number}: wall_s is {seconds}; must be finite and not negative"
+    known = {row.trial.uid: row for row in rows.trials}
+    for row in rows.trials:
+        for problem in _trial_problems(row, known, rows.spec):
+            yield f"ledger: trial {row.trial.number}: {problem}"
+
+
+def total_differences(rows: StudyRows, ledger: Ledger) -> Iterator[str]:
+    """What the ledger sums up for budgets and tables, against sums made here of rows that can all be read."""
+    used = ledger.usage(rows.study)
+    attempts = [attempt for row in rows.trials for attempt in row.attempts]
+    ended = [(row.trial.role, final.outcome) for row in rows.trials for final in row.finals]
+    pairs = {
+        "trials used": (used.trials, sum(r is Role.TRIAL and o is not Outcome.INFEASIBLE for r, o in ended)),
+        "wall time used": (used.wall_s, math.fsum(rows.sessions_s)),
+        "device time used": (used.device_s, math.fsum(attempt.reserved_time_s for attempt in attempts)),
+        "trials pending": (ledger.num_pending(rows.study), sum(not row.finals for row in rows.trials)),
+        "test reads": (ledger.num_test_reads(rows.study), sum(a.test_wrong_images is not None for a in attempts)),
+    }
+    for what, (stated, counted) in pairs.items():
+        if not math.isclose(stated, counted, rel_tol=1e-9, abs_tol=1e-6):
+            yield f"ledger: {what}: stated as {stated}, recounted as {counted}"
+
+
+def _numbers(rows: StudyRows) -> Iterator[str]:
+    if rows.unreadable:  # what cannot be read would be missing here
+        return
+    numbers = [row.trial.number for row in rows.trials]
+    missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
+    if missing:
+        yield f"ledger: trial {', '.join(map(str, missing))}: not there, though later ones are"
+
+
+def _events(rows: StudyRows) -> Iterator[str]:
+    asked = [(row.asked_at, f"trial {row.trial.number} asked") for row in rows.trials]
+    told = [
+        (final.told_at, f"trial {row.trial.number} told")
+        for row in rows.trials
+        for final in row.finals
+        if final.told_at is not None
+    ]
+    times = Counter(event for event, _ in asked + told)
+    for event, what in asked + told:
+        if not 1 <= event <= rows.num_events:
+            yield f"ledger: {what} at event {event}; the study has 1 to {rows.num_events}"
+        elif times[event] > 1:
+            yield f"ledger: {what} at event {event}, as something else was"
+    unused = sorted(set(range(1, rows.num_events + 1)) - times.keys())
+    if unused and not rows.unreadable:
+        yield f"ledger: event {', '.join(map(str, unused))}: nothing happened there"
+
+
+def _trial_problems(row: TrialRow, known: dict[str, TrialRow], spec: SweepSpec | None) -> Iterator[str]:
+    if not _is_time(row.search_time_s):
+        yield f"search_time_s is {row.search_time_s}; must be finite and not negative"
+    yield from _attempts(row)
+    yield from _continued(row, known)
+    for attempt in row.attempts:
+        for problem in _attempt_problems(attempt):
+            yield f"attempt {attempt.attempt}: {problem}"
+    if len(row.finals) == 1:
+        yield from _end(row, row.finals[0], known)
+    if spec is not None:
+        yield from _asked(row, spec)
+        yield from _looked_at(row, spec)
+
+
+def _attempts(row: TrialRow) -> Iterator[str]:
+    numbers = [attempt.attempt for attempt in row.attempts]
+    if numbers != list(range(1, len(numbers) + 1)):
+        yield f"attempts are {', '.join(map(str, numbers))}; must count from 1"
+    if len(row.finals) > 1:
+        yield f"has {len(row.finals)} final results; must have one at most"
+    elif row.finals and row.finals[0].attempt != numbers[-1]:
+        yield f"attempt {numbers[-1]} began though attempt {row.finals[0].attempt} had ended the trial"
+    if row.finals and row.finals[-1].told_at is not None and row.finals[-1].told_at <= row.asked_at:
+        yield f"told at event {row.finals[-1].told_at}, before it was asked for at event {row.asked_at}"
+
+
+def _attempt_problems(attempt: AttemptRow) -> Iterator[str]:
+    if not _is_time(attempt.reserved_time_s):
+        yield f"reserved_time_s is {attempt.reserved_time_s}; must be finite and not negative"
+    if not math.isfinite(attempt.started_at):
+        yield f"started_at is {attempt.started_at}; must be finite"
+    outcome, result = attempt.outcome, attempt.result
+    if outcome is None:
+        yield "has no outcome, though nobody works on the study; the next start of the study ends it"
+    elif attempt.told_at is None and not outcome.may_retry:
+        yield f"ended as {outcome} and is not the trial's final result"
+    elif attempt.told_at is not None and outcome is Outcome.CANCELLED:
+        yield "is the trial's final result though it was cancelled"
+    if result is not None:
+        yield from _result_problems(attempt, result)
+    elif outcome is not None:
+        yield f"ended as {outcome} without a result"
+
+
+def _result_problems(attempt: AttemptRow, result: TrialResult) -> Iterator[str]:
+    if result.outcome is not attempt.outcome:
+        yield f"outcome is {attempt.outcome}, its result says {result.outcome}"
+    if result.seconds.wall > attempt.reserved_time_s + _CLOCK_S:
+        yield f"took {result.seconds.wall:.3f} s of the {attempt.reserved_time_s:.3f} s that its device was held"
+    if result.outcome in _PLAIN_ENDS and attempt.reports:
+        train_s = math.fsum(report.seconds.train for report in attempt.reports.values())
+        if not math.isclose(result.seconds.train, train_s, abs_tol=1e-3):
+            yield f"trained for {result.seconds.train} s, its epochs for {train_s:.6g} s"
+    wrong, num_images = attempt.wrong_images, result.final_val_images
+    if wrong is not None and num_images is not None and result.final_error_rate_pct is not None:
+        recounted = 100 * len(wrong) / num_images
+        if not math.isclose(result.final_error_rate_pct, recounted, abs_tol=1e-9):
+            yield f"error is {result.final_error_rate_pct} %, its wrong images make {recounted} %"
+
+
+def _continued(row: TrialRow, known: dict[str, TrialRow]) -> Iterator[str]:
+    if row.trial.continues is None:
+        return
+    before = known.get(row.trial.continues)
+    if before is None:
+        yield f"continues {row.trial.continues}, which is no trial of this study"
+        return
+    which = f"continues trial {before.trial.number}"
+    if dict(before.trial.params) != dict(row.trial.params):
+        yield f"{which}, which has other params"
+    if before.trial.epochs >= row.trial.epochs:
+        yield f"{which} up to epoch {row.trial.epochs}, which that one had reached"
+    ends = [final.told_at for final in before.finals if final.told_at is not None]
+    if not any(end < row.asked_at for end in ends):
+        yield f"{which}, which had not ended when this one was asked for"
+
+
+def _end(row: TrialRow, final: AttemptRow, known: dict[str, TrialRow]) -> Iterator[str]:
+    """The epochs of a final attempt, and whether its outcome can have come of them."""
+    epochs = list(final.reports)
+    before = known.get(row.trial.continues) if row.trial.continues else None
+    first = before.trial.epochs + 1 if before else 1
+    if epochs != list(range(first, first + len(epochs))):
+        yield f"epochs are {', '.join(map(str, epochs))}; must count from {first}"
+    last = epochs[-1] if epochs else first - 1
+    if last > row.trial.epochs:
+        yield f"has epoch {last} of {row.trial.epochs}"
+    if final.outcome is Outcome.COMPLETED and last != row.trial.epochs:
+        yield f"completed with epoch {last} of {row.trial.epochs}"
+    if final.outcome is Outcome.PRUNED and not first <= last < row.trial.epochs:
+        yield f"pruned after epoch {last} of {row.trial.epochs}"
+    if final.outcome is Outcome.INFEASIBLE and epochs:
+        yield "infeasible, and has epochs"
+
+
+def _asked(row: TrialRow, spec: SweepSpec) -> Iterator[str]:
+    """Whether this is a trial that its study can have asked for."""
+    trial, documented = row.trial, dict(spec.baseline_params)
+    if not 1 <= trial.epochs <= spec.epochs:
+        yield f"is to train for {trial.epochs} epochs; the study's trials train for 1 to {spec.epochs}"
+    if trial.role is Role.BASELINE and dict(trial.params) != documented:
+        yield "role is baseline, and its params are not the documented ones"
+    if trial.role is not Role.BASELINE and dict(trial.params) != documented:
+        try:
+            spec.search_space.validate(trial.params)
+        except SpaceError as error:
+            yield f"params: {error}"
+
+
+def _looked_at(row: TrialRow, spec: SweepSpec) -> Iterator[str]:
+    """Which images it may have seen."""
+    sizes = SPLIT_SIZES[spec.dataset]
+    for attempt in row.attempts:
+        if attempt.test_wrong_images is not None and not spec.reads_test and row.trial.role is not Role.CONFIRM:
+            yield f"attempt {attempt.attempt}: read the test images, which are sealed in a sweep"
+        for split, images in (("validation", attempt.wrong_images), ("test", attempt.test_wrong_images)):
+            if max(images or (), default=0) >= sizes[split]:
+                yield f"attempt {attempt.attempt}: got image {max(images or ())} of {sizes[split]} {split} images wrong"
+
+
+def _is_time(seconds: float) -> bool:
+    return math.isfinite(seconds) and seconds >= 0

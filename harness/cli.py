@@ -6,8 +6,11 @@ Nothing heavy is imported before it is known to be needed, so that `harness --he
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
+from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
 from harness.errors import InputError, TroubleError
@@ -16,10 +19,14 @@ if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction["_Parser"]  # argparse has no public name for it
 
 EXIT_TROUBLE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+INTERRUPTED = "interrupted; nothing is lost"
+SHOW_CURSOR = b"\x1b[?25h"  # the live display hides it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0 done, 2 the input was wrong, 130 interrupted, 1 anything else."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _end_at_once)
     try:
         options = _parser().parse_args(arguments)
         from harness.commands import COMMANDS
@@ -30,12 +37,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TroubleError as error:
         return _fail(error, EXIT_TROUBLE)
     except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
+        return _fail(INTERRUPTED, EXIT_INTERRUPTED)
 
 
-def _fail(error: Exception, status: int) -> int:
-    sys.stderr.write(f"harness: {error}\n")
+def _fail(why: Exception | str, status: int) -> int:
+    sys.stderr.write(f"harness: {why}\n")
     return status
+
+
+def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends the process where it is: it may be killed at any moment anyway, and its workers end with it.
+
+    An exception could come out anywhere, and a library that is being loaded would swallow it or turn it into another.
+    """
+    if sys.stdout.isatty():
+        os.write(sys.stdout.fileno(), SHOW_CURSOR)
+    os.write(sys.stderr.fileno(), f"harness: {INTERRUPTED}\n".encode())
+    os._exit(EXIT_INTERRUPTED)
 
 
 class _Parser(argparse.ArgumentParser):

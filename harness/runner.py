@@ -13,6 +13,7 @@ from harness.display import Display
 from harness.errors import InputError, TroubleError
 from harness.execution import data, devices
 from harness.execution.local import LocalExecutor
+from harness.failpoints import Step, reach
 from harness.ledger import Ledger
 from harness.locks import study_lock
 from harness.plan import describe, make_plan
@@ -25,6 +26,8 @@ from harness.search.proposer import Proposer
 from harness.spec import SweepSpec
 from harness.sweep import Sweep
 from harness.tracking.mlflow_runs import Tracker, sync
+
+INTERRUPTED_WAIT_S = 5.0  # for MLflow, after Ctrl-C
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,10 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
             reason = Sweep(spec, ledger, proposer, executor, [tracker], display, checkpoints).run()
         finally:
             executor.close()
-            tracker.close(is_finished=reason is not StopReason.INTERRUPTED)
+            if reason is StopReason.INTERRUPTED:  # who stops it does not want to wait; the next start brings the rest
+                tracker.close(timeout_s=INTERRUPTED_WAIT_S)
+            else:
+                tracker.close(is_finished=True)
         if reason is StopReason.EXHAUSTED:  # with a larger budget, the others go on from their checkpoints
             shutil.rmtree(checkpoints, ignore_errors=True)
         return StudyEnd(reason, was_used_up=False)
@@ -116,7 +122,9 @@ def open_study(ledger: Ledger, spec: SweepSpec, *, fresh: bool) -> None:
         exists = False
     if not exists:
         origin = provenance() | {"data_digest": data.data_digest(spec.dataset), "lessons": lessons}
+        reach(Step.BEFORE_STUDY)
         ledger.create_study(spec, origin)
+        reach(Step.AFTER_STUDY)
         return
     earlier = ledger.study(spec.study).spec
     changed = earlier.differing_keys(spec)

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from harness.display import Display
 from harness.execution import CHECKPOINT_SUFFIX, UNFINISHED, Died, EpochDone, Event, Executor, Finished, Job, Ready
+from harness.failpoints import Step, reach
 from harness.ledger import Ledger
 from harness.progress import Progress, StopReason
 from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
@@ -78,8 +79,10 @@ class Sweep:
         self._listeners, self._display, self._checkpoints = listeners, display, checkpoints
         self._started = time.monotonic()
         self._session = ledger.start_session(spec.study)
+        reach(Step.AFTER_SESSION)
         self._touched = self._started
         ledger.close_lost_attempts(spec.study)
+        reach(Step.AFTER_LOST_ATTEMPTS)
         records = ledger.history(spec.study)
         self._pending = deque(record.trial for record in records if record.result is None)
         # A slow search is asked while the trial just handed out trains, so that no free worker waits for it.
@@ -88,11 +91,13 @@ class Sweep:
         self._idle: deque[str] = deque()
         self._running: dict[str, _Running] = {}
         self._stop: StopReason | None = None
+        self._num_signals = 0  # all that the handler changes: it may come between any two steps
 
     def run(self) -> StopReason:
         """Works until the budget is used, the space is exhausted, or the process is asked to stop.
 
-        A first SIGINT or SIGTERM lets running trials stop at their epoch's end; a second raises KeyboardInterrupt.
+        A first SIGINT or SIGTERM lets running trials stop at their epoch's end; a second raises KeyboardInterrupt, and
+        the next meets the handlers of before.
         """
         with self._signals():
             try:
@@ -106,11 +111,14 @@ class Sweep:
                 self._cancel_running()
                 self._ledger.touch_session(self._session, self._wall_s)
         assert self._stop is not None  # noqa: S101 - _is_over says so
-        return self._stop
+        return StopReason.INTERRUPTED if self._is_interrupted else self._stop
 
     # Handing out
 
     def _is_over(self) -> bool:
+        if self._is_interrupted and self._stop is not StopReason.INTERRUPTED:
+            self._stop = StopReason.INTERRUPTED
+            self._display.note("stopping: running trials end with their epoch; once more to stop at once")
         if self._stop is None and not self._pending:
             self._stop = self._used_up()
         has_pending = bool(self._pending) and self._stop is not StopReason.INTERRUPTED
@@ -121,14 +129,16 @@ class Sweep:
         return self._progress.used_up(self._wall_s, sum(trial.role is Role.TRIAL for trial in open_trials))
 
     def _hand_out(self) -> None:
-        while self._idle and self._stop is not StopReason.INTERRUPTED:
+        while self._idle and not self._is_interrupted:
             trial = self._next_pending() or self._propose()
             if trial is None:
                 return
             worker = self._idle.popleft()
             attempt = self._ledger.start_attempt(trial.uid, worker)
+            reach(Step.AFTER_START_ATTEMPT)
             self._running[worker] = _Running(trial, attempt, time.monotonic())
             self._executor.start(worker, self._job(trial))
+            reach(Step.AFTER_HAND_OUT)
             self._display.started(trial, worker, attempt)
             if self._asks_ahead and not self._pending and (ahead := self._propose()):
                 self._pending.append(ahead)
@@ -161,7 +171,9 @@ class Sweep:
                 self._stop = StopReason.EXHAUSTED
             if isinstance(proposal, NoProposal):
                 break
+            reach(Step.BEFORE_PROPOSE)
             self._ledger.propose(self._spec.study, proposal.trial, proposal.asks, proposal.search_time_s)
+            reach(Step.AFTER_PROPOSE)
             self._progress.num_proposed += 1
             if proposal.infeasible is None:
                 return proposal.trial
@@ -194,7 +206,7 @@ class Sweep:
         if isinstance(event, Ready):
             self._idle.append(event.worker)
         elif event.worker not in self._running:
-            return  # it died between two trials; another has taken its place
+            self._forget_idle(event.worker)
         elif isinstance(event, EpochDone):
             self._on_epoch(event)
         elif isinstance(event, Finished):
@@ -204,16 +216,25 @@ class Sweep:
             running = self._running.pop(event.worker)
             self._end(running, self._lost(running, event))
 
+    def _forget_idle(self, worker: str) -> None:
+        """Between two trials a worker died; the one that has taken its place will say when it is ready."""
+        if worker in self._idle:
+            self._idle.remove(worker)
+
     def _on_epoch(self, event: EpochDone) -> None:
         running, report = self._running[event.worker], event.report
+        reach(Step.BEFORE_EPOCH)
         self._ledger.add_epoch(running.trial.uid, running.attempt, report, running.held_s)
+        reach(Step.AFTER_EPOCH)
         running.reported.append(report)
         started = time.monotonic()
         go_on = self._proposer.report(running.trial, report)
         running.search_time_s += time.monotonic() - started
-        if self._stop is StopReason.INTERRUPTED and report.epoch < running.trial.epochs:
+        if self._is_interrupted and report.epoch < running.trial.epochs:
             running.was_cancelled, go_on = True, False
+        reach(Step.BEFORE_ANSWER)
         self._executor.answer(event.worker, go_on=go_on)
+        reach(Step.AFTER_ANSWER)
         images_per_s = self._spec.train_images / max(report.seconds.train, 0.001)
         self._display.epoch(running.trial, event.worker, report, images_per_s)
 
@@ -234,6 +255,7 @@ class Sweep:
         self._progress.charge(running.held_s)
         if result.outcome.may_retry and self._may_retry(running.trial, result.outcome):
             self._ledger.finish_attempt(running.trial.uid, running.attempt, result, running.held_s, is_final=False)
+            reach(Step.AFTER_FAILED_ATTEMPT)
             self._pending.append(running.trial)
             self._display.retried(running.trial, result)
         else:
@@ -248,12 +270,17 @@ class Sweep:
     def _finish(self, running: _Running, result: TrialResult, held_s: float) -> None:
         """Commits a final result, then tells everybody."""
         trial = running.trial
+        reach(Step.BEFORE_RESULT)
         self._ledger.finish_attempt(trial.uid, running.attempt, result, held_s, is_final=True)
+        reach(Step.AFTER_RESULT)
         started = time.monotonic()
         self._proposer.tell(trial, result)
+        reach(Step.AFTER_TELL)
         self._ledger.add_search_time(trial.uid, running.search_time_s + time.monotonic() - started)
+        reach(Step.AFTER_SEARCH_TIME)
         for listener in self._listeners:
             listener.notify()
+        reach(Step.AFTER_NOTIFY)
         self._drop_checkpoints()
         self._progress.add(Record(trial, result, reserved_time_s=held_s))
         self._display.finished(trial, result)
@@ -286,20 +313,29 @@ class Sweep:
 
     # Being stopped
 
+    @property
+    def _is_interrupted(self) -> bool:
+        return self._num_signals > 0
+
     @contextmanager
     def _signals(self) -> Iterator[None]:
         def stop(number: int, frame: FrameType | None) -> None:
-            if self._stop is StopReason.INTERRUPTED:
+            self._num_signals += 1
+            if self._num_signals > 1:
+                restore()
                 raise KeyboardInterrupt
-            self._stop = StopReason.INTERRUPTED
-            self._display.note("stopping: running trials end with their epoch; once more to stop at once")
 
-        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
+        def restore() -> None:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for number in before:
+                signal.signal(number, stop)
+            yield
+        finally:
+            restore()
 
     def _cancel_running(self) -> None:
         """Closes the attempts of an abrupt end, so that they are charged; their trials stay pending."""

@@ -217,6 +217,31 @@ def test_a_dead_worker_costs_one_attempt(spec: SweepSpec, ledger: Ledger, tmp_pa
     assert ledger.record("t1").reserved_time_s == sum(attempt[4] for attempt in ledger.attempts("t1"))
 
 
+class DiesBetweenTrials(ScriptedWorkers):
+    """One worker that dies after its first trial, and says so in one breath; its successor takes a while."""
+
+    def events(self, timeout_s: float) -> list[Event]:
+        now = list(self._events)
+        self._events.clear()
+        if Died in map(type, now):
+            self._events.append(Ready("worker-0"))
+        return now
+
+    def _end(self, worker: str, result: TrialResult) -> None:
+        super()._end(worker, result)
+        if len(self.started) == 1:
+            self._events.append(Died(worker, "killed by SIGKILL", out_of_memory=False))
+
+
+def test_a_worker_that_died_between_two_trials_gets_none_before_it_is_ready_again(
+    spec: SweepSpec, ledger: Ledger, tmp_path: Path
+) -> None:
+    study = Study(spec, ledger, tmp_path, workers=DiesBetweenTrials())
+    assert study.sweep.run() is StopReason.TRIALS
+    assert study.outcomes() == dict.fromkeys(("t0", "t1", "t2", "t3"), Outcome.COMPLETED)
+    assert [study.attempts(uid) for uid in ("t0", "t1", "t2", "t3")] == [[Outcome.COMPLETED]] * 4
+
+
 @pytest.mark.parametrize("script", ["die", "crash"])
 def test_attempts_are_bounded(spec: SweepSpec, ledger: Ledger, tmp_path: Path, script: str) -> None:
     study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={"t1": [script] * 9}))

@@ -13,6 +13,7 @@ from typing import TextIO
 import pandas as pd
 
 from harness.errors import TroubleError
+from harness.failpoints import Step, reach
 
 # A spreadsheet takes a cell for a formula when it starts so (OWASP, "CSV Injection"); the wide forms count too.
 _FORMULA = re.compile("'*[=+\\-@\t\n\uff1d\uff0b\uff0d\uff20]")
@@ -48,7 +49,9 @@ def replaced(path: Path) -> Iterator[Path]:
         yield unfinished
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
+        reach(Step.BEFORE_FILE)
         unfinished.replace(path)
+        reach(Step.AFTER_FILE)
     except OSError as error:
         why = error.strerror or error
         raise TroubleError(f"cannot write {path}: {why}; is there room, and is the folder writable?") from error

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 import baselines
 from baselines.recipe import optimizer
 from harness.execution import UNFINISHED, Job, Place, data, devices
+from harness.failpoints import Step, reach
 from harness.records import Device, EpochReport, Outcome, Seconds, TrialResult
 from harness.spec import SweepSpec
 
@@ -239,6 +240,7 @@ def save_checkpoint(model: keras.Model, path: Path) -> None:
     model.save_weights(unfinished)
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
+    reach(Step.BEFORE_CHECKPOINT)
     unfinished.replace(path)
 
 

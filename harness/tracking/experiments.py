@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.failpoints import Step, reach
 from harness.ledger import Ledger, Study
 from harness.tracking.store import artifact_location
 from harness.tracking.summary import subject
@@ -36,7 +37,10 @@ def open_experiment(client: MlflowClient, home: Path, ledger: Ledger, study: Stu
     experiment = find_experiment(client, study)
     if experiment is None:
         location = artifact_location(home, study.spec.study)
-        experiment_id: str = client.create_experiment(_free_name(client, home, ledger, study), location)
+        name = _free_name(client, home, ledger, study)
+        # With the tag it is found by from the first moment on, or it would be taken for somebody else's after a kill.
+        experiment_id: str = client.create_experiment(name, location, {"study_id": study_id(study)})
+        reach(Step.AFTER_EXPERIMENT)
         experiment = client.get_experiment(experiment_id)
     elif experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from filelock import FileLock, Timeout
 
 from harness.errors import TroubleError
+from harness.failpoints import Step, reach
 from harness.ledger import Ledger
 from harness.tracking.content import Parent, RunContent, trial_content
 from harness.tracking.experiments import lost_artifacts, open_experiment
@@ -91,6 +92,7 @@ class StudyRuns:
         self._study = ledger.study(study)
         self._client = open_client(home)
         self._parent_id = ""
+        reach(Step.BEFORE_EXPERIMENT)
         self.experiment_id = open_experiment(self._client, home, ledger, self._study)
         self.repairs = Repairs()
 
@@ -152,6 +154,7 @@ class StudyRuns:
         ended: list[Status] = [run.info.status for run in found if not _is_running(run)]
         status = status or (ended[0] if ended else None)
         content = replace(content, status=status or content.status)
+        reach(Step.BEFORE_PARENT_RUN)
         self._parent_id = self._mend(self._name, found, content, state=content.status.lower())
 
     def _mend(self, uid: str, found: Sequence[Run], content: RunContent, state: str) -> str:
@@ -165,7 +168,9 @@ class StudyRuns:
                 self.repairs.surplus += 1
         if keep is None:
             tags = {**content.tags, **_user_tag()}
+            reach(Step.BEFORE_CREATE_RUN)
             keep = self._client.create_run(self.experiment_id, content.start_ms, tags, content.name)
+            reach(Step.AFTER_CREATE_RUN)
             self.repairs.created += 1
             self._fill(keep.info.run_id, content)
         elif not _shows(keep, content):
@@ -175,6 +180,7 @@ class StudyRuns:
             self._fill(keep.info.run_id, content)
         if tracked != (keep.info.run_id, state):
             self._ledger.set_tracked(uid, keep.info.run_id, state)
+            reach(Step.AFTER_TRACKED)
         return str(keep.info.run_id)
 
     def _fill(self, run_id: str, content: RunContent) -> None:
@@ -187,13 +193,16 @@ class StudyRuns:
         self._client.log_batch(run_id, metrics[:_POINTS_PER_BATCH], params, tags)
         for start in range(_POINTS_PER_BATCH, len(metrics), _POINTS_PER_BATCH):
             self._client.log_batch(run_id, metrics[start : start + _POINTS_PER_BATCH])
+        reach(Step.AFTER_LOG_BATCH)
         digest = self._study.provenance.get("data_digest")
         if digest:
             self._client.log_inputs(run_id, [_dataset_input(self._study.spec.dataset, str(digest))])
+        reach(Step.BEFORE_TERMINATED)
         if content.status == "RUNNING":
             self._client.update_run(run_id, "RUNNING")
         else:
             self._client.set_terminated(run_id, content.status, content.end_ms)
+        reach(Step.AFTER_TERMINATED)
 
     def _save_spec(self) -> None:
         """The study's settings as a file. A store of artifacts that cannot be reached must not hold up the runs."""

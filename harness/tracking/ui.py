@@ -98,7 +98,7 @@ def _check_port(port: int) -> None:
 def _server(home: Path, uri: str, port: int, log_path: Path) -> Iterator[Server]:
     """MLflow's server as a child process that ends with the block; it may not answer yet."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
     with log_path.open("wb") as log:
         # A session of its own, so that Ctrl-C reaches it through us and its own children end with it.
         child = subprocess.Popen(
@@ -108,7 +108,8 @@ def _server(home: Path, uri: str, port: int, log_path: Path) -> Iterator[Server]
         yield child
     finally:
         _stop(child)
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _command(home: Path, port: int) -> list[str]:

@@ -18,13 +18,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 
 from harness.analysis.leaderboard import leaderboard
-from harness.analysis.statistics import wilson_interval_pct
 from harness.errors import InputError, TroubleError
 from harness.ledger import Ledger
 from harness.records import Outcome, Role
 from harness.spec import SweepSpec
 from harness.tracking import mlflow_runs, store, study_runs
-from harness.tracking.content import interval_pct
 from harness.tracking.mlflow_runs import SyncReport, Tracker, sync
 from harness.tracking.study_runs import RunsInUseError, StudyRuns, runs_lock
 
@@ -222,11 +220,6 @@ def test_the_experiment_has_views_and_says_that_it_is_model_training(home: Path,
     for key in ("leaderboard", "search-space", "curves"):
         assert f"mlflow.sharedViewState.{key}" in experiment.tags
         assert f"](#/experiments/{experiment.experiment_id}/runs?" in experiment.tags["mlflow.note.content"]
-
-
-@pytest.mark.parametrize(("num_errors", "num_images"), [(0, 300), (75, 10_000), (1, 3), (300, 300)])
-def test_intervals_are_the_leaderboards(num_errors: int, num_images: int) -> None:
-    assert interval_pct(100 * num_errors / num_images, num_images) == wilson_interval_pct(num_errors, num_images)
 
 
 # Repeating, and mending what went wrong

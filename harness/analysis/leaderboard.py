@@ -10,9 +10,9 @@ import pandas as pd
 
 import baselines
 from harness.analysis.hyperparameters import hyperparameter_columns, hyperparameters
-from harness.analysis.statistics import wilson_interval_pct
 from harness.analysis.studies import find_study
 from harness.errors import InputError
+from harness.intervals import error_rate_interval_pct
 from harness.ledger import Ledger, Study
 from harness.records import Outcome, Record, Role, TrialResult
 from harness.spec import SPLIT_SIZES, SweepSpec
@@ -165,7 +165,7 @@ def _error_rate_pct(result: TrialResult) -> tuple[float | None, float | None, fl
     error_pct, num_images = result.error_rate_pct, result.num_val_images
     if error_pct is None or num_images is None:
         return None, None, None
-    return error_pct, *wilson_interval_pct(round(error_pct * num_images / 100), num_images)
+    return error_pct, *error_rate_interval_pct(error_pct, num_images)
 
 
 def _ranked(frame: pd.DataFrame) -> pd.DataFrame:

@@ -15,8 +15,8 @@ from rich.table import Table
 from harness.analysis.findings import find, sentences
 from harness.analysis.hyperparameters import hyperparameters
 from harness.analysis.leaderboard import FIDELITY
-from harness.analysis.statistics import wilson_interval_pct
 from harness.analysis.studies import find_study
+from harness.intervals import error_rate_interval_pct
 from harness.ledger import Ledger
 from harness.records import Outcome, Role
 from harness.spec import SPLIT_SIZES
@@ -119,8 +119,7 @@ def _error(error: float, low: float, high: float) -> str:
 def _test_error(error: float, dataset: str) -> str:
     if pd.isna(error):
         return ""
-    num_images = SPLIT_SIZES[dataset]["test"]
-    return _error(error, *wilson_interval_pct(round(error * num_images / 100), num_images))
+    return _error(error, *error_rate_interval_pct(error, SPLIT_SIZES[dataset]["test"]))
 
 
 def _text(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""How far an error rate can be trusted, and which differences are noise. Plain numbers in, plain numbers out."""
+"""Which differences between trials are noise. Plain numbers in, plain numbers out."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import NormalDist, fmean
+
+from harness.intervals import normal_quantile
 
 
 @dataclass(frozen=True)
@@ -24,27 +26,6 @@ class Resolution:
     num_configurations: int
     num_seeds: int
     num_images: int
-
-
-def wilson_interval_pct(num_errors: int, num_images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Lower and upper limit, in percent, of the error rate that `num_errors` of `num_images` images speak for.
-
-    The score interval without continuity correction: E. B. Wilson, "Probable inference, the law of succession, and
-    statistical inference", J. Am. Stat. Assoc. 22 (1927) 209-212; method 3 of R. G. Newcombe, Statistics in Medicine
-    17 (1998) 857-872, with whose worked examples the tests compare.
-
-    Raises:
-        ValueError: not 0 <= num_errors <= num_images, no images, or confidence outside 0 to 1.
-    """
-    if not 0 <= num_errors <= num_images or num_images == 0:
-        raise ValueError(f"{num_errors} errors of {num_images} images; allowed: 0 to all of at least one image")
-    z = _two_sided_quantile(confidence)
-    share, width = num_errors / num_images, z * z / num_images
-    centre = share + width / 2
-    reach = z * math.sqrt(share * (1 - share) / num_images + width / (4 * num_images))
-    low = 0.0 if num_errors == 0 else (centre - reach) / (1 + width)
-    high = 1.0 if num_errors == num_images else (centre + reach) / (1 + width)
-    return 100 * low, 100 * high
 
 
 def pooled_sd(groups: Sequence[Sequence[float]]) -> float | None:
@@ -99,7 +80,7 @@ def resolution_pct(
     discordant = [len(set(a) ^ set(b)) for group in wrong_images for a, b in combinations(group, 2)]
     by_images = 100 * math.sqrt(fmean(discordant)) / num_images if discordant else 0.0
     return Resolution(
-        points=_two_sided_quantile(confidence) * max(math.sqrt(2) * spread, by_images),
+        points=normal_quantile(confidence) * max(math.sqrt(2) * spread, by_images),
         num_configurations=len(repeated),
         num_seeds=sum(map(len, repeated)),
         num_images=num_images,
@@ -115,11 +96,5 @@ def best_of_many_bias(resolution: Resolution, num_trials: int, confidence: float
     """
     if num_trials < 2:
         return 0.0
-    sd_pct = resolution.points / (_two_sided_quantile(confidence) * math.sqrt(2))
+    sd_pct = resolution.points / (normal_quantile(confidence) * math.sqrt(2))
     return sd_pct * NormalDist().inv_cdf((num_trials - 0.375) / (num_trials + 0.25))
-
-
-def _two_sided_quantile(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence is {confidence}; allowed: between 0 and 1")
-    return NormalDist().inv_cdf((1 + confidence) / 2)

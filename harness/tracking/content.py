@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import NamedTuple
 
 import baselines
+from harness.intervals import error_rate_interval_pct
 from harness.ledger import Study
 from harness.records import Device, EpochReport, Outcome, Record, Role, TrialResult
 from harness.spec import SPLIT_SIZES, SweepSpec
@@ -16,7 +16,6 @@ from harness.spec import SPLIT_SIZES, SweepSpec
 _STATUS = {Outcome.COMPLETED: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.CANCELLED: "KILLED"}
 _MAX_ERROR = 500
 _BASELINE_COLOR = "#ff00ff"  # unlike any of MLflow's own, and plain to see on light and on dark
-_Z = NormalDist().inv_cdf(0.975)
 
 
 class Point(NamedTuple):
@@ -128,16 +127,7 @@ def test_error_rate_pct(spec: SweepSpec, result: TrialResult) -> float | None:
 def _interval(result: TrialResult) -> tuple[float | None, float | None]:
     if result.error_rate_pct is None or result.num_val_images is None:
         return None, None
-    return interval_pct(result.error_rate_pct, result.num_val_images)
-
-
-def interval_pct(error_rate_pct: float, num_images: int) -> tuple[float, float]:
-    """Wilson's 95 % score interval of an error rate, percent."""
-    share, width = round(error_rate_pct * num_images / 100) / num_images, _Z * _Z / num_images
-    centre = share + width / 2
-    reach = _Z * math.sqrt(share * (1 - share) / num_images + width / (4 * num_images))
-    low, high = (centre - reach) / (1 + width), (centre + reach) / (1 + width)
-    return 100 * low if share > 0 else 0.0, 100 * high if share < 1 else 100.0
+    return error_rate_interval_pct(result.error_rate_pct, result.num_val_images)
 
 
 def _finite(metrics: dict[str, float | None]) -> dict[str, float]:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
 
+from harness.intervals import error_rate_interval_pct
 from harness.ledger import Ledger, Study, Usage
 from harness.records import Record, Role
 from harness.spec import SweepSpec
-from harness.tracking.content import Point, RunContent, interval_pct, run_name, study_tags
+from harness.tracking.content import Point, RunContent, run_name, study_tags
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def _result_row(label: str, records: Sequence[Record]) -> str:
     results = [record.result for record in records if record.result]
     error = mean(map(error_pct, records))
     num_images = max(result.num_val_images or 0 for result in results)
-    low_pct, high_pct = interval_pct(error, num_images)
+    low_pct, high_pct = error_rate_interval_pct(error, num_images)
     seconds = mean(result.device_time_s for result in results)
     runs = ", ".join(run_name(record) for record in records)
     return (

@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from harness import ledger_rows
+from harness.errors import TroubleError
 from harness.ledger_schema import open_database, transaction
 from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
-from harness.spec import SweepSpec
+from harness.spec import SweepSpec, is_name
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,11 @@ class Usage:
 
 
 class Ledger:
-    """Reads and writes one ledger file; made when it is not there.
+    """Reads and writes one ledger file; made when it is not there, brought to this version when it is older.
 
     Raises:
-        TroubleError: the file cannot be opened, is no ledger, or was written by a newer version.
+        TroubleError: the file cannot be opened, is no ledger, or was written by a newer version; of every method: it
+            cannot be read or written, or holds what the harness never wrote there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -85,14 +91,12 @@ class Ledger:
 
     def study_names(self) -> list[str]:
         """Oldest first."""
-        return [row[0] for row in self._db.execute("SELECT study FROM studies ORDER BY created_at, study")]
+        return list(self._read(ledger_rows.study_name, "SELECT study FROM studies ORDER BY created_at, study"))
 
     def study(self, name: str) -> Study:
         """Raises KeyError if there is no such study."""
-        row = self._db.execute("SELECT spec, provenance, created_at FROM studies WHERE study = ?", (name,)).fetchone()
-        if row is None:
-            raise KeyError(name)
-        return Study(SweepSpec.model_validate_json(row[0]), json.loads(row[1]), row[2])
+        found = self._read(_study, "SELECT * FROM studies WHERE study = ?", name) if is_name(name) else iter(())
+        return self._only(found, name)
 
     # Trials, in the order a trial lives through
 
@@ -123,8 +127,9 @@ class Ledger:
                 "SELECT coalesce(max(attempt), 0) FROM attempts WHERE uid = ?", (uid,)
             ).fetchone()
             self._db.execute(
-                "INSERT INTO attempts (uid, attempt, worker, started_at) VALUES (?, ?, ?, ?)",
-                (uid, last + 1, worker, time.time()),
+                "INSERT INTO attempts (uid, attempt, worker, started_at, session) VALUES (?, ?, ?, ?,"
+                " (SELECT max(x.id) FROM sessions x JOIN trials t ON t.study = x.study WHERE t.uid = ?))",
+                (uid, last + 1, worker, time.time(), uid),
             )
         return int(last) + 1
 
@@ -187,24 +192,28 @@ class Ledger:
 
     def history(self, study: str) -> list[Record]:
         """Every trial of a study by number, pending ones included; without the lists of wrong images."""
-        rows = self._db.execute(
-            ledger_rows.COLUMNS + ledger_rows.TRIALS + "WHERE t.study = ? ORDER BY t.number", (study,)
-        ).fetchall()
         curves = self._final_curves(study)
-        return [ledger_rows.record(row, curves.get(row[0], ())) for row in rows]
+        return list(
+            self._read(
+                lambda row: ledger_rows.trial_record(row, curves.get(row["uid"], ())),
+                ledger_rows.TRIAL + "WHERE t.study = ? ORDER BY t.number",
+                study,
+            )
+        )
 
     def finished(self, study: str) -> Iterator[Record]:
         """Every trial with a final result, by number, read one at a time so that a long study needs little memory.
 
         Of a curve only the last epoch is there, and of the wrong images only those of the test split.
         """
-        columns = ledger_rows.COLUMNS + ledger_rows.LAST_REPORT + ", f.test_wrong_images"
-        rows = self._db.execute(
-            columns + ledger_rows.TRIALS + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY t.number", (study,)
+
+        def record(row: sqlite3.Row) -> Record:
+            last = self._curve(row["uid"], row["attempt"], "ORDER BY e.epoch DESC LIMIT 1")
+            return ledger_rows.trial_record(row, last, ["test_wrong_images"])
+
+        return self._read(
+            record, ledger_rows.TRIAL + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY t.number", study
         )
-        for *row, last_report, test_wrong in rows:
-            record = ledger_rows.record(tuple(row), (last_report,) if last_report else ())
-            yield record if test_wrong is None else ledger_rows.with_images(record, None, test_wrong)
 
     def record(self, uid: str) -> Record:
         """One trial, with the images its model got wrong.
@@ -212,66 +221,68 @@ class Ledger:
         Raises:
             KeyError: there is no such trial.
         """
-        row = self._db.execute(ledger_rows.COLUMNS + ledger_rows.TRIALS + "WHERE t.uid = ?", (uid,)).fetchone()
-        if row is None:
-            raise KeyError(uid)
-        wrong, test_wrong = self._db.execute(
-            "SELECT max(wrong_images), max(test_wrong_images) FROM attempts WHERE uid = ? AND told_at IS NOT NULL",
-            (uid,),
-        ).fetchone()
-        reports = self._db.execute(
-            "SELECT report FROM epochs WHERE uid = ? AND attempt = ? ORDER BY epoch", (uid, row[10])
-        )
-        return ledger_rows.with_images(ledger_rows.record(row, [report for (report,) in reports]), wrong, test_wrong)
+
+        def record(row: sqlite3.Row) -> Record:
+            curve = self._curve(uid, row["attempt"], "ORDER BY e.epoch")
+            return ledger_rows.trial_record(row, curve, ["wrong_images", "test_wrong_images"])
+
+        return self._only(self._read(record, ledger_rows.TRIAL + "WHERE t.uid = ?", uid), uid)
 
     def attempts(self, uid: str) -> list[tuple[int, Outcome | None, str, float, float]]:
         """(attempt, outcome, worker, started_at, reserved_time_s) of each attempt, in order."""
-        rows = self._db.execute(
-            "SELECT attempt, outcome, worker, started_at, reserved_time_s FROM attempts WHERE uid = ? ORDER BY attempt",
-            (uid,),
+        return list(self._read(ledger_rows.attempt, "SELECT * FROM attempts WHERE uid = ? ORDER BY attempt", uid))
+
+    def origin(self, uid: str) -> dict[str, Any]:
+        """Where the last attempt at a trial ran: code, versions and machine, as far as that was written down."""
+        found = self._read(
+            ledger_rows.provenance,
+            "SELECT a.uid, a.attempt, coalesce(x.provenance, s.provenance) AS provenance FROM attempts a"
+            " JOIN trials t ON t.uid = a.uid JOIN studies s ON s.study = t.study"
+            " LEFT JOIN sessions x ON x.id = a.session WHERE a.uid = ? ORDER BY a.attempt DESC LIMIT 1",
+            uid,
         )
-        return [(n, Outcome(o) if o else None, worker, started, held) for n, o, worker, started, held in rows]
+        return self._only(found, uid)
 
     def usage(self, study: str) -> Usage:
-        (trials,) = self._db.execute(
-            "SELECT count(*) FROM trials t JOIN attempts a ON a.uid = t.uid AND a.told_at IS NOT NULL"
+        trials = self._count(
+            "trials t JOIN attempts a ON a.uid = t.uid AND a.told_at IS NOT NULL"
             " WHERE t.study = ? AND t.role = ? AND a.outcome != ?",
-            (study, Role.TRIAL, Outcome.INFEASIBLE),
-        ).fetchone()
-        (wall_s,) = self._db.execute(
-            "SELECT coalesce(sum(wall_s), 0) FROM sessions WHERE study = ?", (study,)
-        ).fetchone()
-        (device_s,) = self._db.execute(
-            "SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a JOIN trials t ON t.uid = a.uid"
+            study,
+            Role.TRIAL,
+            Outcome.INFEASIBLE,
+        )
+        sessions = self._read(ledger_rows.session, "SELECT * FROM sessions WHERE study = ?", study)
+        held = self._read(
+            ledger_rows.held_s,
+            "SELECT a.uid, a.attempt, a.reserved_time_s FROM attempts a JOIN trials t ON t.uid = a.uid"
             " WHERE t.study = ?",
-            (study,),
-        ).fetchone()
-        return Usage(trials, wall_s, device_s)
+            study,
+        )
+        return Usage(trials, math.fsum(wall_s for _, wall_s in sessions), math.fsum(held))
 
     def num_pending(self, study: str) -> int:
         """How many trials have no final result yet."""
-        (count,) = self._db.execute(
-            "SELECT count(*) FROM trials t LEFT JOIN attempts f ON f.uid = t.uid AND f.told_at IS NOT NULL"
+        return self._count(
+            "trials t LEFT JOIN attempts f ON f.uid = t.uid AND f.told_at IS NOT NULL"
             " WHERE t.study = ? AND f.uid IS NULL",
-            (study,),
-        ).fetchone()
-        return int(count)
+            study,
+        )
 
     def num_test_reads(self, study: str) -> int:
         """How many models of the study were shown the test images."""
-        (reads,) = self._db.execute(
-            "SELECT count(*) FROM attempts a JOIN trials t ON t.uid = a.uid"
-            " WHERE t.study = ? AND a.test_wrong_images IS NOT NULL",
-            (study,),
-        ).fetchone()
-        return int(reads)
+        return self._count(
+            "attempts a JOIN trials t ON t.uid = a.uid WHERE t.study = ? AND a.test_wrong_images IS NOT NULL", study
+        )
 
-    # Sessions: how long somebody has worked on a study
+    # Sessions: how long somebody has worked on a study, and where
 
-    def start_session(self, study: str) -> int:
+    def start_session(self, study: str, provenance: Mapping[str, Any] | None = None) -> int:
+        """Attempts that are started from here on belong to it; `provenance`: where they run, if that may differ."""
+        origin = None if provenance is None else json.dumps(dict(provenance))
         with self._transaction():
             cursor = self._db.execute(
-                "INSERT INTO sessions (study, started_at, wall_s) VALUES (?, ?, 0)", (study, time.time())
+                "INSERT INTO sessions (study, started_at, wall_s, provenance) VALUES (?, ?, 0, ?)",
+                (study, time.time(), origin),
             )
         return int(cursor.lastrowid or 0)
 
@@ -281,19 +292,14 @@ class Ledger:
 
     def last_session(self, study: str) -> tuple[float, float] | None:
         """(started_at in seconds since 1970, wall_s) of the newest session; None if there was none."""
-        row: tuple[float, float] | None = self._db.execute(
-            "SELECT started_at, wall_s FROM sessions WHERE study = ? ORDER BY id DESC LIMIT 1", (study,)
-        ).fetchone()
-        return row
+        newest = "SELECT * FROM sessions WHERE study = ? ORDER BY id DESC LIMIT 1"
+        return next(self._read(ledger_rows.session, newest, study), None)
 
     # What MLflow shows; a cache that may be deleted, since runs are found by their trial_uid tag as well
 
     def tracked(self, uid: str) -> tuple[str, str] | None:
         """(run id, state shown) of a trial, or of a study's parent run."""
-        row: tuple[str, str] | None = self._db.execute(
-            "SELECT run_id, state FROM tracked WHERE uid = ?", (uid,)
-        ).fetchone()
-        return row
+        return next(self._read(_pair, "SELECT run_id, state FROM tracked WHERE uid = ?", uid), None)
 
     def set_tracked(self, uid: str, run_id: str, state: str) -> None:
         with self._transaction():
@@ -301,31 +307,51 @@ class Ledger:
 
     def run_ids(self, study: str) -> dict[str, str]:
         """MLflow run ids by trial uid."""
-        rows = self._db.execute(
-            "SELECT k.uid, k.run_id FROM tracked k JOIN trials t ON t.uid = k.uid WHERE t.study = ?", (study,)
-        )
-        return dict(rows.fetchall())
+        shown = "SELECT k.uid, k.run_id FROM tracked k JOIN trials t ON t.uid = k.uid WHERE t.study = ?"
+        return dict(self._read(_pair, shown, study))
 
     def untracked(self, study: str) -> list[str]:
         """uids of the trials whose final result MLflow does not show yet, in the order they ended."""
-        rows = self._db.execute(
-            "SELECT a.uid FROM attempts a JOIN trials t ON t.uid = a.uid LEFT JOIN tracked k ON k.uid = a.uid"
-            " WHERE t.study = ? AND a.told_at IS NOT NULL AND k.state IS NOT a.outcome ORDER BY a.told_at",
-            (study,),
+        return list(
+            self._read(
+                ledger_rows.uid,
+                "SELECT a.uid FROM attempts a JOIN trials t ON t.uid = a.uid LEFT JOIN tracked k ON k.uid = a.uid"
+                " WHERE t.study = ? AND a.told_at IS NOT NULL AND k.state IS NOT a.outcome ORDER BY a.told_at",
+                study,
+            )
         )
-        return [row[0] for row in rows]
 
-    def _final_curves(self, study: str) -> dict[str, list[str]]:
-        rows = self._db.execute(
-            "SELECT e.uid, e.report FROM epochs e"
-            " JOIN attempts a ON a.uid = e.uid AND a.attempt = e.attempt AND a.told_at IS NOT NULL"
+    def _final_curves(self, study: str) -> dict[str, list[EpochReport]]:
+        rows = self._read(
+            lambda row: (row["uid"], ledger_rows.epoch_report(row)),
+            ledger_rows.EPOCH + "JOIN attempts a ON a.uid = e.uid AND a.attempt = e.attempt AND a.told_at IS NOT NULL"
             " JOIN trials t ON t.uid = e.uid WHERE t.study = ? ORDER BY e.uid, e.epoch",
-            (study,),
+            study,
         )
-        curves: dict[str, list[str]] = {}
+        curves: dict[str, list[EpochReport]] = {}
         for uid, report in rows:
             curves.setdefault(uid, []).append(report)
         return curves
+
+    def _curve(self, uid: str, attempt: int | None, order: str) -> list[EpochReport]:
+        where = "WHERE e.uid = ? AND e.attempt = ? "
+        return list(self._read(ledger_rows.epoch_report, ledger_rows.EPOCH + where + order, uid, attempt))
+
+    def _read(self, reader: Callable[[sqlite3.Row], T], query: str, *values: object) -> Iterator[T]:
+        """What `reader` makes of each row."""
+        try:
+            for row in self._db.execute(query, values):
+                yield reader(row)
+        except (sqlite3.DatabaseError, ledger_rows.CellError) as error:
+            raise TroubleError(f"ledger {self.path}: {error}; put a copy back, or move the file away") from error
+
+    def _count(self, rows: str, *values: object) -> int:
+        return next(self._read(lambda row: int(row[0]), f"SELECT count(*) FROM {rows}", *values))  # noqa: S608 - our own
+
+    def _only(self, found: Iterator[T], key: str) -> T:
+        for one in found:
+            return one
+        raise KeyError(key)
 
     def _study_of(self, uid: str) -> str:
         row = self._db.execute("SELECT study FROM trials WHERE uid = ?", (uid,)).fetchone()
@@ -343,3 +369,12 @@ class Ledger:
 
     def _transaction(self) -> AbstractContextManager[None]:
         return transaction(self._db, self.path)
+
+
+def _study(row: sqlite3.Row) -> Study:
+    return Study(*ledger_rows.study(row))
+
+
+def _pair(row: sqlite3.Row) -> tuple[str, str]:
+    first, second = row
+    return str(first), str(second)

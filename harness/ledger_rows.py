@@ -1,57 +1,236 @@
-"""Records from the ledger's rows, and back."""
+"""Records from the ledger's rows, and back. What no version of the harness has written is refused, cell by cell."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
-from typing import Any
+import sqlite3
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, TypeVar
 
-from harness.records import Record, Role, Trial, TrialResult
+from harness.parsing import parse_json, shown
+from harness.records import EpochReport, Outcome, Record, Role, Scalar, Trial, TrialResult
+from harness.space import Domain, Float, SearchSpace
+from harness.spec import NAMES, SweepSpec, is_name
 
-COLUMNS = (
-    "SELECT t.uid, t.number, t.role, t.params, t.seed, t.epochs, t.continues, t.asked_at, t.asks,"
-    " t.search_time_s, f.attempt, f.told_at, f.result,"
-    " (SELECT count(*) FROM attempts a WHERE a.uid = t.uid),"
-    " (SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a WHERE a.uid = t.uid)"
+T = TypeVar("T")
+E = TypeVar("E", bound=StrEnum)
+
+TRIAL = (
+    "SELECT s.study, s.spec, t.uid, t.number, t.role, t.params, t.seed, t.epochs, t.continues, t.asked_at, t.asks,"
+    " t.search_time_s, f.attempt, f.told_at, f.outcome, f.result, f.wrong_images, f.test_wrong_images,"
+    " (SELECT count(*) FROM attempts a WHERE a.uid = t.uid) AS attempts,"
+    " (SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a WHERE a.uid = t.uid) AS reserved_time_s"
+    " FROM trials t JOIN studies s ON s.study = t.study"
+    " LEFT JOIN attempts f ON f.uid = t.uid AND f.told_at IS NOT NULL "
 )
-LAST_REPORT = (
-    ", (SELECT e.report FROM epochs e WHERE e.uid = f.uid AND e.attempt = f.attempt ORDER BY e.epoch DESC LIMIT 1)"
-)
-TRIALS = " FROM trials t LEFT JOIN attempts f ON f.uid = t.uid AND f.told_at IS NOT NULL "
+EPOCH = "SELECT e.uid, e.attempt, e.epoch, e.report FROM epochs e "
+
+_YEAR_10000 = 253_402_300_800  # seconds since 1970; beyond it there are no dates
+
+
+class CellError(ValueError):
+    """A cell holds what the harness never wrote there; the message says which one, its value and what is allowed."""
+
+
+@dataclass(frozen=True)
+class Cells:
+    """A row whose cells are checked as they are read."""
+
+    table: str
+    key: str  # of the row
+    row: sqlite3.Row
+
+    def read(self, column: str, reader: Callable[[Any], T]) -> T:
+        """What `reader` makes of a cell; the ValueError that it may raise says what is allowed."""
+        value = self.row[column]
+        try:
+            return reader(value)
+        except ValueError as error:
+            where = f"table {self.table}, row {shown(self.key)}, column {column}"
+            raise CellError(f"{where} is {shown(value)}; {error}") from error
+
+
+def study_name(row: sqlite3.Row) -> str:
+    return Cells("studies", row["study"], row).read("study", name)
+
+
+def study(row: sqlite3.Row) -> tuple[SweepSpec, dict[str, Any], float]:
+    """(settings, provenance, created_at) from a row of `studies`."""
+    cells = Cells("studies", row["study"], row)
+    return cells.read("spec", spec), cells.read("provenance", json_object), cells.read("created_at", moment)
+
+
+def trial_record(row: sqlite3.Row, reports: Iterable[EpochReport], images: Collection[str] = ()) -> Record:
+    """A record from a row of `TRIAL` and the epochs of its final attempt, with the named columns of images."""
+    cells = Cells("trials", row["uid"], row)
+    space = Cells("studies", row["study"], row).read("spec", _space)
+    trial = Trial(
+        cells.read("uid", name),
+        cells.read("number", whole),
+        cells.read("params", lambda value: _params(space, value)),
+        cells.read("seed", whole),
+        cells.read("epochs", positive),
+        cells.read("role", one_of(*Role)),
+        cells.read("continues", optional(name)),
+    )
+    return Record(
+        trial,
+        _result(row, tuple(reports), images),
+        asked_at=cells.read("asked_at", whole),
+        told_at=cells.read("told_at", optional(whole)),
+        asks=cells.read("asks", whole),
+        attempts=row["attempts"],
+        reserved_time_s=Cells("attempts", f"{trial.uid}/1 and so on", row).read("reserved_time_s", number),
+        search_time_s=cells.read("search_time_s", number),
+    )
+
+
+def epoch_report(row: sqlite3.Row) -> EpochReport:
+    """An epoch from a row of `EPOCH`."""
+    cells = Cells("epochs", f"{row['uid']}/{row['attempt']}/{row['epoch']}", row)
+    return cells.read("report", lambda text: parse_json(EpochReport, text))
+
+
+def attempt(row: sqlite3.Row) -> tuple[int, Outcome | None, str, float, float]:
+    """(attempt, outcome, worker, started_at, reserved_time_s) from a row of `attempts`."""
+    cells = Cells("attempts", f"{row['uid']}/{row['attempt']}", row)
+    return (
+        cells.read("attempt", positive),
+        cells.read("outcome", optional(one_of(*Outcome))),
+        cells.read("worker", text),
+        cells.read("started_at", moment),
+        cells.read("reserved_time_s", number),
+    )
+
+
+def provenance(row: sqlite3.Row) -> dict[str, Any]:
+    """Of an attempt."""
+    return Cells("sessions", f"of attempt {row['uid']}/{row['attempt']}", row).read("provenance", json_object)
+
+
+def session(row: sqlite3.Row) -> tuple[float, float]:
+    """(started_at, wall_s) from a row of `sessions`."""
+    cells = Cells("sessions", str(row["id"]), row)
+    return cells.read("started_at", moment), cells.read("wall_s", number)
+
+
+def held_s(row: sqlite3.Row) -> float:
+    """From a row of `attempts`."""
+    return Cells("attempts", f"{row['uid']}/{row['attempt']}", row).read("reserved_time_s", number)
+
+
+def uid(row: sqlite3.Row) -> str:
+    """From a row of `trials`."""
+    return Cells("trials", row["uid"], row).read("uid", name)
 
 
 def result_to_json(result: TrialResult) -> str:
+    """All but what has columns of its own."""
     data = dataclasses.asdict(dataclasses.replace(result, curve=(), wrong_images=None, test_wrong_images=None))
-    return json.dumps(data)
+    return json.dumps(data, allow_nan=False)
 
 
-def images_to_json(images: tuple[int, ...] | None) -> str | None:
+def images_to_json(images: Sequence[int] | None) -> str | None:
     return None if images is None else json.dumps(images)
 
 
-def with_images(record: Record, wrong: str | None, test_wrong: str | None) -> Record:
-    """The record with the images its model got wrong, which come as `images_to_json` wrote them."""
-    if record.result is None:
-        return record
-    result = dataclasses.replace(record.result, wrong_images=_images(wrong), test_wrong_images=_images(test_wrong))
-    return dataclasses.replace(record, result=result)
+# What cells may hold: each raises ValueError with what is allowed.
 
 
-def _images(row: str | None) -> tuple[int, ...] | None:
-    return None if row is None else tuple(json.loads(row))
+def optional(reader: Callable[[Any], T]) -> Callable[[Any], T | None]:
+    return lambda value: None if value is None else reader(value)
 
 
-def record(row: tuple[Any, ...], curve: Sequence[str]) -> Record:
-    """A record from a row of `COLUMNS` and the JSON of its epochs."""
-    uid, number, role, params, seed, epochs, continues, asked_at, asks, search_s, _, told_at, result, tries, held = row
-    return Record(
-        trial=Trial(uid, number, json.loads(params), seed, epochs, Role(role), continues),
-        result=TrialResult.from_json({**json.loads(result), "curve": map(json.loads, curve)}) if result else None,
-        asked_at=asked_at,
-        told_at=told_at,
-        asks=asks,
-        attempts=tries,
-        reserved_time_s=held,
-        search_time_s=search_s,
-    )
+def one_of(*allowed: E) -> Callable[[Any], E]:
+    def read(value: Any) -> E:
+        found = {str(one): one for one in allowed}.get(value)
+        if found is None:
+            raise ValueError(f"allowed: {', '.join(allowed)}")
+        return found
+
+    return read
+
+
+def name(value: Any) -> str:
+    if not isinstance(value, str) or not is_name(value):
+        raise ValueError(f"allowed: {NAMES}")
+    return value
+
+
+def text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError("allowed: text")
+    return value
+
+
+def whole(value: Any, low: int = 0) -> int:
+    if not isinstance(value, int) or value < low:
+        raise ValueError(f"allowed: a whole number, at least {low}")
+    return value
+
+
+def positive(value: Any) -> int:
+    return whole(value, 1)
+
+
+def number(value: Any, below: float = float("inf")) -> float:
+    if not isinstance(value, int | float) or not 0 <= value < below:
+        raise ValueError("allowed: a finite number, at least 0")
+    return value
+
+
+def moment(value: Any) -> float:
+    """Seconds since 1970."""
+    return number(value, _YEAR_10000)
+
+
+def json_object(value: Any) -> dict[str, Any]:
+    return parse_json(dict[str, Any], value)
+
+
+def spec(value: Any) -> SweepSpec:
+    return parse_json(SweepSpec, value)
+
+
+@lru_cache(maxsize=16)
+def _space(value: str) -> SearchSpace:
+    return spec(value).search_space
+
+
+def _params(space: SearchSpace, text: str) -> dict[str, Scalar]:
+    params = json_object(text)
+    for key, value in params.items():
+        if key not in space.domains:
+            raise ValueError(f"{key} is unknown; allowed: {', '.join(space) or 'none'}")
+        if not _fits(space.domains[key], value):
+            raise ValueError(f"{key} is {shown(value)}; allowed: {space.domains[key]}")
+    return params
+
+
+def _fits(domain: Domain, value: Any) -> bool:
+    if not isinstance(domain, Float) or not isinstance(value, int | float):
+        return value in domain
+    # Engines work with logarithms and steps, and their bounds are off by a few last digits.
+    slack = 1e-9 * max(abs(domain.low), abs(domain.high))
+    return domain.low - slack <= value <= domain.high + slack
+
+
+def _result(row: sqlite3.Row, curve: tuple[EpochReport, ...], images: Collection[str]) -> TrialResult | None:
+    if row["told_at"] is None:
+        return None
+    cells = Cells("attempts", f"{row['uid']}/{row['attempt']}", row)
+    result = cells.read("result", lambda text: parse_json(TrialResult, text))
+    cells.read("outcome", one_of(result.outcome))
+    positions: dict[str, Any] = {column: cells.read(column, optional(_positions)) for column in images}
+    return dataclasses.replace(result, curve=curve, **positions)
+
+
+def _positions(text: str) -> tuple[int, ...]:
+    images = parse_json(tuple[int, ...], text)
+    if min(images, default=0) < 0:
+        raise ValueError("allowed: positions of images")
+    return images

@@ -1,18 +1,19 @@
-"""The ledger's file: its tables, its version, and how it is opened and written."""
+"""The ledger's file: its tables, its versions, and how it is opened and written."""
 
 from __future__ import annotations
 
+import os
 import sqlite3
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from functools import cache
 from pathlib import Path
 
 from harness.errors import TroubleError
 
-SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 30.0
 
-_SCHEMA = """
+_VERSION_1 = """
 CREATE TABLE studies (
     study TEXT PRIMARY KEY,
     spec TEXT NOT NULL,               -- JSON of SweepSpec
@@ -68,21 +69,34 @@ CREATE TABLE tracked (
     state TEXT NOT NULL               -- what the run shows: an outcome
 ) STRICT;
 """
+# Where each session and so each attempt ran. Without a provenance: as when the study was made, as far as is known;
+# attempts without a session are older than this.
+_VERSION_2 = """
+ALTER TABLE sessions ADD COLUMN provenance TEXT;
+ALTER TABLE attempts ADD COLUMN session INTEGER REFERENCES sessions;
+"""
+
+# Each brings a ledger from the version before it, the first from nothing; none is ever changed.
+MIGRATIONS = (_VERSION_1, _VERSION_2)
+SCHEMA_VERSION = len(MIGRATIONS)
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """A connection to the ledger at `path`, which is made when it is not there.
+    """A connection to the ledger at `path`, made when it is not there, brought to this version when it is older.
+
+    An older one is kept beside it as `ledger.db.v1`.
 
     Raises:
-        TroubleError: the file cannot be opened, is no ledger, or was written by a newer version.
+        TroubleError: the file cannot be opened or written, is no ledger, or was written by a newer version.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        db.execute("PRAGMA foreign_keys = ON")
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        _migrate(db, path)
+        try:
+            _prepare(db, path)
+        except BaseException:
+            db.close()
+            raise
     except (OSError, sqlite3.Error) as error:
         raise TroubleError(f"ledger {path}: {error}; is the folder writable and the file a ledger?") from error
     return db
@@ -93,7 +107,7 @@ def transaction(db: sqlite3.Connection, path: Path) -> Iterator[None]:
     """Commits what the block writes, durably, or nothing of it.
 
     Raises:
-        TroubleError: the disk is full or fails, or another process holds the file for too long.
+        TroubleError: the disk is full or fails, the file is damaged, or another process holds it for too long.
     """
     try:
         # IMMEDIATE takes the write lock at once: two writers wait for each other instead of failing half-way.
@@ -103,25 +117,78 @@ def transaction(db: sqlite3.Connection, path: Path) -> Iterator[None]:
     except BaseException as error:
         if db.in_transaction:
             db.execute("ROLLBACK")
-        if isinstance(error, sqlite3.OperationalError):
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.IntegrityError):
             hint = "what was written before is safe; mend that and run the same command again"
             raise TroubleError(f"ledger {path}: {error}; {hint}") from error
         raise
 
 
+def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    version = _version(db, path)  # before anything is written: the file may be somebody else's
+    db.execute("PRAGMA foreign_keys = ON")
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = FULL")
+    if version < SCHEMA_VERSION:
+        _migrate(db, path)
+    missing = sorted(_expected_columns() - _columns(db))
+    if missing:
+        raise TroubleError(f"ledger {path}: {missing[0]} is missing; put a copy back, or move the file away")
+    db.row_factory = sqlite3.Row
+
+
+def _version(db: sqlite3.Connection, path: Path) -> int:
+    # One statement, so that both are of the same moment.
+    version, tables = db.execute(
+        "SELECT user_version, (SELECT group_concat(name, ', ') FROM sqlite_master WHERE type = 'table')"
+        " FROM pragma_user_version"
+    ).fetchone()
+    if version > SCHEMA_VERSION:
+        raise TroubleError(
+            f"ledger {path} has schema {version}, this version knows up to {SCHEMA_VERSION};"
+            " install a newer version, or set HARNESS_HOME to another folder"
+        )
+    if version < 0 or (version == 0 and tables):
+        raise TroubleError(f"{path} is no ledger but another database (tables: {tables}); move it away")
+    return int(version)
+
+
 def _migrate(db: sqlite3.Connection, path: Path) -> None:
+    """Brings a ledger to this version, or makes a new one. Of several processes the first does, the others wait."""
     with transaction(db, path):
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            raise TroubleError(
-                f"ledger {path} has schema {version}, this version knows up to {SCHEMA_VERSION};"
-                " install a newer version, or set HARNESS_HOME to another folder"
-            )
-        if version == 0:
-            for statement in _statements(_SCHEMA):
+        version = _version(db, path)
+        if 0 < version < SCHEMA_VERSION:
+            _back_up(path, version)
+        for script in MIGRATIONS[version:]:
+            for statement in filter(str.strip, script.split(";\n")):
                 db.execute(statement)
-            db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 
-def _statements(script: str) -> Iterable[str]:
-    return (statement for statement in script.split(";\n") if statement.strip())
+def _back_up(path: Path, version: int) -> None:
+    """Keeps a copy beside the ledger, whole or not at all. The caller holds the write lock."""
+    copy = path.with_name(f"{path.name}.v{version}")
+    unfinished = copy.with_name(f"{copy.name}.unfinished")
+    unfinished.unlink(missing_ok=True)
+    with closing(sqlite3.connect(path)) as reader:  # the writer itself cannot make a copy within its transaction
+        reader.execute("VACUUM INTO ?", (str(unfinished),))
+    with unfinished.open("rb") as file:
+        os.fsync(file.fileno())
+    unfinished.replace(copy)
+
+
+@cache
+def _expected_columns() -> frozenset[str]:
+    with closing(sqlite3.connect(":memory:")) as db:
+        for script in MIGRATIONS:
+            db.executescript(script)
+        return _columns(db)
+
+
+def _columns(db: sqlite3.Connection) -> frozenset[str]:
+    """Every column with its type, and every index that was asked for."""
+    columns = db.execute(
+        "SELECT 'table ' || m.name || ', column ' || x.name || ' ' || x.type"
+        " FROM sqlite_master m JOIN pragma_table_xinfo(m.name) x WHERE m.type = 'table'"
+        " UNION SELECT 'index ' || name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
+    )
+    return frozenset(row[0] for row in columns)

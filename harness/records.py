@@ -80,6 +80,9 @@ class Seconds:
     evaluate: float = 0.0
     cpu: float = 0.0  # CPU seconds of the process over all parts, all threads
 
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+
     def __add__(self, other: Seconds) -> Seconds:
         pairs = zip(dataclasses.astuple(self), dataclasses.astuple(other), strict=True)
         return Seconds(*(round(a + b, 6) for a, b in pairs))
@@ -109,6 +112,10 @@ class EpochReport:
     val_images: int
     seconds: Seconds
 
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+        _check_share("val_error_rate_pct", self.val_error_rate_pct, self.val_images)
+
     @property
     def has_diverged(self) -> bool:
         return self.train_loss is None or self.val_loss is None
@@ -137,6 +144,9 @@ class Device:
     threads: int
     sharing: int
     gpu_fraction: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
 
     @property
     def timing_class(self) -> str:
@@ -180,6 +190,11 @@ class TrialResult:
     images_per_s: float | None = None
     final_error_rate_pct: float | None = None
     final_val_images: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+        if self.final_error_rate_pct is not None:
+            _check_share("final_error_rate_pct", self.final_error_rate_pct, self.final_val_images or 0)
 
     @property
     def last(self) -> EpochReport | None:
@@ -253,3 +268,16 @@ class Record:
     attempts: int = 0
     reserved_time_s: float = 0.0
     search_time_s: float = 0.0
+
+
+def _check_numbers(record: Seconds | EpochReport | Device | TrialResult) -> None:
+    """Raises ValueError unless every number can be one: all that is measured is finite and not negative."""
+    for name, value in vars(record).items():
+        # Whole numbers beyond 64 bits fit neither into SQLite nor into a table.
+        if isinstance(value, int | float) and not 0 <= value < 2**63:
+            raise ValueError(f"{name} is {value}; allowed: a finite number, at least 0")
+
+
+def _check_share(name: str, share_pct: float, num_images: int) -> None:
+    if share_pct > 100 or num_images < 1:
+        raise ValueError(f"{name} is {share_pct} of {num_images} images; allowed: at most 100, of 1 or more")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 import baselines
 from baselines.recipe import Recipe
 from harness.errors import InputError
+from harness.parsing import shown
 from harness.records import Params, Scalar
 from harness.space import SearchSpace, domain_from_toml
 
@@ -26,6 +27,8 @@ SPLIT_SIZES = {
     "mnist": {"train": 50_000, "validation": 10_000, "test": 10_000},
     "digits": {"train": 1_200, "validation": 297, "test": 300},
 }
+
+NAMES = "1 to 64 letters, digits, '.', '_' or '-', not starting with '.'"
 
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -117,16 +120,19 @@ class SweepSpec(Strict):
         return sorted(key for key in mine if mine[key] != theirs[key])
 
 
+def is_name(text: str) -> bool:
+    """Whether `text` is safe as a file name and as an experiment's name."""
+    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", text) is not None
+
+
 def check_name(name: str, what: str) -> str:
-    """Returns `name` if it is safe as a file name and as an experiment's name.
+    """Returns `name` if it is one.
 
     Raises:
         InputError: it is not.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", name):
-        raise InputError(
-            f"{what} is {name!r}; allowed: 1 to 64 letters, digits, '.', '_' or '-', not starting with '.'"
-        )
+    if not is_name(name):
+        raise InputError(f"{what} is {shown(name)}; allowed: {NAMES}")
     return name
 
 

@@ -166,7 +166,7 @@ def test_a_ledger_that_holds_nonsense_is_not_exported(
     with closing(sqlite3.connect(study.ledger.path)) as edited:
         edited.execute(change)
         edited.commit()
-    with pytest.raises(TroubleError, match=rf"^study study cannot be exported.*'{column}'.*$"):
+    with pytest.raises(TroubleError, match=rf"^ledger .*{column} is .*$"):
         export_trials(study.ledger, "study", tmp_path / "trials.csv")
     assert not (tmp_path / "trials.csv").exists()
 

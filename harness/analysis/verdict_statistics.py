@@ -1,0 +1,248 @@
+"""Is a configuration better than the baseline? From the test images that each training got wrong to a label.
+
+Arrays called `wrong` are boolean with the axes (configuration, training, image), the baseline first; an axis that a
+function does not need is left out, and where the docstring says so there may be more axes in front. Images that no
+training of any configuration got wrong may be left out of the last axis: `num_images` counts them. Error rates and
+differences are percent and percentage points of error; a difference is the candidate's error less the baseline's, so
+that below zero is better. docs/verdict.md says why these tests and not others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Wrong = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+Signs = NDArray[np.int8]
+
+# How probable a verdict may be that names any difference where there is none, over all candidates and looks.
+ALPHA = 0.05
+
+# After so many seeds the candidates are looked at, and each look may use this share of ALPHA. The shares add up to one,
+# so seeds may be added, or a verdict be ended, at any look and for any reason.
+LOOKS: Mapping[int, float] = MappingProxyType({3: 0.05, 5: 0.70, 8: 0.15, 12: 0.06, 20: 0.04})
+
+NUM_RESAMPLES = 4000
+_RESAMPLES_AT_ONCE = 250
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Each candidate against the baseline; arrays (..., candidate).
+
+    Attributes:
+        points: Mean error of the candidate less that of the baseline, percentage points.
+        standard_error: Of `points`, over other seeds and other images.
+        degrees: Of freedom of that standard error.
+    """
+
+    points: Floats
+    standard_error: Floats
+    degrees: Floats
+
+    @property
+    def p_values(self) -> Floats:
+        """Two-sided, of Student's t; 1 where candidate and baseline got the same images wrong."""
+        with np.errstate(invalid="ignore"):
+            t = np.abs(self.points) / self.standard_error
+        return np.where(np.isnan(t), 1.0, 2 * stats.t.sf(t, self.degrees))
+
+    def interval(self, confidence: float) -> tuple[Floats, Floats]:
+        """Lower and upper limits of `points`."""
+        reach = stats.t.ppf((1 + confidence) / 2, self.degrees) * self.standard_error
+        return self.points - reach, self.points + reach
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What can be said of each candidate; arrays (..., candidate).
+
+    Attributes:
+        p_value: Corrected for the number of candidates and of looks.
+        sign: -1 where the candidate is better (its error is lower), 1 where it is worse, 0 where neither can be said.
+    """
+
+    p_value: Floats
+    sign: Signs
+
+
+def differences(wrong: Wrong, num_images: int) -> Differences:
+    """Compares each candidate with the baseline over two sources of chance: the seeds and the images.
+
+    The model has a random effect of each training, of each image with each configuration, and the rest: trainings
+    nested in configurations and crossed with images. This is how radiology compares tests that several readers apply
+    to the same cases (D. D. Dorfman, K. S. Berbaum and C. E. Metz, Investigative Radiology 27 (1992) 723-731), with
+    trainings for readers. The variance of a difference of two means is that of the seeds plus what the images add:
+
+        seeds   2 MS(training) / (S n), MS(training) / n being the variance of the error rate between seeds
+        images  2 (MS(configuration x image) - MS(rest)) / (S n), not below zero
+
+    for S trainings and n images. With t quantiles, the degrees of freedom are those of MS(training), times
+    ((seeds + images) / seeds) squared: S. L. Hillis, Statistics in Medicine 26 (2007) 596-619.
+
+    The seeds' part is the largest of three estimates, so the p-value is never below that of the test that uses the
+    first alone, which is the exact one where all configurations have the same variance:
+
+        pooled over all configurations, as in an analysis of variance: few seeds, but many degrees of freedom;
+        of these two alone (B. L. Welch, Biometrika 34 (1947) 28-35): one configuration may be less stable than others;
+        what trainings that err independently on each image would differ by: two seeds may agree by luck.
+
+    Args:
+        wrong: (..., configuration, training, image), at least two trainings.
+        num_images: All test images.
+    """
+    num_configurations, num_seeds = wrong.shape[-3:-1]
+    rates = wrong.sum(-1) / num_images
+    shares = wrong.mean(-2)  # of the trainings that got the image wrong
+    seed_variances = rates.var(-1, ddof=1)
+    # SS within images is SS(training) + SS(rest).
+    within_images = num_seeds / (num_seeds - 1) * (shares * (1 - shares)).sum(-1) / num_images
+    rest = np.maximum(0.0, within_images - seed_variances) * num_images / (num_images - 1)
+
+    pairs = np.stack(
+        [
+            np.broadcast_to(2 * seed_variances.mean(-1, keepdims=True), seed_variances[..., 1:].shape),
+            seed_variances[..., :1] + seed_variances[..., 1:],
+            (rest[..., :1] + rest[..., 1:]) / num_images,
+        ]
+    )
+    by_seeds = pairs.max(0) / num_seeds
+    by_image = shares[..., 1:, :] - shares[..., :1, :]
+    mean = by_image.sum(-1) / num_images
+    image_variances = ((by_image**2).sum(-1) - num_images * mean**2) / (num_images - 1)
+    by_images = np.maximum(0.0, image_variances - (rest[..., :1] + rest[..., 1:]) / num_seeds) / num_images
+    variances = by_seeds + by_images
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inflation = np.where(by_seeds > 0, (variances / by_seeds) ** 2, np.inf)
+    return Differences(100 * mean, 100 * np.sqrt(variances), num_configurations * (num_seeds - 1) * inflation)
+
+
+def labels(wrong: Wrong, num_images: int, looks: Mapping[int, float] = LOOKS) -> Labels:
+    """Labels each candidate by what the looks up to now have shown.
+
+    At each look the p-values are corrected by Holm's method and divided by the look's share of ALPHA; a candidate's
+    p-value is the lowest of its looks. By Holm's method a look names a difference that is none with a probability of
+    at most its share of ALPHA, and the shares add up to one, so by Bonferroni's inequality all looks together do so
+    with a probability of at most ALPHA, however many of them are made. The same argument as in K. K. G. Lan and
+    D. L. DeMets, Biometrika 70 (1983) 659-663, without use of how the looks depend on each other.
+
+    Args:
+        wrong: (..., configuration, training, image); a look at S seeds sees the first S trainings.
+        num_images: All test images.
+        looks: Number of seeds to share of ALPHA.
+    """
+    candidates = (*wrong.shape[:-3], wrong.shape[-3] - 1)
+    p_value, sign = np.ones(candidates), np.zeros(candidates, np.int8)
+    for num_seeds, share in looks.items():
+        if num_seeds <= wrong.shape[-2]:
+            found = differences(wrong[..., :num_seeds, :], num_images)
+            here = np.minimum(1.0, holm(found.p_values) / share)
+            sign = np.where(here < p_value, np.sign(found.points), sign).astype(np.int8)
+            p_value = np.minimum(here, p_value)
+    return Labels(p_value, np.where(p_value <= ALPHA, sign, 0).astype(np.int8))
+
+
+def corrected_confidence(num_candidates: int, num_seeds: int, looks: Mapping[int, float] = LOOKS) -> float:
+    """The confidence of an interval that all candidates and looks together keep with 1 - ALPHA (Bonferroni)."""
+    return 1 - ALPHA * looks[num_seeds] / num_candidates
+
+
+def holm(p_values: Floats) -> Floats:
+    """p-values (..., hypothesis) corrected for their number.
+
+    The i-th smallest of m is multiplied by m - i + 1, and none ends up below a smaller one: S. Holm, Scandinavian
+    Journal of Statistics 6 (1979) 65-70.
+    """
+    number = p_values.shape[-1]
+    order = np.argsort(p_values, axis=-1)
+    scaled = np.take_along_axis(p_values, order, -1) * np.arange(number, 0, -1)
+    corrected = np.empty_like(p_values, dtype=float)
+    np.put_along_axis(corrected, order, np.minimum(1.0, np.maximum.accumulate(scaled, -1)), -1)
+    return corrected
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """Student's paired t test; percentage points, with its interval."""
+
+    points: float
+    low: float
+    high: float
+    p_value: float
+
+
+def paired_difference(candidate_pct: Floats, baseline_pct: Floats, confidence: float = 0.95) -> PairedDifference:
+    """Student's paired t test on error rates by seed, the images taken as given: "Student", Biometrika 6 (1908) 1-25.
+
+    A p-value of 1 where no pair differs.
+    """
+    by_seed = candidate_pct - baseline_pct
+    points = float(by_seed.mean())
+    if np.ptp(by_seed) == 0.0:  # t is infinite or not defined
+        return PairedDifference(points, points, points, float(points == 0.0))
+    test: Any = stats.ttest_rel(candidate_pct, baseline_pct)
+    interval = test.confidence_interval(confidence)
+    return PairedDifference(points, float(interval.low), float(interval.high), float(test.pvalue))
+
+
+def probability_of_improvement(candidate_pct: Floats, baseline_pct: Floats) -> float:
+    """How probable it is that a training of the candidate errs less than one of the baseline; a tie counts half.
+
+    Mann and Whitney's U over the number of pairs; R. Agarwal et al., "Deep Reinforcement Learning at the Edge of the
+    Statistical Precipice", NeurIPS 34 (2021).
+    """
+    u = stats.mannwhitneyu(baseline_pct, candidate_pct).statistic
+    return float(u) / (len(candidate_pct) * len(baseline_pct))
+
+
+def mcnemar(candidate: Wrong, baseline: Wrong) -> float:
+    """Exact conditional McNemar test of two models on the same images (image): two-sided p-value.
+
+    Q. McNemar, Psychometrika 12 (1947) 153-157; in this form M. W. Fagerland, S. Lydersen and P. Laake, BMC Medical
+    Research Methodology 13 (2013) 91.
+    """
+    return _sign_test(int((candidate & ~baseline).sum()), int((baseline & ~candidate).sum()))
+
+
+def mcnemar_pooled(candidate: Wrong, baseline: Wrong) -> float:
+    """The same over all trainings (training, image): does the candidate fail on an image more often, or less often?
+
+    A sign test with one vote per image. Adding up the counts of the seeds instead would count each image once per seed,
+    as if every seed had been tested on images of its own.
+    """
+    votes = candidate.sum(0) - baseline.sum(0)
+    return _sign_test(int((votes > 0).sum()), int((votes < 0).sum()))
+
+
+def bootstrap_interval_pct(
+    wrong: Wrong, num_images: int, confidence: float = 0.95, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile bootstrap of a configuration's mean error (training, image), percent.
+
+    Trainings and images are resampled independently of each other, the pigeonhole bootstrap: A. B. Owen, Annals of
+    Applied Statistics 1 (2007) 386-411, which shows that it is, if anything, too wide.
+    """
+    rng = np.random.default_rng(seed)
+    num_seeds, num_listed = wrong.shape
+    shares = np.append(np.full(num_listed, 1 / num_images), 1 - num_listed / num_images)  # of each image, of the rest
+    means = []
+    for _ in range(math.ceil(NUM_RESAMPLES / _RESAMPLES_AT_ONCE)):
+        trainings = rng.multinomial(num_seeds, np.full(num_seeds, 1 / num_seeds), _RESAMPLES_AT_ONCE)
+        images = rng.multinomial(num_images, shares, _RESAMPLES_AT_ONCE)[:, :-1]
+        means.append(((trainings @ wrong) * images).sum(-1) / (num_seeds * num_images))
+    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(100 * low), float(100 * high)
+
+
+def _sign_test(num_worse: int, num_better: int) -> float:
+    """Two-sided p-value of a coin's toss for each that differs."""
+    number = num_worse + num_better
+    return float(stats.binomtest(num_worse, number).pvalue) if number else 1.0

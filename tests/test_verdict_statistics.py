@@ -1,0 +1,192 @@
+"""The statistics of a verdict, against published examples and other implementations."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from harness.analysis.verdict_statistics import (
+    ALPHA,
+    LOOKS,
+    bootstrap_interval_pct,
+    corrected_confidence,
+    differences,
+    holm,
+    labels,
+    mcnemar,
+    mcnemar_pooled,
+    paired_difference,
+    probability_of_improvement,
+)
+
+# "Student" 1908: additional hours of sleep under two drugs, ten patients; t = 4.0621, p = 0.00283.
+SLEEP_1 = np.array([0.7, -1.6, -0.2, -1.2, -0.1, 3.4, 3.7, 0.8, 0.0, 2.0])
+SLEEP_2 = np.array([1.9, 0.8, 1.1, 0.1, -0.1, 4.4, 5.5, 1.6, 4.6, 3.4])
+
+
+def wrong_sets(*sets: set[int], num_images: int = 20) -> np.ndarray:
+    """(training, image)"""
+    return np.array([[image in one for image in range(num_images)] for one in sets])
+
+
+def test_paired_t_of_students_sleep_data() -> None:
+    found = paired_difference(SLEEP_1, SLEEP_2)
+    assert found.points == pytest.approx(-1.58)
+    assert (found.low, found.high) == pytest.approx((-2.4599, -0.7001), abs=5e-5)
+    assert found.p_value == pytest.approx(0.002833, abs=5e-7)
+
+
+def test_paired_t_where_no_pair_differs_from_another() -> None:
+    same = np.array([1.0, 2.0, 3.0])
+    assert paired_difference(same, same).p_value == 1.0
+    assert paired_difference(same - 0.5, same).p_value == 0.0
+
+
+def test_mcnemar_of_a_published_example() -> None:
+    # Fagerland et al. 2013, table 1: 21 children, 1 and 7 discordant pairs; exact conditional p = 0.070.
+    before, after = wrong_sets({0, 1}, {0, 2, 3, 4, 5, 6, 7, 8}, num_images=21)
+    assert mcnemar(before, after) == pytest.approx(0.0703, abs=5e-5)
+    assert mcnemar(before, before) == 1.0
+
+
+def test_mcnemar_over_seeds_gives_each_image_one_vote() -> None:
+    candidate = wrong_sets({0, 1}, {0, 2}, {0})
+    baseline = wrong_sets({1, 3, 4, 5, 6, 7, 8, 9}, {2, 3, 4, 5, 6, 7, 8, 9}, {3, 4, 5, 6, 7, 8, 9})
+    # Image 0 votes for the baseline, 3 to 9 for the candidate, 1 and 2 for neither.
+    assert mcnemar_pooled(candidate, baseline) == pytest.approx(stats.binomtest(1, 8).pvalue)
+
+
+def test_holm_of_a_textbook_example() -> None:
+    # H1 and H4 are rejected at 0.05, H2 and H3 are not.
+    assert holm(np.array([0.01, 0.04, 0.03, 0.005])) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm(np.array([[0.4, 0.9], [0.2, 0.01]])) == pytest.approx(np.array([[0.8, 0.9], [0.2, 0.02]]))
+
+
+def test_probability_of_improvement_counts_pairs() -> None:
+    assert probability_of_improvement(np.array([1.0, 2.0]), np.array([1.5, 2.0])) == pytest.approx(2.5 / 4)
+    # Mann and Whitney's U of six hares that beat six tortoises in 25 of 36 pairs.
+    order = "THHHHHTTTTTH"
+    tortoises = np.array([place for place, animal in enumerate(order) if animal == "T"], float)
+    hares = np.array([place for place, animal in enumerate(order) if animal == "H"], float)
+    assert probability_of_improvement(hares, tortoises) == pytest.approx(25 / 36)
+
+
+def random_errors(rng: np.random.Generator, *shape: int, rate: float = 0.05) -> np.ndarray:
+    return rng.random(shape) < rate
+
+
+def textbook_mean_squares(wrong: np.ndarray) -> tuple[float, float, float]:
+    """(training, configuration x image, rest) of an analysis of variance, term by term, from (configuration, ...)."""
+    num_configurations, num_seeds, num_images = wrong.shape
+    data = wrong.astype(float)
+    of_configuration = data.mean((1, 2), keepdims=True)
+    of_training, of_cell = data.mean(2, keepdims=True), data.mean(1, keepdims=True)
+    of_image = data.mean((0, 1), keepdims=True)
+    training = num_images * ((of_training - of_configuration) ** 2).sum() / (num_configurations * (num_seeds - 1))
+    cell = of_cell - of_configuration - of_image + data.mean()
+    rest = data - of_training - of_cell + of_configuration
+    degrees = num_configurations - 1, num_images - 1, num_configurations * (num_seeds - 1) * (num_images - 1)
+    return training, num_seeds * (cell**2).sum() / (degrees[0] * degrees[1]), (rest**2).sum() / degrees[2]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_differences_are_those_of_a_textbooks_analysis_of_variance(seed: int) -> None:
+    """Two configurations, so that Hillis's formula can be written down with the mean squares of all data."""
+    rng = np.random.default_rng(seed)
+    # Trainings that differ more than their images make them, so that the seeds' own spread is what counts.
+    rates = rng.uniform(0.0, 0.3, (2, 4, 1)) + rng.uniform(0.0, 0.3, (2, 1, 50))
+    wrong = rng.random((2, 4, 50)) < rates
+    training, cell, rest = textbook_mean_squares(wrong)
+    denominator = training + max(cell - rest, 0.0)
+    found = differences(wrong, 50)
+    assert training > rest, "else this would not be the formula in use"
+    assert found.standard_error[0] == pytest.approx(100 * math.sqrt(2 * denominator / (4 * 50)))
+    assert found.degrees[0] == pytest.approx(denominator**2 / (training**2 / (2 * 3)))
+    assert found.points[0] == pytest.approx(100 * (wrong[1].mean() - wrong[0].mean()))
+
+
+def test_with_one_candidate_and_no_images_of_its_own_it_is_the_plain_t_test() -> None:
+    # A training is right or wrong as a whole block of images, the same for both: images add nothing to the variance.
+    def block(*sizes: int) -> np.ndarray:
+        return np.array([[image < size for image in range(1000)] for size in sizes])
+
+    baseline, candidate = block(60, 500, 940), block(110, 450, 960)
+    found = differences(np.stack([baseline, candidate]), 1000)
+    plain = stats.ttest_ind(candidate.mean(1), baseline.mean(1))
+    assert found.p_values[0] == pytest.approx(plain.pvalue, rel=0.02)
+
+
+def test_the_least_stable_of_two_counts_and_chance_agreement_does_not() -> None:
+    rng = np.random.default_rng(1)
+    calm = random_errors(rng, 2, 4, 400)
+    calm[:, :, :200] = False
+    noisy = rng.random((1, 4, 400)) < np.array([0.01, 0.3, 0.02, 0.25])[:, None]
+    with_noise = differences(np.concatenate([calm, noisy]), 400)
+    rates = np.concatenate([calm, noisy]).mean(-1)
+    welch_pct = 100 * math.sqrt((rates[0].var(ddof=1) + rates[2].var(ddof=1)) / 4)
+    assert with_noise.standard_error[1] >= welch_pct
+    # Three trainings each with the same number of errors, on different images: not a spread of zero.
+    first, second = wrong_sets({0, 1}, {2, 3}, {4, 5}), wrong_sets({6}, {7}, {8})
+    lucky = differences(np.stack([first, second]), 20)
+    assert lucky.standard_error[0] >= 100 * math.sqrt((2 / 19 + 1 / 19) / (3 * 20))
+    assert lucky.p_values[0] > 0.05
+
+
+def test_images_that_nobody_gets_wrong_may_be_left_out() -> None:
+    wrong = random_errors(np.random.default_rng(2), 3, 5, 60)
+    padded = np.concatenate([wrong, np.zeros((3, 5, 940), bool)], axis=-1)
+    short, whole = differences(wrong, 1000), differences(padded, 1000)
+    assert short.points == pytest.approx(whole.points)
+    assert short.standard_error == pytest.approx(whole.standard_error)
+    assert short.degrees == pytest.approx(whole.degrees)
+
+
+def test_two_that_are_the_same_do_not_differ() -> None:
+    wrong = np.stack([wrong_sets({1, 2}, {1, 2}, {1, 2})] * 2)
+    found = differences(wrong, 20)
+    assert (found.points[0], found.p_values[0]) == (0.0, 1.0)
+    assert labels(wrong, 20).sign[0] == 0
+
+
+def test_a_difference_that_only_images_speak_for_has_their_error() -> None:
+    # All trainings of a configuration agree, so only other images could have shown otherwise.
+    wrong = np.stack([wrong_sets({1, 2, 3}, {1, 2, 3}, {1, 2, 3}), wrong_sets({3, 4}, {3, 4}, {3, 4})])
+    found = differences(wrong, 20)
+    by_image = wrong[1, 0].astype(float) - wrong[0, 0]
+    assert found.standard_error[0] == pytest.approx(100 * by_image.std(ddof=1) / math.sqrt(20))
+    assert found.p_values[0] == pytest.approx(2 * stats.norm.sf(abs(found.points[0] / found.standard_error[0])))
+
+
+def test_the_looks_share_alpha_out() -> None:
+    assert sum(LOOKS.values()) == pytest.approx(1.0)
+    assert list(LOOKS) == sorted(LOOKS)
+    assert corrected_confidence(3, 5) == pytest.approx(1 - ALPHA * LOOKS[5] / 3)
+
+
+def test_a_look_costs_its_share_and_is_not_taken_back() -> None:
+    rng = np.random.default_rng(3)
+    baseline, same = random_errors(rng, 5, 500, rate=0.30), random_errors(rng, 5, 500, rate=0.30)
+    better = random_errors(rng, 5, 500, rate=0.02)
+    better[3:] = rng.random((2, 500)) < 0.9  # it ends badly, after the first look
+    wrong = np.stack([baseline, same, better])
+    first = differences(wrong[:, :3], 500).p_values
+    found = labels(wrong, 500)
+    assert found.sign.tolist() == [0, -1]
+    assert found.p_value[1] == pytest.approx(holm(first)[1] / LOOKS[3])
+    assert labels(wrong[:, :2], 500).p_value.tolist() == [1.0, 1.0], "before the first look nothing is said"
+
+
+def test_the_bootstrap_sees_seeds_and_images() -> None:
+    rng = np.random.default_rng(4)
+    one = random_errors(rng, 1, 1000)
+    low, high = bootstrap_interval_pct(np.repeat(one, 5, axis=0), 1000)
+    binomial = stats.binom(1000, one.mean()).ppf([0.025, 0.975]) / 10
+    assert (low, high) == pytest.approx(tuple(binomial), abs=0.15)
+    # Seeds that differ as wholes make it wider.
+    unlike = np.stack([random_errors(rng, 1000, rate=rate) for rate in (0.01, 0.03, 0.05, 0.07, 0.09)])
+    low, high = bootstrap_interval_pct(unlike, 1000)
+    error = stats.bootstrap((100 * unlike.mean(1),), np.mean, rng=rng, method="percentile").confidence_interval
+    assert low < error.low < error.high < high
+    assert bootstrap_interval_pct(unlike, 1000) == (low, high), "the same again"
+    assert bootstrap_interval_pct(unlike[:, unlike.any(0)], 1000) == pytest.approx((low, high), abs=0.3)

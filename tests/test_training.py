@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.execution import Job, Place, data, training
+from harness.execution import Job, Place, data
 from harness.execution.training import Trainer
 from harness.records import EpochReport, Outcome, Trial, TrialResult
 from harness.spec import SweepSpec
@@ -39,8 +39,8 @@ def test_a_trial_learns_and_says_what_it_cost(trainer: Trainer, smoke: SweepSpec
     assert [report.epoch for report in seen] == [1, 2, 3]
     assert result.error_rate_pct < 30.0  # chance is 90
     assert result.num_params == 256 * 785 + 64 * 257 + 10 * 65
-    assert (
-        result.device.timing_class == f"a processor / {result.device.backend} / float32 / fit / 1 trials of 1 threads"
+    assert result.device.timing_class == " / ".join(
+        ("a processor", result.device.backend, "float32", "compiled", "1 trials of 1 threads")
     )
     assert result.seconds.train > 0.0
     assert result.seconds.compile > 0.0
@@ -143,11 +143,9 @@ def test_test_images_are_opened_only_when_asked_for(
     assert 0 < len(result.test_wrong_images) < 100
 
 
-def test_the_timing_class_says_how_a_step_was_really_run(
-    smoke: SweepSpec, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training, "XLA_MIN_IMAGES", 0)
+def test_the_timing_class_says_how_a_step_was_really_run(smoke: SweepSpec, digits_folder: Path) -> None:
     trainer = Trainer(smoke, PLACE, digits_folder)
-    assert train(trainer).device.engine == "fit+xla"
+    trainer.uses_xla = True
+    assert train(trainer).device.engine == "compiled+xla"
     augmented = dataclasses.replace(TRIAL, params={**TRIAL.params, "augment_shift": 0.1}, epochs=1)
-    assert train(trainer, augmented).device.engine == "fit"
+    assert train(trainer, augmented).device.engine == "compiled"

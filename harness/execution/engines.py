@@ -1,0 +1,190 @@
+"""How a step is run: one compiled call for each epoch where TensorFlow is the backend, Keras's own `fit` elsewhere.
+
+An engine holds one model in training. Images are bytes until they reach a batch, so that they take a quarter of the
+memory and lie on the device once for all trials of a worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+EVALUATION_BATCH = 500
+NUM_CLASSES = 10
+
+Bytes = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+Order = NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images (n, 28, 28) in 0..255 and labels (n,) where the backend wants them, n being `num_images` or more."""
+
+    images: Any
+    labels: Any
+    num_images: int
+
+
+class Engine(Protocol):
+    """Trains one model. To make it is to trace and compile whatever it runs; the model stays as it is."""
+
+    name: str
+
+    def train(self, order: Order) -> float:
+        """Trains on batches of these positions, shape (steps, batch size); returns the mean loss over them."""
+
+    def predict(self, images: Images, num_images: int) -> Floats:
+        """Class probabilities (num_images, 10) of the first images."""
+
+
+def is_compiled() -> bool:
+    """Whether an epoch runs as one compiled call, and data lie on the device."""
+    return bool(keras.backend.backend() == "tensorflow")
+
+
+def hold(images: Bytes, labels: Bytes) -> Images:
+    """Puts images onto the device, for as long as the result lives."""
+    # Filled up to whole batches, since a batch of another shape would be compiled on its own.
+    fill = -len(images) % EVALUATION_BATCH
+    padded = np.pad(images, ((0, fill), (0, 0), (0, 0))), np.pad(labels, (0, fill))
+    if not is_compiled():
+        return Images(*padded, len(images))
+    import tensorflow as tf
+
+    return Images(tf.constant(padded[0]), tf.constant(padded[1]), len(images))
+
+
+def make_engine(model: keras.Model, train: Images, batch_size: int, *, xla: bool) -> Engine:
+    """The fastest engine for a model that is compiled with Adam under the present backend.
+
+    Args:
+        model: Its optimizer's variables are built.
+        train: What it is trained on.
+        batch_size: Images a step.
+        xla: Compile with XLA, if all layers can be.
+    """
+    return CompiledEpochs(model, train, batch_size, xla=xla) if is_compiled() else KerasFit(model, train, batch_size)
+
+
+class CompiledEpochs:
+    """Runs an epoch as one TensorFlow graph: batches are gathered on the device, Adam is one kernel per variable."""
+
+    def __init__(self, model: keras.Model, train: Images, batch_size: int, *, xla: bool) -> None:
+        import tensorflow as tf
+
+        xla = xla and all(layer.supports_jit for layer in model.layers)
+        self.name = "compiled+xla" if xla else "compiled"
+        self._model, self._data = model, train
+        count, images = tf.TensorSpec((), tf.int32), tf.TensorSpec((None, *train.images.shape[1:]), tf.uint8)
+        order = tf.TensorSpec((None, batch_size), tf.int32)
+        train_function = tf.function(self._epoch, (order, count), jit_compile=xla, autograph=False)
+        predict_function = tf.function(self._probabilities, (images, count), jit_compile=xla, autograph=False)
+        self._train, self._predict = train_function.get_concrete_function(), predict_function.get_concrete_function()
+        # The first call of each compiles; of no steps, it does nothing else.
+        self._run(self._train, np.zeros((1, batch_size), np.int32), 0)
+        self._run(self._predict, train.images, 0)
+
+    def train(self, order: Order) -> float:
+        return float(self._run(self._train, order, len(order))) / len(order)
+
+    def predict(self, images: Images, num_images: int) -> Floats:
+        found = self._run(self._predict, images.images, -(-num_images // EVALUATION_BATCH))
+        return np.asarray(found)[:num_images]
+
+    @staticmethod
+    def _run(function: Any, data: Any, count: int) -> Any:
+        import tensorflow as tf
+
+        return function(tf.convert_to_tensor(data), tf.constant(count))
+
+    def _epoch(self, order: Any, num_steps: Any) -> Any:
+        """Sum of the losses of `num_steps` batches. A number of its own, so that 0 compiles and trains nothing."""
+        import tensorflow as tf
+
+        def step(number: Any, total: Any) -> tuple[Any, Any]:
+            return number + 1, total + self._step(order[number])
+
+        return tf.while_loop(lambda number, _: number < num_steps, step, (0, 0.0))[1]
+
+    def _step(self, positions: Any) -> Any:
+        import tensorflow as tf
+
+        images = _scaled(tf.gather(self._data.images, positions))
+        labels = tf.one_hot(tf.gather(self._data.labels, positions), NUM_CLASSES)
+        with tf.GradientTape() as tape:
+            losses = keras.losses.categorical_crossentropy(labels, self._model(images, training=True))
+            loss = tf.reduce_mean(losses)
+        self._apply(tape.gradient(loss, [variable.value for variable in self._model.trainable_variables]))
+        return loss
+
+    def _apply(self, gradients: Sequence[Any]) -> None:
+        """Keras's Adam step in TensorFlow's own kernel, which passes over the memory once instead of ten times."""
+        import tensorflow as tf
+
+        adam = self._model.optimizer
+        step, rate = tf.cast(adam.iterations.value + 1, tf.float32), tf.cast(adam.learning_rate, tf.float32)
+        variables = self._model.trainable_variables, adam._momentums, adam._velocities
+        for variable, momentum, velocity, gradient in zip(*variables, gradients, strict=True):
+            tf.raw_ops.ResourceApplyAdam(
+                var=variable.value.handle,
+                m=momentum.value.handle,
+                v=velocity.value.handle,
+                beta1_power=tf.pow(adam.beta_1, step),
+                beta2_power=tf.pow(adam.beta_2, step),
+                lr=rate,
+                beta1=adam.beta_1,
+                beta2=adam.beta_2,
+                epsilon=adam.epsilon,
+                grad=gradient,
+            )
+        adam.iterations.value.assign_add(1)
+
+    def _probabilities(self, images: Any, num_batches: Any) -> Any:
+        """Of the first `num_batches` evaluation batches, shape (-1, 10)."""
+        import tensorflow as tf
+
+        batches = tf.reshape(images, (-1, EVALUATION_BATCH, *images.shape[1:]))
+        found = tf.TensorArray(tf.float32, size=num_batches, element_shape=(EVALUATION_BATCH, NUM_CLASSES))
+
+        def batch(number: Any, found: Any) -> tuple[Any, Any]:
+            return number + 1, found.write(number, self._model(_scaled(batches[number]), training=False))
+
+        return tf.while_loop(lambda number, _: number < num_batches, batch, (0, found))[1].concat()
+
+
+class KerasFit:
+    """Runs an epoch by `fit`, on any backend of Keras."""
+
+    name = "fit"
+
+    def __init__(self, model: keras.Model, train: Images, batch_size: int) -> None:
+        self._model, self._data = model, train
+        variables = [*model.variables, *model.optimizer.variables]
+        before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
+        self.train(np.zeros((1, batch_size), np.int32))
+        for variable, value in zip(variables, before, strict=True):
+            variable.assign(value)
+        self.predict(train, EVALUATION_BATCH)
+
+    def train(self, order: Order) -> float:
+        positions = order.reshape(-1)
+        images = _scaled(self._data.images[positions])
+        labels = np.eye(NUM_CLASSES, dtype=np.float32)[self._data.labels[positions]]
+        history = self._model.fit(images, labels, batch_size=order.shape[1], shuffle=False, verbose=0)
+        return float(history.history["loss"][0])
+
+    def predict(self, images: Images, num_images: int) -> Floats:
+        starts = range(0, num_images, EVALUATION_BATCH)
+        batches = (_scaled(images.images[start : start + EVALUATION_BATCH]) for start in starts)
+        return np.concatenate([self._model.predict_on_batch(batch) for batch in batches])[:num_images]
+
+
+def _scaled(images: Any) -> Any:
+    """Grey values 0..255 to 0..1, with a channel: (n, 28, 28) to (n, 28, 28, 1)."""
+    return keras.ops.expand_dims(keras.ops.cast(images, "float32") / 255.0, -1)

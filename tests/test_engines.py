@@ -1,0 +1,84 @@
+"""Engines differ in speed only."""
+
+from collections.abc import Callable
+
+import keras
+import numpy as np
+import pytest
+
+import baselines
+from baselines.recipe import Recipe, optimizer
+from harness.execution import engines
+from harness.execution.engines import CompiledEpochs, Images, KerasFit
+
+BATCH = 32
+STEPS = 8
+RNG = np.random.default_rng(0)
+PICTURES = RNG.integers(0, 256, (300, 28, 28), dtype=np.uint8)
+LABELS = RNG.integers(0, 10, 300).astype(np.uint8)
+ORDER = RNG.permutation(300)[: STEPS * BATCH].astype(np.int32).reshape(STEPS, BATCH)
+CONFIGS = [
+    ("fc", {"units_1": 32, "units_2": 16, "batch_norm": True}),
+    ("cnn", {"filters_1": 4, "filters_2": 4, "dense_units": 16}),
+]
+
+
+def model(name: str, params: dict[str, object]) -> keras.Model:
+    keras.utils.set_random_seed(3)
+    architecture = baselines.load(name)
+    model = architecture.build(type(architecture.DOCUMENTED)(**params))
+    model.compile(optimizer(Recipe(), 2 * STEPS), loss="categorical_crossentropy", jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def compiled(model: keras.Model, *, xla: bool = False) -> CompiledEpochs:
+    return CompiledEpochs(model, engines.hold(PICTURES, LABELS), BATCH, xla=xla)
+
+
+def fit(model: keras.Model) -> KerasFit:
+    return KerasFit(model, Images(PICTURES, LABELS, len(PICTURES)), BATCH)
+
+
+def values(model: keras.Model) -> list[np.ndarray]:
+    return [keras.ops.convert_to_numpy(variable).copy() for variable in (*model.variables, *model.optimizer.variables)]
+
+
+@pytest.mark.parametrize(("name", "params"), CONFIGS)
+@pytest.mark.parametrize("make", [compiled, fit])
+def test_making_an_engine_leaves_the_model_as_it_is(make: Callable, name: str, params: dict[str, object]) -> None:
+    subject = model(name, params)
+    before = values(subject)
+    make(subject)
+    for one, other in zip(before, values(subject), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("name", "params"), CONFIGS)
+def test_a_compiled_epoch_is_an_epoch_of_keras(name: str, params: dict[str, object]) -> None:
+    ours, theirs = model(name, params), model(name, params)
+    ours_engine, theirs_engine = compiled(ours), fit(theirs)
+    for _ in range(2):
+        assert ours_engine.train(ORDER) == pytest.approx(theirs_engine.train(ORDER), rel=1e-4)
+    for one, other in zip(values(ours), values(theirs), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0.02, atol=2e-4)
+    assert int(ours.optimizer.iterations) == 2 * STEPS
+
+
+@pytest.mark.parametrize("num_images", [1, 200, 300])
+def test_predictions_are_those_of_the_model(num_images: int) -> None:
+    subject = model(*CONFIGS[0])
+    expected = subject.predict(PICTURES[:num_images, ..., np.newaxis] / np.float32(255), verbose=0)
+    held = engines.hold(PICTURES, LABELS)
+    for engine, images in ((compiled(subject), held), (fit(subject), Images(PICTURES, LABELS, 300))):
+        found = engine.predict(images, num_images)
+        assert found.shape == (num_images, 10)
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_xla_is_used_where_all_layers_can_be_compiled() -> None:
+    plain = compiled(model(*CONFIGS[0]), xla=True)
+    assert plain.name == "compiled+xla"
+    assert plain.train(ORDER) == pytest.approx(compiled(model(*CONFIGS[0])).train(ORDER), rel=1e-3)
+    augmented = model("fc", {"units_1": 8, "units_2": 8, "augment_shift": 0.1})
+    assert compiled(augmented, xla=True).name == "compiled"

@@ -71,7 +71,7 @@ def trial_record(row: sqlite3.Row, reports: Iterable[EpochReport], images: Colle
     trial = Trial(
         cells.read("uid", name),
         cells.read("number", whole),
-        cells.read("params", lambda value: _params(space, value)),
+        cells.read("params", lambda value: params(space, value)),
         cells.read("seed", whole),
         cells.read("epochs", positive),
         cells.read("role", one_of(*Role)),
@@ -201,14 +201,14 @@ def _space(value: str) -> SearchSpace:
     return spec(value).search_space
 
 
-def _params(space: SearchSpace, text: str) -> dict[str, Scalar]:
-    params = json_object(text)
-    for key, value in params.items():
+def params(space: SearchSpace, text: str) -> dict[str, Scalar]:
+    values = json_object(text)
+    for key, value in values.items():
         if key not in space.domains:
             raise ValueError(f"{key} is unknown; allowed: {', '.join(space) or 'none'}")
         if not _fits(space.domains[key], value):
             raise ValueError(f"{key} is {shown(value)}; allowed: {space.domains[key]}")
-    return params
+    return values
 
 
 def _fits(domain: Domain, value: Any) -> bool:
@@ -225,11 +225,11 @@ def _result(row: sqlite3.Row, curve: tuple[EpochReport, ...], images: Collection
     cells = Cells("attempts", f"{row['uid']}/{row['attempt']}", row)
     result = cells.read("result", lambda text: parse_json(TrialResult, text))
     cells.read("outcome", one_of(result.outcome))
-    positions: dict[str, Any] = {column: cells.read(column, optional(_positions)) for column in images}
-    return dataclasses.replace(result, curve=curve, **positions)
+    known: dict[str, Any] = {column: cells.read(column, optional(positions)) for column in images}
+    return dataclasses.replace(result, curve=curve, **known)
 
 
-def _positions(text: str) -> tuple[int, ...]:
+def positions(text: str) -> tuple[int, ...]:
     images = parse_json(tuple[int, ...], text)
     if min(images, default=0) < 0:
         raise ValueError("allowed: positions of images")

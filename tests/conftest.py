@@ -8,6 +8,7 @@ from harness.execution import data
 from harness.home import sweeps_folder
 from harness.spec import SweepSpec
 from harness.sweep_file import Flags, load_sweep
+from harness.tracking import store
 
 
 @pytest.fixture(scope="session")
@@ -22,3 +23,12 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def smoke() -> SweepSpec:
     """The shipped sweep on digits."""
     return load_sweep(sweeps_folder() / "smoke.toml", Flags(), "quick")
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An MLflow store as `make_store` makes it, to be copied, since that takes seconds."""
+    store.set_environment()
+    file = tmp_path_factory.mktemp("store") / "mlflow.db"
+    store.make_store(f"sqlite:///{file}")
+    return file

@@ -33,7 +33,7 @@ def audit(home: Path, study: str) -> list[str]:
 
     Raises:
         InputError: there is no such study, or MLFLOW_TRACKING_URI is not an address that runs can go to.
-        TroubleError: a process works on the study, the ledger is none of this version's, or MLflow cannot be had.
+        TroubleError: a process works on the study, the ledger cannot be opened, or MLflow cannot be had.
     """
     path = home / "ledger.db"
     if not path.is_file():
@@ -49,7 +49,7 @@ def _differences(home: Path, ledger: Ledger, study: str) -> Iterator[str]:
     rows: StudyRows | None = None
     try:
         with closing(open_read_only(ledger.path)) as db:
-            yield from damage(db)
+            yield from (f"ledger: {problem}" for problem in damage(db))
             rows = read_study(db, study)
     except sqlite3.Error as error:
         yield f"ledger: {error}"

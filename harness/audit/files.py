@@ -87,22 +87,27 @@ def _anew(study: str) -> str:
     return f"`harness leaderboard {study}` writes it anew"
 
 
-def leftovers(home: Path, study: str) -> Iterator[str]:
-    """Files of the study that were being written by a process which is gone."""
-    board = leaderboard_file(home, study)
-    unfinished = [
-        *board.parent.glob(f".{board.name}.*.unfinished"),
-        *(home / "checkpoints" / study).glob(f"{UNFINISHED}*{CHECKPOINT_SUFFIX}"),
-    ]
-    for path in sorted(unfinished):
+def leftovers(home: Path, study: str = "*") -> Iterator[str]:
+    """Files of a study, or of all, that were being written by a process which is gone."""
+    boards = (home / "leaderboards").glob(f".{study}.csv.*.unfinished")
+    checkpoints = (home / "checkpoints").glob(f"{study}/{UNFINISHED}*{CHECKPOINT_SUFFIX}")
+    for path in sorted([*boards, *checkpoints]):
         if not _is_being_written(path):
             yield f"{path.relative_to(home)}: left unfinished by a process that is gone; delete it"
 
 
+def is_alive(pid: int, since: float) -> bool:
+    """Whether process `pid` is there and was at `since`, in seconds since 1970; ids are given away again."""
+    try:
+        return psutil.Process(pid).create_time() <= since
+    except (OverflowError, ValueError, psutil.Error):
+        return False
+
+
 def _is_being_written(path: Path) -> bool:
-    """Whether the process whose id the name holds is there, and no younger than the file."""
+    """Whether the process whose id is part of the name is at work."""
     name = re.search(rf"^{UNFINISHED}(\d+)-|\.(\d+)\.unfinished$", path.name)
     try:
-        return name is not None and psutil.Process(int(name[1] or name[2])).create_time() <= path.stat().st_mtime
-    except (OSError, OverflowError, psutil.Error):
-        return False
+        return name is not None and is_alive(int(name[1] or name[2]), path.stat().st_mtime)
+    except FileNotFoundError:
+        return True  # it has got its name just now

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from harness.audit.rows import AttemptRow, StudyRows, TrialRow
 from harness.ledger import Ledger
 from harness.records import Outcome, Role, TrialResult
-from harness.space import SpaceError
 from harness.spec import SPLIT_SIZES, SweepSpec
 
 _CLOCK_S = 1.0  # what the clocks of coordinator and worker, and rounding, may make of a difference
@@ -20,12 +19,8 @@ def recount(rows: StudyRows) -> Iterator[str]:
     """Every contradiction within the rows, one line each."""
     yield from _numbers(rows)
     yield from _events(rows)
-    for number, seconds in enumerate(rows.sessions_s, start=1):
-        if not _is_time(seconds):
-            yield f"ledger: session {number}: wall_s is {seconds}; must be finite and not negative"
-    known = {row.trial.uid: row for row in rows.trials}
     for row in rows.trials:
-        for problem in _trial_problems(row, known, rows.spec):
+        for problem in _trial_problems(row, rows):
             yield f"ledger: trial {row.trial.number}: {problem}"
 
 
@@ -36,7 +31,7 @@ def total_differences(rows: StudyRows, ledger: Ledger) -> Iterator[str]:
     ended = [(row.trial.role, final.outcome) for row in rows.trials for final in row.finals]
     pairs = {
         "trials used": (used.trials, sum(r is Role.TRIAL and o is not Outcome.INFEASIBLE for r, o in ended)),
-        "wall time used": (used.wall_s, math.fsum(rows.sessions_s)),
+        "wall time used": (used.wall_s, math.fsum(rows.sessions_s.values())),
         "device time used": (used.device_s, math.fsum(attempt.reserved_time_s for attempt in attempts)),
         "trials pending": (ledger.num_pending(rows.study), sum(not row.finals for row in rows.trials)),
         "test reads": (ledger.num_test_reads(rows.study), sum(a.test_wrong_images is not None for a in attempts)),
@@ -47,12 +42,12 @@ def total_differences(rows: StudyRows, ledger: Ledger) -> Iterator[str]:
 
 
 def _numbers(rows: StudyRows) -> Iterator[str]:
-    if rows.unreadable:  # what cannot be read would be missing here
-        return
-    numbers = [row.trial.number for row in rows.trials]
-    missing = sorted(set(range(max(numbers, default=-1) + 1)) - set(numbers))
-    if missing:
+    numbers = Counter(row.trial.number for row in rows.trials)
+    missing = sorted(set(range(max(numbers, default=-1) + 1)) - numbers.keys())
+    if missing and not rows.unreadable:
         yield f"ledger: trial {', '.join(map(str, missing))}: not there, though later ones are"
+    for number in (number for number, times in numbers.items() if times > 1):
+        yield f"ledger: trial {number}: is there {numbers[number]} times"
 
 
 def _events(rows: StudyRows) -> Iterator[str]:
@@ -74,19 +69,24 @@ def _events(rows: StudyRows) -> Iterator[str]:
         yield f"ledger: event {', '.join(map(str, unused))}: nothing happened there"
 
 
-def _trial_problems(row: TrialRow, known: dict[str, TrialRow], spec: SweepSpec | None) -> Iterator[str]:
-    if not _is_time(row.search_time_s):
-        yield f"search_time_s is {row.search_time_s}; must be finite and not negative"
+def _trial_problems(row: TrialRow, rows: StudyRows) -> Iterator[str]:
     yield from _attempts(row)
-    yield from _continued(row, known)
+    before = rows.find(row.trial.continues) if row.trial.continues else None
+    first_epoch = before.trial.epochs + 1 if before else 1
     for attempt in row.attempts:
-        for problem in _attempt_problems(attempt):
+        for problem in (*_attempt_problems(attempt), *_epochs(attempt, first_epoch)):
             yield f"attempt {attempt.attempt}: {problem}"
+        if attempt.session is not None and attempt.session not in rows.sessions_s:
+            yield f"attempt {attempt.attempt}: ran in session {attempt.session}, which is none of this study's"
     if len(row.finals) == 1:
-        yield from _end(row, row.finals[0], known)
-    if spec is not None:
-        yield from _asked(row, spec)
-        yield from _looked_at(row, spec)
+        yield from _end(row, row.finals[0], first_epoch)
+    if before is not None:
+        yield from _continued(row, before)
+    elif row.trial.continues is not None and not rows.unreadable:
+        yield f"continues {row.trial.continues}, which is no trial of this study"
+    if rows.spec is not None:
+        yield from _asked(row, rows.spec)
+        yield from _looked_at(row, rows.spec)
 
 
 def _attempts(row: TrialRow) -> Iterator[str]:
@@ -102,26 +102,18 @@ def _attempts(row: TrialRow) -> Iterator[str]:
 
 
 def _attempt_problems(attempt: AttemptRow) -> Iterator[str]:
-    if not _is_time(attempt.reserved_time_s):
-        yield f"reserved_time_s is {attempt.reserved_time_s}; must be finite and not negative"
-    if not math.isfinite(attempt.started_at):
-        yield f"started_at is {attempt.started_at}; must be finite"
-    outcome, result = attempt.outcome, attempt.result
+    outcome = attempt.outcome
     if outcome is None:
         yield "has no outcome, though nobody works on the study; the next start of the study ends it"
     elif attempt.told_at is None and not outcome.may_retry:
         yield f"ended as {outcome} and is not the trial's final result"
     elif attempt.told_at is not None and outcome is Outcome.CANCELLED:
         yield "is the trial's final result though it was cancelled"
-    if result is not None:
-        yield from _result_problems(attempt, result)
-    elif outcome is not None:
-        yield f"ended as {outcome} without a result"
+    if attempt.result is not None:
+        yield from _result_problems(attempt, attempt.result)
 
 
 def _result_problems(attempt: AttemptRow, result: TrialResult) -> Iterator[str]:
-    if result.outcome is not attempt.outcome:
-        yield f"outcome is {attempt.outcome}, its result says {result.outcome}"
     if result.seconds.wall > attempt.reserved_time_s + _CLOCK_S:
         yield f"took {result.seconds.wall:.3f} s of the {attempt.reserved_time_s:.3f} s that its device was held"
     if result.outcome in _PLAIN_ENDS and attempt.reports:
@@ -135,53 +127,45 @@ def _result_problems(attempt: AttemptRow, result: TrialResult) -> Iterator[str]:
             yield f"error is {result.final_error_rate_pct} %, its wrong images make {recounted} %"
 
 
-def _continued(row: TrialRow, known: dict[str, TrialRow]) -> Iterator[str]:
-    if row.trial.continues is None:
-        return
-    before = known.get(row.trial.continues)
-    if before is None:
-        yield f"continues {row.trial.continues}, which is no trial of this study"
-        return
+def _continued(row: TrialRow, before: TrialRow) -> Iterator[str]:
     which = f"continues trial {before.trial.number}"
     if dict(before.trial.params) != dict(row.trial.params):
         yield f"{which}, which has other params"
     if before.trial.epochs >= row.trial.epochs:
         yield f"{which} up to epoch {row.trial.epochs}, which that one had reached"
-    ends = [final.told_at for final in before.finals if final.told_at is not None]
-    if not any(end < row.asked_at for end in ends):
+    if not any((final.told_at or 0) < row.asked_at for final in before.finals):
         yield f"{which}, which had not ended when this one was asked for"
 
 
-def _end(row: TrialRow, final: AttemptRow, known: dict[str, TrialRow]) -> Iterator[str]:
-    """The epochs of a final attempt, and whether its outcome can have come of them."""
-    epochs = list(final.reports)
-    before = known.get(row.trial.continues) if row.trial.continues else None
-    first = before.trial.epochs + 1 if before else 1
+def _epochs(attempt: AttemptRow, first: int) -> Iterator[str]:
+    epochs = list(attempt.reports)
     if epochs != list(range(first, first + len(epochs))):
         yield f"epochs are {', '.join(map(str, epochs))}; must count from {first}"
-    last = epochs[-1] if epochs else first - 1
+
+
+def _end(row: TrialRow, final: AttemptRow, first_epoch: int) -> Iterator[str]:
+    """Whether the outcome can have come of the epochs."""
+    last = max(final.reports, default=first_epoch - 1)
     if last > row.trial.epochs:
         yield f"has epoch {last} of {row.trial.epochs}"
-    if final.outcome is Outcome.COMPLETED and last != row.trial.epochs:
+    if final.outcome is Outcome.COMPLETED and last < row.trial.epochs:
         yield f"completed with epoch {last} of {row.trial.epochs}"
-    if final.outcome is Outcome.PRUNED and not first <= last < row.trial.epochs:
+    if final.outcome is Outcome.PRUNED and not first_epoch <= last < row.trial.epochs:
         yield f"pruned after epoch {last} of {row.trial.epochs}"
-    if final.outcome is Outcome.INFEASIBLE and epochs:
+    if final.outcome is Outcome.INFEASIBLE and final.reports:
         yield "infeasible, and has epochs"
 
 
 def _asked(row: TrialRow, spec: SweepSpec) -> Iterator[str]:
     """Whether this is a trial that its study can have asked for."""
-    trial, documented = row.trial, dict(spec.baseline_params)
+    trial = row.trial
     if not 1 <= trial.epochs <= spec.epochs:
         yield f"is to train for {trial.epochs} epochs; the study's trials train for 1 to {spec.epochs}"
-    if trial.role is Role.BASELINE and dict(trial.params) != documented:
+    if trial.role is Role.BASELINE and dict(trial.params) != dict(spec.baseline_params):
         yield "role is baseline, and its params are not the documented ones"
-    if trial.role is not Role.BASELINE and dict(trial.params) != documented:
-        try:
-            spec.search_space.validate(trial.params)
-        except SpaceError as error:
-            yield f"params: {error}"
+    active = [name for name in spec.search_space if spec.search_space.is_active(name, trial.params)]
+    if set(trial.params) != set(active):
+        yield f"params set {', '.join(trial.params) or 'nothing'}; must set {', '.join(active) or 'nothing'}"
 
 
 def _looked_at(row: TrialRow, spec: SweepSpec) -> Iterator[str]:
@@ -191,9 +175,7 @@ def _looked_at(row: TrialRow, spec: SweepSpec) -> Iterator[str]:
         if attempt.test_wrong_images is not None and not spec.reads_test and row.trial.role is not Role.CONFIRM:
             yield f"attempt {attempt.attempt}: read the test images, which are sealed in a sweep"
         for split, images in (("validation", attempt.wrong_images), ("test", attempt.test_wrong_images)):
-            if max(images or (), default=0) >= sizes[split]:
-                yield f"attempt {attempt.attempt}: got image {max(images or ())} of {sizes[split]} {split} images wrong"
-
-
-def _is_time(seconds: float) -> bool:
-    return math.isfinite(seconds) and seconds >= 0
+            if images and max(images) >= sizes[split]:
+                yield f"attempt {attempt.attempt}: got image {max(images)} of {sizes[split]} {split} images wrong"
+            if images and len(set(images)) < len(images):
+                yield f"attempt {attempt.attempt}: got one of the {split} images wrong twice"

@@ -1,36 +1,29 @@
-"""A study's rows as they lie in the ledger's file, each read with suspicion."""
+"""A study's rows as they lie in the ledger's file: what can be read of them, and what cannot."""
 
 from __future__ import annotations
 
-import json
-import math
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-import baselines
-from harness.records import EpochReport, Outcome, Params, Role, Scalar, Seconds, Trial, TrialResult, epoch_from_json
+from harness import ledger_rows as cells
+from harness.ledger_rows import CellError, Cells, optional
+from harness.parsing import parse_json
+from harness.records import EpochReport, Outcome, Role, Trial, TrialResult
 from harness.spec import SweepSpec
 
-_T = TypeVar("_T")
-
-_PARAMS = TypeAdapter(dict[str, Scalar])
-_REPORT = TypeAdapter(EpochReport)
-_RESULT = TypeAdapter(TrialResult)
-_IMAGES = TypeAdapter(tuple[int, ...])
-_PROVENANCE = TypeAdapter(dict[str, Any])
+Reader = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
 class AttemptRow:
-    """A row of `attempts`, with its rows of `epochs` by epoch; None where there is nothing, or nothing readable."""
+    """A row of `attempts`, with its rows of `epochs` by epoch."""
 
     attempt: int
+    worker: str
     started_at: float
     reserved_time_s: float
     outcome: Outcome | None
@@ -38,6 +31,7 @@ class AttemptRow:
     result: TrialResult | None
     wrong_images: tuple[int, ...] | None
     test_wrong_images: tuple[int, ...] | None
+    session: int | None
     reports: dict[int, EpochReport]
 
 
@@ -47,7 +41,6 @@ class TrialRow:
 
     trial: Trial
     asked_at: int
-    search_time_s: float
     attempts: list[AttemptRow]
 
     @property
@@ -64,173 +57,156 @@ class StudyRows:
         study: Its name.
         spec: Its settings; None if they cannot be read.
         num_events: How many places in the order of events were given away.
-        trials: By number, the unreadable ones apart.
-        sessions_s: Seconds of each session.
-        unreadable: One line for each column that cannot be read.
+        trials: By number, those of which every cell can be read.
+        sessions_s: Seconds of each session, by id.
+        unreadable: One line for each cell that holds what the harness never wrote.
     """
 
     study: str
     spec: SweepSpec | None = None
     num_events: int = 0
     trials: list[TrialRow] = field(default_factory=list)
-    sessions_s: list[float] = field(default_factory=list)
+    sessions_s: dict[int, float] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
-    def parse(self, place: str, column: str, read: Callable[[str], _T], text: str | None) -> _T | None:
-        """What `read` makes of a column; None, and a line in `unreadable`, if it cannot."""
-        if text is None:
-            return None
-        try:
-            return read(text)
-        except (ArithmeticError, LookupError, TypeError, ValueError) as error:
-            self.unreadable.append(f"ledger: {place}, column {column}: {_why(error)}")
-            return None
+    def find(self, uid: str) -> TrialRow | None:
+        return next((row for row in self.trials if row.trial.uid == uid), None)
+
+    def read(self, table: str, key: str, row: sqlite3.Row, **readers: Reader) -> dict[str, Any]:
+        """The cells that can be read, by column; the others are noted."""
+        found = {}
+        for column, reader in readers.items():
+            try:
+                found[column] = Cells(table, key, row).read(column, reader)
+            except CellError as error:
+                self.unreadable.append(f"ledger: {error}")
+        return found
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    db.row_factory = sqlite3.Row
+    return db
 
 
 def damage(db: sqlite3.Connection) -> Iterator[str]:
     """What SQLite itself finds wrong with the file, whichever study it belongs to."""
     for (problem,) in db.execute("PRAGMA integrity_check"):
         if problem != "ok":
-            yield f"ledger: {problem}"
+            yield str(problem)
     for table, row, parent, _ in db.execute("PRAGMA foreign_key_check"):
         which = "a row" if row is None else f"row {row}"
-        yield f"ledger: {which} of {table} belongs to a row of {parent} that is not there"
+        yield f"{which} of table {table} belongs to a row of {parent} that is not there"
 
 
 def read_study(db: sqlite3.Connection, study: str) -> StudyRows:
     """Raises sqlite3.Error where the file itself cannot be read."""
     rows = StudyRows(study)
-    spec, provenance, rows.num_events = db.execute(
-        "SELECT spec, provenance, num_events FROM studies WHERE study = ?", (study,)
-    ).fetchone()
-    rows.spec = rows.parse(f"studies, {study}", "spec", partial(_spec, study), spec)
-    rows.parse(f"studies, {study}", "provenance", _PROVENANCE.validate_json, provenance)
-    rows.sessions_s = [s for (s,) in db.execute("SELECT wall_s FROM sessions WHERE study = ? ORDER BY id", (study,))]
-    columns = "uid, number, role, params, seed, epochs, continues, asked_at, search_time_s"
-    for row in db.execute(f"SELECT {columns} FROM trials WHERE study = ? ORDER BY number", (study,)):  # noqa: S608
-        _read_trial(db, rows, *row)
+    for row in db.execute("SELECT * FROM studies WHERE study = ?", (study,)):
+        found = rows.read(
+            "studies",
+            study,
+            row,
+            spec=partial(_spec, study),
+            provenance=cells.json_object,
+            created_at=cells.moment,
+            num_events=cells.whole,
+        )
+        rows.spec, rows.num_events = found.get("spec"), found.get("num_events", 0)
+    for row in db.execute("SELECT * FROM sessions WHERE study = ? ORDER BY id", (study,)):
+        rows.sessions_s[row["id"]] = rows.read(
+            "sessions",
+            str(row["id"]),
+            row,
+            started_at=cells.moment,
+            wall_s=cells.number,
+            provenance=optional(cells.json_object),
+        ).get("wall_s", 0.0)
+    for row in db.execute("SELECT * FROM trials WHERE study = ? ORDER BY number", (study,)):
+        _read_trial(db, rows, row)
     return rows
 
 
-def _read_trial(
-    db: sqlite3.Connection,
-    rows: StudyRows,
-    uid: str,
-    number: int,
-    role_text: str,
-    params_text: str,
-    seed: int,
-    epochs: int,
-    continues: str | None,
-    asked_at: int,
-    search_time_s: float,
-) -> None:
-    place = f"trials, trial {number}"
-    role = rows.parse(place, "role", Role, role_text)
-    params = rows.parse(place, "params", partial(_params, rows.spec), params_text)
-    attempts = list(_attempts(db, rows, uid, number))
-    if role is not None and params is not None:
-        trial = Trial(uid, number, params, seed, epochs, role, continues)
-        rows.trials.append(TrialRow(trial, asked_at, search_time_s, attempts))
-
-
-def _attempts(db: sqlite3.Connection, rows: StudyRows, uid: str, number: int) -> Iterator[AttemptRow]:
-    found = db.execute(
-        "SELECT attempt, started_at, reserved_time_s, outcome, told_at, result, wrong_images, test_wrong_images"
-        " FROM attempts WHERE uid = ? ORDER BY attempt",
-        (uid,),
+def _read_trial(db: sqlite3.Connection, rows: StudyRows, row: sqlite3.Row) -> None:
+    num_unreadable = len(rows.unreadable)
+    found = rows.read(
+        "trials",
+        row["uid"],
+        row,
+        uid=cells.name,
+        number=cells.whole,
+        role=cells.one_of(*Role),
+        params=partial(cells.params, rows.spec.search_space) if rows.spec else cells.json_object,
+        seed=cells.whole,
+        epochs=cells.positive,
+        continues=optional(cells.name),
+        asked_at=cells.whole,
+        asks=cells.whole,
+        search_time_s=cells.number,
     )
-    for attempt, started_at, reserved_time_s, outcome, told_at, result, wrong, test_wrong in found.fetchall():
-        which = f"trial {number} attempt {attempt}"
-        place = f"attempts, {which}"
-        yield AttemptRow(
-            attempt,
-            started_at,
-            reserved_time_s,
-            rows.parse(place, "outcome", Outcome, outcome),
-            told_at,
-            rows.parse(place, "result", _result, result),
-            rows.parse(place, "wrong_images", _images, wrong),
-            rows.parse(place, "test_wrong_images", _images, test_wrong),
-            dict(_reports(db, rows, uid, attempt, which)),
+    attempts = list(_attempts(db, rows, row["uid"]))
+    if len(rows.unreadable) == num_unreadable:
+        trial = Trial(**{column.name: found[column.name] for column in fields(Trial)})
+        rows.trials.append(TrialRow(trial, found["asked_at"], attempts))
+
+
+def _attempts(db: sqlite3.Connection, rows: StudyRows, uid: str) -> Iterator[AttemptRow]:
+    """Those of which every cell can be read."""
+    for row in db.execute("SELECT * FROM attempts WHERE uid = ? ORDER BY attempt", (uid,)).fetchall():
+        num_unreadable = len(rows.unreadable)
+        found = rows.read(
+            "attempts",
+            f"{uid}/{row['attempt']}",
+            row,
+            attempt=cells.positive,
+            worker=cells.text,
+            started_at=cells.moment,
+            reserved_time_s=cells.number,
+            outcome=optional(cells.one_of(*Outcome)),
+            told_at=optional(cells.whole),
+            result=partial(_result, row["outcome"]),
+            wrong_images=optional(cells.positions),
+            test_wrong_images=optional(cells.positions),
+            session=optional(cells.whole),
         )
+        reports = _reports(db, rows, uid, row["attempt"])
+        if len(rows.unreadable) == num_unreadable:
+            yield AttemptRow(**found, reports=reports)
 
 
-def _reports(
-    db: sqlite3.Connection, rows: StudyRows, uid: str, attempt: int, which: str
-) -> Iterator[tuple[int, EpochReport]]:
-    found = db.execute("SELECT epoch, report FROM epochs WHERE uid = ? AND attempt = ? ORDER BY epoch", (uid, attempt))
-    for epoch, text in found.fetchall():
-        report = rows.parse(f"epochs, {which} epoch {epoch}", "report", partial(_report, epoch), text)
-        if report is not None:
-            yield epoch, report
-
-
-# Pydantic checks the types; what follows it is how the ledger itself reads the column, and what cannot be true.
+def _reports(db: sqlite3.Connection, rows: StudyRows, uid: str, attempt: int) -> dict[int, EpochReport]:
+    query = "SELECT * FROM epochs WHERE uid = ? AND attempt = ? ORDER BY epoch"
+    reports: dict[int, EpochReport] = {}
+    for row in db.execute(query, (uid, attempt)).fetchall():
+        key = f"{uid}/{attempt}/{row['epoch']}"
+        found = rows.read("epochs", key, row, report=partial(_report, row["epoch"]))
+        if "report" in found:
+            reports[row["epoch"]] = found["report"]
+    return reports
 
 
 def _spec(study: str, text: str) -> SweepSpec:
-    spec = SweepSpec.model_validate_json(text)
-    spec.baseline_params  # noqa: B018 - raises where space and recipe make no sense
+    spec = cells.spec(text)
     if spec.study != study:
-        raise ValueError(f"study is {spec.study!r}; must be {study!r}")
+        raise ValueError(f"allowed: the settings of {study}")
+    try:
+        spec.baseline_params  # noqa: B018 - raises where space and recipe do not go together
+    except KeyError as error:
+        raise ValueError(f"allowed: hyperparameters of the network or the recipe, which {error} is not") from error
     return spec
 
 
-def _params(spec: SweepSpec | None, text: str) -> Params:
-    params = _PARAMS.validate_json(text, strict=True)
-    if spec is not None:
-        baselines.load(spec.baseline).cost(spec.config(params))  # raises where no network can be made of them
-    return params
-
-
-def _report(epoch: int, text: str) -> EpochReport:
-    _REPORT.validate_json(text, strict=True)
-    report = epoch_from_json(json.loads(text))
-    if report.epoch != epoch:
-        raise ValueError(f"epoch is {report.epoch}; must be {epoch}")
-    _check_error_rate("val_error_rate_pct", report.val_error_rate_pct, report.val_images)
-    _check_seconds(report.seconds)
-    return report
-
-
-def _result(text: str) -> TrialResult:
-    _RESULT.validate_json(text, strict=True)
-    result = TrialResult.from_json(json.loads(text))
-    if result.final_error_rate_pct is not None:
-        _check_error_rate("final_error_rate_pct", result.final_error_rate_pct, result.final_val_images)
-    _check_seconds(result.seconds)
+def _result(outcome: str | None, text: str | None) -> TrialResult | None:
+    if text is None and outcome is None:
+        return None
+    result = parse_json(TrialResult, text or "")
+    if result.outcome != outcome:
+        raise ValueError(f"allowed: a result whose outcome is {outcome}, as the column of that name has it")
     return result
 
 
-def _images(text: str) -> tuple[int, ...]:
-    images = _IMAGES.validate_json(text, strict=True)
-    if len(set(images)) < len(images) or min(images, default=0) < 0:
-        raise ValueError("holds an image twice, or a negative one")
-    return images
-
-
-def _check_error_rate(name: str, error_rate_pct: float, num_images: int | None) -> None:
-    if not 0 <= error_rate_pct <= 100:
-        raise ValueError(f"{name} is {error_rate_pct}; must be 0 to 100")
-    if num_images is None or num_images < 1:
-        raise ValueError(f"{name} is of {num_images} images; must be of at least 1")
-
-
-def _check_seconds(seconds: Seconds) -> None:
-    if not all(math.isfinite(part) and part >= 0 for part in astuple(seconds)):
-        raise ValueError(f"seconds are {seconds}; must be finite and not negative")
-
-
-def _why(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        return f"{where}: {first['msg']}" if where else str(first["msg"])
-    if isinstance(error, KeyError):
-        return f"{error} is missing"
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _report(epoch: int, text: str) -> EpochReport:
+    report = parse_json(EpochReport, text)
+    if report.epoch != epoch:
+        raise ValueError(f"allowed: a report of epoch {epoch}")
+    return report

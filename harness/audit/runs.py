@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import TroubleError
-from harness.ledger import Ledger
+from harness.ledger import Ledger, Study
 from harness.tracking.content import Parent, Point, RunContent, trial_content
 from harness.tracking.experiments import study_id
-from harness.tracking.store import open_client, reason, redact, sqlite_file, tracking_uri
+from harness.tracking.store import open_client, reason, redact, set_environment, sqlite_file, tracking_uri
 from harness.tracking.summary import parent_content, progress
 
 if TYPE_CHECKING:
@@ -35,10 +35,33 @@ def run_differences(home: Path, ledger: Ledger, study: str) -> Iterator[str]:
     if file is not None and not file.exists():
         yield f"MLflow: no store at {file}; `harness sync` makes it"
         return
+    set_environment()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
     try:
         yield from _Audit(open_client(home), ledger, study).differences()
-    except Exception as error:
+    except (MlflowException, SQLAlchemyError, OSError) as error:
         raise TroubleError(f"MLflow ({redact(uri)}): {reason(error)}") from error
+
+
+def _experiments(client: MlflowClient, study: Study) -> dict[str, bool]:
+    """Ids of the study's experiments, and whether each is live."""
+    from mlflow.entities import ViewType
+
+    found = client.search_experiments(ViewType.ALL, filter_string=f"tags.study_id = '{study_id(study)}'")
+    return {experiment.experiment_id: experiment.lifecycle_stage != "deleted" for experiment in found}
+
+
+def live_runs(client: MlflowClient, experiments: list[str]) -> Iterator[Run]:
+    """Every run of these experiments that is not deleted, page by page. Raises whatever MLflow raises."""
+    token: str | None = None
+    while experiments:
+        page = client.search_runs(experiments, max_results=_PAGE, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
 
 
 class _Audit:
@@ -50,14 +73,14 @@ class _Audit:
         self._runs: dict[str, list[Run]] = defaultdict(list)  # live ones, by trial uid; the parent's under its role
 
     def differences(self) -> Iterator[str]:
-        experiments = self._experiments()
+        experiments = _experiments(self._client, self._study)
         live = [experiment_id for experiment_id, is_live in experiments.items() if is_live]
         if not live:
             yield f"MLflow: no experiment of this study, or a deleted one; {_MENDS}"
             return
         if len(experiments) > 1:
             yield f"MLflow: experiments {', '.join(experiments)} are all of this study; must be one"
-        for run in self._search(live):
+        for run in live_runs(self._client, live):
             uid = _PARENT if run.data.tags.get("role") == _PARENT else run.data.tags.get("trial_uid")
             if uid:  # what others put into the experiment is left alone
                 self._runs[uid].append(run)
@@ -68,24 +91,6 @@ class _Audit:
                 yield f"MLflow: trial {number}: {difference}"
         for run in (run for uid, runs in self._runs.items() if uid not in {*numbers, _PARENT} for run in runs):
             yield f"MLflow: run {run.info.run_name}: is {run.info.status}, and of no finished trial; delete it there"
-
-    def _experiments(self) -> dict[str, bool]:
-        """Ids of the study's experiments, and whether each is live."""
-        from mlflow.entities import ViewType
-
-        found = self._client.search_experiments(
-            ViewType.ALL, filter_string=f"tags.study_id = '{study_id(self._study)}'"
-        )
-        return {experiment.experiment_id: experiment.lifecycle_stage != "deleted" for experiment in found}
-
-    def _search(self, experiments: list[str]) -> Iterator[Run]:
-        token: str | None = None
-        while True:
-            page = self._client.search_runs(experiments, max_results=_PAGE, page_token=token)
-            yield from page
-            token = page.token
-            if not token:
-                return
 
     def _parent_differences(self) -> Iterator[str]:
         content = parent_content(progress(self._ledger, self._name))
@@ -132,9 +137,12 @@ class _Audit:
     def _content_differences(self, run: Run, content: RunContent) -> Iterator[str]:
         data = run.data
         tags = {key: value for key, value in data.tags.items() if key in content.tags}  # people may add their own
-        yield from _unlike("parameter", data.params, content.params)
+        for difference in (
+            *_unlike("parameter", data.params, content.params),
+            *_unlike("tag", tags, content.tags),
+        ):
+            yield f"{difference}; {_MENDS}"
         yield from _unlike("metric", data.metrics, content.metrics)
-        yield from _unlike("tag", tags, content.tags)
         for key, points in _curves(content).items():
             history = self._client.get_metric_history(run.info.run_id, key) if key in data.metrics else []
             found: dict[int, list[float]] = defaultdict(list)

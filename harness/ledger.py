@@ -41,7 +41,7 @@ class Usage:
     """What of a study's budget is used.
 
     Attributes:
-        trials: Searched trials with a final result, infeasible ones (which cost nothing) apart.
+        trials: Trials with a final result, the baseline's and infeasible ones (which cost nothing) apart.
         wall_s: Seconds its sessions took together.
         device_s: Seconds a device was held, over all attempts.
     """
@@ -246,9 +246,9 @@ class Ledger:
     def usage(self, study: str) -> Usage:
         trials = self._count(
             "trials t JOIN attempts a ON a.uid = t.uid AND a.told_at IS NOT NULL"
-            " WHERE t.study = ? AND t.role = ? AND a.outcome != ?",
+            " WHERE t.study = ? AND t.role != ? AND a.outcome != ?",
             study,
-            Role.TRIAL,
+            Role.BASELINE,
             Outcome.INFEASIBLE,
         )
         sessions = self._read(ledger_rows.session, "SELECT * FROM sessions WHERE study = ?", study)

@@ -72,7 +72,7 @@ class Progress:
 
         Args:
             wall_s: Seconds of the present session.
-            num_running: Searched trials on workers now, or waiting for one.
+            num_running: Trials on workers now, or waiting for one, the baseline's apart.
         """
         if self.num_proposed < self._spec.baseline_seeds:
             return None  # the baseline is what everything is compared with: it is run whatever the budget says
@@ -96,7 +96,7 @@ class Progress:
         return seconds
 
     def _is_better(self, record: Record) -> bool:
-        if record.trial.role is Role.BASELINE:
+        if record.trial.role is not Role.TRIAL:
             return False
         best = self.best.result.error_rate_pct if self.best and self.best.result else None
         error = record.result.error_rate_pct if record.result else None

@@ -30,6 +30,8 @@ SPLIT_SIZES = {
 
 NAMES = "1 to 64 letters, digits, '.', '_' or '-', not starting with '.'"
 
+VERDICT = ".verdict"  # ends the name of a verdict, which is a study like any other; before it stands what it is about
+
 Positive = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
@@ -55,10 +57,12 @@ class Budget(Strict):
 
 
 class SweepSpec(Strict):
-    """One study, every setting resolved. All but `study` and `budget` decide what is found, and are its digest.
+    """One study, every setting resolved. All but `study`, `budget` and `full_epochs` decide what is found: its digest.
 
-    `enqueue` holds configurations to try before the search proposes any; `learn_from` names a study whose finished
-    trials the search learns from without counting them.
+    `enqueue` holds configurations to try before the search proposes any, or those that a verdict is about; `learn_from`
+    names a study whose finished trials the search learns from without counting them. `full_epochs` are those of the
+    sweep file's profile `full`, if it has one: what a verdict trains. Where `train_images` is more than the training
+    split has, the validation images are trained on as well.
     """
 
     study: str
@@ -82,7 +86,8 @@ class SweepSpec(Strict):
     epochs: Positive
     train_images: Positive
     validation_images: Positive
-    baseline_seeds: Positive
+    baseline_seeds: Annotated[int, Field(ge=0)]
+    full_epochs: Positive | None = None
     reads_test: bool = False
     budget: Budget
 
@@ -96,6 +101,15 @@ class SweepSpec(Strict):
         documented = dataclasses.asdict(baselines.load(self.baseline).DOCUMENTED)
         return self.search_space.restrict({**documented, **self.recipe})
 
+    @property
+    def is_verdict(self) -> bool:
+        return self.study.endswith(VERDICT)
+
+    @property
+    def trains_on_validation(self) -> bool:
+        """Whether no validation image is kept apart, so that errors on them say nothing."""
+        return self.train_images > SPLIT_SIZES[self.dataset]["train"]
+
     def config(self, params: Params) -> Any:
         """The architecture's configuration with `params` in place of the documented values."""
         architecture = baselines.load(self.baseline)
@@ -108,7 +122,7 @@ class SweepSpec(Strict):
 
     def identity(self) -> dict[str, Any]:
         """Every setting that decides what the study finds."""
-        return self.model_dump(mode="json", exclude={"study", "budget"})
+        return self.model_dump(mode="json", exclude={"study", "budget", "full_epochs"})
 
     def digest(self) -> str:
         """SHA-256 of `identity()`, hexadecimal."""

@@ -24,11 +24,30 @@ from harness.ledger import Ledger
 from harness.progress import Progress, StopReason
 from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
 from harness.search import NoProposal, catalogue
-from harness.search.proposer import Proposer
+from harness.search.proposer import Next
 from harness.spec import SweepSpec
 
 POLL_S = 0.25
 TOUCH_S = 5.0
+
+
+class TrialSource(Protocol):
+    """Hands out a study's trials and hears what comes of them. Built from the study's records: resume is start."""
+
+    def next(self) -> Next | NoProposal:
+        """The next trial, or why there is none; it is committed before another is asked for."""
+
+    def broken_limit(self, trial: Trial) -> str | None:
+        """The limit that a trial breaks, if any: then it is not trained."""
+
+    def report(self, trial: Trial, report: EpochReport) -> bool:
+        """Hears of an epoch; False: stop this trial."""
+
+    def tell(self, trial: Trial, result: TrialResult) -> None:
+        """Hears of a final result, which is committed."""
+
+    def continuable(self) -> frozenset[str]:
+        """uids of the trials whose checkpoints are still needed."""
 
 
 class Listener(Protocol):
@@ -58,7 +77,7 @@ class Sweep:
     Args:
         spec: The study; its row is in the ledger.
         ledger: The one truth.
-        proposer: Built from the study's records.
+        source: Where its trials come from.
         executor: Workers for this study.
         listeners: Are notified of each new final result.
         display: What people see.
@@ -69,13 +88,13 @@ class Sweep:
         self,
         spec: SweepSpec,
         ledger: Ledger,
-        proposer: Proposer,
+        source: TrialSource,
         executor: Executor,
         listeners: list[Listener],
         display: Display,
         checkpoints: Path,
     ) -> None:
-        self._spec, self._ledger, self._proposer, self._executor = spec, ledger, proposer, executor
+        self._spec, self._ledger, self._source, self._executor = spec, ledger, source, executor
         self._listeners, self._display, self._checkpoints = listeners, display, checkpoints
         self._started = time.monotonic()
         self._session = ledger.start_session(spec.study)
@@ -126,7 +145,7 @@ class Sweep:
 
     def _used_up(self) -> StopReason | None:
         open_trials = [running.trial for running in self._running.values()] + list(self._pending)
-        return self._progress.used_up(self._wall_s, sum(trial.role is Role.TRIAL for trial in open_trials))
+        return self._progress.used_up(self._wall_s, sum(trial.role is not Role.BASELINE for trial in open_trials))
 
     def _hand_out(self) -> None:
         while self._idle and not self._is_interrupted:
@@ -147,7 +166,7 @@ class Sweep:
         """A trial committed earlier. Of one that breaks a limit, a kill may have kept the refusal out of the ledger."""
         while self._pending:
             trial = self._pending.popleft()
-            broken = self._proposer.broken_limit(trial)
+            broken = self._source.broken_limit(trial)
             if broken is None:
                 return trial
             self._refuse(trial, broken)
@@ -165,7 +184,7 @@ class Sweep:
             self._stop = self._used_up()
             if self._stop is not None:
                 break
-            proposal = self._proposer.next()
+            proposal = self._source.next()
             # A search that waits while nothing runs would wait for ever.
             if proposal is NoProposal.EXHAUSTED or (proposal is NoProposal.WAIT and not self._running):
                 self._stop = StopReason.EXHAUSTED
@@ -194,7 +213,7 @@ class Sweep:
     def _drop_checkpoints(self) -> None:
         """Removes the weights that no trial can go on from any more."""
         open_trials = [running.trial for running in self._running.values()] + list(self._pending)
-        needed = self._proposer.continuable() | {t.continues for t in open_trials} | {t.uid for t in open_trials}
+        needed = self._source.continuable() | {t.continues for t in open_trials} | {t.uid for t in open_trials}
         for path in self._checkpoints.glob(f"*{CHECKPOINT_SUFFIX}"):
             uid = path.name.removesuffix(CHECKPOINT_SUFFIX)
             if uid not in needed and not uid.startswith(UNFINISHED):
@@ -228,7 +247,7 @@ class Sweep:
         reach(Step.AFTER_EPOCH)
         running.reported.append(report)
         started = time.monotonic()
-        go_on = self._proposer.report(running.trial, report)
+        go_on = self._source.report(running.trial, report)
         running.search_time_s += time.monotonic() - started
         if self._is_interrupted and report.epoch < running.trial.epochs:
             running.was_cancelled, go_on = True, False
@@ -274,7 +293,7 @@ class Sweep:
         self._ledger.finish_attempt(trial.uid, running.attempt, result, held_s, is_final=True)
         reach(Step.AFTER_RESULT)
         started = time.monotonic()
-        self._proposer.tell(trial, result)
+        self._source.tell(trial, result)
         reach(Step.AFTER_TELL)
         self._ledger.add_search_time(trial.uid, running.search_time_s + time.monotonic() - started)
         reach(Step.AFTER_SEARCH_TIME)

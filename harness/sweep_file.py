@@ -17,6 +17,7 @@ from harness.records import Scalar
 from harness.space import SpaceError, domain_from_toml
 from harness.spec import (
     SPLIT_SIZES,
+    VERDICT,
     BaselineName,
     Budget,
     Constraints,
@@ -129,8 +130,9 @@ def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
             **search,
             **file.model_dump(include={"baseline", "patience", "max_repeats", "max_attempts", "space", "constraints"}),
             **_fidelity(profile, search["dataset"]),
-            "study": check_name(flags.study or _study_name(path, file, profile_name, search, flags), "study"),
+            "study": _checked_name(flags.study or _study_name(path, file, profile_name, search, flags)),
             "profile": profile_name,
+            "full_epochs": file.profiles["full"].epochs if "full" in file.profiles else None,
             "enqueue": _enqueued(flags.enqueue) if flags.enqueue else (),
             "learn_from": flags.learn_from,
             "recipe": {**dataclasses.asdict(RECIPE), **file.recipe},
@@ -238,6 +240,12 @@ def _study_name(path: Path, file: SweepFile, profile: str, search: dict[str, Any
     if flags.pruner is None:
         changed.discard("pruner")
     return "-".join([path.stem, profile, *(label for key, label in labels.items() if key in changed)])
+
+
+def _checked_name(study: str) -> str:
+    if study.endswith(VERDICT):
+        raise InputError(f"study is {study!r}; allowed: a name that does not end in {VERDICT}, as those of verdicts do")
+    return check_name(study, "study")
 
 
 def _fidelity(profile: Profile, dataset: Dataset) -> dict[str, int]:

@@ -47,7 +47,7 @@ def test_status_sums_up_what_the_ledger_holds(study: FilledLedger) -> None:
         best=Best(3, 1.5, 10.0, {"units_1": 100, "units_2": 200}),
         baseline_pct=2.5,
         num_baselines=2,
-        trials=Share(4, 10, 6),
+        trials=Share(5, 10, 5),
         wall_s=Share(250.0, 600.0, 350.0),
         device_s=Share(6 * 14.0 + 24.0 + 4.0, None, None),
         last_session_at=started,
@@ -61,7 +61,7 @@ def test_status_is_json(study: FilledLedger) -> None:
     fill(study)
     read = json.loads(json.dumps(to_json(status(study.ledger, "study"))))
     assert read["best"]["params"] == {"units_1": 100, "units_2": 200}
-    assert read["trials"] == {"used": 4, "limit": 10, "left": 6}
+    assert read["trials"] == {"used": 5, "limit": 10, "left": 5}
 
 
 def test_status_for_people(study: FilledLedger) -> None:
@@ -76,7 +76,7 @@ def test_status_for_people(study: FilledLedger) -> None:
         "  done      8, 1 pending (6 completed, 1 pruned, 1 infeasible)",
         "  baseline  2.50 %, mean of 2 seeds",
         "  best      1.50 % in 10 s, trial 3: units_1=100 units_2=200",
-        "  budget    4 of 10 trials, 4 min of 10 min, 112 s of device time",
+        "  budget    5 of 10 trials, 4 min of 10 min, 112 s of device time",
         "  test      1 model saw the test images",
         "",
         "new",

@@ -177,3 +177,16 @@ def test_wrong_durations_say_what_is_allowed(text: str) -> None:
 def test_wrong_flags_are_refused(field: dict) -> None:
     with pytest.raises(InputError, match="command line: "):
         validated(Flags, field, "command line")
+
+
+def test_a_study_remembers_how_long_the_full_profile_trains(tmp_path: Path) -> None:
+    quick = load(CNN, tmp_path)
+    assert (quick.epochs, quick.full_epochs) == (5, 12)
+    assert load(CNN.split("[profiles.full]")[0], tmp_path).full_epochs is None
+    longer = load(CNN.replace("epochs = 12", "epochs = 20"), tmp_path)
+    assert longer.differing_keys(quick) == [], "a quick study finds the same"
+
+
+def test_the_names_of_verdicts_are_theirs(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"study is 'mine\.verdict'; allowed: a name that does not end in \.verdict"):
+        load(CNN, tmp_path, Flags(study="mine.verdict"))

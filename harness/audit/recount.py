@@ -30,7 +30,7 @@ def total_differences(rows: StudyRows, ledger: Ledger) -> Iterator[str]:
     attempts = [attempt for row in rows.trials for attempt in row.attempts]
     ended = [(row.trial.role, final.outcome) for row in rows.trials for final in row.finals]
     pairs = {
-        "trials used": (used.trials, sum(r is Role.TRIAL and o is not Outcome.INFEASIBLE for r, o in ended)),
+        "trials used": (used.trials, sum(r is not Role.BASELINE and o is not Outcome.INFEASIBLE for r, o in ended)),
         "wall time used": (used.wall_s, math.fsum(rows.sessions_s.values())),
         "device time used": (used.device_s, math.fsum(attempt.reserved_time_s for attempt in attempts)),
         "trials pending": (ledger.num_pending(rows.study), sum(not row.finals for row in rows.trials)),

@@ -13,7 +13,7 @@ SWEEP_FLAGS = $(call flag,TRIALS,trials) $(call flag,BUDGET,budget) $(call flag,
 	$(call flag,WORKERS,workers) $(call flag,SEED,seed) $(ARGS)
 BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(ARGS)
 
-.PHONY: help setup data baselines leaderboard status ui test test-faults lint audit lock clean
+.PHONY: help setup data baselines leaderboard status doctor ui test test-faults lint audit lock clean
 
 help:
 	@awk -F ': .*## ' '/^[a-z%-]+: .*## / { sub(/%/, "NAME", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ leaderboard: $(READY) ## print the ranking and export it as CSV
 
 status: $(READY) ## show how far each study is
 	$(BIN)/harness status $(ARGS)
+
+doctor: $(READY) ## look at the installation (ARGS='--audit STUDY' recounts a study)
+	$(BIN)/harness doctor $(ARGS)
 
 ui: $(READY) ## browse the runs in MLflow (PORT=)
 	$(BIN)/harness ui $(call flag,PORT,port) $(ARGS)

@@ -137,6 +137,8 @@ def _add_upkeep(commands: _Commands) -> None:
     ui = _add(commands, "ui", "open MLflow on the studies")
     ui.add_argument("--port", type=int, default=5000)
     _add(commands, "sync", "bring MLflow up to date with the ledger")
+    doctor = _add(commands, "doctor", "look at the installation, or recount studies from scratch")
+    doctor.add_argument("--audit", nargs="+", metavar="STUDY", help="ledger against MLflow against exported CSV")
     bench = _add(commands, "bench", "measure this harness against others")
     bench.add_argument("what", choices=("search",))
     bench.add_argument("--quick", action="store_true", help="within 5 minutes on two cores")

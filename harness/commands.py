@@ -102,6 +102,19 @@ def sync(options: argparse.Namespace) -> int:
     return 1 if report.num_missing else 0
 
 
+def doctor(options: argparse.Namespace) -> int:
+    """With studies named, their audits, else a look at the installation."""
+    from harness.doctor import Level, examine
+
+    if options.audit:
+        return max(_audit(study) for study in options.audit)
+    is_sound = True
+    for finding in examine(home()):
+        _say(str(finding))
+        is_sound &= finding.level is not Level.PROBLEM
+    return 0 if is_sound else 1
+
+
 def bench(options: argparse.Namespace) -> int:
     from harness.bench import search
 
@@ -135,6 +148,19 @@ def _how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
     on = f"--trials {spec.budget.trials + 16} or a longer --budget goes on, --fresh starts anew"
     tense = "was used before" if end.was_used_up else "is used"
     return f"{spec.study}: {end.reason.value}; the budget {tense}: {on}"
+
+
+def _audit(study: str) -> int:
+    from harness.audit import audit
+    from harness.audit.files import leaderboard_file
+
+    differences = audit(home(), study)
+    for difference in differences:
+        _say(f"{study}: {difference}")
+    if not leaderboard_file(home(), study).exists():
+        _say(f"{study}: there is no exported leaderboard to compare; `harness leaderboard {study}` writes it")
+    _say(f"{study}: {len(differences) or 'no'} difference{'s' * (len(differences) != 1)}")
+    return 1 if differences else 0
 
 
 def _write_leaderboard(ledger: Ledger, studies: list[str], out: str | None, top: int) -> None:
@@ -201,5 +227,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "data": data,
     "ui": ui,
     "sync": sync,
+    "doctor": doctor,
     "bench": bench,
 }

@@ -1,8 +1,10 @@
-"""What several tests share: the small data set, prepared once, and a home of their own for each test."""
+"""What several tests share, made once: the small data set, an MLflow store, a home with studies in it."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+from audited_study import fill
 
 from harness.execution import data
 from harness.home import sweeps_folder
@@ -32,3 +34,15 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("store") / "mlflow.db"
     store.make_store(f"sqlite:///{file}")
     return file
+
+
+@pytest.fixture(scope="session")
+def sound_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
+    """A home with two studies in which all is as it should be, to be copied."""
+    home = tmp_path_factory.mktemp("sound") / "Höfe und Häuser"
+    home.mkdir()
+    shutil.copy(empty_store, home / "mlflow.db")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        fill(home)
+    return home

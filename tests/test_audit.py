@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from audited_study import edit, fill
+from audited_study import edit
 from filled_ledger import FilledLedger, make_spec
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -27,23 +27,11 @@ from harness.tracking.mlflow_runs import sync
 from harness.tracking.study_runs import runs_lock
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Path:
-    """A home in which all is as it should be, to be copied."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        home = tmp_path_factory.mktemp("sound") / "Höfe und Häuser"
-        home.mkdir()
-        shutil.copy(empty_store, home / "mlflow.db")
-        fill(home)
-    return home
-
-
 @pytest.fixture
-def home(tmp_path: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, sound_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     home = tmp_path / "ein Heim"
-    shutil.copytree(sound, home, ignore=shutil.ignore_patterns("*-shm"))
+    shutil.copytree(sound_home, home, ignore=shutil.ignore_patterns("*-shm"))
     monkeypatch.setenv("HARNESS_HOME", str(home))
     return home
 

@@ -29,15 +29,6 @@ from harness.tracking.study_runs import RunsInUseError, StudyRuns, runs_lock
 WAIT_S = 60.0
 
 
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow store as `make_store` makes it, to be copied, since that takes seconds."""
-    store.set_environment()
-    file = tmp_path_factory.mktemp("store") / "mlflow.db"
-    store.make_store(f"sqlite:///{file}")
-    return file
-
-
 @pytest.fixture
 def home(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)

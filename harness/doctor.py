@@ -1,0 +1,228 @@
+"""Looks at the installation: what is there, what is missing, and what to do about it. Changes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib import metadata
+from pathlib import Path
+
+import psutil
+
+from harness.audit.files import is_alive, leftovers
+from harness.audit.rows import damage, open_read_only
+from harness.audit.runs import live_runs
+from harness.errors import InputError
+from harness.execution import data, devices
+from harness.execution.datasets import DATASETS
+from harness.ledger_schema import SCHEMA_VERSION
+from harness.tracking.store import open_client, reason, redact, sqlite_file, tracking_uri
+
+NAMED_LIBRARIES = ("tensorflow", "keras", "keras-tuner", "optuna", "mlflow", "pandas", "numpy")
+CUDA_LIBRARY = "nvidia-cudnn-cu12"  # comes with tensorflow[and-cuda], and without it no GPU is seen
+LITTLE_SPACE_GB = 2.0  # checkpoints of a Hyperband study take as much
+NO_SPACE_GB = 0.1
+
+
+class Level(StrEnum):
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"  # a sweep would fail, or its results would not be seen
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line about the installation; where not all is well, with what to do."""
+
+    level: Level
+    subject: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.level:<8} {self.subject:<10} {self.text}"
+
+
+def examine(home: Path) -> Iterator[Finding]:
+    """One finding after another. A home that is not there yet stays so."""
+    yield _ok("python", f"{sys.version.split()[0]}, {sys.executable}")
+    yield _libraries()
+    machine = devices.this_machine()
+    yield _machine(machine)
+    yield _gpu(machine)
+    yield _home(home)
+    yield _space(home)
+    path, finished = home / "ledger.db", set[str]()
+    if _existing(path) == path:
+        yield (ledger := _ledger(path))
+        finished = set() if ledger.level is Level.PROBLEM else _finished(path)
+    yield _mlflow(home, finished)
+    yield from (_data(dataset) for dataset in DATASETS)
+    yield from _locks(home)
+    yield from (_warning("leftover", line) for line in leftovers(home))
+
+
+def _ok(subject: str, text: str) -> Finding:
+    return Finding(Level.OK, subject, text)
+
+
+def _warning(subject: str, text: str) -> Finding:
+    return Finding(Level.WARNING, subject, text)
+
+
+def _problem(subject: str, text: str) -> Finding:
+    return Finding(Level.PROBLEM, subject, text)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _libraries() -> Finding:
+    """What is installed says its version; nothing is loaded."""
+    if _version("harness") is None:
+        return _problem("libraries", "harness itself is not installed; `make setup` installs it")
+    required = [line for line in metadata.requires("harness") or () if "extra ==" not in line]
+    names = [re.split(r"[^\w.-]", line)[0] for line in required]
+    if missing := [name for name in names if _version(name) is None]:
+        return _problem("libraries", f"{', '.join(missing)} not installed; `make clean setup` installs all anew")
+    return _ok("libraries", ", ".join(f"{name} {_version(name)}" for name in NAMED_LIBRARIES))
+
+
+def _machine(machine: devices.Machine) -> Finding:
+    num_workers = len(devices.places(machine, None))
+    free_mb, wanted_mb = psutil.virtual_memory().available / 2**20, num_workers * devices.WORKER_MEMORY_MB
+    memory = f"{free_mb / 1024:.1f} of {machine.memory_mb / 1024:.1f} GiB memory free"
+    text = f"{machine.cpu_name}, {machine.num_cores} cores, {memory}; {num_workers} trials at once"
+    if free_mb < wanted_mb:
+        return _warning(
+            "machine", f"{text} may take {wanted_mb / 1024:.1f} GiB: close other programs, or take fewer --workers"
+        )
+    return _ok("machine", text)
+
+
+def _gpu(machine: devices.Machine) -> Finding:
+    names = ", ".join(machine.gpu_names)
+    if names and _version(CUDA_LIBRARY) is None:
+        return _problem("gpu", f"{names}; TensorFlow's CUDA libraries are missing: `make clean setup` installs them")
+    if not names and shutil.which("nvidia-smi") and "CUDA_VISIBLE_DEVICES" not in os.environ:
+        return _warning("gpu", "nvidia-smi is there and names none; run it and see; sweeps take the CPU")
+    return _ok("gpu", names or "none; sweeps take the CPU")
+
+
+def _home(home: Path) -> Finding:
+    place = _existing(home)
+    if not place.is_dir():
+        return _problem("home", f"{home}: {place} is no folder; set HARNESS_HOME to one, which need not exist yet")
+    if not os.access(place, os.R_OK | os.W_OK | os.X_OK):
+        return _problem("home", f"{home}: {place} is not writable; make it so, or set HARNESS_HOME to another folder")
+    is_new = not os.path.exists(home / "ledger.db")  # noqa: PTH110 - as in _existing
+    return _ok("home", f"new: {home}" if is_new else str(home))
+
+
+def _space(home: Path) -> Finding:
+    free_gb = shutil.disk_usage(_existing(home)).free / 1e9
+    text = f"{free_gb:.1f} GB free for {home}"
+    if free_gb >= LITTLE_SPACE_GB:
+        return _ok("disk", text)
+    level = Level.PROBLEM if free_gb < NO_SPACE_GB else Level.WARNING
+    return Finding(level, "disk", f"{text}; make room, or set HARNESS_HOME to another disk")
+
+
+def _existing(path: Path) -> Path:
+    """The path itself, or the nearest folder above it that is there."""
+    return next(p for p in (path, *path.parents) if os.path.exists(p))  # noqa: PTH110 - Path.exists may raise
+
+
+def _ledger(path: Path) -> Finding:
+    try:
+        with closing(open_read_only(path)) as db:
+            ((version,), (journal,)) = (
+                db.execute(f"PRAGMA {name}").fetchone() for name in ("user_version", "journal_mode")
+            )
+            if version > SCHEMA_VERSION:
+                return _problem("ledger", f"{path} is of a newer version; install that, or set HARNESS_HOME elsewhere")
+            if problem := next(damage(db), None):
+                return _problem("ledger", f"{path}: {problem}; put a copy back")
+            (num_studies,) = db.execute("SELECT count(*) FROM studies").fetchone()
+    except sqlite3.Error as error:
+        return _problem("ledger", f"{path}: {error}; is it a ledger, and readable? put a copy back, or move it away")
+    text = f"schema {version}, journal mode {journal}, intact, {num_studies} studies"
+    if version < SCHEMA_VERSION:
+        return _warning("ledger", f"{text}; the next command brings it to schema {SCHEMA_VERSION}")
+    if journal != "wal":
+        return _warning("ledger", f"{text}; with any but wal, processes wait for each other: is it a network drive?")
+    return _ok("ledger", text)
+
+
+def _mlflow(home: Path, finished: set[str]) -> Finding:
+    """Whether the store answers, and how many finished trials it lacks."""
+    try:
+        uri = tracking_uri(home)
+        file = sqlite_file(uri)
+        shown = _shown(home) if file is None or file.exists() else None
+    except InputError as error:
+        return _problem("mlflow", str(error))
+    except Exception as error:
+        text = f"{redact(uri)}: {reason(error)}"
+        return _problem("mlflow", f"{text}; sweeps go on without it, `harness sync` brings their runs there later")
+    if num_missing := len(finished - (shown or set())):
+        return _warning(
+            "mlflow", f"{redact(uri)} lacks {num_missing} finished trials; `harness sync` brings them there"
+        )
+    return _ok("mlflow", f"new: {redact(uri)}" if shown is None else f"{redact(uri)} has all finished trials")
+
+
+def _finished(path: Path) -> set[str]:
+    """uids of the finished trials of all studies."""
+    with closing(open_read_only(path)) as db:
+        return {uid for (uid,) in db.execute("SELECT uid FROM attempts WHERE told_at IS NOT NULL")}
+
+
+def _shown(home: Path) -> set[str]:
+    """uids of the trials that have a run. Raises whatever MLflow raises."""
+    client = open_client(home)
+    experiments = client.search_experiments(filter_string="tags.study_id LIKE '%'")
+    runs = live_runs(client, [experiment.experiment_id for experiment in experiments])
+    return {run.data.tags.get("trial_uid", "") for run in runs}
+
+
+def _data(dataset: str) -> Finding:
+    try:
+        checks = data.verify(dataset)
+    except InputError as error:
+        return _problem("data", str(error))
+    folder = checks[0].path.parent
+    if not any(_existing(check.path) == check.path for check in checks):
+        return _ok("data", f"{dataset}: not here yet; the first sweep on it fetches it to {folder}")
+    for check in checks:
+        if check.problem:
+            return _problem("data", f"{check.path}: {check.problem}; `harness data fetch --dataset {dataset}` mends it")
+    return _ok("data", f"{dataset}: intact, {folder}")
+
+
+def _locks(home: Path) -> Iterator[Finding]:
+    holders = sorted((home / "locks").glob("*.json"))
+    if not holders:
+        yield _ok("lock", "no study is in use")
+    for holder in holders:
+        try:
+            known = json.loads(holder.read_text())
+            text = f"{holder.stem}: process {known['pid']} since {known['since']}"
+            is_held = is_alive(int(known["pid"]), holder.stat().st_mtime)
+        except (OSError, TypeError, ValueError, LookupError):
+            continue  # it is just being written, or removed
+        if is_held:
+            yield _ok("lock", text)
+        else:
+            yield _warning("lock", f"{text}, which is gone; its next start takes over")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import reprlib
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -10,7 +12,19 @@ from pydantic import TypeAdapter, ValidationError
 
 T = TypeVar("T")
 
-MAX_SHOWN = 80  # characters of a value in a message
+
+class _Short(reprlib.Repr):
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxlist, self.maxtuple = 3, 16, 16
+        self.maxstring = self.maxother = 80
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python itself refuses to write out thousands of digits.
+        return repr(x) if abs(x) < 10**40 else f"{'-' if x < 0 else ''}10**{math.log10(abs(x)):.0f}"
+
+
+_SHORT = _Short()
 
 
 def parse_json(kind: type[T], text: str | bytes) -> T:
@@ -29,7 +43,7 @@ def parse_json(kind: type[T], text: str | bytes) -> T:
 def explain(error: ValidationError) -> str:
     """The first thing that is wrong, as one line: the key, its value and what is allowed."""
     first = error.errors(include_url=False, include_context=False)[0]
-    key = _path(first["loc"])
+    key = ".".join(map(shown_key, first["loc"]))
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{key} is unknown"
@@ -43,14 +57,13 @@ def explain(error: ValidationError) -> str:
 
 
 def shown(value: object) -> str:
-    """`value` on one line, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+    """`value` on one line, cut where it is long or deep."""
+    return _SHORT.repr(value)
 
 
-def _path(keys: tuple[int | str, ...]) -> str:
-    """`profiles.quick.epochs`; a key that is no plain word is quoted."""
-    return ".".join(str(key) if re.fullmatch(r"[\w-]{1,64}", str(key)) else shown(key) for key in keys)
+def shown_key(key: int | str) -> str:
+    """As `shown`, and plain words as they are."""
+    return str(key) if re.fullmatch(r"[\w-]{1,64}", str(key)) else shown(key)
 
 
 @cache

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from harness.errors import InputError
+from harness.parsing import shown, shown_key
 from harness.records import Params, Scalar
 
 When = Mapping[str, tuple[Scalar, ...]]
+
+MAX_NUMBER = 1e9  # of a range; nothing searched here is larger, and no engine's arithmetic fails below it
+MAX_STEPS = 1_000_000  # of a range of real numbers, whose values are listed
 
 
 class SpaceError(InputError):
@@ -40,8 +44,8 @@ class Int:
     def __contains__(self, value: object) -> bool:
         return _is_int(value) and self.low <= value <= self.high and (value - self.low) % self.step == 0
 
-    def values(self) -> tuple[int, ...] | None:
-        return tuple(range(self.low, self.high + 1, self.step))
+    def values(self) -> Sequence[int] | None:
+        return range(self.low, self.high + 1, self.step)
 
     def sample(self, rng: random.Random) -> int:
         if self.log:
@@ -69,6 +73,8 @@ class Float:
             raise SpaceError(f"step is {self.step}; allowed: more than 0")
         if self.step is not None and self.log:
             raise SpaceError(f"step is {self.step} with log = true; allowed: no step")
+        if self.step is not None and (self.high - self.low) / self.step > MAX_STEPS:
+            raise SpaceError(f"step is {self.step}; allowed: at most {MAX_STEPS} steps from {self.low} to {self.high}")
         if self.step is not None and not _is_multiple(self.high - self.low, self.step):
             raise SpaceError(f"high is {self.high}; allowed: low {self.low} plus a multiple of step {self.step}")
 
@@ -77,7 +83,7 @@ class Float:
             return False
         return self.low <= value <= self.high and (self.step is None or _is_multiple(value - self.low, self.step))
 
-    def values(self) -> tuple[float, ...] | None:
+    def values(self) -> Sequence[float] | None:
         if self.step is None:
             return None if self.low < self.high else (self.low,)
         return tuple(self.low + i * self.step for i in range(round((self.high - self.low) / self.step) + 1))
@@ -103,22 +109,24 @@ class Choice:
     def __post_init__(self) -> None:
         if not self.options:
             raise SpaceError("values is empty; allowed: at least one value")
+        if not all(map(_is_scalar, self.options)):
+            raise SpaceError(f"values is {shown(list(self.options))}; allowed: numbers, text, true and false")
         if len({(type(o), o) for o in self.options}) < len(self.options):
-            raise SpaceError(f"values is {list(self.options)}; allowed: each value once")
+            raise SpaceError(f"values is {shown(list(self.options))}; allowed: each value once")
         if len({type(o) for o in self.options}) > 1:
-            raise SpaceError(f"values is {list(self.options)}; allowed: values of one type")
+            raise SpaceError(f"values is {shown(list(self.options))}; allowed: values of one type")
 
     def __contains__(self, value: object) -> bool:
         return any(type(o) is type(value) and o == value for o in self.options)
 
-    def values(self) -> tuple[Scalar, ...] | None:
+    def values(self) -> Sequence[Scalar] | None:
         return self.options
 
     def sample(self, rng: random.Random) -> Scalar:
         return rng.choice(self.options)
 
     def __str__(self) -> str:
-        return "one of " + ", ".join(map(str, self.options))
+        return f"one of {shown(list(self.options))[1:-1]}"
 
 
 Domain = Int | Float | Choice
@@ -143,10 +151,12 @@ class SearchSpace:
         names = list(self.domains)
         if parent not in names[: names.index(name)]:
             earlier = ", ".join(names[: names.index(name)]) or "none"
-            raise SpaceError(f"{name}: when names {parent!r}; allowed: an earlier hyperparameter ({earlier})")
+            raise SpaceError(f"{name}: when names {shown(parent)}; allowed: an earlier hyperparameter ({earlier})")
         wrong = [v for v in values if v not in self.domains[parent]]
         if wrong or not values:
-            raise SpaceError(f"{name}: when {parent} is {wrong or 'empty'}; allowed: {self.domains[parent]}")
+            raise SpaceError(
+                f"{name}: when {parent} is {shown(wrong) if wrong else 'empty'}; allowed: {self.domains[parent]}"
+            )
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.domains)
@@ -171,17 +181,18 @@ class SearchSpace:
         """Raises SpaceError unless `params` sets exactly the active hyperparameters, each within its domain."""
         for name in params:
             if name not in self.domains:
-                raise SpaceError(f"{name} is {params[name]!r}; allowed hyperparameters: {', '.join(self.domains)}")
+                raise SpaceError(
+                    f"{shown_key(name)} is {shown(params[name])}; allowed hyperparameters: {', '.join(self.domains)}"
+                )
         for name, domain in self.domains.items():
             if not self.is_active(name, params):
                 if name in params:
-                    raise SpaceError(
-                        f"{name} is {params[name]!r}; allowed: unset, since {_condition(domain.when)} does not hold"
-                    )
+                    why = f"{_condition(domain.when)} does not hold"
+                    raise SpaceError(f"{name} is {shown(params[name])}; allowed: unset, since {why}")
             elif name not in params:
                 raise SpaceError(f"{name} is not set; allowed: {domain}")
             elif params[name] not in domain:
-                raise SpaceError(f"{name} is {params[name]!r}; allowed: {domain}")
+                raise SpaceError(f"{name} is {shown(params[name])}; allowed: {domain}")
 
     def sample(self, rng: random.Random) -> dict[str, Scalar]:
         """One configuration at random, for estimates and tests; a search uses its engine's own sampler."""
@@ -229,23 +240,35 @@ def domain_from_toml(data: Mapping[str, Any]) -> Domain:
     Raises:
         SpaceError: one line that names the key, its value and what is allowed.
     """
-    when = {name: tuple(v) if isinstance(v, list) else (v,) for name, v in data.get("when", {}).items()}
+    when = _when(data.get("when", {}))
     keys = {key for key in data if key != "when"}
     if keys == {"values"} and isinstance(data["values"], list):
         return Choice(tuple(data["values"]), when)
     unknown = sorted(keys - {"low", "high", "step", "log"})
     if unknown or not {"low", "high"} <= keys:
-        shown = ", ".join(map(repr, unknown or sorted(keys))) or "nothing"
-        raise SpaceError(f"keys are {shown}; allowed: low, high, step, log (a range) or values (a choice)")
+        found = ", ".join(map(shown, (unknown or sorted(keys))[:4])) or "nothing"
+        raise SpaceError(f"keys are {found}; allowed: low, high, step, log (a range) or values (a choice)")
     low, high, step, log = data["low"], data["high"], data.get("step"), data.get("log", False)
     if not isinstance(log, bool):
-        raise SpaceError(f"log is {log!r}; allowed: true or false")
+        raise SpaceError(f"log is {shown(log)}; allowed: true or false")
     for key, value in (("low", low), ("high", high), ("step", step)):
         if isinstance(value, bool) or not isinstance(value, int | float | None):
-            raise SpaceError(f"{key} is {value!r}; allowed: a number")
+            raise SpaceError(f"{key} is {shown(value)}; allowed: a number")
+        if value is not None and not -MAX_NUMBER <= value <= MAX_NUMBER:
+            raise SpaceError(f"{key} is {shown(value)}; allowed: finite numbers up to {MAX_NUMBER:.0f}")
     if all(_is_int(value) for value in (low, high, 1 if step is None else step)):
         return Int(low, high, 1 if step is None else step, log, when)
     return Float(float(low), float(high), None if step is None else float(step), log, when)
+
+
+def _when(data: Any) -> When:
+    if not isinstance(data, Mapping):
+        raise SpaceError(f"when is {shown(data)}; allowed: a table of other hyperparameters and their values")
+    when = {name: tuple(v) if isinstance(v, list) else (v,) for name, v in data.items()}
+    for name, values in when.items():
+        if not all(map(_is_scalar, values)):
+            raise SpaceError(f"when {shown(name)} is {shown(list(values))}; allowed: values of that hyperparameter")
+    return when
 
 
 def _check_range(low: float, high: float, log: bool) -> None:
@@ -257,6 +280,10 @@ def _check_range(low: float, high: float, log: bool) -> None:
         raise SpaceError(f"low is {low} with log = true; allowed: more than 0")
 
 
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+
+
 def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -266,4 +293,4 @@ def _is_multiple(distance: float, step: float) -> bool:
 
 
 def _condition(when: When) -> str:
-    return " and ".join(f"{name} in {list(values)}" for name, values in when.items())
+    return " and ".join(f"{name} in {shown(list(values))}" for name, values in when.items())

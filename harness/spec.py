@@ -5,17 +5,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 import baselines
-from baselines.recipe import Recipe
+from baselines.recipe import RECIPE, SCHEDULES, Recipe
 from harness.errors import InputError
-from harness.parsing import shown
+from harness.parsing import shown, shown_key
 from harness.records import Params, Scalar
-from harness.space import SearchSpace, domain_from_toml
+from harness.space import Choice, Domain, Float, SearchSpace, SpaceError, domain_from_toml
 
 Dataset = Literal["mnist", "digits"]
 Engine = Literal["optuna", "keras-tuner"]
@@ -32,12 +33,13 @@ NAMES = "1 to 64 letters, digits, '.', '_' or '-', not starting with '.'"
 
 VERDICT = ".verdict"  # ends the name of a verdict, which is a study like any other; before it stands what it is about
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
+Seconds = Annotated[float, Field(gt=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class Constraints(Strict):
@@ -51,9 +53,9 @@ class Constraints(Strict):
 class Budget(Strict):
     """When to stop, whichever is reached first; None: no limit of that kind."""
 
-    trials: Annotated[int, Field(ge=0)]
-    wall_s: float | None = None
-    device_s: float | None = None
+    trials: Annotated[int, Field(ge=0, lt=2**31)]
+    wall_s: Seconds | None = None
+    device_s: Seconds | None = None
 
 
 class SweepSpec(Strict):
@@ -76,7 +78,7 @@ class SweepSpec(Strict):
     seed: Seed = 0
     max_repeats: Annotated[int, Field(ge=0)] = 1
     max_attempts: Positive = 2
-    trial_timeout_s: float | None = None
+    trial_timeout_s: Seconds | None = None
     recipe: dict[str, Any]
     space: dict[str, dict[str, Any]]
     constraints: Constraints = Constraints()
@@ -90,6 +92,13 @@ class SweepSpec(Strict):
     full_epochs: Positive | None = None
     reads_test: bool = False
     budget: Budget
+
+    @model_validator(mode="after")
+    def _is_sound(self) -> Self:
+        check_name(self.study, "study")
+        _check_recipe(self.recipe)
+        self._check_space()
+        return self
 
     @property
     def search_space(self) -> SearchSpace:
@@ -120,6 +129,22 @@ class SweepSpec(Strict):
         """The study's recipe with `params` in place of its values."""
         return Recipe(**{key: params.get(key, value) for key, value in self.recipe.items()})
 
+    def _check_space(self) -> None:
+        documented = dataclasses.asdict(baselines.load(self.baseline).DOCUMENTED) | self.recipe
+        for name, domain in self.space.items():
+            if name not in documented:
+                raise InputError(
+                    f"space.{shown_key(name)} is unknown; allowed for {self.baseline}: {', '.join(documented)}"
+                )
+            try:
+                _check_domain(domain_from_toml(domain), name, documented[name])
+            except SpaceError as error:
+                raise InputError(f"space.{name}: {error}") from None
+        try:
+            self.search_space.validate(self.baseline_params)
+        except SpaceError as error:
+            raise InputError(f"space must hold the documented baseline, but its {error}") from None
+
     def identity(self) -> dict[str, Any]:
         """Every setting that decides what the study finds."""
         return self.model_dump(mode="json", exclude={"study", "budget", "full_epochs"})
@@ -132,6 +157,28 @@ class SweepSpec(Strict):
         """The settings in which two studies differ, budgets apart."""
         mine, theirs = self.identity(), other.identity()
         return sorted(key for key in mine if mine[key] != theirs[key])
+
+
+def _check_recipe(recipe: Params) -> None:
+    known = dataclasses.asdict(RECIPE)
+    for name, value in recipe.items():
+        if name not in known:
+            raise InputError(f"recipe.{shown_key(name)} is unknown; allowed: {', '.join(known)}")
+        if name == "schedule":
+            continue
+        kinds, allowed = (int, "whole number") if isinstance(known[name], int) else (int | float, "number")
+        if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
+            raise InputError(f"recipe.{name} is {shown(value)}; allowed: a {allowed} above 0")
+    if recipe.get("schedule") not in SCHEDULES:
+        raise InputError(f"recipe.schedule is {shown(recipe.get('schedule'))}; allowed: {', '.join(SCHEDULES)}")
+
+
+def _check_domain(domain: Domain, name: str, documented: Scalar) -> None:
+    """That every value of the domain is of the documented value's kind."""
+    if isinstance(domain, Float) and isinstance(documented, int):
+        raise SpaceError(f"it is {domain}; allowed: whole numbers, as the documented {documented}")
+    if isinstance(domain, Choice) and name == "schedule" and not set(domain.options) <= set(SCHEDULES):
+        raise SpaceError(f"it is {domain}; allowed: {', '.join(SCHEDULES)}")
 
 
 def is_name(text: str) -> bool:

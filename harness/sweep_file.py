@@ -9,12 +9,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
-import baselines
-from baselines.recipe import RECIPE, SCHEDULES
+from baselines.recipe import RECIPE
 from harness.errors import InputError
 from harness.home import sweeps_folder
+from harness.parsing import explain, shown
 from harness.records import Scalar
-from harness.space import SpaceError, domain_from_toml
 from harness.spec import (
     SPLIT_SIZES,
     VERDICT,
@@ -34,6 +33,9 @@ from harness.spec import (
 
 M = TypeVar("M", bound=BaseModel)
 
+MAX_FILE_BYTES = 1_000_000
+
+_AS_IN_THE_FILE = ("baseline", "patience", "max_repeats", "max_attempts", "space", "constraints")
 DEFAULT_SAMPLER = {"optuna": "tpe", "keras-tuner": "bayesian"}
 DEFAULT_PRUNER = {"optuna": "percentile", "keras-tuner": "none"}
 
@@ -121,14 +123,14 @@ def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
     file = read_sweep_file(path)
     profile_name = flags.profile or (default_profile if default_profile in file.profiles else next(iter(file.profiles)))
     if profile_name not in file.profiles:
-        raise InputError(f"--profile is {profile_name!r}; allowed by {path}: {', '.join(file.profiles)}")
+        raise InputError(f"--profile is {profile_name!r}; allowed by {path}: {', '.join(map(shown, file.profiles))}")
     profile = file.profiles[profile_name]
     search = _search_settings(file, flags)
-    spec = validated(
+    return validated(
         SweepSpec,
         {
             **search,
-            **file.model_dump(include={"baseline", "patience", "max_repeats", "max_attempts", "space", "constraints"}),
+            **{key: getattr(file, key) for key in _AS_IN_THE_FILE},
             **_fidelity(profile, search["dataset"]),
             "study": _checked_name(flags.study or _study_name(path, file, profile_name, search, flags)),
             "profile": profile_name,
@@ -141,9 +143,6 @@ def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
         },
         str(path),
     )
-    _check_recipe(path, spec)
-    _check_space(path, spec)
-    return spec
 
 
 def baseline_spec(baseline: BaselineName, flags: Flags, seeds: int | None, default_profile: str) -> SweepSpec:
@@ -193,8 +192,16 @@ def validated(model: type[M], data: dict[str, Any], source: str) -> M:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        with path.open("rb") as file:
+            content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            raise InputError(f"{path} is too large; allowed: a TOML file of at most {MAX_FILE_BYTES} bytes")
+        return tomllib.loads(content.decode())
+    except RecursionError:
+        raise InputError(f"{path} is nested too deeply; allowed: a TOML file such as those in sweeps/") from None
+    except (OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{path}: {error}; allowed: a TOML file in UTF-8") from None
 
 
@@ -202,7 +209,9 @@ def _enqueued(path: Path) -> tuple[dict[str, Scalar], ...]:
     """The [[trial]] tables of a file."""
     data = _read_toml(path)
     if list(data) != ["trial"] or not isinstance(data["trial"], list):
-        raise InputError(f"{path}: keys are {', '.join(map(repr, data))}; allowed: [[trial]] tables of hyperparameters")
+        raise InputError(
+            f"{path}: keys are {', '.join(map(shown, data))}; allowed: [[trial]] tables of hyperparameters"
+        )
     return tuple(data["trial"])
 
 
@@ -267,33 +276,6 @@ def _budget(profile: Profile, flags: Flags) -> dict[str, float | int | None]:
     }
 
 
-def _check_recipe(path: Path, spec: SweepSpec) -> None:
-    known = dataclasses.asdict(RECIPE)
-    for name, value in spec.recipe.items():
-        if name not in known:
-            raise InputError(f"{path}: recipe.{name} is unknown; allowed: {', '.join(known)}")
-        if name != "schedule" and (isinstance(value, bool) or not isinstance(value, int | float) or value <= 0):
-            raise InputError(f"{path}: recipe.{name} is {value!r}; allowed: a number above 0")
-    if spec.recipe["schedule"] not in SCHEDULES:
-        raise InputError(f"{path}: recipe.schedule is {spec.recipe['schedule']!r}; allowed: {', '.join(SCHEDULES)}")
-
-
-def _check_space(path: Path, spec: SweepSpec) -> None:
-    config = (field.name for field in dataclasses.fields(baselines.load(spec.baseline).DOCUMENTED))
-    known = [*config, *spec.recipe]
-    for name, domain in spec.space.items():
-        if name not in known:
-            raise InputError(f"{path}: space.{name} is unknown; allowed for {spec.baseline}: {', '.join(known)}")
-        try:
-            domain_from_toml(domain)
-        except SpaceError as error:
-            raise InputError(f"{path}: space.{name}: {error}") from None
-    try:
-        spec.search_space.validate(spec.baseline_params)
-    except SpaceError as error:
-        raise InputError(f"{path}: space must hold the documented baseline, but its {error}") from None
-
-
 def _checked_duration(value: str | None) -> str | None:
     if value is not None:
         parse_duration_s(value)
@@ -302,14 +284,8 @@ def _checked_duration(value: str | None) -> str | None:
 
 def _one_line(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
-    key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        sections: dict[str, type[BaseModel]] = {"constraints": Constraints, "profiles": Profile}
-        owner = sections[str(first["loc"][0])] if len(first["loc"]) > 1 else model
-        return f"{key} is unknown; allowed: {', '.join(owner.model_fields)}"
-    if first["type"] == "missing":
-        return f"{key} is missing; it must be set"
-    reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-    if "; allowed: " in reason:
-        return f"{key}: {reason}"
-    return f"{key} is {first['input']!r}; allowed: {reason}"
+    if first["type"] != "extra_forbidden":
+        return explain(error)
+    sections: dict[str, type[BaseModel]] = {"constraints": Constraints, "profiles": Profile}
+    owner = sections[str(first["loc"][0])] if len(first["loc"]) > 1 else model
+    return f"{explain(error)}; allowed: {', '.join(owner.model_fields)}"

@@ -211,12 +211,15 @@ class Sweep:
         return self._checkpoints / f"{uid}{CHECKPOINT_SUFFIX}"
 
     def _drop_checkpoints(self) -> None:
-        """Removes the weights that no trial can go on from any more."""
-        open_trials = [running.trial for running in self._running.values()] + list(self._pending)
+        """Removes the weights that no trial can go on from any more, and those that a killed worker left unfinished."""
+        running = [running.trial for running in self._running.values()]
+        being_written = {trial.uid for trial in running}
+        open_trials = running + list(self._pending)
         needed = self._source.continuable() | {t.continues for t in open_trials} | {t.uid for t in open_trials}
         for path in self._checkpoints.glob(f"*{CHECKPOINT_SUFFIX}"):
-            uid = path.name.removesuffix(CHECKPOINT_SUFFIX)
-            if uid not in needed and not uid.startswith(UNFINISHED):
+            name = path.name.removesuffix(CHECKPOINT_SUFFIX)
+            is_unfinished = name.startswith(UNFINISHED)
+            if name.rpartition("-")[2] not in (being_written if is_unfinished else needed):
                 path.unlink()
 
     # What the workers say

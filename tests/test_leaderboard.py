@@ -1,5 +1,8 @@
 import csv
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -423,6 +426,16 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
     with pytest.raises(TroubleError, match=r"cannot write .*board.csv: No space left on device"):
         fail()
     assert [(name.name, name.read_text()) for name in tmp_path.iterdir()] == [("board.csv", "old")]
+
+
+def test_what_a_killed_process_left_of_a_file_goes_with_the_next_write(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    names = [f".a[1].csv.{process}.unfinished" for process in (ended.pid, os.getppid())] + [".b.csv.1.unfinished"]
+    for name in names:
+        (tmp_path / name).touch()
+    write_csv(pd.DataFrame({"a": [1]}), tmp_path / "a[1].csv")
+    assert {path.name for path in tmp_path.iterdir()} == {"a[1].csv", *names[1:]}
 
 
 def test_a_folder_that_cannot_be_is_trouble_in_one_line(tmp_path: Path) -> None:

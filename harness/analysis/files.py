@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TextIO
 
 import pandas as pd
+import psutil
 
 from harness.errors import TroubleError
 from harness.failpoints import Step, reach
@@ -40,12 +42,15 @@ def write_csv(frame: pd.DataFrame, path: Path | str) -> None:
 def replaced(path: Path) -> Iterator[Path]:
     """A new name to write to; it takes the place of `path` at the end, flushed to disk, or goes if anything fails.
 
+    What a killed process has left of the same file goes as well.
+
     Raises:
         TroubleError: it cannot be written.
     """
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_abandoned(path)
         yield unfinished
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
@@ -57,6 +62,13 @@ def replaced(path: Path) -> Iterator[Path]:
         raise TroubleError(f"cannot write {path}: {why}; is there room, and is the folder writable?") from error
     finally:
         with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def _remove_abandoned(path: Path) -> None:
+    for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished"):
+        process = unfinished.name.split(".")[-2]
+        if process.isdecimal() and not psutil.pid_exists(int(process)):
             unfinished.unlink(missing_ok=True)
 
 

@@ -15,7 +15,7 @@ from harness.records import EpochReport, Trial, TrialResult
 from harness.spec import SweepSpec
 
 CHECKPOINT_SUFFIX = ".weights.h5"  # by which Keras knows the format
-UNFINISHED = "unfinished-"  # begins the name of a checkpoint that is still being written
+UNFINISHED = "unfinished-"  # begins the name of a checkpoint that is being written: unfinished-<process>-<uid>
 
 
 @dataclass(frozen=True)

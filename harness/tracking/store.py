@@ -9,6 +9,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
@@ -129,16 +130,18 @@ def make_store(uri: str) -> None:
 
 
 def _make_sqlite_store(file: Path) -> None:
-    folder = file.with_name(f"{file.name}.new")  # of its own, so that nothing of a killed attempt is left beside it
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
+    for abandoned in file.parent.glob(f"{file.name}.new-*"):
+        shutil.rmtree(abandoned, ignore_errors=True)
+    # A folder of its own, since what an earlier process has started outlives that by seconds, and writes into its own.
+    folder = Path(tempfile.mkdtemp(prefix=f"{file.name}.new-", dir=file.parent))
     new = folder / file.name
     command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{new}"]
-    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    # Out of reach of a terminal's Ctrl-C, which lets a sweep go on to the end of its epochs.
+    made = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
     if made.returncode:
         lines = made.stderr.strip().splitlines() or ["no reason given"]
         raise TroubleError(f"{file} cannot be made: {redact(lines[-1])[:_MAX_REASON]}")
     with contextlib.closing(sqlite3.connect(new)) as db:
         db.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
     new.replace(file)
-    folder.rmdir()
+    shutil.rmtree(folder, ignore_errors=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
 import re
 from typing import Annotated, Any, Literal, Self
 
@@ -165,12 +164,18 @@ def _check_recipe(recipe: Params) -> None:
         if name not in known:
             raise InputError(f"recipe.{shown_key(name)} is unknown; allowed: {', '.join(known)}")
         if name == "schedule":
-            continue
-        kinds, allowed = (int, "whole number") if isinstance(known[name], int) else (int | float, "number")
-        if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < math.inf:
-            raise InputError(f"recipe.{name} is {shown(value)}; allowed: a {allowed} above 0")
-    if recipe.get("schedule") not in SCHEDULES:
-        raise InputError(f"recipe.schedule is {shown(recipe.get('schedule'))}; allowed: {', '.join(SCHEDULES)}")
+            is_right, allowed = value in SCHEDULES, ", ".join(SCHEDULES)
+        elif isinstance(known[name], int):
+            is_right, allowed = _is_above_0(value, is_whole=True), "a whole number above 0"
+        else:
+            is_right, allowed = _is_above_0(value, is_whole=False), "a number above 0"
+        if not is_right:
+            raise InputError(f"recipe.{name} is {shown(value)}; allowed: {allowed}")
+
+
+def _is_above_0(value: Any, *, is_whole: bool) -> bool:
+    is_number = isinstance(value, int) or (isinstance(value, float) and not is_whole)
+    return is_number and not isinstance(value, bool) and 0 < value < 2**31
 
 
 def _check_domain(domain: Domain, name: str, documented: Scalar) -> None:

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Protocol
 
 from harness.display import Display
-from harness.execution import CHECKPOINT_SUFFIX, UNFINISHED, Died, EpochDone, Event, Executor, Finished, Job, Ready
+from harness.execution import CHECKPOINT_SUFFIX, Died, EpochDone, Event, Executor, Finished, Job, Ready
 from harness.failpoints import Step, reach
 from harness.ledger import Ledger
 from harness.progress import Progress, StopReason
@@ -26,6 +26,7 @@ from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResu
 from harness.search import NoProposal, catalogue
 from harness.search.proposer import Next
 from harness.spec import SweepSpec
+from harness.whole_files import leftovers
 
 POLL_S = 0.25
 TOUCH_S = 5.0
@@ -217,10 +218,17 @@ class Sweep:
         open_trials = running + list(self._pending)
         needed = self._source.continuable() | {t.continues for t in open_trials} | {t.uid for t in open_trials}
         for path in self._checkpoints.glob(f"*{CHECKPOINT_SUFFIX}"):
+<<<<<<< Updated upstream
             name = path.name.removesuffix(CHECKPOINT_SUFFIX)
             is_unfinished = name.startswith(UNFINISHED)
             if name.rpartition("-")[2] not in (being_written if is_unfinished else needed):
+=======
+            uid = path.name.removesuffix(CHECKPOINT_SUFFIX)
+            if uid not in needed:
+>>>>>>> Stashed changes
                 path.unlink()
+        for path in leftovers(self._checkpoints):
+            path.unlink()
 
     # What the workers say
 

@@ -569,12 +569,12 @@ def test_an_export_that_is_stale_is_named(home: Path, board: Path) -> None:
 def test_files_left_unfinished_are_named(home: Path) -> None:
     dead, alive = 2**22 - 1, os.getpid()  # process ids end below the first
     for pid in (dead, alive):
-        for name in (f"leaderboards/.study.csv.{pid}.unfinished", f"checkpoints/study/unfinished-{pid}-x.weights.h5"):
+        for name in (f"leaderboards/.study.csv.{pid}.unfinished", f"checkpoints/study/.x.npz.{pid}.unfinished"):
             (home / name).parent.mkdir(parents=True, exist_ok=True)
             (home / name).touch()
     (home / f"leaderboards/.other.csv.{dead}.unfinished").touch()
     assert audit(home, "study") == [
-        f"checkpoints/study/unfinished-{dead}-x.weights.h5: left unfinished by a process that is gone; delete it",
+        f"checkpoints/study/.x.npz.{dead}.unfinished: left unfinished by a process that is gone; delete it",
         f"leaderboards/.study.csv.{dead}.unfinished: left unfinished by a process that is gone; delete it",
     ]
 

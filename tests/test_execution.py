@@ -107,7 +107,7 @@ class ExecutorContract:
         assert driver.finish(driver.start(Job(trial()))).outcome is Outcome.COMPLETED
 
     def test_weights_go_from_trial_to_trial(self, driver: Driver, tmp_path: Path) -> None:
-        checkpoint = tmp_path / "a b" / "uid.weights.h5"
+        checkpoint = tmp_path / "a b" / "uid.npz"
         driver.finish(driver.start(Job(trial(epochs=1), save_to=checkpoint)))
         rest = driver.finish(driver.start(Job(trial("next"), load_from=checkpoint)))
         assert [report.epoch for report in rest.curve] == [2, 3]

@@ -68,7 +68,7 @@ def test_the_seed_decides_everything(trainer: Trainer) -> None:
 
 
 def test_a_continued_trial_is_the_uninterrupted_one(trainer: Trainer, tmp_path: Path) -> None:
-    checkpoint = tmp_path / "deep" / "uid.weights.h5"
+    checkpoint = tmp_path / "deep" / "uid.npz"
     whole = train(trainer)
     start = train(trainer, dataclasses.replace(TRIAL, epochs=1), save_to=checkpoint)
     rest = train(trainer, TRIAL, load_from=checkpoint)
@@ -104,9 +104,9 @@ def test_whatever_a_configuration_does_is_its_outcome(trainer: Trainer) -> None:
 
 
 def test_a_missing_checkpoint_is_a_crash_with_its_name(trainer: Trainer, tmp_path: Path) -> None:
-    result = train(trainer, load_from=tmp_path / "gone.weights.h5")
+    result = train(trainer, load_from=tmp_path / "gone.npz")
     assert result.outcome is Outcome.CRASHED
-    assert "gone.weights.h5" in result.error
+    assert "gone.npz" in result.error
 
 
 def test_want_of_memory_is_recognised(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,20 +1,23 @@
-"""Tables written as whole files: a reader sees the old file or the new one, never half."""
+"""Tables as files that other tools read."""
 
 from __future__ import annotations
 
+<<<<<<< Updated upstream
 import glob
 import os
+=======
+>>>>>>> Stashed changes
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 import pandas as pd
 import psutil
 
-from harness.errors import TroubleError
+from harness import whole_files
 from harness.failpoints import Step, reach
 
 # A spreadsheet takes a cell for a formula when it starts so (OWASP, "CSV Injection"); the wide forms count too.
@@ -40,29 +43,24 @@ def write_csv(frame: pd.DataFrame, path: Path | str) -> None:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A new name to write to; it takes the place of `path` at the end, flushed to disk, or goes if anything fails.
+    """A new name to write to; it takes the place of `path` at the end, or goes if anything fails.
 
     What a killed process has left of the same file goes as well.
 
     Raises:
         TroubleError: it cannot be written.
     """
+<<<<<<< Updated upstream
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(path)
+=======
+    with whole_files.replaced(path) as unfinished:
+>>>>>>> Stashed changes
         yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
         reach(Step.BEFORE_FILE)
-        unfinished.replace(path)
-        reach(Step.AFTER_FILE)
-    except OSError as error:
-        why = error.strerror or error
-        raise TroubleError(f"cannot write {path}: {why}; is there room, and is the folder writable?") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+    reach(Step.AFTER_FILE)
 
 
 def _remove_abandoned(path: Path) -> None:

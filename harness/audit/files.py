@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psutil
-
-from harness.execution import CHECKPOINT_SUFFIX, UNFINISHED
+from harness import whole_files
 from harness.ledger import Ledger
+from harness.whole_files import is_alive as is_alive
 
 Rows = dict[str, dict[str, str]]  # cells by trial and column
 
@@ -89,25 +88,7 @@ def _anew(study: str) -> str:
 
 def leftovers(home: Path, study: str = "*") -> Iterator[str]:
     """Files of a study, or of all, that were being written by a process which is gone."""
-    boards = (home / "leaderboards").glob(f".{study}.csv.*.unfinished")
-    checkpoints = (home / "checkpoints").glob(f"{study}/{UNFINISHED}*{CHECKPOINT_SUFFIX}")
+    boards = (path for path in whole_files.leftovers(home / "leaderboards") if path.match(f".{study}.csv.*"))
+    checkpoints = chain.from_iterable(map(whole_files.leftovers, (home / "checkpoints").glob(study)))
     for path in sorted([*boards, *checkpoints]):
-        if not _is_being_written(path):
-            yield f"{path.relative_to(home)}: left unfinished by a process that is gone; delete it"
-
-
-def is_alive(pid: int, since: float) -> bool:
-    """Whether process `pid` is there and was at `since`, in seconds since 1970; ids are given away again."""
-    try:
-        return psutil.Process(pid).create_time() <= since
-    except (OverflowError, ValueError, psutil.Error):
-        return False
-
-
-def _is_being_written(path: Path) -> bool:
-    """Whether the process whose id is part of the name is at work."""
-    name = re.search(rf"^{UNFINISHED}(\d+)-|\.(\d+)\.unfinished$", path.name)
-    try:
-        return name is not None and is_alive(int(name[1] or name[2]), path.stat().st_mtime)
-    except FileNotFoundError:
-        return True  # it has got its name just now
+        yield f"{path.relative_to(home)}: left unfinished by a process that is gone; delete it"

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,20 @@ from harness.execution import Place
 
 WORKER_MEMORY_MB = 1500  # a worker with TensorFlow loaded and the documented CNN in training
 MAX_CPU_WORKERS = 8
+OUT_OF_MEMORY_SCORE = 500  # of 1000, see proc(5) on oom_score_adj
+
+# Of exceptions, and of what a library says before it aborts.
+_OUT_OF_MEMORY_SIGNS = (
+    "resourceexhausted",
+    "resource_exhausted",
+    "out of memory",
+    "out_of_memory",
+    "unable to allocate",
+    "cannot allocate memory",
+    "bad_alloc",
+    "alloc_failed",  # cuBLAS and cuDNN
+    "mmap error: 12",
+)
 
 
 @dataclass(frozen=True)
@@ -76,12 +92,29 @@ def worker_environment(place: Place) -> dict[str, str]:
 
 
 def num_out_of_memory_kills() -> int:
-    """How many processes the kernel has killed for want of memory since it started, control groups included."""
-    try:
-        counters = dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())
-    except OSError:
-        return 0
-    return int(counters.get("oom_kill", 0))
+    """How many processes the kernel has killed for want of memory: of this process's control group where that is
+    counted, else of the whole machine."""
+    for path in _kill_counters():
+        with suppress(OSError):
+            counters = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
+            if "oom_kill" in counters:
+                return int(counters["oom_kill"])
+    return 0
+
+
+def has_memory_limit(pid: int) -> bool:
+    """Whether a process, which may have ended but not been waited for, is denied memory that the machine may have."""
+    if not hasattr(resource, "prlimit"):  # on other systems than Linux
+        return False
+    limits = [resource.prlimit(pid, kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    return any(limit != resource.RLIM_INFINITY for limit in limits)
+
+
+def be_killed_first() -> None:
+    """Offers this process, rather than its coordinator or somebody else's, to a kernel that is out of memory."""
+    path = Path("/proc/self/oom_score_adj")
+    with suppress(OSError):
+        path.write_text(str(max(OUT_OF_MEMORY_SCORE, int(path.read_text()))))
 
 
 def backend_name() -> str:
@@ -109,11 +142,32 @@ def reset_peak_memory(place: Place) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, in the words of any backend."""
-    words = f"{type(error).__name__} {error}".lower()
-    return isinstance(error, MemoryError) or any(
-        sign in words for sign in ("resourceexhausted", "resource_exhausted", "out of memory", "unable to allocate")
-    )
+    """Whether an exception, or one that led to it, says that memory ran out, in the words of any backend."""
+    if isinstance(error, MemoryError) or says_out_of_memory(f"{type(error).__name__} {error}"):
+        return True
+    before = error.__cause__ or error.__context__
+    return before is not None and is_out_of_memory(before)
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether an error message says that memory ran out."""
+    lower = text.lower()
+    return any(sign in lower for sign in _OUT_OF_MEMORY_SIGNS)
+
+
+def _kill_counters() -> Iterator[Path]:
+    """Files with such a counter, the most particular first. In a container the last one is the whole machine's."""
+    root = Path("/sys/fs/cgroup")
+    with suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            _, controllers, group = line.split(":", 2)
+            if "memory" in controllers.split(","):
+                yield root / "memory" / group.lstrip("/") / "memory.oom_control"
+                yield root / "memory" / "memory.oom_control"  # where the group's own name is the host's
+            elif not controllers:
+                yield root / group.lstrip("/") / "memory.events"
+                yield root / "memory.events"
+    yield Path("/proc/vmstat")
 
 
 def _gpu_places(machine: Machine, count: int) -> list[Place]:

@@ -8,6 +8,7 @@ import selectors
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ import psutil
 from harness.errors import TroubleError
 from harness.execution import Died, EpochDone, Event, Finished, Job, Place, Ready, devices, setup_message
 from harness.execution.worker import job_to_json
-from harness.records import TrialResult, epoch_from_json
+from harness.records import Outcome, TrialResult, epoch_from_json
 from harness.spec import SweepSpec
 
 MAX_WORKER_MEMORY_MB = 4000  # a worker that has grown beyond this is replaced between two trials
 MAX_EARLY_DEATHS = 3  # in a row, before a worker was ever ready: then something is wrong with the machine
+START_TIMEOUT_S = 600.0  # a worker that needs longer to get ready hangs, in a driver or on a file system
 CLOSE_TIMEOUT_S = 2.0
+LAST_WORDS = 1 << 16  # bytes of a dead worker's log that are looked through for the reason
 
 
 class LocalExecutor:
@@ -33,15 +36,19 @@ class LocalExecutor:
         places: Where the workers run.
         data_folder: Where the verified data set lies.
         log_folder: Gets one file per worker with whatever its libraries print.
+
+    Raises:
+        TroubleError: a worker cannot be started; from `events` also when workers end before they are ready, or find
+            that a file cannot be written.
     """
 
     def __init__(self, spec: SweepSpec, places: list[Place], data_folder: Path, log_folder: Path) -> None:
         self._places = places
         self._log_folder = log_folder
-        log_folder.mkdir(parents=True, exist_ok=True)
         self._selector = selectors.DefaultSelector()
         self._early_deaths = 0
         self._num_kills = devices.num_out_of_memory_kills()
+        self._trouble: str | None = None
         self._processes: dict[str, _Process] = {}
         self._setup = {place.name: setup_message(spec, place, data_folder) for place in places}
         for place in places:
@@ -61,12 +68,15 @@ class LocalExecutor:
         self._processes[worker].kill()
 
     def events(self, timeout_s: float) -> list[Event]:
+        if self._trouble:
+            raise TroubleError(self._trouble)
         events: list[Event] = []
         for key, _ in self._selector.select(timeout_s):
             process: _Process = key.data
-            events += [self._event(process.place.name, message) for message in process.receive()]
+            events += [event for message in process.receive() if (event := self._event(process, message))]
             if process.is_gone:
                 events.append(self._replace(process))
+        self._kill_those_that_never_get_ready()
         return [event for event in events if not self._recycled(event)]
 
     def close(self) -> None:
@@ -77,42 +87,69 @@ class LocalExecutor:
         self._selector.close()
 
     def _spawn(self, place: Place) -> None:
-        process = _Process(place, self._log(place))
+        try:
+            self._log_folder.mkdir(parents=True, exist_ok=True)
+            process = _Process(place, self._log(place))
+        except OSError as error:
+            raise TroubleError(f"{place.name} cannot be started: {error.filename}: {error.strerror}") from error
         process.send({"setup": self._setup[place.name]})
         self._selector.register(process.channel, selectors.EVENT_READ, process)
         self._processes[place.name] = process
 
-    def _event(self, worker: str, message: dict[str, Any]) -> Event:
+    def _event(self, process: _Process, message: dict[str, Any]) -> Event | None:
         ((kind, content),) = message.items()
+        worker = process.place.name
         if kind == "epoch":
             return EpochDone(worker, epoch_from_json(content))
         if kind == "result":
-            return Finished(worker, TrialResult.from_json(content))
+            result = TrialResult.from_json(content)
+            process.is_worn_out = result.outcome in (Outcome.CRASHED, Outcome.OUT_OF_MEMORY)
+            return Finished(worker, result)
+        if kind == "trouble":  # raised by the next call, after what others have said
+            self._trouble = str(content)
+            return None
         self._early_deaths = 0
+        process.was_ready = True
         return Ready(worker)
 
     def _recycled(self, event: Event) -> bool:
-        """Replaces a worker that is between two trials and has grown; the new one will say that it is ready."""
-        if not isinstance(event, Ready) or self._processes[event.worker].memory_mb() < MAX_WORKER_MEMORY_MB:
+        """Replaces a worker that is between two trials and not as good as new; the new one will say that it is ready.
+
+        After an error a device may stay unusable, and memory that has run out once is not all given back.
+        """
+        if not isinstance(event, Ready):
             return False
         process = self._processes[event.worker]
+        if not process.is_worn_out and process.memory_mb() < MAX_WORKER_MEMORY_MB:
+            return False
         self._selector.unregister(process.channel)
         process.kill()
         process.close()
         self._spawn(process.place)
         return True
 
+    def _kill_those_that_never_get_ready(self) -> None:
+        for process in self._processes.values():
+            if not process.was_ready and time.monotonic() - process.started > START_TIMEOUT_S:
+                process.kill()
+
     def _replace(self, process: _Process) -> Died:
         self._selector.unregister(process.channel)
+        had_limit = process.has_memory_limit()  # the system knows until it has been waited for
         status = process.close()
         self._early_deaths += 1
         if self._early_deaths > MAX_EARLY_DEATHS:
             raise TroubleError(f"workers end ({_words(status)}) before they are ready; see {self._log(process.place)}")
-        kills = devices.num_out_of_memory_kills()
-        out_of_memory = status == -signal.SIGKILL and kills > self._num_kills
-        self._num_kills = kills
+        out_of_memory = self._was_killed_for_memory(status) or _gave_up_for_memory(process, status, had_limit)
         self._spawn(process.place)
         return Died(process.place.name, _words(status), out_of_memory)
+
+    def _was_killed_for_memory(self, status: int) -> bool:
+        """Whether the kernel has counted one more such kill than workers have died of."""
+        if status != -signal.SIGKILL or devices.num_out_of_memory_kills() <= self._num_kills:
+            return False
+        self._num_kills += 1
+        return True
 
     def _log(self, place: Place) -> Path:
         return self._log_folder / f"{place.name}.log"
@@ -122,8 +159,9 @@ class _Process:
     """A worker's process and the pipes to it."""
 
     def __init__(self, place: Place, log: Path) -> None:
-        self.place = place
+        self.place, self._log = place, log
         with log.open("ab") as log_file:
+            self._log_start = log_file.tell()
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "harness.execution.worker"],
                 stdin=subprocess.PIPE,
@@ -137,7 +175,8 @@ class _Process:
         self._stdin, self.channel = self._process.stdin, self._process.stdout
         os.set_blocking(self.channel.fileno(), False)
         self._unread = b""
-        self.is_gone = False
+        self.started = time.monotonic()
+        self.was_ready = self.is_worn_out = self.is_gone = False
 
     def send(self, message: dict[str, Any]) -> None:
         with suppress(OSError):  # if it is dying, the end of its output will say so
@@ -151,6 +190,9 @@ class _Process:
             self.is_gone = True
         *lines, self._unread = (self._unread + (data or b"")).split(b"\n")
         return [json.loads(line) for line in lines]
+
+    def has_memory_limit(self) -> bool:
+        return devices.has_memory_limit(self._process.pid)
 
     def memory_mb(self) -> float:
         try:
@@ -175,6 +217,20 @@ class _Process:
         self.kill()
         self.channel.close()
         return self._process.wait()
+
+    def last_words(self) -> str:
+        """The end of what it wrote to its log."""
+        with suppress(OSError), self._log.open("rb") as log:
+            log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - LAST_WORDS))
+            return log.read().decode(errors="replace")
+        return ""
+
+
+def _gave_up_for_memory(process: _Process, status: int, had_limit: bool) -> bool:
+    """Whether a library was refused memory: some say so and abort, some go on and fault."""
+    if status not in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):
+        return False
+    return had_limit or devices.says_out_of_memory(process.last_words())
 
 
 def _words(status: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,11 +14,13 @@ from numpy.typing import NDArray
 
 import baselines
 from baselines.recipe import optimizer
-from harness.execution import UNFINISHED, Job, Place, data, devices, engines
+from harness.errors import TroubleError
+from harness.execution import Job, Place, data, devices, engines
 from harness.execution.engines import Engine, Order
 from harness.failpoints import Step, reach
 from harness.records import Device, EpochReport, Outcome, Seconds, TrialResult
 from harness.spec import SweepSpec
+from harness.whole_files import replaced
 
 OnEpoch = Callable[[EpochReport], bool]
 Floats = NDArray[np.float32]
@@ -51,11 +52,17 @@ class Trainer:
         )
 
     def run(self, job: Job, on_epoch: OnEpoch) -> TrialResult:
-        """Trains a trial to its end, or until `on_epoch` returns False. Whatever the trial does is its outcome."""
+        """Trains a trial to its end, or until `on_epoch` returns False. Whatever the trial does is its outcome.
+
+        Raises:
+            TroubleError: its checkpoint cannot be written.
+        """
         devices.reset_peak_memory(self._place)
         attempt = _Attempt(self, job, on_epoch)
         try:
             outcome, error = attempt.run(), None
+        except TroubleError:
+            raise  # no fault of the trial's
         except Exception as trouble:
             outcome = Outcome.OUT_OF_MEMORY if devices.is_out_of_memory(trouble) else Outcome.CRASHED
             error = f"{type(trouble).__name__}: {trouble}".splitlines()[0][:500]
@@ -172,7 +179,7 @@ class _Attempt:
         """Loads the checkpoint to go on from; returns how many epochs it has behind it."""
         if self._job.load_from is None:
             return 0
-        model.load_weights(self._job.load_from)
+        load_checkpoint(model, self._job.load_from)
         return int(model.optimizer.iterations) // steps_per_epoch
 
     def _end(self, model: keras.Model, engine: Engine) -> Outcome:
@@ -188,14 +195,29 @@ class _Attempt:
 
 
 def save_checkpoint(model: keras.Model, path: Path) -> None:
-    """Writes weights and optimizer state, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{UNFINISHED}{os.getpid()}-{path.name}")
-    model.save_weights(unfinished)
-    with unfinished.open("rb") as file:
-        os.fsync(file.fileno())
-    reach(Step.BEFORE_CHECKPOINT)
-    unfinished.replace(path)
+    """Writes weights and optimizer state, whole or not at all.
+
+    Not in Keras's own format: on a full disk the HDF5 library takes the whole process down.
+
+    Raises:
+        TroubleError: it cannot be written.
+    """
+    with replaced(path) as unfinished:
+        with unfinished.open("wb") as file:
+            np.savez(file, *map(keras.ops.convert_to_numpy, _state(model)))
+        reach(Step.BEFORE_CHECKPOINT)
+
+
+def load_checkpoint(model: keras.Model, path: Path) -> None:
+    """Puts back what `save_checkpoint` wrote of a model of the same configuration."""
+    with np.load(path, allow_pickle=False) as saved:
+        for variable, name in zip(_state(model), saved.files, strict=True):
+            variable.assign(saved[name])
+
+
+def _state(model: keras.Model) -> list[keras.Variable]:
+    """All that training changes, the state of random layers included."""
+    return [*model.variables, *model.optimizer.variables]
 
 
 def _judged(probabilities: Floats, labels: NDArray[np.uint8]) -> tuple[Floats, Positions]:

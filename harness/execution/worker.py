@@ -5,7 +5,7 @@
     in   {"run": {"trial": ..., "load_from": ..., "save_to": ...}}
     out  {"epoch": {...}}                       after each epoch; the worker waits for the answer
     in   {"go_on": true}
-    out  {"result": {...}}
+    out  {"result": {...}}                     or {"trouble": "..."}, when the machine and not the trial is at fault
 
 When its standard input ends, its coordinator is gone, and it ends itself at once, in the middle of whatever it does.
 """
@@ -22,7 +22,8 @@ import threading
 from pathlib import Path
 from typing import IO, Any
 
-from harness.execution import Job, Place
+from harness.errors import TroubleError
+from harness.execution import Job, Place, devices
 from harness.records import EpochReport, Role, Trial
 from harness.spec import SweepSpec
 
@@ -36,12 +37,16 @@ def main() -> None:
     # The framework reads its environment when it is loaded, so it is loaded here and not above.
     from harness.execution.training import Trainer
 
+    devices.be_killed_first()
     spec = SweepSpec.model_validate_json(json.dumps(setup["spec"]))
     trainer = Trainer(spec, Place(**setup["place"]), Path(setup["data_folder"]))
     while True:
         _send(messages, "ready", True)
         job = job_from_json(commands.get()["run"])
-        result = trainer.run(job, lambda report: _ask(messages, commands, report))
+        try:
+            result = trainer.run(job, lambda report: _ask(messages, commands, report))
+        except TroubleError as trouble:
+            return _send(messages, "trouble", str(trouble))
         _send(messages, "result", dataclasses.asdict(result))
 
 

@@ -33,7 +33,8 @@ def model(name: str, params: dict[str, object]) -> keras.Model:
 
 
 def compiled(model: keras.Model, *, xla: bool = False) -> CompiledEpochs:
-    return CompiledEpochs(model, engines.hold(PICTURES, LABELS), BATCH, xla=xla)
+    held = engines.hold(PICTURES, LABELS)
+    return CompiledEpochs(model, held, held, BATCH, xla=xla)
 
 
 def fit(model: keras.Model) -> KerasFit:
@@ -74,6 +75,25 @@ def test_predictions_are_those_of_the_model(num_images: int) -> None:
         found = engine.predict(images, num_images)
         assert found.shape == (num_images, 10)
         np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_all_shapes_are_compiled_before_the_first_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """XLA compiles for one shape only, and what it compiles within an epoch would count as training."""
+    run, shapes = CompiledEpochs._run, []
+
+    def watched(function: object, data: np.ndarray, count: int) -> np.ndarray:
+        found = run(function, data, count)
+        shapes.append((id(function), tuple(data.shape), found.shape))
+        return found
+
+    monkeypatch.setattr(CompiledEpochs, "_run", staticmethod(watched))
+    train, validation = engines.hold(PICTURES[:256], LABELS[:256]), engines.hold(PICTURES[:40], LABELS[:40])
+    engine = CompiledEpochs(model(*CONFIGS[0]), train, validation, BATCH, xla=False)
+    compiled_shapes = set(shapes)
+    engine.train(ORDER)
+    engine.predict(validation, 20)
+    engine.predict(validation, 40)
+    assert (len(shapes), set(shapes)) == (5, compiled_shapes)
 
 
 def test_xla_is_used_where_all_layers_can_be_compiled() -> None:

@@ -60,22 +60,25 @@ def hold(images: Bytes, labels: Bytes) -> Images:
     return Images(tf.constant(padded[0]), tf.constant(padded[1]), len(images))
 
 
-def make_engine(model: keras.Model, train: Images, batch_size: int, *, xla: bool) -> Engine:
+def make_engine(model: keras.Model, train: Images, validation: Images, batch_size: int, *, xla: bool) -> Engine:
     """The fastest engine for a model that is compiled with Adam under the present backend.
 
     Args:
         model: Its optimizer's variables are built.
         train: What it is trained on.
+        validation: What it is judged on; other images can be predicted too, after compiling for their number.
         batch_size: Images a step.
         xla: Compile with XLA, if all layers can be.
     """
-    return CompiledEpochs(model, train, batch_size, xla=xla) if is_compiled() else KerasFit(model, train, batch_size)
+    if not is_compiled():
+        return KerasFit(model, train, batch_size)
+    return CompiledEpochs(model, train, validation, batch_size, xla=xla)
 
 
 class CompiledEpochs:
     """Runs an epoch as one TensorFlow graph: batches are gathered on the device, Adam is one kernel per variable."""
 
-    def __init__(self, model: keras.Model, train: Images, batch_size: int, *, xla: bool) -> None:
+    def __init__(self, model: keras.Model, train: Images, validation: Images, batch_size: int, *, xla: bool) -> None:
         import tensorflow as tf
 
         xla = xla and all(layer.supports_jit for layer in model.layers)
@@ -86,22 +89,23 @@ class CompiledEpochs:
         train_function = tf.function(self._epoch, (order, count), jit_compile=xla, autograph=False)
         predict_function = tf.function(self._probabilities, (images, count), jit_compile=xla, autograph=False)
         self._train, self._predict = train_function.get_concrete_function(), predict_function.get_concrete_function()
-        # The first call of each compiles; of no steps, it does nothing else.
-        self._run(self._train, np.zeros((1, batch_size), np.int32), 0)
-        self._run(self._predict, train.images, 0)
+        # The first call of each compiles; of no steps, it does nothing else. XLA compiles for one shape only, so these
+        # are the ones to come.
+        self._run(self._train, np.zeros((train.num_images // batch_size, batch_size), np.int32), 0)
+        self._run(self._predict, validation.images, 0)
 
     def train(self, order: Order) -> float:
         return float(self._run(self._train, order, len(order))) / len(order)
 
     def predict(self, images: Images, num_images: int) -> Floats:
-        found = self._run(self._predict, images.images, -(-num_images // EVALUATION_BATCH))
-        return np.asarray(found)[:num_images]
+        return self._run(self._predict, images.images, -(-num_images // EVALUATION_BATCH))[:num_images]
 
     @staticmethod
-    def _run(function: Any, data: Any, count: int) -> Any:
+    def _run(function: Any, data: Any, count: int) -> Floats:
+        """Reads the result, which waits for the device: what is timed apart does not run into each other."""
         import tensorflow as tf
 
-        return function(tf.convert_to_tensor(data), tf.constant(count))
+        return np.asarray(function(tf.convert_to_tensor(data), tf.constant(count)))
 
     def _epoch(self, order: Any, num_steps: Any) -> Any:
         """Sum of the losses of `num_steps` batches. A number of its own, so that 0 compiles and trains nothing."""
@@ -146,11 +150,13 @@ class CompiledEpochs:
         adam.iterations.value.assign_add(1)
 
     def _probabilities(self, images: Any, num_batches: Any) -> Any:
-        """Of the first `num_batches` evaluation batches, shape (-1, 10)."""
+        """Of all images, shape (-1, 10); zeros after the first `num_batches` evaluation batches."""
         import tensorflow as tf
 
         batches = tf.reshape(images, (-1, EVALUATION_BATCH, *images.shape[1:]))
-        found = tf.TensorArray(tf.float32, size=num_batches, element_shape=(EVALUATION_BATCH, NUM_CLASSES))
+        # As long as there are images, not as asked for: XLA would compile anew for each length.
+        size = tf.shape(batches)[0]
+        found = tf.TensorArray(tf.float32, size=size, element_shape=(EVALUATION_BATCH, NUM_CLASSES))
 
         def batch(number: Any, found: Any) -> tuple[Any, Any]:
             return number + 1, found.write(number, self._model(_scaled(batches[number]), training=False))

@@ -73,6 +73,9 @@ class Trainer:
     def num_validation_images(self) -> int:
         return len(self._validation_labels)
 
+    def make_engine(self, model: keras.Model, batch_size: int) -> Engine:
+        return engines.make_engine(model, self.train_images, self._validation_images, batch_size, xla=self.uses_xla)
+
     def validate(self, engine: Engine, num_images: int) -> tuple[Floats, Positions]:
         """(cross-entropy of each, positions got wrong) over the first `num_images` validation images."""
         probabilities = engine.predict(self._validation_images, num_images)
@@ -114,7 +117,7 @@ class _Attempt:
         model.optimizer.build(model.trainable_variables)
         epochs_done = self._restore(model, steps)
         built = time.monotonic()
-        engine = engines.make_engine(model, self._trainer.train_images, recipe.batch_size, xla=self._trainer.uses_xla)
+        engine = self._trainer.make_engine(model, recipe.batch_size)
         self._device = replace(self._device, engine=engine.name)
         self._build_s, self._compile_s = _milliseconds(built - started), _milliseconds(time.monotonic() - built)
         for epoch in range(epochs_done, trial.epochs):

@@ -213,19 +213,11 @@ class Sweep:
 
     def _drop_checkpoints(self) -> None:
         """Removes the weights that no trial can go on from any more, and those that a killed worker left unfinished."""
-        running = [running.trial for running in self._running.values()]
-        being_written = {trial.uid for trial in running}
-        open_trials = running + list(self._pending)
+        open_trials = [running.trial for running in self._running.values()] + list(self._pending)
         needed = self._source.continuable() | {t.continues for t in open_trials} | {t.uid for t in open_trials}
         for path in self._checkpoints.glob(f"*{CHECKPOINT_SUFFIX}"):
-<<<<<<< Updated upstream
-            name = path.name.removesuffix(CHECKPOINT_SUFFIX)
-            is_unfinished = name.startswith(UNFINISHED)
-            if name.rpartition("-")[2] not in (being_written if is_unfinished else needed):
-=======
             uid = path.name.removesuffix(CHECKPOINT_SUFFIX)
             if uid not in needed:
->>>>>>> Stashed changes
                 path.unlink()
         for path in leftovers(self._checkpoints):
             path.unlink()

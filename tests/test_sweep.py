@@ -355,28 +355,16 @@ def test_checkpoints_go_when_nothing_needs_them(spec: SweepSpec, ledger: Ledger,
     study = Study(spec, ledger, tmp_path, ScriptedProposer(planned), ScriptedWorkers(num_workers=2))
     folder = tmp_path / "checkpoints"
     folder.mkdir()
-<<<<<<< Updated upstream
-    for name in ("old", "t1", "unfinished-7-t1"):
-        (folder / f"{name}.weights.h5").touch()
-=======
     being_written, left = f".t3.npz.{os.getpid()}.unfinished", ".t3.npz.4194303.unfinished"  # ids end below that
     for name in ("old.npz", "t1.npz", being_written, left):
         (folder / name).touch()
->>>>>>> Stashed changes
     seen: list[set[str]] = []
 
     def look(trial: Trial, epoch: int) -> None:
-        if (trial.uid, epoch) == ("t2", 1):
-            (folder / "unfinished-8-t2.weights.h5").touch()
         if trial.uid == "t2":
             seen.append({path.name.removesuffix(".npz") for path in folder.iterdir()})
 
     study.workers.on_epoch = look
     study.sweep.run()
-<<<<<<< Updated upstream
-    assert seen == [{"t1", "unfinished-8-t2"}] * 3, "t2 goes on from the one, and writes the other"
-    assert list(folder.iterdir()) == []
-=======
     assert all("t1" in names for names in seen), "t2 goes on from it"
     assert {path.name for path in folder.iterdir()} == {being_written}
->>>>>>> Stashed changes

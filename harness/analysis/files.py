@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-<<<<<<< Updated upstream
-import glob
-import os
-=======
->>>>>>> Stashed changes
 import re
 import sys
 from collections.abc import Iterator
@@ -15,7 +10,6 @@ from pathlib import Path
 from typing import TextIO
 
 import pandas as pd
-import psutil
 
 from harness import whole_files
 from harness.failpoints import Step, reach
@@ -50,24 +44,10 @@ def replaced(path: Path) -> Iterator[Path]:
     Raises:
         TroubleError: it cannot be written.
     """
-<<<<<<< Updated upstream
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
-=======
     with whole_files.replaced(path) as unfinished:
->>>>>>> Stashed changes
         yield unfinished
         reach(Step.BEFORE_FILE)
     reach(Step.AFTER_FILE)
-
-
-def _remove_abandoned(path: Path) -> None:
-    for unfinished in path.parent.glob(f".{glob.escape(path.name)}.*.unfinished"):
-        process = unfinished.name.split(".")[-2]
-        if process.isdecimal() and not psutil.pid_exists(int(process)):
-            unfinished.unlink(missing_ok=True)
 
 
 def _to_csv(frame: pd.DataFrame, file: TextIO) -> None:

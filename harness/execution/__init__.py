@@ -14,12 +14,7 @@ from typing import Any, Protocol
 from harness.records import EpochReport, Trial, TrialResult
 from harness.spec import SweepSpec
 
-<<<<<<< Updated upstream
-CHECKPOINT_SUFFIX = ".weights.h5"  # by which Keras knows the format
-UNFINISHED = "unfinished-"  # begins the name of a checkpoint that is being written: unfinished-<process>-<uid>
-=======
 CHECKPOINT_SUFFIX = ".npz"
->>>>>>> Stashed changes
 
 
 @dataclass(frozen=True)

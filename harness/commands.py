@@ -116,11 +116,11 @@ def doctor(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
-    from harness.bench import search
+    from importlib import import_module
 
-    folder = home() / "bench"
-    _say(search.run(folder, options.seeds, options.quick).to_string(index=False))
-    _say(f"wrote {folder / 'search.png'}, and the same as .csv and .json")
+    folder, what = home() / "bench", options.what
+    _say(import_module(f"harness.bench.{what}").run(folder, options.repeats, options.quick).to_string(index=False))
+    _say(f"wrote {folder / what}.png, and the same as .csv and .json")
     return 0
 
 

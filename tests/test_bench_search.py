@@ -96,7 +96,7 @@ def test_it_writes_a_table_numbers_and_a_picture(tmp_path: Path, monkeypatch: py
     shown = [RANDOM, Contender("optuna", "tpe", "median"), Contender("optuna", "cmaes")]
     monkeypatch.setattr(search, "contenders", lambda: shown)
     monkeypatch.setattr(search, "NUM_TRAININGS_QUICK", 6)
-    frame = search.run(tmp_path / "bench", seeds=2, quick=True)
+    frame = search.run(tmp_path / "bench", repeats=2, quick=True)
     assert len(frame) == 4
     with (tmp_path / "bench" / "search.csv").open() as file:
         assert [row["sampler"] for row in csv.DictReader(file)] == list(frame["sampler"])

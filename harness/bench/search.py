@@ -70,19 +70,19 @@ TWICE = Contender("optuna", "random with twice the budget")
 PRUNED = tuple(Contender("optuna", "tpe", pruner) for pruner in ("percentile", "median", "hyperband"))
 
 
-def run(out_dir: Path, seeds: int | None = None, quick: bool = False) -> pd.DataFrame:
+def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
     """Lets every sampler search; writes search.json, search.csv and search.png into `out_dir`.
 
     Args:
         out_dir: Made if it is not there.
-        seeds: How often each searches; None: 15, or 5 if quick.
+        repeats: How often each searches; None: 15, or 5 if quick.
         quick: Half the budget: within five minutes on two cores.
 
     Returns:
         The table of search.csv, best first: see `table`.
     """
     num_trainings = NUM_TRAININGS_QUICK if quick else NUM_TRAININGS
-    num_seeds = seeds or (NUM_SEEDS_QUICK if quick else NUM_SEEDS)
+    num_seeds = repeats or (NUM_SEEDS_QUICK if quick else NUM_SEEDS)
     best_pct = landscape.best_error_pct()
     standings = [compete(contender, num_seeds, num_trainings, best_pct) for contender in contenders()]
     standings.append(random_with_twice_the_budget(num_seeds, num_trainings, best_pct))

@@ -1,0 +1,235 @@
+"""How fast a training step is: this engine beside Keras's own `fit` and a loop written by hand.
+
+All run in one process on all cores, in turn, round after round, on the same images; so their ratios mean something on a
+machine that is not quiet, and the figures are this machine's alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import json
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import baselines
+from baselines.recipe import RECIPE, optimizer
+from harness.analysis.files import replaced, write_csv
+from harness.execution.devices import num_usable_cores, this_machine
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+NUM_ROUNDS, NUM_ROUNDS_QUICK = 15, 5
+BACKWARD_AND_FORWARD = 3  # training takes about three times the operations of a forward pass
+GEMM_SIDE = 2048
+
+STOCK, OURS, BY_HAND = "Keras fit", "this engine", "loop by hand"
+Epoch = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is trained, and on how many images a round."""
+
+    name: str
+    architecture: str
+    params: dict[str, int]
+    num_images: int
+
+
+SMALL = {"filters_1": 8, "filters_2": 16, "kernel_1": 3, "kernel_2": 3, "dense_units": 64}
+NETWORKS = (
+    Network("fc, documented", "fc", {}, 16_384),
+    Network("cnn 8-16, 3x3, 64", "cnn", SMALL, 8_192),
+    Network("cnn, documented", "cnn", {}, 2_048),
+)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Images a second of one network under each contender, round by round, and the machine's GEMM peak then."""
+
+    network: Network
+    images_per_s: dict[str, list[float]]
+    gemm_flops_per_s: float
+
+    def ratio(self, contender: str, to: str) -> float:
+        """Median over rounds of the ratio within a round."""
+        pairs = zip(self.images_per_s[contender], self.images_per_s[to], strict=True)
+        return statistics.median(ours / theirs for ours, theirs in pairs)
+
+    def share_of_peak(self, contender: str) -> float:
+        config = _config(self.network)
+        flops = BACKWARD_AND_FORWARD * baselines.load(self.network.architecture).cost(config).flops_per_image
+        return statistics.median(self.images_per_s[contender]) * flops / self.gemm_flops_per_s
+
+
+def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
+    """Times every network under every contender; writes engine.json, engine.csv and engine.png into `out_dir`.
+
+    Args:
+        out_dir: Made if it is not there.
+        repeats: How many rounds; None: 15, or 5 if quick.
+        quick: Fewer rounds: within five minutes on two cores.
+
+    Returns:
+        The table of engine.csv: see `table`.
+    """
+    num_rounds = repeats or (NUM_ROUNDS_QUICK if quick else NUM_ROUNDS)
+    timings = [measure(network, num_rounds) for network in NETWORKS]
+    frame = table(timings)
+    write_csv(frame, out_dir / "engine.csv")
+    _write_json(out_dir / "engine.json", timings)
+    plot(timings, out_dir / "engine.png")
+    return frame
+
+
+def measure(network: Network, num_rounds: int) -> Timing:
+    """Trains one network under all contenders in turn; what is compiled is compiled before."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (network.num_images, 28, 28), dtype=np.uint8)
+    labels = rng.integers(0, 10, network.num_images).astype(np.uint8)
+    makers = {STOCK: _stock, OURS: _ours, BY_HAND: _by_hand}
+    epochs = {name: make(_model(network), images, labels) for name, make in makers.items()}
+    for epoch in epochs.values():
+        epoch()
+    peak, images_per_s = 0.0, {name: list[float]() for name in epochs}
+    for _ in range(num_rounds):
+        peak = max(peak, _gemm_flops_per_s())
+        for name, epoch in epochs.items():
+            started = time.perf_counter()
+            epoch()
+            images_per_s[name].append(network.num_images / (time.perf_counter() - started))
+    return Timing(network, images_per_s, peak)
+
+
+def table(timings: Sequence[Timing]) -> pd.DataFrame:
+    """One row per network and contender: images_per_s (median over rounds), its ratio to `fit`, share_of_gemm_peak."""
+    import pandas as pd
+
+    rows = [
+        {
+            "network": timing.network.name,
+            "contender": contender,
+            "images_per_s": round(statistics.median(speeds)),
+            "ratio_to_fit": round(timing.ratio(contender, STOCK), 2),
+            "ratio_to_loop_by_hand": round(timing.ratio(contender, BY_HAND), 2),
+            "share_of_gemm_peak": round(timing.share_of_peak(contender), 2),
+        }
+        for timing in timings
+        for contender, speeds in timing.images_per_s.items()
+    ]
+    return pd.DataFrame(rows)
+
+
+def plot(timings: Sequence[Timing], path: Path) -> None:
+    """Bars of the ratio to Keras's `fit`, with the middle half of the rounds."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 3.2), layout="constrained")
+    axis = figure.subplots()
+    contenders = list(timings[0].images_per_s)
+    for place, contender in enumerate(contenders):
+        ratios = [np.divide(timing.images_per_s[contender], timing.images_per_s[STOCK]) for timing in timings]
+        low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75], axis=1)
+        at = np.arange(len(timings)) + (place - 1) * 0.27
+        axis.bar(at, median, 0.25, yerr=(median - low, high - median), label=contender, capsize=3)
+    axis.set_xticks(range(len(timings)), [timing.network.name for timing in timings])
+    axis.set_ylabel(f"images a second, ratio to {STOCK}")
+    axis.legend(fontsize=8)
+    axis.grid(axis="y", alpha=0.3)
+    with replaced(path) as unfinished:
+        figure.savefig(unfinished, dpi=110, format="png")
+
+
+def _stock(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Epoch:
+    """As Keras's guides do it: arrays of floats, `compile` and `fit` with their defaults."""
+    model.compile(optimizer(RECIPE, 10**6), loss="categorical_crossentropy")
+    floats, one_hot = _floats(images), _one_hot(labels)
+    return lambda: model.fit(floats, one_hot, batch_size=RECIPE.batch_size, verbose=0)
+
+
+def _ours(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Epoch:
+    from harness.execution import engines
+
+    model.compile(optimizer(RECIPE, 10**6), loss="categorical_crossentropy")
+    model.optimizer.build(model.trainable_variables)
+    held, is_gpu = engines.hold(images, labels), bool(this_machine().gpu_names)
+    engine = engines.make_engine(model, held, held, RECIPE.batch_size, xla=is_gpu)
+    rng = np.random.default_rng(0)
+    shape = (len(images) // RECIPE.batch_size, RECIPE.batch_size)
+    return lambda: engine.train(rng.permutation(len(images))[: shape[0] * shape[1]].astype(np.int32).reshape(shape))
+
+
+def _by_hand(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Epoch:
+    """As TensorFlow's guides do it at their fastest: data in memory, a whole epoch in one `tf.function`."""
+    import keras
+    import tensorflow as tf
+
+    adam, loss_function = optimizer(RECIPE, 10**6), keras.losses.CategoricalCrossentropy()
+    adam.build(model.trainable_variables)
+    floats, one_hot = tf.constant(_floats(images)), tf.constant(_one_hot(labels))
+    batch_size, num_steps = RECIPE.batch_size, len(images) // RECIPE.batch_size
+
+    @tf.function  # type: ignore[untyped-decorator]
+    def epoch(order: Any) -> Any:
+        total = 0.0
+        for step in tf.range(num_steps):
+            batch = order[step * batch_size : (step + 1) * batch_size]
+            with tf.GradientTape() as tape:
+                loss = loss_function(tf.gather(one_hot, batch), model(tf.gather(floats, batch), training=True))
+            adam.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+            total += loss
+        return total
+
+    return lambda: float(epoch(tf.random.shuffle(tf.range(len(images)))))
+
+
+def _model(network: Network) -> keras.Model:
+    return baselines.load(network.architecture).build(_config(network))
+
+
+def _config(network: Network) -> Any:
+    return dataclasses.replace(baselines.load(network.architecture).DOCUMENTED, **network.params)
+
+
+def _floats(images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return (images.astype(np.float32) / 255.0)[..., np.newaxis]
+
+
+def _one_hot(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return np.eye(10, dtype=np.float32)[labels]
+
+
+def _gemm_flops_per_s() -> float:
+    """Of the framework's own matrix product, the best of three."""
+    import tensorflow as tf
+
+    matrix = tf.ones((GEMM_SIDE, GEMM_SIDE))
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        float(tf.matmul(matrix, matrix)[0, 0])
+        seconds.append(time.perf_counter() - started)
+    return 2 * GEMM_SIDE**3 / min(seconds)
+
+
+def _write_json(path: Path, timings: Sequence[Timing]) -> None:
+    machine = this_machine()
+    data = {
+        "machine": machine.gpu_names[0] if machine.gpu_names else machine.cpu_name,
+        "num_cores": num_usable_cores(),
+        "versions": {name: importlib.metadata.version(name) for name in ("keras", "tensorflow")},
+        "timings": [dataclasses.asdict(timing) for timing in timings],
+    }
+    with replaced(path) as unfinished:
+        unfinished.write_text(json.dumps(data, indent=1, allow_nan=False), encoding="utf-8")

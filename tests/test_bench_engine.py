@@ -1,0 +1,37 @@
+"""The bench of the training engine: the same work for all, and figures that follow from the rounds."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.bench import engine
+from harness.bench.engine import BY_HAND, NETWORKS, OURS, STOCK, Network, Timing
+
+TINY = (Network("tiny", "fc", {"units_1": 8, "units_2": 8}, 512),)
+
+
+def test_it_writes_a_table_numbers_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "NETWORKS", TINY)
+    monkeypatch.setattr(engine, "GEMM_SIDE", 64)
+    frame = engine.run(tmp_path / "bench", repeats=2)
+    assert list(frame["contender"]) == [STOCK, OURS, BY_HAND]
+    assert frame["ratio_to_fit"][0] == frame["ratio_to_loop_by_hand"][2] == 1.0
+    with (tmp_path / "bench" / "engine.csv").open() as file:
+        assert [row["contender"] for row in csv.DictReader(file)] == list(frame["contender"])
+    (timing,) = json.loads((tmp_path / "bench" / "engine.json").read_text())["timings"]
+    assert [len(speeds) for speeds in timing["images_per_s"].values()] == [2, 2, 2]
+    assert (tmp_path / "bench" / "engine.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    # The machine was three times slower in the second round.
+    timing = Timing(NETWORKS[0], {STOCK: [300.0, 100.0, 310.0], OURS: [600.0, 200.0, 620.0], BY_HAND: [1.0] * 3}, 1e9)
+    assert timing.ratio(OURS, STOCK) == 2.0
+
+
+def test_the_share_of_the_peak_counts_training_as_three_forward_passes() -> None:
+    forward = 2 * (784 * 512 + 512 * 512 + 512 * 10)
+    timing = Timing(NETWORKS[0], {OURS: [100.0]}, gemm_flops_per_s=600.0 * forward)
+    assert timing.share_of_peak(OURS) == pytest.approx(0.5)

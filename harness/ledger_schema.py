@@ -124,6 +124,7 @@ def transaction(db: sqlite3.Connection, path: Path) -> Iterator[None]:
 
 
 def _prepare(db: sqlite3.Connection, path: Path) -> None:
+    _check_length(db, path)
     version = _version(db, path)  # before anything is written: the file may be somebody else's
     db.execute("PRAGMA foreign_keys = ON")
     db.execute("PRAGMA journal_mode = WAL")
@@ -134,6 +135,14 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
     if missing:
         raise TroubleError(f"ledger {path}: {missing[0]} is missing; put a copy back, or move the file away")
     db.row_factory = sqlite3.Row
+
+
+def _check_length(db: sqlite3.Connection, path: Path) -> None:
+    """SQLite itself reads a last page that is cut off as if it were empty, and a shorter file as a new one."""
+    (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
+    is_in_use = path.with_name(f"{path.name}-wal").exists()  # what is in there makes the file whole
+    if path.stat().st_size % page_bytes and not is_in_use:
+        raise TroubleError(f"ledger {path}: the file is cut off, or no database; put a copy back, or move it away")
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:

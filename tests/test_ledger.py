@@ -1,5 +1,4 @@
 import dataclasses
-import multiprocessing
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -9,7 +8,6 @@ import pytest
 from harness.errors import TroubleError
 from harness.home import sweeps_folder
 from harness.ledger import Ledger
-from harness.ledger_schema import SCHEMA_VERSION
 from harness.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 from harness.spec import SweepSpec
 from harness.sweep_file import Flags, load_sweep
@@ -153,37 +151,6 @@ def test_everything_is_there_when_opened_again(ledger: Ledger, spec: SweepSpec) 
         assert other.history("study") == ledger.history("study")
         assert other.study("study").spec == spec
         assert other.study("study").provenance == {"git_commit": "abc"}
-
-
-def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    Ledger(path).close()
-    with closing(sqlite3.connect(path)) as db:
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
-    with pytest.raises(TroubleError, match=f"schema {SCHEMA_VERSION + 1}, this version knows up to {SCHEMA_VERSION}"):
-        Ledger(path)
-
-
-def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.db"
-    path.write_text("this is a text file, and long enough to be looked at as a database header\n" * 20)
-    with pytest.raises(TroubleError, match=r"ledger\.db"):
-        Ledger(path)
-    assert path.read_text().startswith("this is a text file")
-
-
-def _open(path: Path) -> None:
-    Ledger(path).close()
-
-
-def test_many_first_starts_at_once(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_open, args=(tmp_path / "home" / "ledger.db",)) for _ in range(4)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0] * 4
 
 
 def test_a_full_disk_is_one_clear_error_and_loses_nothing(ledger: Ledger) -> None:

@@ -1,0 +1,196 @@
+"""The ledger's file: older versions are brought up to date once, and whatever else lies there is refused."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from filled_ledger import FilledLedger, make_spec
+
+from harness import ledger_schema
+from harness.errors import TroubleError
+from harness.ledger import Ledger
+from harness.ledger_schema import MIGRATIONS, SCHEMA_VERSION
+from harness.records import Outcome, Role, Trial
+
+OLD = Path(__file__).parent / "fixtures" / "ledger-v1.sql"
+STUDY = "smoke-quick"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "home" / "ledger.db"
+
+
+@pytest.fixture
+def old(path: Path) -> Path:
+    """A ledger of schema 1, recorded from a sweep on digits: two sessions that ended, and one that was killed."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(OLD.read_text())
+    return path
+
+
+def version(path: Path) -> int:
+    with closing(sqlite3.connect(path)) as db:
+        return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def dump(path: Path) -> list[str]:
+    with closing(sqlite3.connect(path)) as db:
+        return list(db.iterdump())
+
+
+def test_an_old_ledger_is_read_whole(old: Path) -> None:
+    with closing(Ledger(old)) as ledger:
+        assert ledger.study_names() == [STUDY]
+        records = ledger.history(STUDY)
+        assert [record.trial.number for record in records] == list(range(20))
+        assert [record.trial.role for record in records[:3]] == [Role.BASELINE, Role.BASELINE, Role.TRIAL]
+        assert [record.result is None for record in records] == [False] * 19 + [True]
+        first = ledger.record(records[0].trial.uid)
+        assert first.result.outcome is Outcome.COMPLETED
+        assert first.result.error_rate_pct == pytest.approx(100 * len(first.result.wrong_images) / 297)
+        assert [report.epoch for report in first.result.curve] == [1, 2, 3]
+        assert sum(1 for _ in ledger.finished(STUDY)) == 19
+        assert ledger.usage(STUDY).trials == 17
+        assert ledger.usage(STUDY).wall_s == pytest.approx(41.8, abs=0.1)
+        assert len(ledger.run_ids(STUDY)) == 18
+        assert ledger.untracked(STUDY) == [records[18].trial.uid]
+        assert ledger.origin(first.trial.uid)["git_commit"] == ledger.study(STUDY).provenance["git_commit"]
+        ledger.study(STUDY).spec.search_space.validate(records[2].trial.params)
+    assert version(old) == SCHEMA_VERSION
+
+
+def test_an_old_study_goes_on_in_the_new_ledger(old: Path) -> None:
+    with closing(Ledger(old)) as ledger:
+        assert ledger.close_lost_attempts(STUDY) == 1
+        ledger.start_session(STUDY, {"git_commit": "newer"})
+        trial = Trial("new", 20, {"units_1": 16, "units_2": 32}, 0, 3)
+        ledger.propose(STUDY, trial, 1, 0.0)
+        ledger.start_attempt("new", "worker-0")
+        assert ledger.origin("new") == {"git_commit": "newer"}
+        assert ledger.num_pending(STUDY) == 2
+
+
+def test_the_old_ledger_is_kept_beside_the_new_one(old: Path) -> None:
+    before = dump(old)
+    Ledger(old).close()
+    copy = old.with_name("ledger.db.v1")
+    assert (dump(copy), version(copy)) == (before, 1)
+    assert sorted(file.name for file in old.parent.iterdir()) == ["ledger.db", "ledger.db.v1"]
+    kept = copy.stat().st_mtime_ns
+    Ledger(old).close()
+    assert copy.stat().st_mtime_ns == kept
+
+
+def test_a_new_ledger_leaves_no_copy(path: Path) -> None:
+    Ledger(path).close()
+    assert [file.name for file in path.parent.iterdir()] == ["ledger.db"]
+
+
+def test_what_goes_wrong_on_the_way_leaves_the_old_ledger_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = dump(old)
+    monkeypatch.setattr(ledger_schema, "MIGRATIONS", (MIGRATIONS[0], MIGRATIONS[1] + "ALTER TABLE nope ADD x;\n"))
+    with pytest.raises(TroubleError, match=r"ledger\.db: no such table: nope; what was written before is safe"):
+        Ledger(old)
+    assert (dump(old), version(old)) == (before, 1)
+    monkeypatch.undo()
+    Ledger(old).close()
+    assert version(old) == SCHEMA_VERSION
+
+
+def test_without_room_for_a_copy_nothing_is_changed(old: Path) -> None:
+    before = dump(old)
+    old.with_name("ledger.db.v1").mkdir()  # so that the copy cannot take its place
+    with pytest.raises(TroubleError, match=r"^ledger .*ledger\.db: "):
+        Ledger(old)
+    assert (dump(old), version(old)) == (before, 1)
+
+
+def _open(path: Path) -> None:
+    Ledger(path).close()
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_many_starts_at_once_make_or_migrate_once(path: Path, is_old: bool, request: pytest.FixtureRequest) -> None:
+    before = dump(request.getfixturevalue("old")) if is_old else None
+    context = multiprocessing.get_context("spawn")
+    processes = [context.Process(target=_open, args=(path,)) for _ in range(4)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert version(path) == SCHEMA_VERSION
+    if before is not None:
+        assert dump(path.with_name("ledger.db.v1")) == before  # not a copy of what another had migrated already
+
+
+def test_a_newer_schema_is_refused(path: Path) -> None:
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    content = path.read_bytes()
+    with pytest.raises(TroubleError, match=f"schema {SCHEMA_VERSION + 1}, this version knows up to {SCHEMA_VERSION}"):
+        Ledger(path)
+    assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize("text", ["x", "a text of some length\n" * 100, "x" * 4096 * 2], ids=len)
+def test_a_text_file_is_refused(path: Path, text: str) -> None:
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(TroubleError, match=r"ledger\.db: (file is not a database|the file is cut off, or no database)"):
+        Ledger(path)
+    assert path.read_text() == text
+
+
+@pytest.mark.parametrize("number", [0, 1, SCHEMA_VERSION])
+def test_a_database_of_something_else_is_refused_and_left_alone(path: Path, number: int) -> None:
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE recipes (dish TEXT)")
+        db.execute(f"PRAGMA user_version = {number}")
+    before = dump(path)
+    with pytest.raises(TroubleError, match=r"ledger\.db(: | is no ledger but another database \(tables: recipes\))"):
+        Ledger(path)
+    assert (dump(path), version(path)) == (before, number)
+
+
+@pytest.mark.parametrize(
+    ("change", "missing"),
+    [
+        ("ALTER TABLE attempts DROP COLUMN worker", "table attempts, column worker TEXT is missing"),
+        ("DROP TABLE tracked", "table tracked, column run_id TEXT is missing"),
+        ("DROP INDEX one_final_result", "index one_final_result is missing"),
+    ],
+)
+def test_what_is_missing_is_named(path: Path, change: str, missing: str) -> None:
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        db.execute(change)
+    with pytest.raises(TroubleError, match=missing):
+        Ledger(path)
+
+
+def test_a_truncated_file_is_one_clear_error_or_read_whole(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        study = FilledLedger(ledger, make_spec())
+        for error_pct in range(1, 40):
+            study.add(error_pct, wrong=range(100))
+        whole = ledger.history("study"), ledger.usage("study")
+    content = path.read_bytes()
+    refusals = 0
+    for length in range(1, len(content), 4096 - 7):
+        path.write_bytes(content[:length])
+        try:
+            with closing(Ledger(path)) as ledger:
+                assert (ledger.history("study"), ledger.usage("study")) == whole
+        except TroubleError as error:
+            assert str(error).startswith(f"ledger {path}: ")
+            refusals += 1
+    assert refusals > 10

@@ -11,6 +11,8 @@ flag = $(if $($1),--$2 '$($1)')
 SWEEP_FLAGS = $(call flag,TRIALS,trials) $(call flag,BUDGET,budget) $(call flag,ENGINE,engine) \
 	$(call flag,SAMPLER,sampler) $(call flag,PRUNER,pruner) $(call flag,PROFILE,profile) \
 	$(call flag,WORKERS,workers) $(call flag,SEED,seed) $(ARGS)
+VERDICT_FLAGS = $(call flag,TOP,top) $(call flag,SEEDS,seeds) $(call flag,EPOCHS,epochs) $(call flag,BUDGET,budget) \
+	$(call flag,WORKERS,workers) $(ARGS)
 BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(ARGS)
 
 .PHONY: help setup data baselines leaderboard status doctor ui test test-faults lint audit lock clean
@@ -31,6 +33,11 @@ sweep-%: $(READY) ## run the search of sweeps/NAME.toml (same variables)
 
 baselines: $(READY) ## train the two documented networks (SEEDS= PROFILE=)
 	$(BIN)/harness baseline all $(BASELINE_FLAGS)
+
+verdict-cnn: $(READY) ## is the best of sweep-cnn really better? train it again (TOP= SEEDS= EPOCHS= BUDGET= WORKERS=)
+verdict-fc: $(READY) ## the same for sweep-fc (same variables)
+verdict-%: $(READY) ## the same for the search of sweeps/NAME.toml, or for a study (same variables)
+	$(BIN)/harness verdict $* $(VERDICT_FLAGS)
 
 leaderboard: $(READY) ## print the ranking and export it as CSV
 	$(BIN)/harness leaderboard $(ARGS)

@@ -71,6 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_sweep(commands)
     _add_baseline(commands)
+    _add_verdict(commands)
     _add_reading(commands)
     _add_upkeep(commands)
     return parser
@@ -104,6 +105,22 @@ def _add_baseline(commands: _Commands) -> None:
     baseline.add_argument("baseline", choices=("fc", "cnn", "all"))
     baseline.add_argument("--seeds", type=int, metavar="N", help="how many seeds")
     _add_run_options(baseline)
+
+
+def _add_verdict(commands: _Commands) -> None:
+    text = "train a study's best and its baseline again with fresh seeds: is it really better?"
+    verdict = _add(commands, "verdict", text)
+    verdict.add_argument(
+        "study", metavar="STUDY|NAME", help="a study, or a file of sweeps/ for the study it makes here"
+    )
+    verdict.add_argument("--top", type=int, metavar="K", help="how many candidates, the best by validation error: 3")
+    verdict.add_argument(
+        "--seeds", type=int, metavar="N", help="seeds at most, the same for each: 3, 5 (default), 8, 12, 20"
+    )
+    verdict.add_argument("--epochs", type=int, metavar="N", help="of each training; without it, the full profile's")
+    verdict.add_argument("--budget", metavar="2h", help="stop after so much time in all")
+    verdict.add_argument("--workers", type=int, metavar="N", help="trainings at once; without it, one per core or GPU")
+    verdict.add_argument("--fresh", action="store_true", help="begin anew; the old one is kept under a dated name")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:

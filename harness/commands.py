@@ -37,6 +37,26 @@ def baseline(options: argparse.Namespace) -> int:
     return _run([baseline_spec(name, _flags(options), options.seeds, _default_profile()) for name in names], options)
 
 
+def verdict(options: argparse.Namespace) -> int:
+    from harness.analysis.verdict_table import show_verdict, write_verdict
+    from harness.display import make_display
+    from harness.spec import parse_duration_s
+    from harness.verdict import Request, run_verdict
+
+    wall_s = parse_duration_s(options.budget) if options.budget else None
+    request = Request(options.top, options.seeds, options.epochs, wall_s)
+    study = _study_named(options.study)
+    with make_display(sys.stdout) as display:
+        end = run_verdict(study, request, home(), display, num_workers=options.workers, fresh=options.fresh)
+    path = write_verdict(end.verdict, home() / "verdicts")
+    show_verdict(end.verdict, sys.stdout)
+    _say(f"wrote {path}, and the same as .csv")
+    if end.was_interrupted:
+        _say(f"{study}: interrupted; nothing is lost, and the same command goes on from here")
+        return 130
+    return 0
+
+
 def status(options: argparse.Namespace) -> int:
     from harness.analysis.status import render, status, to_json
 
@@ -198,6 +218,17 @@ def _sweep_path(name: str) -> Path:
     return bare if Path(name).name == name and bare.is_file() else Path(name)
 
 
+def _study_named(name: str) -> str:
+    """A study by its own name, or by that of the file of sweeps/ which makes it on this machine."""
+    from harness.sweep_file import Flags, load_sweep
+
+    path = _sweep_path(name)
+    with _ledger() as ledger:
+        if name in ledger.study_names() or path.parent != sweeps_folder():
+            return name
+    return load_sweep(path, Flags(), _default_profile()).study
+
+
 def _flags(options: argparse.Namespace) -> Flags:
     from harness.sweep_file import Flags, validated
 
@@ -221,6 +252,7 @@ def _say(text: str) -> None:
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sweep": sweep,
     "baseline": baseline,
+    "verdict": verdict,
     "status": status,
     "leaderboard": leaderboard,
     "export": export,

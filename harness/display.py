@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.records import EpochReport, Outcome, Record, Trial, TrialResult
+from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
 from harness.words import duration, settings
 
 QUIET_S = 10.0  # plain lines: this long without a line before an epoch or the progress is worth one
@@ -270,14 +270,22 @@ def _worker_line(worker: str, busy: _Busy | None) -> Text:
 def _so_far(trial: Trial, report: EpochReport | None, images_per_s: float) -> str:
     if report is None:
         return f"epoch 0/{trial.epochs}"
-    return f"epoch {report.epoch}/{trial.epochs} {report.val_error_rate_pct:6.2f} % {images_per_s:6,.0f} images/s"
+    # A verdict's trainings learn from the validation images, so their errors there say nothing.
+    error = " " * 8 if trial.role is Role.CONFIRM else f"{report.val_error_rate_pct:6.2f} %"
+    return f"epoch {report.epoch}/{trial.epochs} {error} {images_per_s:6,.0f} images/s"
 
 
 def _end(trial: Trial, result: TrialResult) -> str:
     """How a trial ended, in one line."""
+    how = f"{_how(trial, result):<6}  {settings(trial.params)}".rstrip()
+    return f"{name(trial):<{NAME_WIDTH}}{_error(trial, result):>8}  {how}"
+
+
+def _error(trial: Trial, result: TrialResult) -> str:
+    if result.test_wrong_images is not None and trial.role is Role.CONFIRM:
+        return f"{len(result.test_wrong_images)} wrong"
     is_trained = result.last and result.outcome in (Outcome.COMPLETED, Outcome.PRUNED)
-    error = f"{result.error_rate_pct:.2f} %" if is_trained else ""
-    return f"{name(trial):<{NAME_WIDTH}}{error:>8}  {_how(trial, result):<6}  {settings(trial.params)}".rstrip()
+    return f"{result.error_rate_pct:.2f} %" if is_trained else ""
 
 
 def _how(trial: Trial, result: TrialResult) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import baselines
 from harness.execution import Place
 from harness.ledger import Usage
+from harness.records import Params
 from harness.search.limits import broken_limit
 from harness.spec import SweepSpec
 
@@ -56,11 +57,22 @@ def describe(spec: SweepSpec, places: list[Place], plan: Plan) -> list[str]:
     limits += [f"{spec.budget.wall_s / 60:g} minutes"] if spec.budget.wall_s is not None else []
     limits += [f"{spec.budget.device_s / 60:g} device minutes"] if spec.budget.device_s is not None else []
     return [
-        f"study     {spec.study}: {spec.engine} {spec.sampler}, pruner {spec.pruner}, seed {spec.seed}",
-        f"baseline  {spec.baseline} on {spec.dataset}, {spec.baseline_seeds} seeds, always first",
+        *_subject(spec),
         f"device    {device}",
         f"profile   {spec.profile}: {spec.train_images:,} training images, {spec.epochs} epochs",
         f"budget    {' or '.join(limits)}; {plan.num_left} to run, about {max(1, round(plan.minutes))} minutes",
+    ]
+
+
+def _subject(spec: SweepSpec) -> list[str]:
+    if spec.is_verdict:
+        return [
+            f"study     {spec.study}: the best {len(spec.enqueue)} and the documented {spec.baseline}, {spec.dataset}",
+            f"seeds     from {spec.seed} on, the same for all; each model reads the test images once",
+        ]
+    return [
+        f"study     {spec.study}: {spec.engine} {spec.sampler}, pruner {spec.pruner}, seed {spec.seed}",
+        f"baseline  {spec.baseline} on {spec.dataset}, {spec.baseline_seeds} seeds, always first",
     ]
 
 
@@ -76,8 +88,10 @@ def _mean_flops_per_image(spec: SweepSpec) -> float:
     rng, cost = random.Random(0), baselines.load(spec.baseline).cost  # noqa: S311 - an estimate
     if not spec.space:
         return cost(spec.config({})).flops_per_image
-    samples = [spec.search_space.sample(rng) for _ in range(NUM_SAMPLES)]
+    samples: list[Params] = [spec.search_space.sample(rng) for _ in range(NUM_SAMPLES)]
     allowed = [params for params in samples if broken_limit(spec, params) is None] or samples
+    if spec.is_verdict:
+        allowed = [spec.baseline_params, *spec.enqueue]
     return sum(cost(spec.config(params)).flops_per_image for params in allowed) / len(allowed)
 
 

@@ -100,7 +100,8 @@ class EpochReport:
         epoch: How many epochs of the schedule are done, from 1.
         train_loss: Mean training loss over the epoch; None if it was not finite.
         val_loss: Mean loss over the validation images used; None if it was not finite.
-        val_error_rate_pct: Share of the validation images used that were classified wrongly, in percent.
+        val_error_rate_pct: Share of the validation images used that were classified wrongly, in percent. Where a study
+            trains on these images as well, both say nothing about others, and are shown nowhere.
         val_images: How many validation images were used.
         seconds: What this epoch cost.
     """

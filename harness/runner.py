@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from harness.analysis.studies import find_study
 from harness.display import Display
@@ -23,8 +26,8 @@ from harness.records import Record
 from harness.search import catalogue
 from harness.search.learning import learnable
 from harness.search.proposer import Proposer
-from harness.spec import SweepSpec
-from harness.sweep import Sweep
+from harness.spec import VERDICT, SweepSpec
+from harness.sweep import Sweep, TrialSource
 from harness.tracking.mlflow_runs import Tracker, sync
 
 INTERRUPTED_WAIT_S = 5.0  # for MLflow, after Ctrl-C
@@ -43,6 +46,9 @@ class StudyEnd:
     was_used_up: bool
 
 
+MakeSource = Callable[[Ledger, Sequence[Record]], TrialSource]
+
+
 def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int | None, fresh: bool) -> StudyEnd:
     """Starts a study or goes on with it, until its budget is used or the process is asked to stop.
 
@@ -57,16 +63,37 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
         InputError: the settings do not go together, or differ from the study's earlier ones.
         TroubleError: the study is in use, or data, ledger or workers cannot be had.
     """
+
+    def make_proposer(ledger: Ledger, records: Sequence[Record]) -> Proposer:
+        return Proposer(spec, catalogue.make_search(spec), records, learned(ledger, spec))
+
     catalogue.check(spec)
+    return run_trials(spec, home, display, make_proposer, num_workers=num_workers, fresh=fresh)
+
+
+def run_trials(
+    spec: SweepSpec,
+    home: Path,
+    display: Display,
+    make_source: MakeSource,
+    *,
+    num_workers: int | None,
+    fresh: bool,
+    origin: Mapping[str, Any] = MappingProxyType({}),
+) -> StudyEnd:
+    """As `run_study`, for trials of any source, made from the ledger and the study's records.
+
+    `origin` is what the ledger is to remember of where a new study comes from, besides code and versions.
+    """
     places = devices.places(devices.this_machine(), num_workers)
     data_folder = data.prepare(spec.dataset, display.note)
     with study_lock(home, spec.study), closing(Ledger(home / "ledger.db")) as ledger:
-        open_study(ledger, spec, fresh=fresh)
+        open_study(ledger, spec, fresh=fresh, origin=origin)
         records, used = ledger.history(spec.study), ledger.usage(spec.study)
         display.plan(describe(spec, places, make_plan(spec, places, used, len(records))))
         used_up = Progress(spec, records, used).used_up(0.0, 0)
         if used_up is not None and all(record.result for record in records):
-            _bring_to_mlflow(home, spec.study, display)
+            bring_to_mlflow(home, spec.study, display)
             return StudyEnd(used_up, was_used_up=True)
         # The workers load their framework while the search is rebuilt here.
         executor = LocalExecutor(spec, places, data_folder, home / "logs" / spec.study)
@@ -74,8 +101,8 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
         checkpoints = home / "checkpoints" / spec.study
         reason = StopReason.INTERRUPTED
         try:
-            proposer = Proposer(spec, catalogue.make_search(spec), records, learned(ledger, spec))
-            reason = Sweep(spec, ledger, proposer, executor, [tracker], display, checkpoints).run()
+            source = make_source(ledger, records)
+            reason = Sweep(spec, ledger, source, executor, [tracker], display, checkpoints).run()
         finally:
             executor.close()
             if reason is StopReason.INTERRUPTED:  # who stops it does not want to wait; the next start brings the rest
@@ -87,7 +114,7 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
         return StudyEnd(reason, was_used_up=False)
 
 
-def _bring_to_mlflow(home: Path, study: str, display: Display) -> None:
+def bring_to_mlflow(home: Path, study: str, display: Display) -> None:
     """What an earlier session could not bring there; a server that is down is no reason to fail."""
     try:
         sync(home, [study], display.note)
@@ -108,7 +135,9 @@ def _lessons(ledger: Ledger, spec: SweepSpec) -> list[Record]:
     return learnable(spec, source, ledger.history(source.study))
 
 
-def open_study(ledger: Ledger, spec: SweepSpec, *, fresh: bool) -> None:
+def open_study(
+    ledger: Ledger, spec: SweepSpec, *, fresh: bool, origin: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Makes the study's row, or checks that it is the same study as before.
 
     Raises:
@@ -117,13 +146,12 @@ def open_study(ledger: Ledger, spec: SweepSpec, *, fresh: bool) -> None:
     lessons = [lesson.trial.uid for lesson in _lessons(ledger, spec)]
     exists = spec.study in ledger.study_names()
     if exists and fresh:
-        kept = f"{spec.study[:44]}.{time.strftime('%Y%m%d-%H%M%S')}"
-        ledger.rename_study(spec.study, kept)
+        _keep(ledger, spec)
         exists = False
     if not exists:
-        origin = provenance() | {"data_digest": data.data_digest(spec.dataset), "lessons": lessons}
+        known = {"data_digest": data.data_digest(spec.dataset), "lessons": lessons}
         reach(Step.BEFORE_STUDY)
-        ledger.create_study(spec, origin)
+        ledger.create_study(spec, provenance() | known | dict(origin))
         reach(Step.AFTER_STUDY)
         return
     earlier = ledger.study(spec.study).spec
@@ -135,3 +163,13 @@ def open_study(ledger: Ledger, spec: SweepSpec, *, fresh: bool) -> None:
         )
     if earlier.budget != spec.budget:
         ledger.update_budget(spec)
+
+
+def _keep(ledger: Ledger, spec: SweepSpec) -> None:
+    """Keeps a study under a dated name, and with it the verdict on it."""
+    about = spec.study.removesuffix(VERDICT)
+    kept = f"{about[:40]}.{time.strftime('%Y%m%d-%H%M%S')}"
+    ending = VERDICT if spec.is_verdict else ""
+    ledger.rename_study(spec.study, kept + ending)
+    if not ending and about + VERDICT in ledger.study_names():
+        ledger.rename_study(about + VERDICT, kept + VERDICT)

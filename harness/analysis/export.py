@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 from harness.analysis.files import replaced, write_csv
@@ -136,6 +137,9 @@ def _table(ledger: Ledger, spec: SweepSpec) -> pd.DataFrame:
     own = [(*_trial_row(spec, record), *_result_row(record, numbers), *_epoch_row(epoch)) for record, epoch in pairs]
     types = {**_TRIAL, **_RESULT, **_EPOCH}
     frame = pd.DataFrame.from_records(own, columns=list(types)).astype(types)
+    if spec.trains_on_validation:
+        frame[["error_rate_pct", "val_loss", "val_error_rate_pct"]] = np.nan
+        frame["val_images"] = 0
     searched = hyperparameter_columns(spec, [record.trial.params for record, _ in pairs], frame.index)
     return frame.assign(**searched)[[*_TRIAL, *searched, *_RESULT, *_EPOCH]]
 

@@ -86,8 +86,8 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
 
     Trials of one fidelity (`FIDELITY`) stand together, the fidelity with most training first. Within one, completed
     trials of the baseline and of the search come first, by validation error of the last epoch, then by device time;
-    they alone have a `rank`, from 1. Then come a verdict's own trainings (role confirm), which may learn from the
-    validation images and so are not ranked by them, then pruned trials, then failed ones.
+    they alone have a `rank`, from 1. Then come a verdict's own trainings (role confirm), which learn from the
+    validation images and so have no error on them, then pruned trials, then failed ones.
 
     Columns: those of docs/export.md, in that order, with one per hyperparameter that any of the studies searches,
     empty where a study does not search it. Error rates in percent with 95 % Wilson intervals; times in seconds, of
@@ -120,6 +120,8 @@ def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
             rows.append(_row(record, record.result, spec, numbers.get(record.trial.continues)))
             params.append(record.trial.params)
     frame = pd.DataFrame.from_records(rows, columns=list(_OF_A_TRIAL)).astype(_OF_A_TRIAL).set_index("uid")
+    if spec.trains_on_validation:
+        frame[["error_rate_pct", "error_rate_ci_low_pct", "error_rate_ci_high_pct"]] = np.nan
     return frame.assign(
         **hyperparameter_columns(spec, params, frame.index),
         study=spec.study,

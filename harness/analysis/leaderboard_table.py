@@ -19,7 +19,7 @@ from harness.analysis.studies import find_study
 from harness.intervals import error_rate_interval_pct
 from harness.ledger import Ledger
 from harness.records import Outcome, Role
-from harness.spec import SPLIT_SIZES
+from harness.spec import SPLIT_SIZES, VERDICT
 from harness.words import setting
 
 MIN_JOINED = 20  # what the hyperparameters need to be readable in one column
@@ -45,7 +45,9 @@ def show_leaderboard(
         console.print(line)
     for spec in specs:
         which = f"{spec.study}: " if len(specs) > 1 else ""
-        for line in sentences(find(ledger, spec, frame)):
+        about = spec.study.removesuffix(VERDICT)
+        pointer = [f"`harness verdict {about}` says whether any of them is better than the baseline"]
+        for line in pointer if spec.is_verdict else sentences(find(ledger, spec, frame)):
             console.print(which + line)
 
 

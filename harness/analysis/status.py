@@ -14,7 +14,7 @@ from typing import Any, TextIO
 from harness.analysis.studies import find_study
 from harness.ledger import Ledger
 from harness.records import Outcome, Record, Role, Scalar
-from harness.spec import SweepSpec
+from harness.spec import VERDICT, SweepSpec
 from harness.words import duration, settings
 
 
@@ -146,10 +146,10 @@ def _block(status: Status) -> str:
     lines = [
         status.study,
         f"  done      {status.done}, {status.pending} pending" + (f" ({outcomes})" if outcomes else ""),
-        f"  baseline  {_baseline(status)}",
-        f"  best      {_best(status.best)}",
-        f"  budget    {_budget(status)}",
     ]
+    if not status.study.endswith(VERDICT):
+        lines += [f"  baseline  {_baseline(status)}", f"  best      {_best(status.best)}"]
+    lines.append(f"  budget    {_budget(status)}")
     if status.last_session_at:
         lines.append(f"  session   {status.last_session_at}, {duration(status.last_session_s)}")
     if status.num_test_reads:

@@ -35,9 +35,12 @@ class Trainer:
         self._place = place
         self._data_folder = data_folder
         images, labels = data.load(spec.dataset, "train", data_folder)
+        validation_images, self._validation_labels = data.load(spec.dataset, "validation", data_folder)
+        if spec.trains_on_validation:
+            images = np.concatenate([images, validation_images])
+            labels = np.concatenate([labels, self._validation_labels])
         self.train_images = engines.hold(images[: spec.train_images], labels[: spec.train_images])
-        images, self._validation_labels = data.load(spec.dataset, "validation", data_folder)
-        self._validation_images = engines.hold(images, self._validation_labels)
+        self._validation_images = engines.hold(validation_images, self._validation_labels)
         # On a CPU it makes convolutions several times slower, and dense layers no faster.
         self.uses_xla = place.gpu is not None
         self.device = Device(
@@ -163,7 +166,8 @@ class _Attempt:
     def result(self, outcome: Outcome, error: str | None) -> TrialResult:
         seconds = sum((report.seconds for report in self._curve), Seconds(build=self._build_s))
         num_images = len(self._curve) * self._trainer.spec.train_images
-        num_final = self._trainer.num_validation_images if outcome is Outcome.COMPLETED else None
+        judges = not self._trainer.spec.trains_on_validation
+        num_final = self._trainer.num_validation_images if judges and outcome is Outcome.COMPLETED else None
         return TrialResult(
             outcome=outcome,
             error=error,
@@ -171,7 +175,7 @@ class _Attempt:
             seconds=seconds,
             num_params=self._num_params,
             device=self._device,
-            wrong_images=_as_tuple(self._wrong) if self._curve else None,
+            wrong_images=_as_tuple(self._wrong) if judges and self._curve else None,
             test_wrong_images=_as_tuple(self._test_wrong),
             images_per_s=num_images / seconds.train if seconds.train else None,
             final_error_rate_pct=100.0 * len(self._wrong) / num_final if num_final else None,

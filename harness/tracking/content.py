@@ -15,6 +15,14 @@ from harness.spec import SPLIT_SIZES, SweepSpec
 
 _STATUS = {Outcome.COMPLETED: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.CANCELLED: "KILLED"}
 _MAX_ERROR = 500
+# What says nothing where the validation images are trained on.
+_ON_VALIDATION = {
+    "error_rate_pct",
+    "error_rate_ci_low_pct",
+    "error_rate_ci_high_pct",
+    "val_error_rate_pct",
+    "val_loss",
+}
 _BASELINE_COLOR = "#ff00ff"  # unlike any of MLflow's own, and plain to see on light and on dark
 
 
@@ -60,8 +68,10 @@ class Parent(NamedTuple):
     continues_run_id: str | None
 
 
-def run_name(record: Record) -> str:
+def run_name(study: Study, record: Record) -> str:
     number, role = record.trial.number, record.trial.role
+    if role is Role.CONFIRM:
+        return f"{_confirmed(study, record)}-seed-{record.trial.seed}"
     return str(role) if role is Role.BASELINE and number == 0 else f"{role}-{number:03}"
 
 
@@ -81,14 +91,16 @@ def trial_content(study: Study, record: Record, started_at: float, held_s: float
     start_ms = round(started_at * 1000)
     end_ms = start_ms + round(held_s * 1000)
     summary = _finite(summary_metrics(study.spec, record, result))
+    points = [*_curves(result.curve, start_ms), *(Point(key, value, 0, end_ms) for key, value in summary.items())]
+    hidden = _ON_VALIDATION if study.spec.trains_on_validation else set()
     return RunContent(
-        name=run_name(record),
+        name=run_name(study, record),
         status=_STATUS.get(result.outcome, "FAILED"),
         start_ms=start_ms,
         end_ms=end_ms,
         tags=_tags(study, record, result, parent),
         params={key: str(value) for key, value in _params(record).items()},
-        points=[*_curves(result.curve, start_ms), *(Point(key, value, 0, end_ms) for key, value in summary.items())],
+        points=[point for point in points if point.key not in hidden],
     )
 
 
@@ -162,9 +174,12 @@ def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> 
         "outcome": result.outcome,
         "attempts": str(record.attempts),
         "mlflow.parentRunId": parent.run_id,
-        "mlflow.runName": run_name(record),
+        "mlflow.runName": run_name(study, record),
     }
-    if record.trial.role is Role.BASELINE:
+    confirmed = _confirmed(study, record) if record.trial.role is Role.CONFIRM else None
+    if confirmed:
+        tags["confirms"] = confirmed
+    if record.trial.role is Role.BASELINE or confirmed == Role.BASELINE:
         tags["mlflow.runColor"] = _BASELINE_COLOR
     if result.error:
         tags["error"] = result.error[:_MAX_ERROR]
@@ -173,6 +188,12 @@ def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> 
     if parent.continues_run_id:
         tags["continues_run_id"] = parent.continues_run_id
     return {key: str(value) for key, value in tags.items()}
+
+
+def _confirmed(study: Study, record: Record) -> str:
+    """What a verdict's training is a fresh one of."""
+    number = study.confirmed_trial(record.trial.params)
+    return str(Role.BASELINE) if number is None else f"{Role.TRIAL}-{number:03}"
 
 
 def _device_tags(device: Device | None) -> dict[str, str]:

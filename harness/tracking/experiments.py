@@ -79,10 +79,11 @@ def _free_name(client: MlflowClient, home: Path, ledger: Ledger, study: Study) -
 
 
 def _tags(study: Study, experiment_id: str) -> dict[str, str]:
+    error = "test_error_rate_pct" if study.spec.is_verdict else "error_rate_pct"
     views = " · ".join(f"[{view.label}]({page(experiment_id, view)})" for view in View)
     return {
         "study_id": study_id(study),
         "mlflow.experimentKind": "custom_model_development",
         "mlflow.note.content": f"{subject(study.spec)}. Views: {views}",
-        **view_tags(list(study.spec.search_space), round(study.created_at * 1000)),
+        **view_tags(list(study.spec.search_space), round(study.created_at * 1000), error),
     }

@@ -10,8 +10,8 @@ from statistics import mean
 from harness.intervals import error_rate_interval_pct
 from harness.ledger import Ledger, Study, Usage
 from harness.records import Record, Role
-from harness.spec import SweepSpec
-from harness.tracking.content import Point, RunContent, run_name, study_tags
+from harness.spec import VERDICT, SweepSpec
+from harness.tracking.content import Point, RunContent, run_name, study_tags, test_error_rate_pct
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,16 @@ class Progress:
         budget, used = self.study.spec.budget, self.usage
         limits = ((budget.trials, used.trials), (budget.wall_s, used.wall_s), (budget.device_s, used.device_s))
         is_used = any(limit is not None and amount >= limit for limit, amount in limits)
-        return is_used and all(record.result for record in self.records)
+        # A verdict may end before its budget does, when the answer is clear.
+        return (is_used or self.study.spec.is_verdict) and all(record.result for record in self.records)
 
 
 def progress(ledger: Ledger, study: str) -> Progress:
     """A study as the ledger knows it now."""
     settings, records = ledger.study(study), ledger.history(study)
+    if settings.spec.is_verdict:  # with the test images they got wrong, which a history leaves out
+        tested = {record.trial.uid: record for record in ledger.finished(study)}
+        records = [tested.get(record.trial.uid, record) for record in records]
     finished = [record for record in records if record.told_at is not None]
     ended_at = settings.created_at
     if finished:
@@ -122,10 +126,11 @@ def _best_so_far(progress: Progress) -> list[Point]:
 
 def summary(progress: Progress) -> str:
     """The study in Markdown: what was searched, baseline against best, cost, and how to go on."""
+    is_verdict = progress.study.spec.is_verdict
     parts = [
         _headline(progress.study.spec),
-        _results(progress),
-        _searched(progress),
+        _confirmations(progress) if is_verdict else _results(progress),
+        "" if is_verdict else _searched(progress),
         _cost(progress),
         _how_to_go_on(progress),
     ]
@@ -134,12 +139,16 @@ def summary(progress: Progress) -> str:
 
 def subject(spec: SweepSpec) -> str:
     """What the study is about, in a few words."""
+    if spec.is_verdict:
+        about = spec.study.removesuffix(VERDICT)
+        return f"Verdict on {about}: its best trials and the documented {spec.baseline}, trained again with fresh seeds"
     documented = f"the documented {spec.baseline} on {spec.dataset}"
     return f"Search around {documented}" if spec.space else f"Training of {documented}"
 
 
 def _headline(spec: SweepSpec) -> str:
-    engine = f" ({spec.engine}, sampler {spec.sampler}, pruner {spec.pruner})" if spec.space else ""
+    searches = spec.space and not spec.is_verdict
+    engine = f" ({spec.engine}, sampler {spec.sampler}, pruner {spec.pruner})" if searches else ""
     fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs"
     return f"{subject(spec)}{engine}, profile {spec.profile}: {fidelity}, seed {spec.seed}."
 
@@ -149,10 +158,10 @@ def _results(progress: Progress) -> str:
     if progress.baselines:
         num_seeds = len(progress.baselines)
         seeds = f", mean of {num_seeds} seeds" if num_seeds > 1 else ""
-        rows.append(_result_row(f"documented baseline{seeds}", progress.baselines))
+        rows.append(_result_row(progress.study, f"documented baseline{seeds}", progress.baselines))
     if progress.best:
         num_ranked = len(progress.ranked) - len(progress.baselines)
-        rows.append(_result_row(f"best of {num_ranked} trained in full", [progress.best]))
+        rows.append(_result_row(progress.study, f"best of {num_ranked} trained in full", [progress.best]))
     if not rows:
         return "No trial has been trained in full yet."
     head = "| | validation error | 95 % interval | parameters | training time | run |\n|---|---|---|---|---|---|"
@@ -160,13 +169,33 @@ def _results(progress: Progress) -> str:
     return "\n".join([head, *rows]) + (caution if progress.best else "")
 
 
-def _result_row(label: str, records: Sequence[Record]) -> str:
+def _confirmations(progress: Progress) -> str:
+    """Mean test error by configuration."""
+    spec = progress.study.spec
+    tested = [record for record in progress.records if record.result and record.result.test_wrong_images is not None]
+    groups: dict[int | None, list[Record]] = {}
+    for record in tested:
+        groups.setdefault(progress.study.confirmed_trial(record.trial.params), []).append(record)
+    head = "| | test error, mean | seeds | parameters | training time |\n|---|---|---|---|---|"
+    rows = [_confirmed_row(spec, number, group) for number, group in groups.items()]
+    return "\n".join([head, *rows]) if rows else "No training has ended yet."
+
+
+def _confirmed_row(spec: SweepSpec, number: int | None, records: Sequence[Record]) -> str:
+    results = [record.result for record in records if record.result]
+    errors = [test_error_rate_pct(spec, result) or 0.0 for result in results]
+    seconds = mean(result.device_time_s for result in results)
+    label = "documented baseline" if number is None else f"trial {number}"
+    return f"| {label} | {mean(errors):.2f} % | {len(errors)} | {results[0].num_params or 0:,} | {seconds:.1f} s |"
+
+
+def _result_row(study: Study, label: str, records: Sequence[Record]) -> str:
     results = [record.result for record in records if record.result]
     error = mean(map(error_pct, records))
     num_images = max(result.num_val_images or 0 for result in results)
     low_pct, high_pct = error_rate_interval_pct(error, num_images)
     seconds = mean(result.device_time_s for result in results)
-    runs = ", ".join(run_name(record) for record in records)
+    runs = ", ".join(run_name(study, record) for record in records)
     return (
         f"| {label} | {error:.2f} % | {low_pct:.2f} to {high_pct:.2f} % | {results[0].num_params or 0:,} |"
         f" {seconds:.1f} s | {runs} |"
@@ -199,6 +228,10 @@ def _cost(progress: Progress) -> str:
 
 def _how_to_go_on(progress: Progress) -> str:
     name = progress.study.spec.study
+    if progress.study.spec.is_verdict:
+        return (
+            f"`harness verdict {name.removesuffix(VERDICT)}` goes on where it was, and says what the numbers allow to."
+        )
     commands = [
         (f"harness leaderboard {name}", "ranking, also as CSV"),
         (f"harness status {name}", "how far it is"),

@@ -48,13 +48,11 @@ def page(experiment_id: str, view: View) -> str:
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}{charts}"
 
 
-def view_tags(hyperparameters: Sequence[str], created_ms: int) -> dict[str, str]:
-    """The experiment tags that hold the views of a study that searches `hyperparameters`."""
-    charts = {View.SEARCH_SPACE: _search_space_charts(hyperparameters), View.CURVES: _curve_charts()}
-    return {
-        f"mlflow.sharedViewState.{view}": _tag(view, _state(view, hyperparameters, charts.get(view, [])), created_ms)
-        for view in View
-    }
+def view_tags(hyperparameters: Sequence[str], created_ms: int, error: str = "error_rate_pct") -> dict[str, str]:
+    """The experiment tags that hold the views of a study that searches `hyperparameters`, by the metric `error`."""
+    charts = {View.SEARCH_SPACE: _search_space_charts(hyperparameters, error), View.CURVES: _curve_charts()}
+    states = {view: _state(view, _column_widths(hyperparameters, error), charts.get(view, []), error) for view in View}
+    return {f"mlflow.sharedViewState.{view}": _tag(view, state, created_ms) for view, state in states.items()}
 
 
 def _tag(view: View, state: dict[str, Any], created_ms: int) -> str:
@@ -64,11 +62,10 @@ def _tag(view: View, state: dict[str, Any], created_ms: int) -> str:
     )
 
 
-def _state(view: View, hyperparameters: Sequence[str], sections: Sequence[Section]) -> dict[str, Any]:
-    widths = _column_widths(hyperparameters)
+def _state(view: View, widths: dict[str, int], sections: Sequence[Section], error: str) -> dict[str, Any]:
     return {
         "searchFilter": _FILTERS[view],
-        "orderByKey": _metric("error_rate_pct"),
+        "orderByKey": _metric(error),
         "orderByAsc": True,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
@@ -91,13 +88,13 @@ def _state(view: View, hyperparameters: Sequence[str], sections: Sequence[Sectio
     }
 
 
-def _column_widths(hyperparameters: Sequence[str]) -> dict[str, int]:
+def _column_widths(hyperparameters: Sequence[str], error: str) -> dict[str, int]:
     """The table's columns from left to right, with their widths in pixels: all fit a common screen."""
     return {
         _RUN_NAME: 120,
         _CREATED: 145,
         _of_tag("outcome"): 85,
-        _metric("error_rate_pct"): 125,
+        _metric(error): 125,
         _metric("gpu_time_s"): 92,
         _metric("device_time_s"): 105,
         **{_param(name): max(75, 9 * len(name)) for name in hyperparameters},
@@ -140,24 +137,22 @@ def _chart(kind: str, **settings: Any) -> dict[str, Any]:
     return {"type": kind, "runsCountToCompare": 100, "deleted": False, "isGenerated": False, **settings}
 
 
-def _search_space_charts(hyperparameters: Sequence[str]) -> list[Section]:
+def _search_space_charts(hyperparameters: Sequence[str], error: str) -> list[Section]:
     lines = _chart(
         "PARALLEL",
         selectedParams=list(hyperparameters),
-        selectedMetrics=["error_rate_pct"],
+        selectedMetrics=[error],
         showAllRuns=True,
     )
-    return [
-        Section("Configurations", 1, 420, [lines]),
-        Section("Error against cost", 2, 360, [_error_against("device_time_s"), _error_against("num_params")]),
-    ]
+    costs = [_against(metric, error) for metric in ("device_time_s", "num_params")]
+    return [Section("Configurations", 1, 420, [lines]), Section("Error against cost", 2, 360, costs)]
 
 
-def _error_against(metric: str) -> dict[str, Any]:
+def _against(metric: str, error: str) -> dict[str, Any]:
     return _chart(
         "SCATTER",
         xaxis={"key": metric, "type": "METRIC"},
-        yaxis={"key": "error_rate_pct", "type": "METRIC"},
+        yaxis={"key": error, "type": "METRIC"},
     )
 
 

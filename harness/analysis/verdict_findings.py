@@ -1,0 +1,248 @@
+"""A verdict in numbers: each candidate's answer, its errors, how it compares with the baseline, what it costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from statistics import fmean
+
+import baselines
+from harness.analysis import verdict_statistics as statistics
+from harness.analysis.verdict_statistics import Differences, Floats, Labels, Wrong
+from harness.analysis.verdict_trainings import Answer, Trainings, configurations
+from harness.intervals import error_rate_interval_pct
+from harness.ledger import Ledger, Study
+from harness.records import Outcome, Scalar, TrialResult
+from harness.spec import VERDICT
+
+
+@dataclass(frozen=True)
+class Interval:
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Errors on the test images, percent.
+
+    Attributes:
+        by_seed_pct: In the order of the seeds.
+        mean_pct: Over seeds.
+        sd_pct: Standard deviation between seeds.
+        wilson_pct: 95 % interval of the mean over other images, the seeds taken as given.
+        bootstrap_pct: 95 % interval of the mean over other seeds and other images.
+    """
+
+    by_seed_pct: tuple[float, ...]
+    mean_pct: float
+    sd_pct: float
+    wilson_pct: Interval
+    bootstrap_pct: Interval
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a training costs, mean over seeds.
+
+    Attributes:
+        device_time_s: Seconds of the training region.
+        gpu_time_s: GPUs reserved times these seconds; 0 where no GPU was used.
+        num_params: Parameters of the network.
+        flops_per_image: Of one forward pass.
+        timing_classes: Under which conditions times were taken.
+    """
+
+    device_time_s: float
+    gpu_time_s: float
+    num_params: int
+    flops_per_image: int
+    timing_classes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A candidate against the baseline; differences in percentage points of test error, below zero is better.
+
+    Attributes:
+        points: Difference of the means.
+        corrected: Interval of `points` that holds for all candidates and looks together with 95 %.
+        p_value: Of `points` over other seeds and images, corrected for candidates and looks: this one decides.
+        paired: 95 % interval of `points` by Student's paired t on the seeds, the images taken as given; not corrected.
+        paired_p_value: Of the same.
+        probability_of_improvement: That a training of the candidate errs less than one of the baseline.
+        mcnemar_p_values: By seed; not corrected.
+        mcnemar_pooled_p_value: One vote per image; not corrected.
+        device_time_ratio: Candidate's over baseline's; None where their times may not be compared.
+    """
+
+    points: float
+    corrected: Interval
+    p_value: float
+    paired: Interval
+    paired_p_value: float
+    probability_of_improvement: float
+    mcnemar_p_values: tuple[float, ...]
+    mcnemar_pooled_p_value: float
+    device_time_ratio: float | None
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The baseline or a candidate.
+
+    Attributes:
+        trial: Number of the candidate in its study; None: the baseline.
+        params: Its hyperparameters.
+        answer: What can be said of it; None: the baseline.
+        failures: One line for each training that failed.
+        errors, cost: None before the first look, or where a training failed.
+        comparison: The same, and None for the baseline.
+    """
+
+    trial: int | None
+    params: dict[str, Scalar]
+    answer: Answer | None
+    failures: tuple[str, ...]
+    errors: Errors | None = None
+    cost: Cost | None = None
+    comparison: Comparison | None = None
+
+    @property
+    def name(self) -> str:
+        return "baseline" if self.trial is None else f"trial {self.trial}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A study's best trials against its baseline.
+
+    Attributes:
+        study: The study that it is about.
+        answer: For all candidates together.
+        baseline: The documented configuration.
+        candidates: In the order of the study's ranking.
+        seeds: That the answer rests on.
+        num_planned: Seeds at most to be trained.
+        num_test_reads: Models that were shown the test images.
+        epochs, train_images, test_images, dataset: How each was trained and tested.
+    """
+
+    study: str
+    answer: Answer
+    baseline: Configuration
+    candidates: tuple[Configuration, ...]
+    seeds: tuple[int, ...]
+    num_planned: int
+    num_test_reads: int
+    epochs: int
+    train_images: int
+    test_images: int
+    dataset: str
+
+
+def find_verdict(ledger: Ledger, study: Study) -> Verdict:
+    """Reads the verdict that `study` (its name ends in VERDICT) holds, as far as it has come."""
+    spec = study.spec
+    ended = ((record.trial, record.result) for record in ledger.finished(spec.study))
+    trainings = Trainings.of(spec, ((trial, result) for trial, result in ended if result))
+    baseline, *candidates = _Findings(study, trainings).configurations()
+    return Verdict(
+        study=spec.study.removesuffix(VERDICT),
+        answer=trainings.answer,
+        baseline=baseline,
+        candidates=tuple(candidates),
+        seeds=tuple(trainings.seeds),
+        num_planned=spec.budget.trials // len(configurations(spec)),
+        num_test_reads=ledger.num_test_reads(spec.study),
+        epochs=spec.epochs,
+        train_images=spec.train_images,
+        test_images=trainings.num_images,
+        dataset=spec.dataset,
+    )
+
+
+class _Findings:
+    """Turns trainings into configurations with their numbers."""
+
+    def __init__(self, study: Study, trainings: Trainings) -> None:
+        self._study, self._trainings = study, trainings
+        self._rows = {position: row for row, position in enumerate(trainings.compared)} if trainings.num_seeds else {}
+        if self._rows:
+            self._wrong: Wrong = trainings.wrong()
+            self._rates_pct: Floats = 100 * self._wrong.sum(-1) / trainings.num_images
+            self._differences: Differences = statistics.differences(self._wrong, trainings.num_images)
+            self._labels: Labels = statistics.labels(self._wrong, trainings.num_images)
+
+    def configurations(self) -> list[Configuration]:
+        answers = [None, *self._trainings.answers]
+        return [
+            self._configuration(position, dict(params), answer)
+            for position, (params, answer) in enumerate(zip(configurations(self._study.spec), answers, strict=True))
+        ]
+
+    def _configuration(self, position: int, params: dict[str, Scalar], answer: Answer | None) -> Configuration:
+        row = self._rows.get(position)
+        return Configuration(
+            trial=self._study.confirmed_trial(params),
+            params=params,
+            answer=answer,
+            failures=tuple(_failures(self._trainings, position)),
+            errors=None if row is None else self._errors(row),
+            cost=None if row is None else self._cost(position),
+            comparison=self._comparison(row, position) if row else None,
+        )
+
+    def _errors(self, row: int) -> Errors:
+        rates, num_images = self._rates_pct[row], self._trainings.num_images
+        mean_pct = float(rates.mean())
+        return Errors(
+            tuple(rates.tolist()),
+            mean_pct,
+            float(rates.std(ddof=1)),
+            Interval(*error_rate_interval_pct(mean_pct, num_images)),
+            Interval(*statistics.bootstrap_interval_pct(self._wrong[row], num_images)),
+        )
+
+    def _cost(self, position: int) -> Cost:
+        spec, results = self._study.spec, self._results(position)
+        cost = baselines.load(spec.baseline).cost(spec.config(configurations(spec)[position]))
+        return Cost(
+            fmean(result.device_time_s for result in results),
+            fmean(result.gpu_time_s for result in results),
+            next((result.num_params for result in results if result.num_params is not None), cost.num_params),
+            cost.flops_per_image,
+            tuple(sorted({result.device.timing_class for result in results if result.device})),
+        )
+
+    def _results(self, position: int) -> list[TrialResult]:
+        return [self._trainings.results[position][seed] for seed in self._trainings.seeds]
+
+    def _comparison(self, row: int, position: int) -> Comparison:
+        candidate, baseline = self._wrong[row], self._wrong[0]
+        confidence = statistics.corrected_confidence(len(self._rows) - 1, self._trainings.num_seeds)
+        low, high = self._differences.interval(confidence)
+        paired = statistics.paired_difference(self._rates_pct[row], self._rates_pct[0])
+        return Comparison(
+            points=float(self._differences.points[row - 1]),
+            corrected=Interval(float(low[row - 1]), float(high[row - 1])),
+            p_value=float(self._labels.p_value[row - 1]),
+            paired=Interval(paired.low, paired.high),
+            paired_p_value=paired.p_value,
+            probability_of_improvement=statistics.probability_of_improvement(self._rates_pct[row], self._rates_pct[0]),
+            mcnemar_p_values=tuple(map(statistics.mcnemar, candidate, baseline)),
+            mcnemar_pooled_p_value=statistics.mcnemar_pooled(candidate, baseline),
+            device_time_ratio=_ratio(self._cost(position), self._cost(0)),
+        )
+
+
+def _ratio(candidate: Cost, baseline: Cost) -> float | None:
+    classes = {*candidate.timing_classes, *baseline.timing_classes}
+    return candidate.device_time_s / baseline.device_time_s if len(classes) == 1 and baseline.device_time_s else None
+
+
+def _failures(trainings: Trainings, position: int) -> list[str]:
+    return [
+        f"seed {seed}: {result.outcome.replace('_', ' ')}" + (f" ({result.error})" if result.error else "")
+        for seed, result in sorted(trainings.results[position].items())
+        if result.outcome is not Outcome.COMPLETED
+    ]

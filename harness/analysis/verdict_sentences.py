@@ -1,0 +1,91 @@
+"""A verdict in sentences: the answer, what it costs, and what both rest on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from harness.analysis.verdict_findings import Comparison, Cost, Errors, Verdict
+from harness.analysis.verdict_trainings import Answer
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A candidate beside the baseline."""
+
+    name: str
+    comparison: Comparison
+    errors: Errors
+    cost: Cost
+    baseline_errors: Errors
+    baseline_cost: Cost
+
+
+def sentences(verdict: Verdict) -> list[str]:
+    """A line each."""
+    trained = f"{verdict.epochs} epochs on {verdict.train_images:,} images"
+    seeds = f"{len(verdict.seeds)} of {verdict.num_planned} fresh seeds each"
+    tests = f"{verdict.num_test_reads} models have read the {verdict.test_images:,} test images, each once"
+    cost = _cost(verdict)
+    return [
+        f"{verdict.answer}: {_reason(verdict)}",
+        *([f"cost: {cost}"] if cost else []),
+        f"{seeds}, {trained}; {tests}",
+    ]
+
+
+def _reason(verdict: Verdict) -> str:
+    number = len(verdict.candidates)
+    if verdict.baseline.failures:
+        return "a training of the baseline failed, so there is nothing to compare with"
+    if verdict.answer is Answer.FAILED:
+        return "no candidate could be trained with every seed"
+    if verdict.answer is Answer.OPEN:
+        return "too few seeds are trained; the same command goes on"
+    best = _pairs(verdict)[0]
+    which = f"{best.name} of {verdict.study}" + (f", the best of {number}," if number > 1 else "")
+    chance = ", which may be chance" if verdict.answer is Answer.NOT_DISTINGUISHABLE else ""
+    limits = best.comparison.corrected
+    return (
+        f"{which} errs {_more(best.comparison.points)} than the documented baseline{chance}"
+        f" ({best.errors.mean_pct:.2f} % against {best.baseline_errors.mean_pct:.2f} % of the test images;"
+        f" 95 % interval from {_more(limits.low)} to {_more(limits.high)})"
+    )
+
+
+def _cost(verdict: Verdict) -> str:
+    """Of the best candidate if one is better, else of the cheapest that is not worse."""
+    if verdict.answer not in (Answer.BETTER, Answer.NOT_DISTINGUISHABLE):
+        return ""
+    pairs = _pairs(verdict)
+    if any(pair.comparison.device_time_ratio is None for pair in pairs):
+        return "device times are not compared, since they come from several timing classes"
+    if verdict.answer is Answer.BETTER:
+        return f"{pairs[0].name} takes {_times(pairs[0])}"
+    cheapest = min(pairs, key=lambda pair: pair.comparison.device_time_ratio or 0.0)
+    worst = max(0.0, cheapest.comparison.corrected.high)
+    return f"{cheapest.name} is as good to within {worst:.2f} points at {_times(cheapest)}"
+
+
+def _pairs(verdict: Verdict) -> list[_Pair]:
+    """The candidates of which the answer is true, the one with the lowest error first."""
+    baseline = verdict.baseline
+    pairs = [
+        _Pair(one.name, one.comparison, one.errors, one.cost, baseline.errors, baseline.cost)
+        for one in verdict.candidates
+        if one.answer is verdict.answer
+        and (one.comparison and one.errors and one.cost)
+        and (baseline.errors and baseline.cost)
+    ]
+    return sorted(pairs, key=lambda pair: pair.errors.mean_pct)
+
+
+def _times(pair: _Pair) -> str:
+    mine, theirs = pair.cost, pair.baseline_cost
+    return (
+        f"{pair.comparison.device_time_ratio:.2f}x the device time ({mine.device_time_s:.1f} s against"
+        f" {theirs.device_time_s:.1f} s per training) and {mine.num_params / theirs.num_params:.2f}x the parameters"
+    )
+
+
+def _more(points: float) -> str:
+    return f"{abs(points):.2f} points {'less' if points < 0 else 'more'}"

@@ -1,0 +1,131 @@
+"""A verdict on the terminal, and as JSON and CSV."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TextIO
+
+import pandas as pd
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from harness.analysis.files import replaced, write_csv
+from harness.analysis.verdict_findings import Comparison, Configuration, Interval, Verdict
+from harness.analysis.verdict_sentences import sentences
+from harness.words import settings
+
+Columns = dict[str, list[str]]  # texts by title, top to bottom
+
+
+def show_verdict(verdict: Verdict, stream: TextIO) -> None:
+    """Prints the sentences and the tables behind them."""
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    rows = [verdict.baseline, *verdict.candidates]
+    failures = [f"{row.name} failed with {failure}" for row in rows for failure in row.failures]
+    for line in [*sentences(verdict), *failures]:
+        console.print(line, soft_wrap=True)
+    if any(row.errors for row in rows):
+        for columns in (_error_columns(rows), _test_columns(rows), _cost_columns(rows)):
+            console.print()
+            console.print(_table(columns))
+
+
+def write_verdict(verdict: Verdict, folder: Path) -> Path:
+    """Writes `STUDY.json` with all there is and `STUDY.csv` with a row per configuration; returns the JSON's path.
+
+    Raises:
+        TroubleError: a file cannot be written.
+    """
+    path = folder / f"{verdict.study}.json"
+    with replaced(path) as unfinished:
+        data = {"answer": verdict.answer, "sentences": sentences(verdict), **dataclasses.asdict(verdict)}
+        unfinished.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_csv(_frame(verdict), folder / f"{verdict.study}.csv")
+    return path
+
+
+def _error_columns(rows: list[Configuration]) -> Columns:
+    errors = [row.errors for row in rows]
+    return {
+        "": [row.name for row in rows],
+        "answer": [row.answer or "" for row in rows],
+        "test error %\nmean ± sd": [f"{one.mean_pct:.2f} ± {one.sd_pct:.2f}" if one else "" for one in errors],
+        "95 %\ninterval": [_interval(one.bootstrap_pct) if one else "" for one in errors],
+        "difference, points\n(corrected 95 %)": [_difference(row.comparison) for row in rows],
+    }
+
+
+def _test_columns(rows: list[Configuration]) -> Columns:
+    comparisons = [row.comparison for row in rows]
+    return {
+        "p-values": [row.name for row in rows],
+        "corrected:\ndecides": [_p(one.p_value) if one else "" for one in comparisons],
+        "paired t\non seeds": [_p(one.paired_p_value) if one else "" for one in comparisons],
+        "McNemar\npooled": [_p(one.mcnemar_pooled_p_value) if one else "" for one in comparisons],
+        "McNemar\nby seed": [_range(one.mcnemar_p_values) if one else "" for one in comparisons],
+        "probability of\nimprovement": [f"{one.probability_of_improvement:.2f}" if one else "" for one in comparisons],
+    }
+
+
+def _cost_columns(rows: list[Configuration]) -> Columns:
+    costs, comparisons = [row.cost for row in rows], [row.comparison for row in rows]
+    ratios = [one.device_time_ratio if one else None for one in comparisons]
+    return {
+        "": [row.name for row in rows],
+        "device\ntime s": [f"{cost.device_time_s:.1f}" if cost else "" for cost in costs],
+        "ratio": ["" if ratio is None else f"{ratio:.2f}x" for ratio in ratios],
+        "gpu\ntime s": [f"{cost.gpu_time_s:.1f}" if cost else "" for cost in costs],
+        "parameters": [f"{cost.num_params:,}" if cost else "" for cost in costs],
+        "MFLOP\nper image": [f"{cost.flops_per_image / 1e6:.1f}" if cost else "" for cost in costs],
+        "configuration": [settings(row.params) for row in rows],
+    }
+
+
+def _table(columns: Columns) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
+    for position, title in enumerate(columns):
+        is_text = position == 0 or title in ("answer", "configuration")
+        table.add_column(title, justify="left" if is_text else "right", no_wrap=title != "configuration")
+    for number, cells in enumerate(zip(*columns.values(), strict=True)):
+        table.add_row(*cells, style=None if number else "bold")
+    return table
+
+
+def _interval(interval: Interval) -> str:
+    return f"{interval.low:.2f}-{interval.high:.2f}"
+
+
+def _difference(comparison: Comparison | None) -> str:
+    if comparison is None:
+        return ""
+    limits = comparison.corrected
+    return f"{comparison.points:+.2f} ({limits.low:+.2f} to {limits.high:+.2f})"
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _range(values: Sequence[float]) -> str:
+    return f"{_p(min(values))} to {_p(max(values))}"
+
+
+def _frame(verdict: Verdict) -> pd.DataFrame:
+    """One row per configuration; nested numbers under joined names, sequences as text, no cell for what is None."""
+    rows = [verdict.baseline, *verdict.candidates]
+    frame = pd.DataFrame([{"name": row.name, **dict(_flat(dataclasses.asdict(row)))} for row in rows])
+    return frame.drop(columns="trial")
+
+
+def _flat(data: dict[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:
+    for key, value in data.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif isinstance(value, tuple):
+            yield prefix + key, " ".join(map(str, value))
+        elif value is not None:
+            yield prefix + key, value

@@ -1,0 +1,262 @@
+"""`harness verdict`: the best trials of a study and its baseline, trained again with fresh seeds and compared.
+
+A verdict is a study of its own, called STUDY.verdict, with trials that a plan proposes instead of a search. So it goes
+the same way as any other: proposals and results are committed first, workers train, MLflow shows it, and the same
+command goes on after whatever stopped it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.studies import find_study
+from harness.analysis.verdict_findings import Verdict, find_verdict
+from harness.analysis.verdict_statistics import LOOKS
+from harness.analysis.verdict_trainings import Trainings, configurations
+from harness.display import Display
+from harness.errors import InputError
+from harness.ledger import Ledger, Study
+from harness.locks import study_lock
+from harness.progress import StopReason
+from harness.records import EpochReport, Record, Role, Trial, TrialResult
+from harness.runner import bring_to_mlflow, run_trials
+from harness.search import NoProposal
+from harness.search.proposer import Next
+from harness.spec import SPLIT_SIZES, VERDICT, Budget, SweepSpec, check_name
+
+DEFAULT_TOP = 3
+DEFAULT_SEEDS = 5
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a verdict is asked for; None: as it was begun, or the default.
+
+    Attributes:
+        top: How many candidates, the best by validation error.
+        num_seeds: After how many to give up looking for an answer: one of LOOKS.
+        epochs: Of each training; by default those of the sweep file's profile `full`, or else of the study.
+        wall_s: Stop after so many seconds, all sessions together.
+    """
+
+    top: int | None = None
+    num_seeds: int | None = None
+    epochs: int | None = None
+    wall_s: float | None = None
+
+
+@dataclass(frozen=True)
+class VerdictEnd:
+    """How a call to `run_verdict` ended.
+
+    Attributes:
+        was_interrupted: It was asked to stop.
+        verdict: As far as it has come.
+    """
+
+    was_interrupted: bool
+    verdict: Verdict
+
+
+def run_verdict(
+    study: str, request: Request, home: Path, display: Display, *, num_workers: int | None, fresh: bool
+) -> VerdictEnd:
+    """Begins the verdict on a study or goes on with it, until the answer is clear or the budget is used.
+
+    Args:
+        study: The study that it is about.
+        request: What is asked for.
+        home: Folder of all state.
+        display: What people see.
+        num_workers: How many trainings at once; None: as many as the machine has cores or GPUs for.
+        fresh: Keep an earlier verdict under a dated name and begin anew.
+
+    Raises:
+        InputError: there is no such study, or no verdict on it as it is asked for.
+        TroubleError: the study or its verdict is in use, or data, ledger or workers cannot be had.
+    """
+    with closing(Ledger(home / "ledger.db")) as ledger, study_lock(home, find_study(ledger, study).spec.study):
+        spec, origin = plan_verdict(ledger, study, request, fresh=fresh)
+        reason = None
+        if not fresh and _is_settled(ledger, spec):
+            bring_to_mlflow(home, spec.study, display)
+        else:
+            end = run_trials(
+                spec, home, display, partial(make_source, spec), num_workers=num_workers, fresh=fresh, origin=origin
+            )
+            reason = end.reason
+        return VerdictEnd(reason is StopReason.INTERRUPTED, find_verdict(ledger, ledger.study(spec.study)))
+
+
+def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -> tuple[SweepSpec, dict[str, Any]]:
+    """The study that the verdict is, and what the ledger is to remember of where it comes from.
+
+    Raises:
+        InputError: there is no such study, nothing in it to confirm, or its verdict was begun otherwise.
+    """
+    _check(request)
+    source, records = find_study(ledger, study).spec, ledger.history(study)
+    if source.is_verdict:
+        raise InputError(f"study is {study!r}, which is a verdict itself; allowed: a study that searched")
+    name = check_name(study + VERDICT, "the verdict's study")
+    begun = ledger.study(name) if name in ledger.study_names() and not fresh else None
+    finalists = best_trials(source, records, request.top or (len(begun.spec.enqueue) if begun else DEFAULT_TOP))
+    if not finalists:
+        raise InputError(f"study {study} has no searched trial that was trained in full; allowed: a study that has one")
+    spec = begun.spec if begun else _new(source, name, records, request.epochs)
+    width = 1 + len(finalists)
+    num_seeds = request.num_seeds or (begun.spec.budget.trials // width if begun else DEFAULT_SEEDS)
+    changes = {
+        "enqueue": tuple(dict(record.trial.params) for record in finalists),
+        "epochs": request.epochs or spec.epochs,
+        "budget": Budget(trials=width * num_seeds, wall_s=request.wall_s),
+    }
+    spec = spec.model_copy(update=changes)
+    if begun:
+        _check_same(begun, spec, finalists)
+    confirms = [{"trial": record.trial.number, "uid": record.trial.uid} for record in finalists]
+    return spec, {"verdict_of": study, "confirms": confirms}
+
+
+def best_trials(spec: SweepSpec, records: Sequence[Record], top: int) -> list[Record]:
+    """The searched trials with the lowest validation error among those trained in full, best first.
+
+    A configuration counts once, by its best trial; the documented one is no candidate.
+    """
+    seen, best = [dict(spec.baseline_params)], []
+    ranks = [(rank, record) for record in records if (rank := _rank(record, spec)) is not None]
+    for _, record in sorted(ranks, key=lambda ranked: ranked[0]):
+        if dict(record.trial.params) not in seen:
+            seen.append(dict(record.trial.params))
+            best.append(record)
+    return best[:top]
+
+
+class Confirmations:
+    """Hands out the trainings of a verdict, seed by seed, the baseline first, until a look gives a clear answer.
+
+    Args:
+        spec: The verdict's study.
+        numbers: Of the trials that it has proposed so far.
+        ended: Those of them that have a final result, with the test images they got wrong.
+    """
+
+    def __init__(self, spec: SweepSpec, numbers: Iterable[int], ended: Iterable[tuple[Trial, TrialResult]]) -> None:
+        self._spec, self._configurations = spec, configurations(spec)
+        self._number = 1 + max(numbers, default=-1)
+        self._ended = list(ended)
+
+    def next(self) -> Next | NoProposal:
+        """The next training; WAIT before a look until all that it takes in has ended."""
+        while self._number < self._spec.budget.trials:
+            seed, position = divmod(self._number, len(self._configurations))
+            trainings = Trainings.of(self._spec, self._ended)
+            is_look = position == 0 and seed in LOOKS
+            if not trainings.compared or (is_look and trainings.num_seeds >= seed and trainings.is_clear):
+                return NoProposal.EXHAUSTED
+            if is_look and trainings.num_seeds < seed:
+                return NoProposal.WAIT
+            self._number += 1
+            if not trainings.has_failed(position):
+                return Next(self._trial(seed, position), asks=0, search_time_s=0.0)
+        return NoProposal.EXHAUSTED
+
+    def broken_limit(self, trial: Trial) -> str | None:
+        return None  # the baseline may break limits, and candidates have kept them
+
+    def report(self, trial: Trial, report: EpochReport) -> bool:
+        return True  # nothing is stopped early
+
+    def tell(self, trial: Trial, result: TrialResult) -> None:
+        self._ended.append((trial, result))
+
+    def continuable(self) -> frozenset[str]:
+        return frozenset()
+
+    def _trial(self, seed: int, position: int) -> Trial:
+        number, params = seed * len(self._configurations) + position, self._configurations[position]
+        return Trial(uuid.uuid4().hex, number, dict(params), self._spec.seed + seed, self._spec.epochs, Role.CONFIRM)
+
+
+def make_source(spec: SweepSpec, ledger: Ledger, records: Sequence[Record]) -> Confirmations:
+    """The trainings of a verdict that are left, after its `records`."""
+    ended = ((record.trial, record.result) for record in ledger.finished(spec.study))
+    return Confirmations(
+        spec, (record.trial.number for record in records), ((trial, result) for trial, result in ended if result)
+    )
+
+
+def _is_settled(ledger: Ledger, spec: SweepSpec) -> bool:
+    """Whether the verdict has come to its end, so that there is nothing to train."""
+    records = ledger.history(spec.study) if spec.study in ledger.study_names() else []
+    is_idle = bool(records) and all(record.result for record in records)
+    return is_idle and make_source(spec, ledger, records).next() is NoProposal.EXHAUSTED
+
+
+def _new(source: SweepSpec, name: str, records: Sequence[Record], epochs: int | None) -> SweepSpec:
+    """A verdict at full recipe: every image that is not for testing, as many epochs as the full profile has."""
+    num_images = SPLIT_SIZES[source.dataset]["train"] + SPLIT_SIZES[source.dataset]["validation"]
+    epochs = epochs or source.full_epochs or source.epochs
+    longer = max(1.0, epochs * num_images / (source.epochs * source.train_images))
+    changes = {
+        "study": name,
+        "pruner": "none",
+        "patience": 0,
+        "learn_from": None,
+        "seed": _fresh_seed(source, records),
+        "trial_timeout_s": None if source.trial_timeout_s is None else source.trial_timeout_s * longer,
+        "profile": "verdict",
+        "epochs": epochs,
+        "full_epochs": None,
+        "train_images": num_images,
+        "baseline_seeds": 0,
+        "reads_test": True,
+    }
+    return source.model_copy(update=changes)
+
+
+def _fresh_seed(source: SweepSpec, records: Sequence[Record]) -> int:
+    """The first of as many seeds in a row as a verdict may ever need, none of which the study has used."""
+    used, number = {source.seed, *(record.trial.seed for record in records)}, max(LOOKS)
+    starts = chain([max(used) + 1], range(0, MAX_SEED, number))
+    return next(
+        start for start in starts if start + number <= MAX_SEED and used.isdisjoint(range(start, start + number))
+    )
+
+
+def _check(request: Request) -> None:
+    if request.top is not None and request.top < 1:
+        raise InputError(f"--top is {request.top}; allowed: at least 1")
+    if request.epochs is not None and request.epochs < 1:
+        raise InputError(f"--epochs is {request.epochs}; allowed: at least 1")
+    if request.num_seeds is not None and request.num_seeds not in LOOKS:
+        looks = ", ".join(map(str, LOOKS))
+        raise InputError(f"--seeds is {request.num_seeds}; allowed: {looks}, after which the results are looked at")
+
+
+def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> None:
+    changed = begun.spec.differing_keys(spec)
+    if not changed:
+        return
+    before = ", ".join(str(begun.confirmed_trial(params)) for params in begun.spec.enqueue)
+    now = ", ".join(str(record.trial.number) for record in finalists)
+    raise InputError(
+        f"{spec.study} was begun with trials {before} and {begun.spec.epochs} epochs, and would now be about trials"
+        f" {now} and {spec.epochs} epochs; allowed: --fresh to keep the old one under a dated name and begin anew"
+    )
+
+
+def _rank(record: Record, spec: SweepSpec) -> tuple[float, float] | None:
+    """As on the leaderboard; None: not ranked."""
+    trial, result = record.trial, record.result
+    if result is None or not result.outcome.is_ranked or trial.role is not Role.TRIAL or trial.epochs != spec.epochs:
+        return None
+    return None if result.error_rate_pct is None else (result.error_rate_pct, result.device_time_s)

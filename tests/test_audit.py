@@ -444,8 +444,7 @@ def test_what_the_ledger_takes_for_a_run_is_looked_at(home: Path, found_runs: di
     run_id = found_runs["trial-002"].info.run_id
     (line, cell) = audit(home, "study")
     assert line == (
-        f"MLflow: trial 2: the ledger takes its run to be elsewhere (completed), it is {run_id};"
-        " `harness sync` mends it"
+        f"MLflow: trial 2: the ledger takes its run to be elsewhere, it is {run_id}; `harness sync` mends it"
     )
     assert cell.startswith("study.csv: trial 2: run_id is ")
 
@@ -463,6 +462,18 @@ def test_an_experiment_that_is_gone_or_doubled_is_named(
     for each in (second, experiment.experiment_id):
         mlflow.delete_experiment(each)
     assert audit(home, "study") == ["MLflow: no experiment of this study, or a deleted one; `harness sync` mends it"]
+
+
+def test_long_texts_are_shown_from_where_they_part(
+    home: Path, mlflow: MlflowClient, found_runs: dict[str, Run]
+) -> None:
+    run = found_runs["study"]
+    note = run.data.tags["mlflow.note.content"]
+    mlflow.set_tag(run.info.run_id, "mlflow.note.content", note.replace("the test images: 0", "the test images: 7"))
+    (line,) = audit(home, "study")
+    assert "is ...wn the test images: 7. " in line
+    assert "should be ...wn the test images: 0. " in line
+    assert len(line) < 300
 
 
 def test_a_store_that_is_not_there_is_said_and_not_made(home: Path) -> None:

@@ -172,7 +172,7 @@ def _looked_at(row: TrialRow, spec: SweepSpec) -> Iterator[str]:
     """Which images it may have seen."""
     sizes = SPLIT_SIZES[spec.dataset]
     for attempt in row.attempts:
-        if attempt.test_wrong_images is not None and not spec.reads_test and row.trial.role is not Role.CONFIRM:
+        if attempt.test_wrong_images is not None and not spec.reads_test:
             yield f"attempt {attempt.attempt}: read the test images, which are sealed in a sweep"
         for split, images in (("validation", attempt.wrong_images), ("test", attempt.test_wrong_images)):
             if images and max(images) >= sizes[split]:

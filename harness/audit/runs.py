@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _PAGE = 1000
 _MENDS = "`harness sync` mends it"
 _PARENT = "sweep"  # the role of a parent run
+_LONG, _BEFORE = 60, 20  # characters of a text that are shown, and of those before the first that differs
 
 
 def run_differences(home: Path, ledger: Ledger, study: str) -> Iterator[str]:
@@ -94,7 +95,7 @@ class _Audit:
 
     def _parent_differences(self) -> Iterator[str]:
         content = parent_content(progress(self._ledger, self._name))
-        for difference in self._one_run(_PARENT, self._name, {"finished", "killed"}):
+        for difference in self._one_run(_PARENT, self._name):
             yield f"MLflow: parent run: {difference}"
         run = self._run(_PARENT)
         if run is None:
@@ -110,7 +111,7 @@ class _Audit:
         run, parent, before = self._run(uid), self._run(_PARENT), self._run(record.trial.continues or "")
         hangs = Parent(parent.info.run_id if parent else "", before.info.run_id if before else None)
         content = trial_content(self._study, record, started_at, held_s, hangs)
-        yield from self._one_run(uid, uid, {content.tags["outcome"]})
+        yield from self._one_run(uid, uid)
         if run is None:
             return
         if parent is None:
@@ -124,15 +125,14 @@ class _Audit:
         runs = self._runs.get(uid, [])
         return runs[0] if len(runs) == 1 else None
 
-    def _one_run(self, uid: str, tracked_as: str, states: set[str]) -> Iterator[str]:
-        """Whether there is one run, and the ledger's note of it is right."""
+    def _one_run(self, uid: str, tracked_as: str) -> Iterator[str]:
+        """Whether there is one run, and it is the one that the ledger takes for it."""
         runs = self._runs.get(uid, [])
+        tracked_id, _ = self._ledger.tracked(tracked_as) or (None, None)
         if len(runs) != 1:
             yield f"has {len(runs) or 'no'} runs; must have one; {_MENDS}"
-            return
-        run_id, state = self._ledger.tracked(tracked_as) or (None, None)
-        if run_id != runs[0].info.run_id or state not in states:
-            yield f"the ledger takes its run to be {run_id} ({state}), it is {runs[0].info.run_id}; {_MENDS}"
+        elif tracked_id != runs[0].info.run_id:
+            yield f"the ledger takes its run to be {tracked_id}, it is {runs[0].info.run_id}; {_MENDS}"
 
     def _content_differences(self, run: Run, content: RunContent) -> Iterator[str]:
         data = run.data
@@ -164,15 +164,29 @@ def _unlike(what: str, found: Mapping[Any, Any], expected: Mapping[Any, Any]) ->
     """Each key whose value is another, or which is on one side only."""
     for key in sorted({*found, *expected}):
         if key not in found:
-            yield f"{what} {key} is missing, should be {_shown(expected[key])}"
+            yield f"{what} {key} is missing, should be {_excerpt(_text(expected[key]))}"
         elif key not in expected:
-            yield f"{what} {key} is {_shown(found[key])}, should not be there"
+            yield f"{what} {key} is {_excerpt(_text(found[key]))}, should not be there"
         elif found[key] != expected[key]:
-            yield f"{what} {key} is {_shown(found[key])}, should be {_shown(expected[key])}"
+            is_, should_be = _text(found[key]), _text(expected[key])
+            start = _parting(is_, should_be)
+            yield f"{what} {key} is {_excerpt(is_, start)}, should be {_excerpt(should_be, start)}"
 
 
-def _shown(value: object) -> str:
-    if isinstance(value, Sequence) and not isinstance(value, str):
+def _text(value: object) -> str:
+    if isinstance(value, list):
         return " and ".join(map(str, value))
-    text = str(value).replace("\n", " ")
-    return text if len(text) <= 60 else f"{text[:60]}..."
+    return str(value).replace("\n", " ")
+
+
+def _parting(first: str, second: str) -> int:
+    """From where two texts are to be shown, so that people see in what they differ."""
+    if max(len(first), len(second)) <= _LONG:
+        return 0
+    same = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), _LONG)
+    return max(0, same - _BEFORE)
+
+
+def _excerpt(text: str, start: int = 0) -> str:
+    end = start + _LONG
+    return f"{'...' if start else ''}{text[start:end]}{'...' if len(text) > end else ''}"

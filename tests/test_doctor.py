@@ -17,6 +17,7 @@ from harness import doctor
 from harness.cli import main
 from harness.doctor import Level, examine
 from harness.execution import devices
+from harness.execution.gpus import Gpu
 from harness.ledger import Ledger
 from harness.locks import study_lock
 from harness.tracking import store
@@ -107,7 +108,8 @@ def test_a_gpu_that_cannot_be_used_is_said(home: Path, monkeypatch: pytest.Monke
     assert found(home, "gpu")[0][0] is Level.WARNING
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")  # hidden on purpose
     assert found(home, "gpu")[0][0] is Level.OK
-    monkeypatch.setattr(devices, "this_machine", lambda: devices.Machine("a processor", 2, 16384.0, ("H100", "H100")))
+    gpus = tuple(Gpu("H100", f"GPU-{number}") for number in range(2))
+    monkeypatch.setattr(devices, "this_machine", lambda: devices.Machine("a processor", 2, 16384.0, gpus))
     monkeypatch.setattr(doctor, "CUDA_LIBRARY", "nowhere")
     ((level, text),) = found(home, "gpu")
     assert (level, text.split(";")[0]) == (Level.PROBLEM, "H100, H100")

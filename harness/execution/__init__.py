@@ -26,14 +26,14 @@ class Place:
         device_name: Processor or GPU model.
         threads: CPU threads it may use.
         sharing: How many workers share the device.
-        gpu: Index of its GPU; None for the CPU.
+        gpu: UUID of its GPU, by which CUDA and NVML know it; None for the CPU.
     """
 
     name: str
     device_name: str
     threads: int
     sharing: int
-    gpu: int | None = None
+    gpu: str | None = None
 
     @property
     def gpu_fraction(self) -> float:

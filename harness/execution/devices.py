@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.metadata
 import os
 import platform
 import resource
-import shutil
-import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +15,9 @@ from typing import Any
 
 import psutil
 
-from harness.errors import InputError
+from harness.errors import InputError, TroubleError
 from harness.execution import Place
+from harness.execution.gpus import Gpu, usable_gpus
 
 WORKER_MEMORY_MB = 1500  # a worker with TensorFlow loaded and the documented CNN in training
 MAX_CPU_WORKERS = 8
@@ -43,12 +44,20 @@ class Machine:
     cpu_name: str
     num_cores: int
     memory_mb: float
-    gpu_names: tuple[str, ...]
+    gpus: tuple[Gpu, ...] = ()
+
+    @property
+    def gpu_names(self) -> tuple[str, ...]:
+        return tuple(gpu.name for gpu in self.gpus)
 
 
 def this_machine() -> Machine:
-    """Reads the machine without loading a framework."""
-    return Machine(_cpu_name(), num_usable_cores(), psutil.virtual_memory().total / 2**20, _gpu_names())
+    """Reads the machine without loading a framework.
+
+    Raises:
+        InputError: `CUDA_VISIBLE_DEVICES` is not clear, see `usable_gpus`.
+    """
+    return Machine(_cpu_name(), num_usable_cores(), psutil.virtual_memory().total / 2**20, usable_gpus())
 
 
 def num_usable_cores() -> int:
@@ -69,8 +78,8 @@ def places(machine: Machine, num_workers: int | None) -> list[Place]:
     """
     if num_workers is not None and num_workers < 1:
         raise InputError(f"--workers is {num_workers}; allowed: at least 1")
-    if machine.gpu_names:
-        return _gpu_places(machine, num_workers or len(machine.gpu_names))
+    if machine.gpus:
+        return _gpu_places(machine, num_workers or len(machine.gpus))
     count = num_workers or max(1, min(machine.num_cores, MAX_CPU_WORKERS, int(machine.memory_mb // WORKER_MEMORY_MB)))
     threads = max(1, machine.num_cores // count)
     return [Place(f"worker-{i}", machine.cpu_name, threads, sharing=count) for i in range(count)]
@@ -80,8 +89,10 @@ def worker_environment(place: Place) -> dict[str, str]:
     """Environment for a worker's process; must be set before its framework is loaded."""
     threads = str(place.threads)
     return {
-        "CUDA_VISIBLE_DEVICES": "" if place.gpu is None else str(place.gpu),
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true" if place.sharing > 1 else "false",
+        "CUDA_VISIBLE_DEVICES": place.gpu or "",
+        # As much of a GPU's memory as is needed and not all of it, for TensorFlow and for JAX.
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_NUM_INTRAOP_THREADS": threads,
         "TF_NUM_INTEROP_THREADS": threads,
         "OMP_NUM_THREADS": threads,
@@ -119,12 +130,31 @@ def be_killed_first() -> None:
 
 def backend_name() -> str:
     """The Keras backend and its version; loads it."""
-    import importlib.metadata
-
     import keras
 
     backend = keras.backend.backend()
     return f"{backend} {importlib.metadata.version(backend)}"
+
+
+def check_gpu(place: Place) -> None:
+    """Makes sure that the backend trains where the place is, since it takes the CPU when it finds no GPU; starts it.
+
+    Raises:
+        TroubleError: it sees no GPU, or more than the one of this place.
+    """
+    import keras
+
+    if place.gpu is None:
+        return
+    if keras.backend.backend() == "torch":
+        num_gpus = int(importlib.import_module("torch").cuda.device_count())
+    else:
+        num_gpus = sum(device.startswith("gpu") for device in keras.distribution.list_devices())
+    if num_gpus != 1:
+        raise TroubleError(
+            f"{place.name} has {place.device_name} ({place.gpu}), but {backend_name()} sees {num_gpus} GPUs; are its"
+            " CUDA libraries installed? `harness doctor` looks, and CUDA_VISIBLE_DEVICES= takes the CPU"
+        )
 
 
 def peak_memory_mb(place: Place) -> float | None:
@@ -171,24 +201,13 @@ def _kill_counters() -> Iterator[Path]:
 
 
 def _gpu_places(machine: Machine, count: int) -> list[Place]:
-    num_gpus = len(machine.gpu_names)
-    sharing = -(-count // num_gpus)
-    threads = max(1, machine.num_cores // count)
+    """The GPUs in turn. Where workers cannot be divided evenly, each GPU says how many it really has."""
+    num_gpus, threads = len(machine.gpus), max(1, machine.num_cores // count)
+    turns = [i % num_gpus for i in range(count)]
     return [
-        Place(f"worker-{i}", machine.gpu_names[i % num_gpus], threads, sharing, gpu=i % num_gpus) for i in range(count)
+        Place(f"worker-{i}", machine.gpus[turn].name, threads, turns.count(turn), machine.gpus[turn].uuid)
+        for i, turn in enumerate(turns)
     ]
-
-
-def _gpu_names() -> tuple[str, ...]:
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    tool = shutil.which("nvidia-smi")
-    if tool is None or visible == "":
-        return ()
-    command = [tool, "--query-gpu=name", "--format=csv,noheader"]
-    names = _output(command).splitlines()
-    if visible is None:
-        return tuple(names)
-    return tuple(names[int(i)] for i in visible.split(",") if i.isdigit() and int(i) < len(names))
 
 
 def _cpu_name() -> str:
@@ -199,14 +218,6 @@ def _cpu_name() -> str:
     except OSError:
         pass
     return platform.processor() or platform.machine()
-
-
-def _output(command: Sequence[str]) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
 
 
 def _process_peak_memory_mb() -> float:

@@ -31,6 +31,7 @@ class Trainer:
     """What all trials of a study share on one worker: the data, the device, and how a step is run."""
 
     def __init__(self, spec: SweepSpec, place: Place, data_folder: Path) -> None:
+        devices.check_gpu(place)
         self.spec = spec
         self._place = place
         self._data_folder = data_folder

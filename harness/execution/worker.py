@@ -39,15 +39,15 @@ def main() -> None:
 
     devices.be_killed_first()
     spec = SweepSpec.model_validate_json(json.dumps(setup["spec"]))
-    trainer = Trainer(spec, Place(**setup["place"]), Path(setup["data_folder"]))
-    while True:
-        _send(messages, "ready", True)
-        job = job_from_json(commands.get()["run"])
-        try:
+    try:
+        trainer = Trainer(spec, Place(**setup["place"]), Path(setup["data_folder"]))
+        while True:
+            _send(messages, "ready", True)
+            job = job_from_json(commands.get()["run"])
             result = trainer.run(job, lambda report: _ask(messages, commands, report))
-        except TroubleError as trouble:
-            return _send(messages, "trouble", str(trouble))
-        _send(messages, "result", dataclasses.asdict(result))
+            _send(messages, "result", dataclasses.asdict(result))
+    except TroubleError as trouble:
+        _send(messages, "trouble", str(trouble))
 
 
 def job_to_json(job: Job) -> dict[str, Any]:

@@ -1,0 +1,124 @@
+"""Which GPUs there are, and which of them this process may use. No framework is loaded, and no GPU is touched."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from harness.errors import InputError
+
+_TIMEOUT_S = 30.0  # without its persistence daemon a driver takes seconds to wake up
+_GPU_LINE = re.compile(r"GPU (\d+): (.+) \(UUID: (GPU-[\w-]+)\)")
+_INSTANCE_LINE = re.compile(r"\s+MIG (\S+) +Device +\d+: \(UUID: (MIG-[\w/-]+)\)")
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """What one worker can be given.
+
+    Attributes:
+        name: Model; of a part of a GPU, its profile too.
+        uuid: What names it to CUDA and to NVML alike, in any order of enumeration: `GPU-...`, or `MIG-...` for a part
+            that MIG (multi-instance GPU) has cut off.
+    """
+
+    name: str
+    uuid: str
+
+    @property
+    def is_instance(self) -> bool:
+        """Whether it is a part of a GPU."""
+        return self.uuid.startswith("MIG-")
+
+
+@dataclass(frozen=True)
+class _Card:
+    """A GPU by the driver's number, with the instances it is cut into, if any."""
+
+    number: int
+    gpu: Gpu
+    instances: tuple[Gpu, ...] = ()
+
+    @property
+    def usable(self) -> tuple[Gpu, ...]:
+        return self.instances or (self.gpu,)
+
+
+def usable_gpus() -> tuple[Gpu, ...]:
+    """The GPUs that `CUDA_VISIBLE_DEVICES` leaves to this process, in its order; all where it is not set.
+
+    It is read as CUDA reads it: numbers, or beginnings of UUIDs, up to the first that names nothing; nothing at all if
+    one is named twice. A GPU that MIG has cut up counts as its parts. Numbers are those of `nvidia-smi`.
+
+    Raises:
+        InputError: GPUs of several models are named by numbers that CUDA would understand in another way.
+    """
+    mask = os.environ.get("CUDA_VISIBLE_DEVICES")
+    tool = shutil.which("nvidia-smi")
+    if tool is None or mask == "":
+        return ()
+    cards = _cards(_output([tool, "-L"]))
+    if mask is None:
+        return tuple(gpu for card in cards for gpu in card.usable)
+    return _visible(cards, [name.strip() for name in mask.split(",")])
+
+
+def _cards(listing: str) -> list[_Card]:
+    """The listing has a line for each GPU and, indented below it, one for each instance."""
+    cards: list[_Card] = []
+    for line in listing.splitlines():
+        if found := _GPU_LINE.match(line):
+            cards.append(_Card(int(found[1]), Gpu(found[2], found[3])))
+        elif cards and (found := _INSTANCE_LINE.match(line)):
+            instance = Gpu(f"{cards[-1].gpu.name} MIG {found[1]}", found[2])
+            cards[-1] = replace(cards[-1], instances=(*cards[-1].instances, instance))
+    return cards
+
+
+def _visible(cards: Sequence[_Card], names: Sequence[str]) -> tuple[Gpu, ...]:
+    _check_order(cards, names)
+    visible: list[Gpu] = []
+    for name in names:
+        named = _named(cards, name)
+        if not named:
+            break
+        if not set(named).isdisjoint(visible):
+            return ()
+        visible += named
+    return tuple(visible)
+
+
+def _named(cards: Sequence[_Card], name: str) -> tuple[Gpu, ...]:
+    """What a number or the beginning of a UUID stands for; nothing if that is not one thing."""
+    if name.isascii() and name.isdigit():
+        matches = [card.usable for card in cards if card.number == int(name)]
+    elif name.startswith("GPU-"):
+        matches = [card.usable for card in cards if card.gpu.uuid.startswith(name)]
+    else:
+        instances = (instance for card in cards for instance in card.instances)
+        matches = [(instance,) for instance in instances if name and instance.uuid.startswith(name)]
+    return matches[0] if len(matches) == 1 else ()
+
+
+def _check_order(cards: Sequence[_Card], names: Sequence[str]) -> None:
+    """CUDA counts the fastest model first unless told otherwise, the driver counts by slot."""
+    has_numbers = any(name.isdigit() for name in names)
+    num_models = len({card.gpu.name for card in cards})
+    if has_numbers and num_models > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
+        raise InputError(
+            f"CUDA_VISIBLE_DEVICES is {','.join(names)!r}, which is not clear where GPUs differ; allowed: UUIDs as in "
+            "`nvidia-smi -L`, or its numbers together with CUDA_DEVICE_ORDER=PCI_BUS_ID"
+        )
+
+
+def _output(command: Sequence[str]) -> str:
+    """Whatever it could say: where one GPU is broken, it names the others and fails."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psutil
 
-from harness.audit.files import is_alive, leftovers
+from harness.audit.files import leftovers
 from harness.audit.rows import damage, open_read_only
 from harness.audit.runs import live_runs
 from harness.errors import InputError
@@ -25,6 +25,7 @@ from harness.execution import data, devices
 from harness.execution.datasets import DATASETS
 from harness.ledger_schema import SCHEMA_VERSION
 from harness.tracking.store import open_client, reason, redact, sqlite_file, tracking_uri
+from harness.whole_files import is_alive
 
 NAMED_LIBRARIES = ("tensorflow", "keras", "keras-tuner", "optuna", "mlflow", "pandas", "numpy")
 CUDA_LIBRARY = "nvidia-cudnn-cu12"  # comes with tensorflow[and-cuda], and without it no GPU is seen

@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 
 from harness import whole_files
 from harness.ledger import Ledger
-from harness.whole_files import is_alive as is_alive
 
 Rows = dict[str, dict[str, str]]  # cells by trial and column
 

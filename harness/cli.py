@@ -25,8 +25,7 @@ SHOW_CURSOR = b"\x1b[?25h"  # the live display hides it
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0 done, 2 the input was wrong, 130 interrupted, 1 anything else."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _end_at_once)
+    _let_signals_end_it()
     try:
         options = _parser().parse_args(arguments)
         from harness.commands import COMMANDS
@@ -45,15 +44,21 @@ def _fail(why: Exception | str, status: int) -> int:
     return status
 
 
-def _end_at_once(number: int, frame: FrameType | None) -> NoReturn:
-    """Ends the process where it is: it may be killed at any moment anyway, and its workers end with it.
+def _let_signals_end_it() -> None:
+    """Lets SIGINT and SIGTERM end the process where it is: it may be killed at any moment, and its workers end with it.
 
     An exception could come out anywhere, and a library that is being loaded would swallow it or turn it into another.
     """
-    if sys.stdout.isatty():
-        os.write(sys.stdout.fileno(), SHOW_CURSOR)
-    os.write(sys.stderr.fileno(), f"harness: {INTERRUPTED}\n".encode())
-    os._exit(EXIT_INTERRUPTED)
+    terminal = os.dup(2)  # which is silenced while some libraries are loaded
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        if sys.stdout.isatty():
+            os.write(sys.stdout.fileno(), SHOW_CURSOR)
+        os.write(terminal, f"harness: {INTERRUPTED}\n".encode())
+        os._exit(EXIT_INTERRUPTED)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, end)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -157,7 +162,7 @@ def _add_upkeep(commands: _Commands) -> None:
     doctor = _add(commands, "doctor", "look at the installation, or recount studies from scratch")
     doctor.add_argument("--audit", nargs="+", metavar="STUDY", help="ledger against MLflow against exported CSV")
     bench = _add(commands, "bench", "measure this harness against others")
-    bench.add_argument("what", choices=("engine", "search", "sweep"))
+    bench.add_argument("what", choices=("engine", "search", "sweep", "target"))
     bench.add_argument("--quick", action="store_true", help="within 5 minutes on two cores")
     bench.add_argument("--repeats", type=int, metavar="N", help="seeds of a search, rounds of a race")
 

@@ -75,6 +75,8 @@ def _opened(storage_url: str) -> Iterator[RDBStorage]:
         yield storage
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         raise InputError(f"storage is {shown!r}; allowed: a URL such as sqlite:///study.db ({_line(error)})") from error
+    except TroubleError:  # the ledger's
+        raise
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
         raise TroubleError(f"storage {shown}: {_line(error)}; is it there, and may it be written?") from error
     finally:

@@ -161,6 +161,8 @@ def _sync_study(home: Path, ledger: Ledger, study: str, uri: str) -> Repairs:
     try:
         runs = StudyRuns(home, ledger, study)
         runs.reconcile()
+    except TroubleError:  # the ledger's, say, which is no fault of MLflow's
+        raise
     except Exception as error:
         raise TroubleError(f"MLflow ({redact(uri)}): {reason(error)}") from error
     return runs.repairs

@@ -168,7 +168,7 @@ class TrialResult:
         curve: The epochs of this attempt, in order.
         seconds: Sum over the attempt.
         num_params: Parameters of the model as built.
-        peak_memory_mb: Peak resident memory of the worker process (CPU) or of the device (GPU), MiB.
+        peak_memory_mb: Peak resident memory of the worker process, MiB.
         device: What did the work; None when it never reached a device.
         wrong_images: Positions in the validation split that the last epoch's model got wrong, so that
             two trials can be compared image by image.
@@ -177,6 +177,10 @@ class TrialResult:
         final_error_rate_pct: Error on the whole validation split after the last epoch, percent; the curve uses a part
             of the split. None unless the trial trained to its end.
         final_val_images: How many images the whole validation split has.
+        gpu_busy_time_s: Seconds of training in which the GPU, had by this trial alone, was at work. None, as are the
+            next two, where it cannot be had (docs/gpu.md).
+        gpu_energy_j: Energy the GPU, had by this trial alone, took during training, joules.
+        gpu_peak_memory_mb: Peak memory in use on the GPU, MiB.
     """
 
     outcome: Outcome
@@ -191,6 +195,9 @@ class TrialResult:
     images_per_s: float | None = None
     final_error_rate_pct: float | None = None
     final_val_images: int | None = None
+    gpu_busy_time_s: float | None = None
+    gpu_energy_j: float | None = None
+    gpu_peak_memory_mb: float | None = None
 
     def __post_init__(self) -> None:
         _check_numbers(self)

@@ -157,18 +157,27 @@ def check_gpu(place: Place) -> None:
         )
 
 
-def peak_memory_mb(place: Place) -> float | None:
-    """Peak since `reset_peak_memory`: of the GPU where the backend tells, else of this process; MiB."""
-    if place.gpu is not None:
-        return _gpu_peak_memory_mb()
-    return _process_peak_memory_mb()
+def peak_memory_mb() -> float:
+    """Peak resident memory of this process since `reset_peak_memory`, MiB."""
+    with suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
+def gpu_peak_memory_mb(place: Place) -> float | None:
+    """Peak of what this process used on its GPU since `reset_peak_memory`, MiB; None if the backend does not tell."""
+    memory = _tensorflow_memory(place)
+    return None if memory is None else memory.get_memory_info("GPU:0")["peak"] / 2**20
 
 
 def reset_peak_memory(place: Place) -> None:
-    if place.gpu is not None:
-        _reset_gpu_peak_memory()
-    elif Path("/proc/self/clear_refs").exists():
+    if Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5")  # resets VmHWM, see proc(5)
+    memory = _tensorflow_memory(place)
+    if memory is not None:
+        memory.reset_memory_stats("GPU:0")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -220,31 +229,10 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _process_peak_memory_mb() -> float:
-    try:
-        for line in Path("/proc/self/status").read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    except OSError:
-        pass
-    return float(psutil.Process().memory_info().rss) / 2**20
-
-
-def _gpu_peak_memory_mb() -> float | None:
-    memory = _tensorflow_memory()
-    return None if memory is None else memory.get_memory_info("GPU:0")["peak"] / 2**20
-
-
-def _reset_gpu_peak_memory() -> None:
-    memory = _tensorflow_memory()
-    if memory is not None:
-        memory.reset_memory_stats("GPU:0")
-
-
-def _tensorflow_memory() -> Any | None:
+def _tensorflow_memory(place: Place) -> Any | None:
     import keras
 
-    if keras.backend.backend() != "tensorflow":
+    if place.gpu is None or keras.backend.backend() != "tensorflow":
         return None
     import tensorflow as tf
 

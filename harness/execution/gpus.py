@@ -29,11 +29,6 @@ class Gpu:
     name: str
     uuid: str
 
-    @property
-    def is_instance(self) -> bool:
-        """Whether it is a part of a GPU."""
-        return self.uuid.startswith("MIG-")
-
 
 @dataclass(frozen=True)
 class _Card:
@@ -65,6 +60,11 @@ def usable_gpus() -> tuple[Gpu, ...]:
     if mask is None:
         return tuple(gpu for card in cards for gpu in card.usable)
     return _visible(cards, [name.strip() for name in mask.split(",")])
+
+
+def is_instance(uuid: str) -> bool:
+    """Whether it is a part of a GPU, which has meters of its own for memory only."""
+    return uuid.startswith("MIG-")
 
 
 def _cards(listing: str) -> list[_Card]:

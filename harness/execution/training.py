@@ -17,6 +17,7 @@ from baselines.recipe import optimizer
 from harness.errors import TroubleError
 from harness.execution import Job, Place, data, devices, engines
 from harness.execution.engines import Engine, Order
+from harness.execution.gpu_meter import GpuMeter, open_gauge
 from harness.failpoints import Step, reach
 from harness.records import Device, EpochReport, Outcome, Seconds, TrialResult
 from harness.spec import SweepSpec
@@ -54,6 +55,7 @@ class Trainer:
             sharing=place.sharing,
             gpu_fraction=place.gpu_fraction,
         )
+        self.gauge = open_gauge(place)
 
     def run(self, job: Job, on_epoch: OnEpoch) -> TrialResult:
         """Trains a trial to its end, or until `on_epoch` returns False. Whatever the trial does is its outcome.
@@ -71,7 +73,12 @@ class Trainer:
             outcome = Outcome.OUT_OF_MEMORY if devices.is_out_of_memory(trouble) else Outcome.CRASHED
             error = f"{type(trouble).__name__}: {trouble}".splitlines()[0][:500]
         result = attempt.result(outcome, error)
-        return replace(result, peak_memory_mb=devices.peak_memory_mb(self._place))
+        in_use_mb = devices.gpu_peak_memory_mb(self._place)  # what the backend knows is the trial's own
+        return replace(
+            result,
+            peak_memory_mb=devices.peak_memory_mb(),
+            gpu_peak_memory_mb=result.gpu_peak_memory_mb if in_use_mb is None else in_use_mb,
+        )
 
     @property
     def num_validation_images(self) -> int:
@@ -98,6 +105,7 @@ class _Attempt:
     def __init__(self, trainer: Trainer, job: Job, on_epoch: OnEpoch) -> None:
         self._trainer, self._job, self._on_epoch = trainer, job, on_epoch
         self._device = trainer.device
+        self._meter = GpuMeter(trainer.gauge)
         self._curve: list[EpochReport] = []
         self._build_s = self._compile_s = 0.0
         self._cpu_began = time.process_time()
@@ -138,8 +146,10 @@ class _Attempt:
 
     def _run_epoch(self, engine: Engine, epoch: int, order: Order) -> bool:
         """Trains and reports an epoch; returns whether to go on."""
-        began = time.monotonic()
-        train_loss = engine.train(order)
+        with self._meter.region():
+            began = time.monotonic()
+            train_loss = engine.train(order)
+            train_s = time.monotonic() - began
         trained = time.monotonic()
         # Trials are ranked on all validation images after their last epoch. The curve is on the same part of them
         # throughout, so that its points can be compared.
@@ -149,7 +159,7 @@ class _Attempt:
         val_loss, num_wrong = float(losses[:num_images].mean()), int((self._wrong < num_images).sum())
         seconds = Seconds(
             compile=0.0 if self._curve else self._compile_s,
-            train=_milliseconds(trained - began),
+            train=_milliseconds(train_s),
             evaluate=_milliseconds(time.monotonic() - trained),
             cpu=self._cpu_s(),
         )
@@ -181,6 +191,7 @@ class _Attempt:
             images_per_s=num_images / seconds.train if seconds.train else None,
             final_error_rate_pct=100.0 * len(self._wrong) / num_final if num_final else None,
             final_val_images=num_final,
+            **self._meter.usage(seconds.train)._asdict(),
         )
 
     def _restore(self, model: keras.Model, steps_per_epoch: int) -> int:

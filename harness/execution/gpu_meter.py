@@ -1,0 +1,174 @@
+"""What a GPU says of itself while a trial trains: how long it was busy, the energy it took, the memory in use.
+
+These are extras beside the reserved time, and None wherever they cannot be had. NVML, NVIDIA's management library,
+speaks of whole devices and numbers processes as the host does, so that it cannot tell trials apart: nothing is said of
+a GPU that is shared.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple, Protocol
+
+from harness.execution import Place
+from harness.execution.gpus import is_instance
+
+INTERVAL_S = 0.1
+MIN_TRAIN_S = 1.0  # the longest time over which a GPU averages how busy it is: less would be told by what came before
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a GPU says at one moment; None where it does not.
+
+    Attributes:
+        time_s: Monotonic.
+        busy_share: Share, 0 to 1, of the last sixth of a second to second in which something ran on it.
+        energy_j: Taken since its driver was loaded.
+        power_w: Drawn now.
+        memory_mb: In use, by whatever process.
+        num_processes: Processes that compute on it.
+    """
+
+    time_s: float
+    busy_share: float | None = None
+    energy_j: float | None = None
+    power_w: float | None = None
+    memory_mb: float | None = None
+    num_processes: int | None = None
+
+
+class Gauge(Protocol):
+    """Reads one GPU."""
+
+    def read(self) -> Reading:
+        """Takes a few milliseconds at most, and raises nothing."""
+
+
+class GpuUsage(NamedTuple):
+    """Of a trial; the names are those of `TrialResult`."""
+
+    gpu_busy_time_s: float | None = None
+    gpu_energy_j: float | None = None
+    gpu_peak_memory_mb: float | None = None
+
+
+class GpuMeter:
+    """Reads a GPU at the beginning and the end of each training region, and at intervals within.
+
+    Args:
+        gauge: Of the GPU; None: there is nothing to read.
+        interval_s: Between readings.
+    """
+
+    def __init__(self, gauge: Gauge | None, interval_s: float = INTERVAL_S) -> None:
+        self._gauge, self._interval_s = gauge, interval_s
+        self._regions: list[list[Reading]] = []
+
+    @contextmanager
+    def region(self) -> Iterator[None]:
+        if self._gauge is None:
+            yield
+            return
+        readings, is_over = [self._gauge.read()], threading.Event()
+        self._regions.append(readings)
+        sampler = threading.Thread(target=self._sample, args=(self._gauge, readings, is_over), daemon=True)
+        sampler.start()
+        try:
+            yield
+        finally:
+            is_over.set()
+            sampler.join()
+            readings.append(self._gauge.read())
+
+    def usage(self, train_s: float) -> GpuUsage:
+        """Of all regions together, which took `train_s` seconds."""
+        readings = [reading for region in self._regions for reading in region]
+        if any((reading.num_processes or 0) > 1 for reading in readings):
+            return GpuUsage()
+        memory_mb = [reading.memory_mb for reading in readings if reading.memory_mb is not None]
+        pairs = [pair for region in self._regions for pair in pairwise(region)]
+        if train_s < MIN_TRAIN_S:
+            pairs = []
+        busy_s, energy_j = (_total(of(*pair) for pair in pairs) for of in (_busy_s, _energy_j))
+        return GpuUsage(
+            gpu_busy_time_s=None if busy_s is None else min(busy_s, train_s),
+            gpu_energy_j=energy_j,
+            gpu_peak_memory_mb=max(memory_mb, default=None),
+        )
+
+    def _sample(self, gauge: Gauge, readings: list[Reading], is_over: threading.Event) -> None:
+        while not is_over.wait(self._interval_s):
+            readings.append(gauge.read())
+
+
+def open_gauge(place: Place) -> Gauge | None:
+    """NVML's of the GPU that a worker has to itself; None without such a GPU, or without an answer from NVML."""
+    if place.gpu is None or place.sharing > 1:
+        return None
+    try:
+        import pynvml
+    except ImportError:  # it comes with the extra `gpu`
+        return None
+    try:
+        pynvml.nvmlInit()
+        return NvmlGauge(pynvml, place.gpu)
+    except pynvml.NVMLError:
+        return None
+
+
+class NvmlGauge:
+    """Reads the GPU of a UUID. NVML knows all GPUs of the machine, whatever `CUDA_VISIBLE_DEVICES` says."""
+
+    def __init__(self, nvml: Any, uuid: str) -> None:
+        self._nvml, self._handle = nvml, nvml.nvmlDeviceGetHandleByUUID(uuid)
+        self._is_instance = is_instance(uuid)
+
+    def read(self) -> Reading:
+        nvml, whole = self._nvml, not self._is_instance  # a part of a GPU is asked for what is its own
+        memory = self._ask(nvml.nvmlDeviceGetMemoryInfo)
+        # This version of it by name: the one without does not fail with NVML's error where a driver is older.
+        processes = self._ask(nvml.nvmlDeviceGetComputeRunningProcesses_v3)
+        rates = self._ask(nvml.nvmlDeviceGetUtilizationRates) if whole else None
+        energy_mj = self._ask(nvml.nvmlDeviceGetTotalEnergyConsumption) if whole else None
+        power_mw = self._ask(nvml.nvmlDeviceGetPowerUsage) if whole and energy_mj is None else None
+        return Reading(
+            time_s=time.monotonic(),
+            busy_share=None if rates is None else rates.gpu / 100,
+            energy_j=None if energy_mj is None else energy_mj / 1000,
+            power_w=None if power_mw is None else power_mw / 1000,
+            memory_mb=None if memory is None else memory.used / 2**20,
+            num_processes=None if processes is None else len(processes),
+        )
+
+    def _ask(self, question: Callable[[Any], Any]) -> Any:
+        """None if this GPU or its driver does not tell."""
+        try:
+            return question(self._handle)
+        except self._nvml.NVMLError:
+            return None
+
+
+def _busy_s(before: Reading, reading: Reading) -> float | None:
+    """What a reading says is about the time before it."""
+    return None if reading.busy_share is None else reading.busy_share * (reading.time_s - before.time_s)
+
+
+def _energy_j(before: Reading, reading: Reading) -> float | None:
+    """By the counter where there is one, else by the mean of the power drawn."""
+    if before.energy_j is not None and reading.energy_j is not None:
+        return max(0.0, reading.energy_j - before.energy_j)
+    if before.power_w is not None and reading.power_w is not None:
+        return (before.power_w + reading.power_w) / 2 * (reading.time_s - before.time_s)
+    return None
+
+
+def _total(parts: Iterable[float | None]) -> float | None:
+    """None if a part is not known."""
+    known = list(parts)
+    return round(sum(part for part in known if part is not None), 3) if known and None not in known else None

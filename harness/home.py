@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from harness.errors import InputError
+
 
 def project_root() -> Path:
     """The checkout this package runs from, or the working directory where the package is installed elsewhere."""
@@ -17,6 +19,15 @@ def sweeps_folder() -> Path:
 
 
 def home() -> Path:
-    """The folder of all state: `mlruns/` of the checkout, moved by HARNESS_HOME."""
+    """The folder of all state: `mlruns/` of the checkout, moved by HARNESS_HOME.
+
+    Raises:
+        InputError: it cannot hold state, wherever it is.
+    """
     moved = os.environ.get("HARNESS_HOME")
-    return Path(moved).expanduser().resolve() if moved else project_root() / "mlruns"
+    folder = Path(moved).expanduser().resolve() if moved else project_root() / "mlruns"
+    if os.path.isfile(folder):  # noqa: PTH113 - Path.is_file raises where a folder above may not be searched
+        raise InputError(f"HARNESS_HOME is '{folder}', which is a file; allowed: a folder, which need not exist yet")
+    if set("?%") & set(str(folder)):  # MLflow reads them one way and SQLAlchemy another
+        raise InputError(f"HARNESS_HOME is '{folder}'; allowed: a path without ? and %, which runs' addresses garble")
+    return folder

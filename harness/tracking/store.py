@@ -105,8 +105,8 @@ def redact(text: str) -> str:
 
 
 def sqlite_file(uri: str) -> Path | None:
-    path = uri.removeprefix("sqlite:///")
-    return Path(path) if path != uri and path not in ("", ":memory:") else None
+    path = unquote(uri.removeprefix("sqlite:///").partition("?")[0])
+    return Path(path) if uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
 
 
 def make_store(uri: str) -> None:

@@ -13,12 +13,13 @@ PACKAGES = ("tensorflow", "jax", "torch", "keras", "keras-tuner", "optuna", "mlf
 
 
 def provenance() -> dict[str, str | bool | None]:
-    """Git commit and whether the tree differs from it, Python's and the libraries' versions, the platform."""
+    """Git commit and whether the tree differs from it, Python's and the libraries' versions, the machine."""
     return {
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "python": platform.python_version(),
         "platform": platform.platform(),
+        "host": platform.node(),
         **{name: version for name in PACKAGES if (version := _version(name))},
     }
 

@@ -22,6 +22,7 @@ from harness.execution import CHECKPOINT_SUFFIX, Died, EpochDone, Event, Executo
 from harness.failpoints import Step, reach
 from harness.ledger import Ledger
 from harness.progress import Progress, StopReason
+from harness.provenance import provenance
 from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
 from harness.search import NoProposal, catalogue
 from harness.search.proposer import Next
@@ -98,7 +99,7 @@ class Sweep:
         self._spec, self._ledger, self._source, self._executor = spec, ledger, source, executor
         self._listeners, self._display, self._checkpoints = listeners, display, checkpoints
         self._started = time.monotonic()
-        self._session = ledger.start_session(spec.study)
+        self._session = ledger.start_session(spec.study, provenance())
         reach(Step.AFTER_SESSION)
         self._touched = self._started
         ledger.close_lost_attempts(spec.study)

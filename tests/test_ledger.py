@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.analysis.leaderboard import leaderboard
 from harness.errors import TroubleError
 from harness.home import sweeps_folder
 from harness.ledger import Ledger
@@ -163,3 +164,16 @@ def test_a_full_disk_is_one_clear_error_and_loses_nothing(ledger: Ledger) -> Non
     done = len(ledger.history("study"))
     run(ledger, 1000)
     assert len(ledger.history("study")) == done + 1
+
+
+def test_each_trial_comes_from_the_session_that_ran_it_last(ledger: Ledger) -> None:
+    ledger.start_session("study")
+    before = run(ledger, 0)
+    ledger.start_session("study", {"git_commit": "def", "host": "second"})
+    after = run(ledger, 1)
+    assert ledger.origin(before.uid) == {"git_commit": "abc"}  # as when the study was made
+    assert ledger.origin(after.uid) == {"git_commit": "def", "host": "second"}
+    frame = leaderboard(ledger, ["study"]).set_index("trial")
+    assert frame["git_commit"].to_dict() == {0: "abc", 1: "def"}
+    with pytest.raises(KeyError):
+        ledger.origin("nobody")

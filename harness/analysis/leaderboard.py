@@ -131,7 +131,7 @@ def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
         engine=spec.engine,
         sampler=spec.sampler,
         run_id=pd.Series(ledger.run_ids(spec.study), frame.index, dtype="str"),
-        git_commit=pd.Series(study.provenance.get("git_commit"), frame.index, dtype="str"),
+        git_commit=pd.Series([ledger.origin(uid).get("git_commit") for uid in frame.index], frame.index, dtype="str"),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,7 +111,8 @@ class _Audit:
         *_, started_at, held_s = self._ledger.attempts(uid)[-1]
         run, parent, before = self._run(uid), self._run(_PARENT), self._run(record.trial.continues or "")
         hangs = Parent(parent.info.run_id if parent else "", before.info.run_id if before else None)
-        content = trial_content(self._study, record, started_at, held_s, hangs)
+        study = replace(self._study, provenance=self._ledger.origin(uid))
+        content = trial_content(study, record, started_at, held_s, hangs)
         yield from self._one_run(uid, uid)
         if run is None:
             return

@@ -146,7 +146,8 @@ class StudyRuns:
         *_, started_at, held_s = self._ledger.attempts(uid)[-1]
         before = self._ledger.tracked(record.trial.continues) if record.trial.continues else None
         parent = Parent(self._parent_id, before[0] if before else None)
-        content = trial_content(self._study, record, started_at, held_s, parent)
+        study = replace(self._study, provenance=self._ledger.origin(uid))
+        content = trial_content(study, record, started_at, held_s, parent)
         self._mend(uid, found, content, state=content.tags["outcome"])
 
     def _mend_parent(self, found: Sequence[Run], status: Status | None) -> None:

@@ -33,8 +33,8 @@ class Job:
         self.architecture, self.configurations = described["baseline"], described["configurations"]
         self.epochs: int = described["epochs"]
         folder = data.prepare(described["dataset"], lambda line: None)
-        self.train = _arrays(described["dataset"], "train", folder, described["train_images"])
-        self.validation = _arrays(described["dataset"], "validation", folder, described["validation_images"])
+        self.train = arrays(described["dataset"], "train", folder, described["train_images"])
+        self.validation = arrays(described["dataset"], "validation", folder, described["validation_images"])
 
     def model(self, params: dict[str, int]) -> keras.Model:
         architecture = baselines.load(self.architecture)
@@ -96,7 +96,7 @@ def _column(job: Job, name: str) -> list[int]:
     return sorted({params[name] for params in job.configurations})
 
 
-def _arrays(dataset: str, split: data.Split, folder: Path, count: int) -> tuple[Floats, Floats]:
+def arrays(dataset: str, split: data.Split, folder: Path, count: int) -> tuple[Floats, Floats]:
     images, labels = data.load(dataset, split, folder)
     floats = images[:count].astype(np.float32)[..., np.newaxis] / 255.0
     return floats, np.eye(10, dtype=np.float32)[labels[:count]]

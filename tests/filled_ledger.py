@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from harness.ledger import Ledger
 from harness.records import Device, EpochReport, Outcome, Params, Role, Seconds, Trial, TrialResult
@@ -70,8 +71,12 @@ class FilledLedger:
         wrong: Sequence[int] | None = None,
         test_wrong: Sequence[int] | None = None,
         error: str | None = None,
+        gpu: Mapping[str, float] = MappingProxyType({}),
     ) -> str:
-        """Ends a trial, whose error falls by a point per epoch to `error_pct` of 1,000 validation images."""
+        """Ends a trial, whose error falls by a point per epoch to `error_pct` of 1,000 validation images.
+
+        `gpu` is what was read off its GPU, by the names of `TrialResult`.
+        """
         attempt = self.ledger.start_attempt(trial.uid, "worker-0")
         done = (trial.epochs if epochs_done is None else epochs_done) if error_pct is not None else 0
         for epoch in range(1, done + 1):
@@ -87,6 +92,7 @@ class FilledLedger:
             wrong_images=None if wrong is None else tuple(wrong),
             test_wrong_images=None if test_wrong is None else tuple(test_wrong),
             images_per_s=500.0,
+            **gpu,
         )
         self.ledger.finish_attempt(trial.uid, attempt, result, train_s + 4.0, is_final=True)
         return trial.uid

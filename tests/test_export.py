@@ -37,7 +37,7 @@ def study(tmp_path: Path) -> Iterator[FilledLedger]:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         study = FilledLedger(ledger, make_spec(space=SPACE))
         study.add(1 / 3, params=PLAIN, role=Role.BASELINE)
-        study.add(2.0, Outcome.PRUNED, params=BRANCH, epochs_done=2)
+        study.add(2.0, Outcome.PRUNED, params=BRANCH, epochs_done=2, gpu={"gpu_energy_j": 1250.5})
         study.add(outcome=Outcome.INFEASIBLE, params=BRANCH, error="=too many parameters")
         study.ask(PLAIN, continues="study-1")
         yield study
@@ -113,6 +113,9 @@ def test_a_row_holds_what_the_ledger_holds(study: FilledLedger, tmp_path: Path) 
         "num_params": 1001,
         "images_per_s": 500.0,
         "peak_memory_mb": None,
+        "gpu_busy_time_s": None,
+        "gpu_energy_j": 1250.5,
+        "gpu_peak_memory_mb": None,
         "device": CPU.name,
         "backend": CPU.backend,
         "timing_class": CPU.timing_class,

@@ -163,6 +163,17 @@ def test_gpu_time_is_zero_and_so_marked_where_there_is_no_gpu(home: Path, study:
     assert (on_gpu.metrics["gpu_time_s"], on_gpu.tags["gpu_time_source"]) == (5.0, "reserved")
 
 
+def test_what_was_read_off_a_gpu_is_shown_and_what_could_not_be_is_not(home: Path, study: Study) -> None:
+    study.add(2.0, device=GPU, gpu={"gpu_energy_j": 1250.5, "gpu_busy_time_s": 4.5})
+    synced(home)
+    metrics = runs(home)["trial-006"].data.metrics
+    assert {name: value for name, value in metrics.items() if name.startswith("gpu_")} == {
+        "gpu_time_s": 5.0,
+        "gpu_energy_j": 1250.5,
+        "gpu_busy_time_s": 4.5,
+    }
+
+
 def test_trials_hang_under_the_parent_and_name_the_trial_they_go_on_from(home: Path, study: Study) -> None:
     before = study.add(2.9)
     study.add(2.7, continues=before)

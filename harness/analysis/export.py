@@ -43,6 +43,9 @@ _RESULT = {
     "num_params": "Int64",
     "images_per_s": "float64",
     "peak_memory_mb": "float64",
+    "gpu_busy_time_s": "float64",
+    "gpu_energy_j": "float64",
+    "gpu_peak_memory_mb": "float64",
     "device": "str",
     "backend": "str",
     "timing_class": "str",
@@ -158,12 +161,13 @@ def _result_row(record: Record, numbers: dict[str, int]) -> tuple[Any, ...]:
     order = (record.asked_at, record.told_at)
     costs = (record.reserved_time_s, record.search_time_s)
     if result is None:
-        return *asked, *order, *[None] * 7, *costs, *[None] * 6
+        return *asked, *order, *[None] * 7, *costs, *[None] * 9
     seconds, device = result.seconds, result.device
     times = (result.gpu_time_s, result.device_time_s, seconds.build, seconds.compile, seconds.evaluate, seconds.cpu)
     sizes = (result.num_params, result.images_per_s, result.peak_memory_mb)
+    gpu = (result.gpu_busy_time_s, result.gpu_energy_j, result.gpu_peak_memory_mb)
     where = (device.name, device.backend, device.timing_class) if device else (None, None, None)
-    return *asked, *order, result.error_rate_pct, *times, *costs, *sizes, *where
+    return *asked, *order, result.error_rate_pct, *times, *costs, *sizes, *gpu, *where
 
 
 def _epoch_row(epoch: EpochReport | None) -> tuple[Any, ...]:

@@ -125,6 +125,9 @@ def summary_metrics(spec: SweepSpec, record: Record, result: TrialResult) -> dic
         "flops_per_image": cost.flops_per_image,
         "images_per_s": result.images_per_s,
         "peak_memory_mb": result.peak_memory_mb,
+        "gpu_busy_time_s": result.gpu_busy_time_s,
+        "gpu_energy_j": result.gpu_energy_j,
+        "gpu_peak_memory_mb": result.gpu_peak_memory_mb,
         "epochs_done": last.epoch if last else 0,
     }
 

@@ -79,6 +79,14 @@ def test_columns_come_in_the_documented_order(study: FilledLedger) -> None:
     assert columns[len(BEFORE) + 2 + len(AFTER) :] == ["epochs_done", "continues", "attempts", "reserved_time_s"]
 
 
+def test_what_was_read_off_a_gpu_has_columns_where_there_is_any(study: FilledLedger) -> None:
+    study.add(2.0, device=GPU)
+    study.add(3.0, device=GPU, gpu={"gpu_energy_j": 1250.5})
+    board = leaderboard(study.ledger, ["study"])
+    assert list(board)[-2:] == ["reserved_time_s", "gpu_energy_j"]
+    assert list(board["gpu_energy_j"].fillna(-1)) == [-1, 1250.5]
+
+
 def test_the_test_error_is_shown_with_its_interval_where_it_was_read(study: FilledLedger) -> None:
     study.add_baseline(2.0, seed=1, test_wrong=range(75))
     study.add_baseline(3.0, seed=2, test_wrong=range(85))

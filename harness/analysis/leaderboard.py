@@ -55,6 +55,7 @@ _AFTER_HYPERPARAMETERS = [
     "attempts",
     "reserved_time_s",
 ]
+_READ_OFF_A_GPU = ["gpu_busy_time_s", "gpu_energy_j"]
 # What each row has of its own; the rest is the same for a whole study.
 _OF_A_TRIAL = {
     "uid": "str",
@@ -78,6 +79,8 @@ _OF_A_TRIAL = {
     "continues": "Int64",
     "attempts": "int64",
     "reserved_time_s": "float64",
+    "gpu_busy_time_s": "float64",
+    "gpu_energy_j": "float64",
 }
 
 
@@ -92,8 +95,9 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
     Columns: those of docs/export.md, in that order, with one per hyperparameter that any of the studies searches,
     empty where a study does not search it. Error rates in percent with 95 % Wilson intervals; times in seconds, of
     the final attempt alone: a trial that `continues` another one (its number) does not count that one's epochs.
-    `pareto` is there only if a study has two objectives: whether no ranked trial of the same fidelity and timing
-    class is at least as good in error and in device time, and better in one.
+    What is read off a GPU is there only if it could be for any trial, `pareto` only if a study has two objectives:
+    whether no ranked trial of the same fidelity and timing class is at least as good in error and in device time, and
+    better in one.
 
     Raises:
         InputError: there is no such study, or none is named.
@@ -103,6 +107,7 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
     found = [find_study(ledger, name) for name in dict.fromkeys(studies)]
     frame = _ranked(pd.concat([_study_frame(ledger, study) for study in found]))
     columns = [*_BEFORE_HYPERPARAMETERS, *hyperparameters(study.spec for study in found), *_AFTER_HYPERPARAMETERS]
+    columns += [name for name in _READ_OFF_A_GPU if frame[name].notna().any()]
     if any(len(study.spec.objective) > 1 for study in found):
         frame["pareto"] = _pareto(frame)
         columns.append("pareto")
@@ -159,6 +164,8 @@ def _row(record: Record, result: TrialResult, spec: SweepSpec, continues: int | 
         continues,
         record.attempts,
         record.reserved_time_s,
+        result.gpu_busy_time_s,
+        result.gpu_energy_j,
     )
 
 

@@ -49,8 +49,8 @@ def usage(*regions: Sequence[Reading], train_s: float = 10.0) -> GpuUsage:
 
 def test_a_reading_tells_how_busy_the_time_before_it_was() -> None:
     readings = [Reading(5.0, busy_share=1.0), Reading(6.0, busy_share=0.5), Reading(8.0, busy_share=0.75)]
-    assert usage(readings).gpu_busy_time_s == 0.5 * 1 + 0.75 * 2
-    assert usage(readings, train_s=1.5).gpu_busy_time_s == 1.5  # never more than there was
+    assert usage(readings, train_s=3.0).gpu_busy_time_s == 0.5 * 1 + 0.75 * 2
+    assert usage(readings, train_s=2.7).gpu_busy_time_s == 1.8  # the rest of the three seconds was spent on reading
 
 
 def test_energy_is_what_the_counter_went_up_by() -> None:
@@ -66,7 +66,7 @@ def test_energy_without_a_counter_is_power_over_time() -> None:
 def test_what_happens_between_regions_does_not_count() -> None:
     first = [Reading(0.0, 0.0, 10.0, memory_mb=500.0), Reading(2.0, 0.5, 30.0, memory_mb=700.0)]
     second = [Reading(9.0, 1.0, 900.0, memory_mb=600.0), Reading(10.0, 1.0, 950.0, memory_mb=600.0)]
-    assert usage(first, second) == GpuUsage(2.0, 70.0, 700.0)
+    assert usage(first, second, train_s=3.0) == GpuUsage(2.0, 70.0, 700.0)
 
 
 def test_a_part_that_is_not_known_leaves_the_whole_unknown() -> None:
@@ -84,7 +84,7 @@ def test_nothing_is_said_where_another_process_is_at_work_too() -> None:
     readings = [Reading(float(t), 1.0, 10.0, memory_mb=500.0, num_processes=1 + (t == 1)) for t in range(3)]
     assert usage(readings) == GpuUsage()
     alone = [Reading(float(t), 1.0, 10.0, memory_mb=500.0, num_processes=1) for t in range(3)]
-    assert usage(alone) == GpuUsage(2.0, 0.0, 500.0)
+    assert usage(alone, train_s=2.0) == GpuUsage(2.0, 0.0, 500.0)
 
 
 def test_no_gauge_is_no_usage() -> None:

@@ -96,9 +96,10 @@ class GpuMeter:
         if train_s < MIN_TRAIN_S:
             pairs = []
         busy_s, energy_j = (_total(of(*pair) for pair in pairs) for of in (_busy_s, _energy_j))
+        read_s = sum(reading.time_s - before.time_s for before, reading in pairs)  # a little more than was trained
         return GpuUsage(
-            gpu_busy_time_s=None if busy_s is None else min(busy_s, train_s),
-            gpu_energy_j=energy_j,
+            gpu_busy_time_s=None if busy_s is None else round(busy_s / read_s * train_s, 3),
+            gpu_energy_j=None if energy_j is None else round(energy_j, 3),
             gpu_peak_memory_mb=max(memory_mb, default=None),
         )
 
@@ -171,4 +172,4 @@ def _energy_j(before: Reading, reading: Reading) -> float | None:
 def _total(parts: Iterable[float | None]) -> float | None:
     """None if a part is not known."""
     known = list(parts)
-    return round(sum(part for part in known if part is not None), 3) if known and None not in known else None
+    return sum(part for part in known if part is not None) if known and None not in known else None

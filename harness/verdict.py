@@ -45,12 +45,23 @@ class Request:
         num_seeds: After how many to give up looking for an answer: one of LOOKS.
         epochs: Of each training; by default those of the sweep file's profile `full`, or else of the study.
         wall_s: Stop after so many seconds, all sessions together.
+
+    Raises:
+        InputError: one of them is out of range.
     """
 
     top: int | None = None
     num_seeds: int | None = None
     epochs: int | None = None
     wall_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, number in (("--top", self.top), ("--epochs", self.epochs)):
+            if number is not None and number < 1:
+                raise InputError(f"{name} is {number}; allowed: at least 1")
+        if self.num_seeds is not None and self.num_seeds not in LOOKS:
+            looks = ", ".join(map(str, LOOKS))
+            raise InputError(f"--seeds is {self.num_seeds}; allowed: {looks}, after which the results are looked at")
 
 
 @dataclass(frozen=True)
@@ -102,7 +113,6 @@ def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -
     Raises:
         InputError: there is no such study, nothing in it to confirm, or its verdict was begun otherwise.
     """
-    _check(request)
     source, records = find_study(ledger, study).spec, ledger.history(study)
     if source.is_verdict:
         raise InputError(f"study is {study!r}, which is a verdict itself; allowed: a study that searched")
@@ -230,16 +240,6 @@ def _fresh_seed(source: SweepSpec, records: Sequence[Record]) -> int:
     return next(
         start for start in starts if start + number <= MAX_SEED and used.isdisjoint(range(start, start + number))
     )
-
-
-def _check(request: Request) -> None:
-    if request.top is not None and request.top < 1:
-        raise InputError(f"--top is {request.top}; allowed: at least 1")
-    if request.epochs is not None and request.epochs < 1:
-        raise InputError(f"--epochs is {request.epochs}; allowed: at least 1")
-    if request.num_seeds is not None and request.num_seeds not in LOOKS:
-        looks = ", ".join(map(str, LOOKS))
-        raise InputError(f"--seeds is {request.num_seeds}; allowed: {looks}, after which the results are looked at")
 
 
 def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> None:

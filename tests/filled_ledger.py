@@ -35,10 +35,10 @@ def make_spec(study: str = "study", **settings: object) -> SweepSpec:
 class FilledLedger:
     """Adds trials to one study of a ledger; uids are `<study>-<number>`."""
 
-    def __init__(self, ledger: Ledger, spec: SweepSpec, git_commit: str | None = "abc") -> None:
+    def __init__(self, ledger: Ledger, spec: SweepSpec, git_commit: str | None = "abc", **origin: object) -> None:
         self.ledger, self.spec = ledger, spec
         self._number = 0
-        ledger.create_study(spec, {"git_commit": git_commit})
+        ledger.create_study(spec, {"git_commit": git_commit, **origin})
 
     def ask(
         self,
@@ -104,3 +104,26 @@ class FilledLedger:
 
     def add_baseline(self, error_pct: float, **how: object) -> str:
         return self.add(error_pct, params=DOCUMENTED, role=Role.BASELINE, **how)
+
+
+def filled_verdict(ledger: Ledger) -> FilledLedger:
+    """The verdict on a study: one seed of the baseline and two of its trial 7, with 3, 1 and 2 of 300 images wrong."""
+    widths = {"units_1": 96, "units_2": 64}
+    verdict = FilledLedger(
+        ledger,
+        make_spec(
+            "study.verdict",
+            dataset="digits",
+            profile="verdict",
+            train_images=1497,
+            baseline_seeds=0,
+            reads_test=True,
+            enqueue=(widths,),
+            budget=Budget(trials=6),
+        ),
+        verdict_of="study",
+        confirms=[{"trial": 7, "uid": "study-7"}],
+    )
+    for params, seed, wrong in ((DOCUMENTED, 40, 3), (widths, 40, 1), (widths, 41, 2)):
+        verdict.add(0.0, params=params, seed=seed, role=Role.CONFIRM, test_wrong=range(wrong))
+    return verdict

@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import re
 import threading
@@ -248,3 +249,16 @@ def test_notes_from_many_threads_stay_whole() -> None:
     lines = out.getvalue().splitlines()
     assert sorted(set(lines)) == [letter * 50 for letter in "abcd"]
     assert len(lines) == 400
+
+
+def test_a_verdicts_trainings_show_what_they_got_wrong_of_the_test_images_alone() -> None:
+    out, clock = io.StringIO(), Clock()
+    confirm = trial(3, Role.CONFIRM)
+    with PlainDisplay(out, clock) as display:
+        clock.now_s += QUIET_S
+        display.epoch(confirm, "cpu-0", report(2, error_pct=0.01), 612.0)
+        display.finished(confirm, dataclasses.replace(result(), test_wrong_images=(1, 5, 9)))
+    epoch, end = out.getvalue().splitlines()
+    assert epoch.split() == ["confirm", "3", "epoch", "2/5", "612", "images/s"]
+    assert end.split()[:4] == ["confirm", "3", "3", "wrong"]
+    assert "%" not in out.getvalue()

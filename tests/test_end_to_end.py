@@ -1,6 +1,7 @@
 """The command as people run it: real workers, real search, real MLflow, on digits."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
@@ -128,6 +129,13 @@ def test_a_changed_file_is_refused_with_the_keys_and_the_ways_on(harness: Harnes
         (("sweep", "smoke", "--workers", "0"), "--workers is 0; allowed: at least 1"),
         (("leaderboard", "nope"), "study is 'nope'; allowed:"),
         (("export", "nope", "--csv", "x.csv"), "study is 'nope'; allowed:"),
+        (("verdict", "nope"), "study is 'nope'; allowed:"),
+        (("verdict", "smoke", "--seeds", "4"), "--seeds is 4; allowed: 3, 5, 8, 12, 20"),
+        (("verdict", "smoke", "--budget", "soon"), "duration is 'soon'; allowed:"),
+        (
+            ("sweep", "smoke", "--as", "x.verdict"),
+            "study is 'x.verdict'; allowed: a name that does not end in .verdict",
+        ),
         (("frobnicate",), "invalid choice: 'frobnicate'"),
     ],
 )
@@ -196,3 +204,39 @@ def test_help_is_quick_to_load() -> None:
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", check], check=True, capture_output=True)
+
+
+@pytest.mark.slow
+def test_a_verdict_is_interrupted_goes_on_and_reads_the_test_images_once_per_model(
+    finished: subprocess.CompletedProcess[str], environment: dict[str, str], harness: Harness, home: Path
+) -> None:
+    command = ("verdict", "smoke", "--top", "1", "--seeds", "3")
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "harness.cli", *command],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    ) as process:  # fmt: skip
+        while "wrong" not in (line := process.stdout.readline()):
+            assert line, "the verdict ended before its first training"
+        process.send_signal(signal.SIGINT)
+        output = process.stdout.read()
+    assert process.returncode == 130, output
+    assert "NO VERDICT YET" in output
+    done = harness(*command)
+    assert done.returncode == 0, done.stderr
+    answer = next(line for line in done.stdout.splitlines() if line.startswith(("BETTER", "NOT DIST", "WORSE")))
+    written = json.loads((home / "verdicts" / "smoke-quick.json").read_text())
+    assert written["sentences"][0] == answer
+    assert len(written["seeds"]) == 3
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        records = ledger.history("smoke-quick.verdict")
+        assert [record.trial.number for record in records] == list(range(6))
+        assert (ledger.num_test_reads("smoke-quick.verdict"), ledger.num_test_reads("smoke-quick")) == (6, 0)
+    runs = runs_of(home, "smoke-quick.verdict")
+    assert len(runs) == 6
+    assert all(run.data.metrics["test_error_rate_pct"] < 30.0 for run in runs)
+    again = harness(*command)
+    assert answer in again.stdout
+    assert "started" not in again.stdout
+    assert harness("leaderboard", "smoke-quick.verdict").returncode == 0
+    audited = harness("doctor", "--audit", "smoke-quick.verdict")
+    assert audited.stdout.endswith("smoke-quick.verdict: no differences\n"), audited.stdout

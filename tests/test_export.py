@@ -9,7 +9,7 @@ from pathlib import Path
 import optuna
 import pandas as pd
 import pytest
-from filled_ledger import CPU, DOCUMENTED, FilledLedger, make_spec
+from filled_ledger import CPU, DOCUMENTED, FilledLedger, filled_verdict, make_spec
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
@@ -329,3 +329,13 @@ def test_a_storage_that_cannot_be_written_is_trouble(study: FilledLedger, tmp_pa
     (tmp_path / "optuna.db").write_text("no database at all, " * 100)
     with pytest.raises(TroubleError, match=r"^storage sqlite:.*: .*not a database"):
         export_optuna(study.ledger, "study", f"sqlite:///{tmp_path}/optuna.db")
+
+
+def test_a_verdicts_trainings_have_no_validation_error(study: FilledLedger, tmp_path: Path) -> None:
+    filled_verdict(study.ledger)
+    export_trials(study.ledger, "study.verdict", tmp_path / "verdict.csv")
+    table = pd.read_csv(tmp_path / "verdict.csv")
+    assert len(table) == 3 * 3
+    assert table[["error_rate_pct", "val_loss", "val_error_rate_pct"]].isna().all(axis=None)
+    assert (table["val_images"] == 0).all()
+    assert table["train_loss"].notna().all()

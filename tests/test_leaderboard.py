@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from filled_ledger import CPU, DOCUMENTED, GPU, FilledLedger, make_spec
+from filled_ledger import CPU, DOCUMENTED, GPU, FilledLedger, filled_verdict, make_spec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -450,3 +450,14 @@ def test_a_folder_that_cannot_be_is_trouble_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(TroubleError, match=r"^cannot write .*: (File exists|Not a directory).*$"):
         write_csv(pd.DataFrame({"a": [1]}), tmp_path / "file" / "board.csv")
+
+
+def test_a_verdict_has_test_errors_and_no_ranks(ledger: Ledger) -> None:
+    filled_verdict(ledger)
+    table = leaderboard(ledger, ["study.verdict"])
+    assert table["rank"].isna().all()
+    assert table[["error_rate_pct", "error_rate_ci_low_pct", "error_rate_ci_high_pct"]].isna().all(axis=None)
+    assert sorted(table["test_error_rate_pct"]) == pytest.approx([100 / 300, 200 / 300, 1.0])
+    out = io.StringIO()
+    show_leaderboard(ledger, ["study.verdict"], table, out)
+    assert out.getvalue().endswith("`harness verdict study` says whether any of them is better than the baseline\n")

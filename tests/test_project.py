@@ -235,6 +235,13 @@ def test_make_turns_variables_into_flags() -> None:
     assert shlex.split(line)[1:] == ["sweep", "cnn", *shlex.split(flags), "--fresh"]
 
 
+def test_make_turns_a_verdicts_variables_into_flags() -> None:
+    line = make("-n", "verdict-cnn", "TOP=1", "SEEDS=8", "EPOCHS=5", "BUDGET=2h", "WORKERS=1")
+    flags = "--top 1 --seeds 8 --epochs 5 --budget 2h --workers 1"
+    assert shlex.split(line)[1:] == ["verdict", "cnn", *shlex.split(flags)]
+    assert shlex.split(make("-n", "verdict-cnn-full"))[1:] == ["verdict", "cnn-full"]
+
+
 def test_make_without_variables_gives_no_flags() -> None:
     assert shlex.split(make("-n", "sweep-smoke"))[1:] == ["sweep", "smoke"]
 

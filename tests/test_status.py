@@ -5,7 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from filled_ledger import FilledLedger, make_spec
+from filled_ledger import FilledLedger, filled_verdict, make_spec
 
 from harness.analysis.status import Best, Share, Status, render, status, to_json
 from harness.errors import InputError
@@ -103,3 +103,15 @@ def test_an_overrun_budget_has_nothing_left(study: FilledLedger) -> None:
 def test_an_unknown_study_is_refused(study: FilledLedger) -> None:
     with pytest.raises(InputError, match="study is 'other'; allowed: study"):
         status(study.ledger, "other")
+
+
+def test_a_verdict_has_no_best_so_far(study: FilledLedger) -> None:
+    filled_verdict(study.ledger)
+    out = io.StringIO()
+    render([status(study.ledger, "study.verdict")], out)
+    assert out.getvalue().splitlines() == [
+        "study.verdict",
+        "  done      3, 0 pending (3 completed)",
+        "  budget    3 of 6 trials, 0 s, 42 s of device time",
+        "  test      3 models saw the test images",
+    ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from filled_ledger import GPU, FilledLedger, make_spec
+from filled_ledger import GPU, FilledLedger, filled_verdict, make_spec
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 
@@ -222,6 +222,26 @@ def test_the_experiment_has_views_and_says_that_it_is_model_training(home: Path,
     for key in ("leaderboard", "search-space", "curves"):
         assert f"mlflow.sharedViewState.{key}" in experiment.tags
         assert f"](#/experiments/{experiment.experiment_id}/runs?" in experiment.tags["mlflow.note.content"]
+
+
+def test_the_runs_of_a_verdict_say_what_they_confirm_and_show_test_errors_alone(home: Path, ledger: Ledger) -> None:
+    filled_verdict(ledger)
+    synced(home, "study.verdict")
+    shown = runs(home, "study.verdict")
+    assert set(shown) == {"study.verdict", "baseline-seed-40", "trial-007-seed-40", "trial-007-seed-41"}
+    run = shown["trial-007-seed-41"].data
+    assert (run.tags["role"], run.tags["confirms"]) == ("confirm", "trial-007")
+    assert run.metrics["test_error_rate_pct"] == pytest.approx(100 * 2 / 300)
+    assert not {"error_rate_pct", "error_rate_ci_low_pct", "val_error_rate_pct", "val_loss"} & run.metrics.keys()
+    assert "train_loss" in run.metrics
+    assert "mlflow.runColor" in shown["baseline-seed-40"].data.tags
+    parent = shown["study.verdict"]
+    note = parent.data.tags["mlflow.note.content"]
+    assert parent.info.status == "FINISHED"
+    assert note.startswith("Verdict on study: its best trials and the documented fc, trained again with fresh seeds")
+    assert "| documented baseline | 1.00 % | 1 |" in note
+    assert "| trial 7 | 0.50 % | 2 |" in note
+    assert "`harness verdict study` goes on" in note
 
 
 # Repeating, and mending what went wrong

@@ -8,7 +8,7 @@ import pytest
 from harness.execution import Job, Place, data
 from harness.execution.training import Trainer
 from harness.records import EpochReport, Outcome, Trial, TrialResult
-from harness.spec import SweepSpec
+from harness.spec import SPLIT_SIZES, SweepSpec
 
 PLACE = Place("worker-0", "a processor", threads=1, sharing=1)
 TRIAL = Trial("uid", 0, {"units_1": 256, "units_2": 64}, seed=1, epochs=3)
@@ -149,3 +149,16 @@ def test_the_timing_class_says_how_a_step_was_really_run(smoke: SweepSpec, digit
     assert train(trainer).device.engine == "compiled+xla"
     augmented = dataclasses.replace(TRIAL, params={**TRIAL.params, "augment_shift": 0.1}, epochs=1)
     assert train(trainer, augmented).device.engine == "compiled"
+
+
+def test_a_verdicts_training_learns_from_the_validation_images_and_is_not_judged_by_them(
+    smoke: SweepSpec, digits_folder: Path
+) -> None:
+    sizes = SPLIT_SIZES["digits"]
+    everything = sizes["train"] + sizes["validation"]
+    trainer = Trainer(smoke.model_copy(update={"train_images": everything, "reads_test": True}), PLACE, digits_folder)
+    assert trainer.train_images.num_images == everything
+    result = train(trainer)
+    assert result.outcome is Outcome.COMPLETED
+    assert (result.wrong_images, result.final_error_rate_pct, result.final_val_images) == (None, None, None)
+    assert 0 < len(result.test_wrong_images) < 100

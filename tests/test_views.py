@@ -71,3 +71,12 @@ def test_links() -> None:
         "http://host:5000/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=leaderboard"
     )
     assert page("7", View.CURVES).endswith("viewStateShareKey=curves&compareRunsMode=CHART")
+
+
+def test_a_verdict_is_shown_by_its_test_errors() -> None:
+    saved = json.loads(view_tags(NAMES, 1000, "test_error_rate_pct")["mlflow.sharedViewState.leaderboard"])
+    packed = saved["state"].split(";")[1]
+    board = json.loads(zlib.decompress(base64.b64decode(packed)))
+    assert board["orderByKey"] == "metrics.`test_error_rate_pct`"
+    assert "metrics.`error_rate_pct`" not in board["selectedColumns"]
+    assert board["selectedColumns"].count("metrics.`test_error_rate_pct`") == 1

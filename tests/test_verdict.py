@@ -1,0 +1,494 @@
+"""A verdict over scripted workers: what is trained, in which order, how it goes on, and what is said in the end."""
+
+import csv
+import io
+import json
+import os
+import signal
+from collections import Counter, deque
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from filled_ledger import CPU, DOCUMENTED, FilledLedger, make_spec
+
+from harness import runner, verdict
+from harness.analysis.verdict_findings import find_verdict
+from harness.analysis.verdict_sentences import sentences
+from harness.analysis.verdict_table import show_verdict, write_verdict
+from harness.analysis.verdict_trainings import Answer
+from harness.display import PlainDisplay
+from harness.errors import InputError, TroubleError
+from harness.execution import EpochDone, Event, Finished, Job, Place, Ready
+from harness.ledger import Ledger
+from harness.locks import study_lock
+from harness.progress import StopReason
+from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.spec import SPLIT_SIZES, SweepSpec
+from harness.sweep import Sweep
+from harness.verdict import Request, VerdictEnd, best_trials, make_source, plan_verdict, run_verdict
+
+EPOCHS = 2
+NUM_IMAGES = SPLIT_SIZES["mnist"]["test"]
+
+TestErrors = Callable[[Trial], set[int] | Outcome]  # the test images that a training gets wrong, or how it ends
+
+
+def every(number: int, seed: int, first: int = 0) -> set[int]:
+    """`number` test images, most of them the same for all seeds."""
+    return {first + 7 * image for image in range(number - 3)} | {
+        NUM_IMAGES - 1 - 3 * seed - extra for extra in (0, 1, 2)
+    }
+
+
+def a_tie(trial: Trial) -> set[int]:
+    return every(100 + trial.seed % 3, trial.seed)
+
+
+def one_is_better(trial: Trial) -> set[int]:
+    return every(40 if trial.params["units_1"] == 101 else 100, trial.seed)
+
+
+def all_are_worse(trial: Trial) -> set[int]:
+    return every(100 if dict(trial.params) == DOCUMENTED else 200, trial.seed)
+
+
+class Workers:
+    """Trains nothing: each trial reports its epochs and comes to what `errors` says.
+
+    `stop_at`: Ctrl-C comes while the trial with this number trains; `die_at`: the coordinator is killed then.
+    """
+
+    def __init__(
+        self, errors: TestErrors, num_workers: int = 2, stop_at: int | None = None, die_at: int | None = None
+    ) -> None:
+        self.places = [Place(f"worker-{number}", "none", 1, num_workers) for number in range(num_workers)]
+        self.trained: list[Trial] = []
+        self._errors, self._stop_at, self._die_at = errors, stop_at, die_at
+        self._events: deque[Event] = deque(Ready(place.name) for place in self.places)
+        self._jobs: dict[str, tuple[Trial, int]] = {}
+
+    def start(self, worker: str, job: Job) -> None:
+        if job.trial.number == self._die_at:
+            raise Killed
+        self.trained.append(job.trial)
+        self._epoch(worker, job.trial, 1)
+
+    def answer(self, worker: str, *, go_on: bool) -> None:
+        trial, epoch = self._jobs[worker]
+        if go_on and epoch < trial.epochs:
+            self._epoch(worker, trial, epoch + 1)
+        else:
+            self._events += [Finished(worker, self._result(trial, epoch)), Ready(worker)]
+
+    def events(self, timeout_s: float) -> list[Event]:
+        return [self._events.popleft()] if self._events else []
+
+    def kill(self, worker: str) -> None: ...
+
+    def close(self) -> None: ...
+
+    def _epoch(self, worker: str, trial: Trial, epoch: int) -> None:
+        if trial.number == self._stop_at and epoch == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        self._jobs[worker] = (trial, epoch)
+        self._events.append(EpochDone(worker, EpochReport(epoch, 0.1, 0.1, 0.5, 100, Seconds(train=1.0))))
+
+    def _result(self, trial: Trial, epoch: int) -> TrialResult:
+        found = self._errors(trial)
+        if isinstance(found, Outcome) or epoch < trial.epochs:
+            return TrialResult(found if isinstance(found, Outcome) else Outcome.PRUNED, "no luck")
+        train_s = 10.0 if dict(trial.params) == DOCUMENTED else 4.0
+        return TrialResult(
+            Outcome.COMPLETED,
+            seconds=Seconds(train=train_s),
+            num_params=1000 if train_s == 10.0 else 400,
+            device=CPU,
+            test_wrong_images=tuple(sorted(found)),
+        )
+
+
+class Killed(BaseException):
+    """The coordinator's end, at which it can do nothing more."""
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def study(ledger: Ledger) -> FilledLedger:
+    """Trials 2 to 7; the best three in full are 4, 2 and 7."""
+    study = FilledLedger(ledger, make_spec("study", full_epochs=EPOCHS, trial_timeout_s=60.0))
+    study.add_baseline(3.0, seed=0)
+    study.add_baseline(3.2, seed=1)
+    study.add(2.0, params={"units_1": 101, "units_2": 64}, train_s=9.0)
+    study.add(1.0, params={"units_1": 102, "units_2": 64}, epochs=1)  # not in full
+    study.add(1.8, params={"units_1": 103, "units_2": 64})
+    study.add(1.5, Outcome.PRUNED, params={"units_1": 104, "units_2": 64})
+    study.add(1.9, params={"units_1": 103, "units_2": 64})  # the same configuration again
+    study.add(2.0, params={"units_1": 105, "units_2": 64}, train_s=9.5)
+    study.add(1.0, params=DOCUMENTED)  # is the baseline, and no candidate
+    study.add(5.0)
+    return study
+
+
+def spec_for(ledger: Ledger, **request: int | float) -> SweepSpec:
+    """The verdict's study, opened as a command does."""
+    spec, origin = plan_verdict(ledger, "study", Request(**request), fresh=False)
+    runner.open_study(ledger, spec, fresh=False, origin=origin)
+    return spec
+
+
+def train(ledger: Ledger, spec: SweepSpec, workers: Workers) -> StopReason:
+    source = make_source(spec, ledger, ledger.history(spec.study))
+    display, checkpoints = PlainDisplay(io.StringIO()), Path(ledger.path).parent / "checkpoints"
+    return Sweep(spec, ledger, source, workers, [], display, checkpoints).run()
+
+
+def said(ledger: Ledger) -> list[str]:
+    return sentences(find_verdict(ledger, ledger.study("study.verdict")))
+
+
+# What is planned
+
+
+def test_candidates_are_the_best_configurations_that_were_trained_in_full(study: FilledLedger) -> None:
+    records = study.ledger.history("study")
+    assert [record.trial.number for record in best_trials(study.spec, records, 4)] == [4, 2, 7, 9]
+    assert [record.trial.number for record in best_trials(study.spec, records, 1)] == [4]
+
+
+def test_a_verdict_is_at_full_recipe_on_seeds_that_the_study_never_used(study: FilledLedger) -> None:
+    study.add(9.0, seed=41)
+    spec, origin = plan_verdict(study.ledger, "study", Request(), fresh=False)
+    assert (spec.study, spec.profile, spec.epochs, spec.train_images) == ("study.verdict", "verdict", EPOCHS, 60_000)
+    assert (spec.is_verdict, spec.trains_on_validation, spec.reads_test) == (True, True, True)
+    assert spec.seed == 42
+    assert [params["units_1"] for params in spec.enqueue] == [103, 101, 105]
+    assert (spec.budget.trials, spec.budget.wall_s) == (4 * 5, None)
+    assert spec.trial_timeout_s == pytest.approx(60.0 * EPOCHS * 60_000 / (3 * 1000))
+    assert origin == {
+        "verdict_of": "study",
+        "confirms": [{"trial": number, "uid": f"study-{number}"} for number in (4, 2, 7)],
+    }
+    assert SweepSpec.model_validate_json(spec.model_dump_json()) == spec
+
+
+def test_seeds_stay_within_their_range(study: FilledLedger) -> None:
+    study.add(9.0, seed=2**31 - 2)
+    spec, _ = plan_verdict(study.ledger, "study", Request(), fresh=False)
+    used = {record.trial.seed for record in study.ledger.history("study")}
+    assert used.isdisjoint(range(spec.seed, spec.seed + 20))
+    assert spec.seed + 20 < 2**31
+
+
+def test_without_a_full_profile_the_studys_own_epochs_count(ledger: Ledger) -> None:
+    study = FilledLedger(ledger, make_spec("study"))
+    study.add(2.0)
+    assert plan_verdict(ledger, "study", Request(), fresh=False)[0].epochs == 3
+    asked = Request(top=1, num_seeds=8, epochs=7, wall_s=60.0)
+    spec, _ = plan_verdict(ledger, "study", asked, fresh=False)
+    assert (spec.epochs, spec.budget.trials, spec.budget.wall_s) == (7, 2 * 8, 60.0)
+
+
+# What is trained
+
+
+def test_every_configuration_is_trained_on_the_same_seeds_and_reads_the_test_images_once(study: FilledLedger) -> None:
+    ledger = study.ledger
+    spec = spec_for(ledger)
+    assert train(ledger, spec, Workers(a_tie)) is StopReason.TRIALS
+    records = ledger.history("study.verdict")
+    assert {record.trial.role for record in records} == {Role.CONFIRM}
+    assert [record.trial.number for record in records] == list(range(20))
+    assert [record.trial.params["units_1"] for record in records[:5]] == [512, 103, 101, 105, 512]
+    seeds = list(range(spec.seed, spec.seed + 5))
+    assert [record.trial.seed for record in records] == [seed for seed in seeds for _ in range(4)]
+    assert {record.trial.epochs for record in records} == {EPOCHS}
+    assert (ledger.num_test_reads("study.verdict"), ledger.num_test_reads("study")) == (20, 0)
+
+
+def test_a_tie_takes_all_seeds_and_more_may_be_added(study: FilledLedger) -> None:
+    spec = spec_for(study.ledger)
+    train(study.ledger, spec, Workers(a_tie))
+    assert said(study.ledger)[0].startswith("NOT DISTINGUISHABLE: trial ")
+    more = Workers(a_tie)
+    train(study.ledger, spec_for(study.ledger, num_seeds=8), more)
+    assert [trial.number for trial in more.trained] == list(range(20, 32))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict"))
+    assert (found.answer, len(found.seeds), found.num_planned) == (Answer.NOT_DISTINGUISHABLE, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("errors", "answer", "answers"),
+    [
+        (one_is_better, Answer.BETTER, [Answer.NOT_DISTINGUISHABLE, Answer.BETTER, Answer.NOT_DISTINGUISHABLE]),
+        (all_are_worse, Answer.WORSE, [Answer.WORSE] * 3),
+    ],
+)
+def test_a_clear_answer_ends_it_at_the_first_look(
+    study: FilledLedger, errors: TestErrors, answer: Answer, answers: list[Answer]
+) -> None:
+    workers = Workers(errors, num_workers=3)
+    assert train(study.ledger, spec_for(study.ledger), workers) is StopReason.EXHAUSTED
+    assert len(workers.trained) == 4 * 3
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict"))
+    assert (found.answer, len(found.seeds), found.num_planned) == (answer, 3, 5)
+    assert [candidate.answer for candidate in found.candidates] == answers
+    assert [candidate.trial for candidate in found.candidates] == [4, 2, 7]
+
+
+@pytest.mark.parametrize("number", [0, 5, 11, 12, 19])
+@pytest.mark.parametrize("how", ["Ctrl-C", "kill -9"])
+def test_an_interrupted_verdict_goes_on(
+    study: FilledLedger, number: int, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = study.ledger
+    spec = spec_for(ledger)
+    if how == "Ctrl-C":
+        first = Workers(a_tie, stop_at=number)
+        assert train(ledger, spec, first) is StopReason.INTERRUPTED
+    else:
+        first = Workers(a_tie, die_at=number)
+        monkeypatch.setattr(Sweep, "_cancel_running", lambda self: None)  # a killed process cleans nothing up
+        with pytest.raises(Killed):
+            train(ledger, spec, first)
+    second = Workers(a_tie)
+    assert train(ledger, spec_for(ledger), second) is StopReason.TRIALS
+    records = list(ledger.finished("study.verdict"))
+    assert [record.trial.number for record in records] == list(range(20))
+    assert all(record.result.outcome is Outcome.COMPLETED for record in records)
+    assert ledger.num_test_reads("study.verdict") == 20
+    finished_first = {trial.uid for trial in first.trained} - {trial.uid for trial in second.trained}
+    assert len(finished_first) + len(second.trained) == 20
+    configurations = Counter((trial.seed, trial.params["units_1"]) for trial in (record.trial for record in records))
+    assert set(configurations.values()) == {1}
+
+
+def test_a_candidate_that_fails_is_out_and_the_others_go_on(study: FilledLedger) -> None:
+    def errors(trial: Trial) -> set[int] | Outcome:
+        fails = trial.params["units_1"] == 103 and trial.number >= 4
+        return Outcome.DIVERGED if fails else a_tie(trial)
+
+    workers = Workers(errors, num_workers=1)
+    train(study.ledger, spec_for(study.ledger), workers)
+    trained = Counter(trial.params["units_1"] for trial in workers.trained)
+    assert trained == {512: 5, 103: 2, 101: 5, 105: 5}
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict"))
+    assert found.answer is Answer.NOT_DISTINGUISHABLE
+    first, *others = found.candidates
+    assert (first.answer, first.errors, first.comparison) == (Answer.FAILED, None, None)
+    assert first.failures == (f"seed {workers.trained[5].seed}: diverged (no luck)",)
+    assert [other.answer for other in others] == [Answer.NOT_DISTINGUISHABLE] * 2
+
+
+@pytest.mark.parametrize(
+    ("failing", "num_trained", "sentence"),
+    [
+        ({512}, 1, "FAILED: a training of the baseline failed, so there is nothing to compare with"),
+        ({103, 101, 105}, 4, "FAILED: no candidate could be trained with every seed"),
+    ],
+)
+def test_where_nothing_is_left_to_compare_nothing_more_is_trained(
+    study: FilledLedger, failing: set[int], num_trained: int, sentence: str
+) -> None:
+    workers = Workers(
+        lambda trial: Outcome.OUT_OF_MEMORY if trial.params["units_1"] in failing else a_tie(trial), num_workers=1
+    )
+    train(study.ledger, spec_for(study.ledger), workers)
+    assert len(workers.trained) == num_trained
+    assert said(study.ledger)[0] == sentence
+
+
+def test_a_used_budget_leaves_the_answer_open_until_more_is_given(study: FilledLedger) -> None:
+    spec = spec_for(study.ledger, wall_s=0.001)
+    study.ledger.touch_session(study.ledger.start_session("study.verdict"), 1.0)
+    assert train(study.ledger, spec, Workers(a_tie)) is StopReason.WALL_TIME
+    assert said(study.ledger) == [
+        "NO VERDICT YET: too few seeds are trained; the same command goes on",
+        "0 of 5 fresh seeds each, 2 epochs on 60,000 images; 0 models have read the 10,000 test images, each once",
+    ]
+    assert train(study.ledger, spec_for(study.ledger), Workers(a_tie)) is StopReason.TRIALS
+
+
+# What is said
+
+
+def test_the_answer_and_the_cost_in_sentences(study: FilledLedger, tmp_path: Path) -> None:
+    train(study.ledger, spec_for(study.ledger), Workers(one_is_better))
+    better, cost, basis = said(study.ledger)
+    assert better.startswith(
+        "BETTER: trial 2 of study, the best of 3, errs 0.60 points less than the documented baseline"
+        " (0.40 % against 1.00 % of the test images; 95 % interval from 0."
+    )
+    assert cost == (
+        "cost: trial 2 takes 0.40x the device time (4.0 s against 10.0 s per training) and 0.40x the parameters"
+    )
+    assert basis.startswith("3 of 5 fresh seeds each, 2 epochs on 60,000 images; 12 models have read the 10,000 test")
+
+
+def test_a_tie_says_how_well_the_cheapest_is_known(study: FilledLedger) -> None:
+    train(study.ledger, spec_for(study.ledger), Workers(a_tie))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict"))
+    answer, cost, _ = sentences(found)
+    assert answer.startswith("NOT DISTINGUISHABLE: ")
+    assert ", which may be chance (" in answer
+    worst = min(candidate.comparison.corrected.high for candidate in found.candidates)
+    assert f"is as good to within {worst:.2f} points at 0.40x the device time" in cost
+
+
+def test_times_of_two_devices_are_not_compared(study: FilledLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = spec_for(study.ledger)
+    train(study.ledger, spec, Workers(a_tie, die_at=None, stop_at=13))
+    monkeypatch.setattr("test_verdict.CPU", CPU.__class__(**{**vars(CPU), "threads": 7}))
+    train(study.ledger, spec, Workers(a_tie))
+    assert said(study.ledger)[1] == "cost: device times are not compared, since they come from several timing classes"
+
+
+def test_the_tables_fit_a_terminal_and_show_every_number(study: FilledLedger) -> None:
+    train(study.ledger, spec_for(study.ledger), Workers(a_tie))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict"))
+    stream = io.StringIO()
+    show_verdict(found, stream)
+    tables = stream.getvalue().split("\n\n", 1)[1]
+    assert max(map(len, tables.splitlines())) <= 80
+    assert "…" not in tables
+    for row in (found.baseline, *found.candidates):
+        assert f"{row.errors.mean_pct:.2f} ± {row.errors.sd_pct:.2f}" in tables
+    for row in found.candidates:
+        assert f"{row.comparison.points:+.2f} ({row.comparison.corrected.low:+.2f} to" in tables
+
+
+def test_the_files_hold_what_the_verdict_holds(study: FilledLedger, tmp_path: Path) -> None:
+    train(study.ledger, spec_for(study.ledger), Workers(one_is_better))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict"))
+    path = write_verdict(found, tmp_path / "verdicts")
+    assert path == tmp_path / "verdicts" / "study.json"
+    read = json.loads(path.read_text())
+    assert read["answer"] == "BETTER"
+    assert read["sentences"] == sentences(found)
+    assert read["candidates"][1]["comparison"]["p_value"] == found.candidates[1].comparison.p_value
+    assert read["baseline"]["errors"]["by_seed_pct"] == list(found.baseline.errors.by_seed_pct)
+    with path.with_suffix(".csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["name"] for row in rows] == ["baseline", "trial 4", "trial 2", "trial 7"]
+    assert [row["answer"] for row in rows] == ["", "NOT DISTINGUISHABLE", "BETTER", "NOT DISTINGUISHABLE"]
+    assert float(rows[2]["comparison.points"]) == found.candidates[1].comparison.points
+    assert rows[1]["params.units_1"] == "103"
+
+
+# The command's own part: locks, what was begun before, wrong input
+
+
+@pytest.fixture
+def command(tmp_path: Path, study: FilledLedger, monkeypatch: pytest.MonkeyPatch) -> Callable[..., VerdictEnd]:
+    """`run_verdict` on the study, without processes and without MLflow."""
+
+    class NoTracker:
+        def __init__(self, *how: object) -> None: ...
+
+        def notify(self) -> None: ...
+
+        def close(self, *how: object, **more: object) -> int:
+            return 0
+
+    monkeypatch.setattr(runner.data, "prepare", lambda dataset, progress: tmp_path)
+    monkeypatch.setattr(runner, "Tracker", NoTracker)
+    monkeypatch.setattr(verdict, "bring_to_mlflow", lambda home, study, display: None)
+
+    def run(errors: TestErrors | None, *, fresh: bool = False, **request: int | float) -> VerdictEnd:
+        def executor(*how: object) -> Workers:
+            assert errors is not None, "nothing was to be trained"
+            return Workers(errors)
+
+        monkeypatch.setattr(runner, "LocalExecutor", executor)
+        display = PlainDisplay(io.StringIO())
+        return run_verdict("study", Request(**request), tmp_path, display, num_workers=2, fresh=fresh)
+
+    return run
+
+
+def test_the_same_command_shows_what_is_settled_and_trains_nothing(
+    command: Callable[..., VerdictEnd], study: FilledLedger
+) -> None:
+    first = command(one_is_better)
+    assert (first.verdict.answer, first.was_interrupted) == (Answer.BETTER, False)
+    assert command(None).verdict == first.verdict
+    assert study.ledger.num_test_reads("study.verdict") == 12
+    assert study.ledger.study("study.verdict").provenance["verdict_of"] == "study"
+
+
+def test_a_verdict_of_a_study_that_has_gone_on_is_begun_anew_only_when_asked(
+    command: Callable[..., VerdictEnd], study: FilledLedger
+) -> None:
+    command(a_tie)
+    study.add(0.5, params={"units_1": 107, "units_2": 64})
+    with pytest.raises(InputError) as refused:
+        command(None)
+    assert str(refused.value) == (
+        "study.verdict was begun with trials 4, 2, 7 and 2 epochs, and would now be about trials 10, 4, 2 and 2 epochs;"
+        " allowed: --fresh to keep the old one under a dated name and begin anew"
+    )
+    again = command(a_tie, fresh=True)
+    assert [candidate.trial for candidate in again.verdict.candidates] == [10, 4, 2]
+    (kept,) = (name for name in study.ledger.study_names() if name.startswith("study.2"))
+    assert kept.endswith(".verdict")
+    assert [one.trial for one in find_verdict(study.ledger, study.ledger.study(kept)).candidates] == [4, 2, 7]
+
+
+def test_other_epochs_are_another_verdict(command: Callable[..., VerdictEnd]) -> None:
+    command(a_tie, epochs=1, top=1)
+    assert command(None).verdict.epochs == 1, "as it was begun"
+    with pytest.raises(
+        InputError, match="was begun with trials 4 and 1 epochs, and would now be about trials 4 and 3 ep"
+    ):
+        command(None, epochs=3)
+
+
+def test_the_study_is_held_meanwhile(command: Callable[..., VerdictEnd], tmp_path: Path) -> None:
+    with study_lock(tmp_path, "study"), pytest.raises(TroubleError, match="study study is in use by process"):
+        command(a_tie)
+
+
+def test_a_study_that_is_begun_anew_keeps_its_verdict(command: Callable[..., VerdictEnd], study: FilledLedger) -> None:
+    command(a_tie)
+    runner.open_study(study.ledger, study.spec, fresh=True)
+    old, verdict_on_it = sorted(name for name in study.ledger.study_names() if name.startswith("study.2"))
+    assert verdict_on_it == f"{old}.verdict"
+    assert "study.verdict" not in study.ledger.study_names()
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ({"num_seeds": 4}, "--seeds is 4; allowed: 3, 5, 8, 12, 20, after which the results are looked at"),
+        ({"top": 0}, "--top is 0; allowed: at least 1"),
+        ({"epochs": 0}, "--epochs is 0; allowed: at least 1"),
+    ],
+)
+def test_wrong_requests(study: FilledLedger, request_: dict[str, int], message: str) -> None:
+    with pytest.raises(InputError) as refused:
+        plan_verdict(study.ledger, "study", Request(**request_), fresh=False)
+    assert str(refused.value) == message
+
+
+def test_studies_that_no_verdict_can_be_on(study: FilledLedger) -> None:
+    ledger = study.ledger
+    empty = FilledLedger(ledger, make_spec("empty"))
+    empty.add_baseline(3.0)
+    empty.add(1.0, Outcome.PRUNED)
+    spec_for(ledger)
+    FilledLedger(ledger, make_spec("s" * 60)).add(1.0)
+    for name, message in (
+        ("nope", "study is 'nope'; allowed: "),
+        ("empty", "study empty has no searched trial that was trained in full; allowed: a study that has one"),
+        ("study.verdict", "study is 'study.verdict', which is a verdict itself; allowed: a study that searched"),
+        ("s" * 60, "the verdict's study is 'sss"),
+    ):
+        with pytest.raises(InputError) as refused:
+            plan_verdict(ledger, name, Request(), fresh=False)
+        assert str(refused.value).startswith(message)

@@ -158,6 +158,8 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
         with _ledger() as ledger:
             _write_leaderboard(ledger, [spec.study], None, TOP)
         _say(_how_it_ended(spec, end))
+        if spec.space:
+            _say(f"is the best of them really better? harness verdict {spec.study}")
     _say("browse: make ui, or mlflow ui at the project's root")
     return 0
 

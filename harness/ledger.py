@@ -37,8 +37,8 @@ class Study:
 
     def confirmed_trial(self, params: Params) -> int | None:
         """Of a verdict: the number of the trial, in the study that it is about, with `params`; None: the baseline."""
-        numbers = [confirmed["trial"] for confirmed in self.provenance.get("confirms", ())]
-        pairs = zip(numbers, self.spec.enqueue, strict=False)
+        numbers = [confirmed["trial"] for confirmed in self.provenance["confirms"]]
+        pairs = zip(numbers, self.spec.enqueue, strict=True)
         return next((int(number) for number, finalist in pairs if dict(params) == finalist), None)
 
 

@@ -70,8 +70,9 @@ class Parent(NamedTuple):
 
 def run_name(study: Study, record: Record) -> str:
     number, role = record.trial.number, record.trial.role
-    if role is Role.CONFIRM:
-        return f"{_confirmed(study, record)}-seed-{record.trial.seed}"
+    confirmed = _confirmed(study, record)
+    if confirmed:
+        return f"{confirmed}-seed-{record.trial.seed}"
     return str(role) if role is Role.BASELINE and number == 0 else f"{role}-{number:03}"
 
 
@@ -179,7 +180,7 @@ def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> 
         "mlflow.parentRunId": parent.run_id,
         "mlflow.runName": run_name(study, record),
     }
-    confirmed = _confirmed(study, record) if record.trial.role is Role.CONFIRM else None
+    confirmed = _confirmed(study, record)
     if confirmed:
         tags["confirms"] = confirmed
     if record.trial.role is Role.BASELINE or confirmed == Role.BASELINE:
@@ -193,8 +194,10 @@ def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> 
     return {key: str(value) for key, value in tags.items()}
 
 
-def _confirmed(study: Study, record: Record) -> str:
-    """What a verdict's training is a fresh one of."""
+def _confirmed(study: Study, record: Record) -> str | None:
+    """What a verdict's training is a fresh one of; None elsewhere."""
+    if not study.spec.is_verdict:
+        return None
     number = study.confirmed_trial(record.trial.params)
     return str(Role.BASELINE) if number is None else f"{Role.TRIAL}-{number:03}"
 

@@ -1,4 +1,7 @@
-"""One process at a time works on a study; the operating system frees the lock when its holder dies."""
+"""One process at a time works on a study; the operating system frees its lock when it ends, however it ends.
+
+What is locked is the open file: a lock file that lies there from before a crash or a reboot holds nobody up.
+"""
 
 from __future__ import annotations
 
@@ -14,41 +17,78 @@ from filelock import FileLock, Timeout
 from harness.errors import TroubleError
 
 
+class InUseError(TroubleError):
+    """Another process has what was asked for."""
+
+
 @contextmanager
 def study_lock(home: Path, study: str) -> Iterator[None]:
     """Holds the study for as long as the block runs.
 
     Raises:
-        TroubleError: another process holds it, and the message says which and since when; or nothing can be written.
+        InUseError: another process holds it; the message says which, and since when.
+        TroubleError: nothing can be written there.
     """
-    folder = home / "locks"
-    holder = folder / f"{study}.json"
-    lock = FileLock(folder / f"{study}.lock")
+    holder = _folder(home) / f"{study}.json"
+    lock = _take(holder.with_name(f"{study}.lock"))
+    if lock is None:
+        raise InUseError(f"study {study} is in use {_by_whom(holder)}; wait for it, or stop it")
     try:
-        _take(lock, holder)
-    except Timeout:
-        raise TroubleError(f"study {study} is in use {_by_whom(holder)}; wait for it, or stop it") from None
-    except OSError as error:
-        lock.release()
-        raise TroubleError(
-            f"cannot write {folder}: {error.strerror}; is there room, and may you write there?"
-        ) from error
-    try:
+        with _writing(holder.parent):
+            holder.write_text(json.dumps({"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
         yield
     finally:
         holder.unlink(missing_ok=True)
         lock.release()
 
 
-def _take(lock: FileLock, holder: Path) -> None:
-    holder.parent.mkdir(parents=True, exist_ok=True)
-    lock.acquire(timeout=0)
-    holder.write_text(json.dumps({"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}))
+@contextmanager
+def runs_lock(home: Path, study: str) -> Iterator[None]:
+    """Holds the right to bring a study's runs to MLflow for as long as the block runs.
+
+    Raises:
+        InUseError: another process has it.
+        TroubleError: nothing can be written there.
+    """
+    lock = _take(_folder(home) / f"{study}.mlflow")
+    if lock is None:
+        raise InUseError(f"{study}: another process is bringing its runs to MLflow")
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _folder(home: Path) -> Path:
+    folder = home / "locks"
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _take(path: Path) -> FileLock | None:
+    """None: another process has it."""
+    lock = FileLock(path)
+    with _writing(path.parent):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+    return lock
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, NotImplementedError) as error:  # the latter: the file system has no locks
+        why = getattr(error, "strerror", None) or error
+        raise TroubleError(f"cannot write {folder}: {why}; is there room, and may you write there?") from error
 
 
 def _by_whom(holder: Path) -> str:
     try:
         data = json.loads(holder.read_text())
-        return f"by process {data['pid']} since {data['since']}"
-    except (OSError, ValueError, KeyError):
+        return f"by process {int(data['pid'])} since {data['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
         return "by another process"  # it is just starting or ending

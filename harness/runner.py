@@ -87,6 +87,9 @@ def run_trials(
     """
     places = devices.places(devices.this_machine(), num_workers)
     data_folder = data.prepare(spec.dataset, display.note)
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        if not fresh:  # who changed the file wants to know that, also while the study runs
+            _check_unchanged(ledger, spec)
     with study_lock(home, spec.study), closing(Ledger(home / "ledger.db")) as ledger:
         open_study(ledger, spec, fresh=fresh, origin=origin)
         records, used = ledger.history(spec.study), ledger.usage(spec.study)
@@ -124,7 +127,7 @@ def bring_to_mlflow(home: Path, study: str, display: Display) -> None:
 
 def learned(ledger: Ledger, spec: SweepSpec) -> list[Record]:
     """What another study taught this one when it began; a search that is resumed must know neither more nor less."""
-    known = set(ledger.study(spec.study).provenance["lessons"])
+    known = set(ledger.study(spec.study).provenance.get("lessons", ()))
     return [lesson for lesson in _lessons(ledger, spec) if lesson.trial.uid in known]
 
 
@@ -154,15 +157,21 @@ def open_study(
         ledger.create_study(spec, provenance() | known | dict(origin))
         reach(Step.AFTER_STUDY)
         return
-    earlier = ledger.study(spec.study).spec
-    changed = earlier.differing_keys(spec)
+    _check_unchanged(ledger, spec)
+    if ledger.study(spec.study).spec.budget != spec.budget:
+        ledger.update_budget(spec)
+
+
+def _check_unchanged(ledger: Ledger, spec: SweepSpec) -> None:
+    """Raises InputError if the study is there with other settings."""
+    if spec.study not in ledger.study_names():
+        return
+    changed = ledger.study(spec.study).spec.differing_keys(spec)
     if changed:
         raise InputError(
             f"study {spec.study} was started with other settings ({', '.join(changed)}); allowed: --as NAME for a study"
             " of its own beside it, or --fresh to keep the old one under a dated name and start anew"
         )
-    if earlier.budget != spec.budget:
-        ledger.update_budget(spec)
 
 
 def _keep(ledger: Ledger, spec: SweepSpec) -> None:

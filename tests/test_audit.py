@@ -21,10 +21,9 @@ from harness.audit.rows import open_read_only, read_study
 from harness.cli import main
 from harness.errors import InputError, TroubleError
 from harness.ledger import Ledger, Usage
-from harness.locks import study_lock
+from harness.locks import runs_lock, study_lock
 from harness.tracking import store
 from harness.tracking.mlflow_runs import sync
-from harness.tracking.study_runs import runs_lock
 
 
 @pytest.fixture

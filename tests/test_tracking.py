@@ -20,11 +20,12 @@ from mlflow.entities import Experiment, Run, ViewType
 from harness.analysis.leaderboard import leaderboard
 from harness.errors import InputError, TroubleError
 from harness.ledger import Ledger
+from harness.locks import InUseError, runs_lock
 from harness.records import Outcome, Role
 from harness.spec import SweepSpec
 from harness.tracking import mlflow_runs, store, study_runs
 from harness.tracking.mlflow_runs import SyncReport, Tracker, sync
-from harness.tracking.study_runs import RunsInUseError, StudyRuns, runs_lock
+from harness.tracking.study_runs import StudyRuns
 
 WAIT_S = 60.0
 
@@ -519,7 +520,7 @@ def test_only_one_process_brings_a_studys_runs(home: Path) -> None:
     with runs_lock(home, "study"):
         with runs_lock(home, "other"):
             pass
-        with pytest.raises(RunsInUseError), runs_lock(home, "study"):
+        with pytest.raises(InUseError), runs_lock(home, "study"):
             pass
     with runs_lock(home, "study"):
         pass

@@ -18,8 +18,7 @@ from harness.audit.rows import StudyRows, damage, open_read_only, read_study
 from harness.audit.runs import run_differences
 from harness.errors import InputError
 from harness.ledger import Ledger
-from harness.locks import study_lock
-from harness.tracking.study_runs import runs_lock
+from harness.locks import runs_lock, study_lock
 
 
 def audit(home: Path, study: str) -> list[str]:

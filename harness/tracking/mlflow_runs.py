@@ -11,8 +11,9 @@ from pathlib import Path
 
 from harness.errors import InputError, TroubleError
 from harness.ledger import Ledger
+from harness.locks import InUseError, runs_lock
 from harness.tracking.store import reason, redact, tracking_uri
-from harness.tracking.study_runs import Repairs, RunsInUseError, Status, StudyRuns, runs_lock
+from harness.tracking.study_runs import Repairs, Status, StudyRuns
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
@@ -151,7 +152,7 @@ def sync(home: Path, studies: Sequence[str], say: Callable[[str], None]) -> Sync
             try:
                 with runs_lock(home, study):
                     repairs[study] = _sync_study(home, ledger, study, uri)
-            except RunsInUseError as error:
+            except InUseError as error:
                 say(str(error))
                 num_missing += len(ledger.untracked(study))
     return SyncReport(repairs, num_missing)

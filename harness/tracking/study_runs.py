@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import getpass
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from filelock import FileLock, Timeout
-
-from harness.errors import TroubleError
 from harness.failpoints import Step, reach
 from harness.ledger import Ledger
 from harness.tracking.content import Parent, RunContent, trial_content
@@ -34,30 +31,6 @@ _POINTS_PER_BATCH = 900  # MLflow takes 1,000 items at once, parameters and tags
 _MAX_DIGEST = 36
 _SPEC_FILE = "sweep.json"
 _PARENT = "sweep"
-
-
-class RunsInUseError(TroubleError):
-    """Another process is bringing the study's runs to MLflow."""
-
-
-@contextmanager
-def runs_lock(home: Path, study: str) -> Iterator[None]:
-    """Holds the right to bring a study's runs to MLflow.
-
-    Raises:
-        RunsInUseError: another process has it.
-    """
-    folder = home / "locks"
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / f"{study}.mlflow")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunsInUseError(f"{study}: another process is bringing its runs to MLflow") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 @dataclass

@@ -52,11 +52,9 @@ def usable_gpus() -> tuple[Gpu, ...]:
     Raises:
         InputError: GPUs of several models are named by numbers that CUDA would understand in another way.
     """
-    mask = os.environ.get("CUDA_VISIBLE_DEVICES")
     tool = shutil.which("nvidia-smi")
-    if tool is None or mask == "":
-        return ()
-    cards = _cards(_output([tool, "-L"]))
+    cards = _cards(_output([tool, "-L"])) if tool else []
+    mask = os.environ.get("CUDA_VISIBLE_DEVICES")
     if mask is None:
         return tuple(gpu for card in cards for gpu in card.usable)
     return _visible(cards, [name.strip() for name in mask.split(",")])

@@ -15,7 +15,7 @@ VERDICT_FLAGS = $(call flag,TOP,top) $(call flag,SEEDS,seeds) $(call flag,EPOCHS
 	$(call flag,WORKERS,workers) $(ARGS)
 BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(ARGS)
 
-.PHONY: help setup data baselines leaderboard status doctor ui test test-faults lint audit lock clean
+.PHONY: help setup data baselines leaderboard status doctor ui test test-faults storm lint audit lock clean
 
 help:
 	@awk -F ': .*## ' '/^[a-z%-]+: .*## / { sub(/%/, "NAME", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -56,6 +56,9 @@ test: $(READY) ## run the tests, the slow ones excepted
 
 test-faults: $(READY) ## run the slow tests: crashes, kills, full disks
 	$(BIN)/python -m pytest -m slow $(ARGS)
+
+storm: $(READY) ## kill coordinators, workers and MLflow at random, then recount everything (MINUTES=10 SEED=)
+	$(BIN)/python tests/storm.py $(call flag,MINUTES,minutes) $(call flag,SEED,seed) $(ARGS)
 
 lint: $(READY) ## check style and types
 	$(BIN)/ruff check

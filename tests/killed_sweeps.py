@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -21,8 +21,9 @@ from harness.ledger import Ledger
 from harness.records import Record
 
 WAIT_S = 120.0
+HARNESS = [sys.executable, "-m", "harness.cli"]
 STUDY = "tiny"
-# About a third of what is proposed breaks the limit; `endless` trials end when they are told to.
+# About a third of what is proposed breaks the limit; `endless` ones end when they are told to.
 TINY = """
 baseline = "fc"
 dataset = "digits"
@@ -46,6 +47,12 @@ validation_images = 100
 baseline_seeds = 2
 epochs = 100_000
 trials = 1
+[profiles.storm]
+train_images = 96
+validation_images = 100
+baseline_seeds = 1
+epochs = 2
+trials = 100_000
 """
 
 
@@ -71,6 +78,15 @@ class Started:
     def wait(self) -> int:
         """Returns the exit status, negative for a signal."""
         return self.process.wait(WAIT_S)
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether the command has begun: before, it is Python that gets a signal."""
+        with contextlib.suppress(FileNotFoundError):
+            status = Path(f"/proc/{self.process.pid}/status").read_text()
+            (caught,) = (line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
+            return bool(int(caught, 16) >> (signal.SIGTERM - 1) & 1)
+        return False
 
     def goes_on_for(self, seconds: float) -> None:
         """Lets it work for a while, if it does not end before."""
@@ -107,11 +123,13 @@ class Sweeps:
         folder: Gets the home and the sweep file.
         data: The data cache.
         flags: For every start.
+        variables: Of the environment, for every command.
     """
 
     folder: Path
     data: Path
     flags: tuple[str, ...] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.home = self.folder / "home"
@@ -120,15 +138,24 @@ class Sweeps:
         self.file.write_text(TINY)
 
     def start(self, failpoint: str | None = None) -> Started:
-        changed = {"HARNESS_HOME": str(self.home), "HARNESS_DATA": str(self.data), "NO_COLOR": "1"}
-        changed |= {"HARNESS_FAILPOINT": failpoint} if failpoint else {}
-        kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "HARNESS_FAILPOINT")}
-        command = [sys.executable, "-m", "harness.cli", "sweep", str(self.file)]
-        return Started([*command, "--as", STUDY, "--workers", "1", *self.flags], kept | changed, self.folder)
+        environment = self._environment() | ({"HARNESS_FAILPOINT": failpoint} if failpoint else {})
+        command = [*HARNESS, "sweep", str(self.file), "--as", STUDY, "--workers", "1", *self.flags]
+        return Started(command, environment, self.folder)
 
     def run_to_the_end(self) -> None:
         with self.start() as started:
             assert (started.wait(), started.errors) == (0, "")
+
+    def harness(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Another command on the same home."""
+        return subprocess.run(
+            [*HARNESS, *arguments], env=self._environment(), capture_output=True, text=True, check=False
+        )
+
+    def _environment(self) -> dict[str, str]:
+        changed = {"HARNESS_HOME": str(self.home), "HARNESS_DATA": str(self.data), "NO_COLOR": "1", **self.variables}
+        kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "HARNESS_FAILPOINT")}
+        return kept | changed
 
     def ask(self, query: str, *values: str) -> list[tuple[Any, ...]]:
         """Rows of the ledger, which may not be there yet."""

@@ -179,19 +179,13 @@ def test_a_second_signal_ends_it_at_once(digits_folder: Path, tmp_path: Path) ->
     assert_sound(sweeps)
 
 
-def handles_signals(process: int) -> bool:
-    """Whether the command has begun: before, it is Python that gets a signal."""
-    (caught,) = (line for line in Path(f"/proc/{process}/status").read_text().splitlines() if "SigCgt" in line)
-    return bool(int(caught.split()[1], 16) >> (signal.SIGTERM - 1) & 1)
-
-
 @slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_the_command_is_loaded(digits_folder: Path, tmp_path: Path, number: signal.Signals) -> None:
     sweeps, rng = Sweeps(tmp_path, digits_folder.parent), random.Random(number)
     for _ in range(5):
         with sweeps.start() as started:
-            started.wait_until(lambda: handles_signals(started.process.pid))
+            started.wait_until(lambda: started.is_listening)
             started.goes_on_for(rng.uniform(0.0, 0.5))
             started.send(number)
             assert_interrupted(started)

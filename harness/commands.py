@@ -119,7 +119,7 @@ def sync(options: argparse.Namespace) -> int:
     with _ledger() as ledger:
         report = sync(home(), ledger.study_names(), _say)
     _say(str(report))
-    return 1 if report.num_missing else 0
+    return 0 if report.is_complete else 1
 
 
 def doctor(options: argparse.Namespace) -> int:

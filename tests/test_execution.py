@@ -1,5 +1,6 @@
 """What every executor must do, on real workers."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.execution import Died, EpochDone, Event, Executor, Finished, Job, Place, Ready, devices
+from harness.errors import TroubleError
+from harness.execution import Died, EpochDone, Event, Executor, Finished, Job, Place, Ready, devices, local
 from harness.execution.local import LocalExecutor
 from harness.records import Outcome, Trial, TrialResult
 from harness.spec import SweepSpec
@@ -201,13 +203,145 @@ def test_a_worker_takes_its_threads_only() -> None:
     assert environment["TF_NUM_INTRAOP_THREADS"] == "2"
 
 
+def wrapped(error: Exception) -> Exception:
+    """As Keras and others do it, who say something else of their own."""
+    outer = RuntimeError("Exception encountered when calling Sequential.call().")
+    outer.__context__ = error
+    return outer
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
         (MemoryError(), True),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes"), True),
+        (RuntimeError("INTERNAL: cuBLAS error: CUBLAS_STATUS_ALLOC_FAILED"), True),
+        (OSError(12, "Cannot allocate memory"), True),
+        (wrapped(MemoryError()), True),
+        (wrapped(ValueError("no")), False),
         (ValueError("Negative dimension size"), False),
     ],
 )
 def test_out_of_memory_is_told_by_its_words(error: Exception, expected: bool) -> None:
     assert devices.is_out_of_memory(error) is expected
+
+
+def test_kills_for_want_of_memory_are_read_where_they_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [tmp_path / name for name in ("missing", "of another kind", "memory.events", "vmstat")]
+    for file, text in zip(files[1:], ("oom_kill_disable 0", "oom 7\noom_kill 2", "oom_kill 9"), strict=True):
+        file.write_text(text)
+    monkeypatch.setattr(devices, "_kill_counters", lambda: iter(files))
+    assert devices.num_out_of_memory_kills() == 2
+    monkeypatch.setattr(devices, "_kill_counters", lambda: iter(files[:2]))
+    assert devices.num_out_of_memory_kills() == 0
+
+
+@pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="another system's kernel chooses otherwise")
+def test_a_worker_offers_itself_to_a_kernel_that_is_out_of_memory() -> None:
+    code = "from harness.execution import devices; devices.be_killed_first();"
+    code += "print(open('/proc/self/oom_score_adj').read())"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(said) >= 500
+
+
+# Workers that do what real ones do seldom, in the words of real ones
+
+
+class MadeUpWorkers:
+    """An executor over one shell script in place of the worker; the script gets the pipes and the log of a worker."""
+
+    def __init__(self, spec: SweepSpec, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._spec, self._folder, self._patch = spec, folder, monkeypatch
+
+    def run(self, script: str) -> LocalExecutor:
+        path = self._folder / "worker.sh"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o700)
+        self._patch.setattr(sys, "executable", str(path))
+        return LocalExecutor(self._spec, PLACES[:1], self._folder, self._folder / "logs")
+
+    def run_a_trial(self, script: str) -> Event:
+        """What comes of it; the script's rest runs when the trial is handed over."""
+        executor = self.run(f"read setup\necho '{{\"ready\": true}}'\nread run\n{script}")
+        with contextlib.closing(executor):
+            driver = Driver(executor)
+            return driver.wait(Died | Finished, driver.start(Job(trial())))
+
+
+@pytest.fixture
+def made_up(smoke: SweepSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MadeUpWorkers:
+    return MadeUpWorkers(smoke, tmp_path, monkeypatch)
+
+
+BAD_ALLOC = "echo \"terminate called after throwing an instance of 'std::bad_alloc'\" >&2"
+
+
+@pytest.mark.parametrize(
+    ("script", "reason", "out_of_memory"),
+    [
+        (f"{BAD_ALLOC}; kill -ABRT $$", "killed by SIGABRT", True),
+        ("kill -ABRT $$", "killed by SIGABRT", False),
+        ("kill -SEGV $$", "killed by SIGSEGV", False),
+        ("ulimit -v 8000000; kill -SEGV $$", "killed by SIGSEGV", True),
+        ("ulimit -v 8000000; kill -KILL $$", "killed by SIGKILL", False),
+        (f"{BAD_ALLOC}; exit 3", "ended with status 3", False),
+    ],
+)
+def test_a_death_for_want_of_memory_is_told_from_others(
+    made_up: MadeUpWorkers, tmp_path: Path, script: str, reason: str, out_of_memory: bool
+) -> None:
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs/worker-0.log").write_text("std::bad_alloc, of a worker of old\n")
+    assert made_up.run_a_trial(f"ulimit -c 0; {script}") == Died("worker-0", reason, out_of_memory)
+
+
+def test_as_many_deaths_are_put_down_to_the_kernel_as_it_counts(
+    made_up: MadeUpWorkers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = iter([5, 7, 7, 7])  # first when the executor is made
+    monkeypatch.setattr(devices, "num_out_of_memory_kills", lambda: next(counted))
+    executor = made_up.run("read setup; echo '{\"ready\": true}'; read run; kill -KILL $$")
+    with contextlib.closing(executor):
+        driver = Driver(executor)
+        died = [driver.wait(Died, driver.start(Job(trial()))) for _ in range(3)]
+    assert [death.out_of_memory for death in died] == [True, True, False]
+
+
+def test_a_kill_ends_a_worker_that_is_stopped_and_ignores_signals_with_all_it_started(made_up: MadeUpWorkers) -> None:
+    executor = made_up.run("trap '' TERM INT; sleep 1000 & echo '{\"ready\": true}'; wait")
+    with contextlib.closing(executor):
+        driver = Driver(executor)
+        driver.wait_until_idle()
+        worker = psutil.Process(_pid("worker-0"))
+        started = [worker, *worker.children()]
+        assert len(started) == 2
+        worker.suspend()
+        executor.kill("worker-0")
+        assert driver.wait(Died, "worker-0") == Died("worker-0", "killed by SIGKILL", out_of_memory=False)
+        assert psutil.wait_procs(started, timeout=5.0)[1] == []
+        assert driver.wait_until_idle() == {"worker-0"}
+
+
+def test_a_worker_that_never_gets_ready_is_trouble(made_up: MadeUpWorkers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "START_TIMEOUT_S", 0.01)
+    executor = made_up.run("exec sleep 1000")
+    with (
+        contextlib.closing(executor),
+        pytest.raises(
+            TroubleError, match=r"^workers end \(killed by SIGKILL\) before they are ready; see .*worker-0.log$"
+        ),
+    ):
+        Driver(executor).wait_until_idle()
+
+
+def test_trouble_of_the_machine_is_no_outcome_of_a_trial(made_up: MadeUpWorkers) -> None:
+    with pytest.raises(TroubleError, match=r"^cannot write x: No space left on device$"):
+        made_up.run_a_trial('echo \'{"trouble": "cannot write x: No space left on device"}\'; read end')
+
+
+def test_a_log_that_cannot_be_written_is_one_clear_line(made_up: MadeUpWorkers, tmp_path: Path) -> None:
+    (tmp_path / "logs").write_text("a file")
+    with pytest.raises(TroubleError, match=r"^worker-0 cannot be started: .*/logs: File exists$"):
+        made_up.run("")

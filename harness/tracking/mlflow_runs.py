@@ -122,6 +122,11 @@ class SyncReport:
     repairs: dict[str, Repairs]
     num_missing: int = 0
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether MLflow has all there is."""
+        return self.num_missing == 0 and not any(repairs.problems for repairs in self.repairs.values())
+
     def __str__(self) -> str:
         lines = [f"{study}: {repairs}" for study, repairs in self.repairs.items()]
         if self.num_missing:

@@ -28,18 +28,40 @@ _DEFAULTS = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # its errors reach people as one line of ours
 }
-# Not for the user to change: pickles run code, and a request that MLflow repeats by itself makes a second run.
+# Not for the user to change: pickles run code; a request that MLflow repeats by itself makes a second run; the links
+# that it prints may hold a password; without its checks of hosts any web page reads the runs through the browser.
 _FIXED = {
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
+    "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+# Of the tracking server and of stores of artifacts; their values are kept out of every message.
+_SECRETS = (
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "DATABRICKS_TOKEN",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+)
 _SERVERS = ("http", "https", "databricks")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _MAX_REASON = 300
 
+# Its standard input ends when the process that started it is gone, however that went.
+_MLFLOW = """
+import os, sys, threading
+def end_with_parent():
+    os.read(0, 1)
+    os._exit(1)
+threading.Thread(target=end_with_parent, daemon=True).start()
+from mlflow.cli import cli
+cli(sys.argv[1:])
+"""
+
 
 def set_environment() -> None:
-    """To be called before MLflow is imported."""
+    """To be called before MLflow is imported, or started as another process."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     os.environ.update(_FIXED)
@@ -94,14 +116,15 @@ def reason(error: BaseException) -> str:
 
 
 def redact(text: str) -> str:
-    """`text` without the user names and passwords of URIs, and without the tracking server's wherever they stand."""
-    secrets = {os.environ.get("MLFLOW_TRACKING_PASSWORD"), os.environ.get("MLFLOW_TRACKING_TOKEN")}
+    """`text` without the user names and passwords of URIs, and without the user's own wherever they stand."""
+    secrets = {os.environ.get(name) for name in _SECRETS}
     with contextlib.suppress(ValueError):
         password = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")).password
         secrets |= {password, unquote(password or "")}
     for secret in filter(None, secrets):
         text = text.replace(secret, "***")
-    return re.sub(r"(\w+://)?\S*@", r"\1***@", text)
+    text = re.sub(r"(\w+://)?\S*@", r"\1***@", text)
+    return re.sub(r"(?i)(password|passwd|pwd|token|secret|key)=[^&\s'\"]+", r"\1=***", text)
 
 
 def sqlite_file(uri: str) -> Path | None:
@@ -120,6 +143,7 @@ def make_store(uri: str) -> None:
     file = sqlite_file(uri)
     if file is None or file.exists():
         return
+    set_environment()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{file}.lock"):
@@ -132,16 +156,29 @@ def make_store(uri: str) -> None:
 def _make_sqlite_store(file: Path) -> None:
     for abandoned in file.parent.glob(f"{file.name}.new-*"):
         shutil.rmtree(abandoned, ignore_errors=True)
-    # A folder of its own, since what an earlier process has started outlives that by seconds, and writes into its own.
+    # A folder of its own, since what an earlier process has started may outlive that by a moment.
     folder = Path(tempfile.mkdtemp(prefix=f"{file.name}.new-", dir=file.parent))
     new = folder / file.name
-    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{new}"]
-    # Out of reach of a terminal's Ctrl-C, which lets a sweep go on to the end of its epochs.
-    made = subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
-    if made.returncode:
-        lines = made.stderr.strip().splitlines() or ["no reason given"]
+    status, errors = _mlflow("db", "upgrade", f"sqlite:///{new}")
+    if status:
+        lines = errors.strip().splitlines() or ["no reason given"]
         raise TroubleError(f"{file} cannot be made: {redact(lines[-1])[:_MAX_REASON]}")
     with contextlib.closing(sqlite3.connect(new)) as db:
         db.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
     new.replace(file)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mlflow(*arguments: str) -> tuple[int, str]:
+    """Runs the command `mlflow` as a process that ends with this one; returns its exit status and its complaints."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _MLFLOW, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # out of reach of a terminal's Ctrl-C, after which a sweep goes on for an epoch
+    ) as process:
+        assert process.stderr is not None  # noqa: S101 - for the type checker
+        errors = process.stderr.read()
+        return process.wait(), errors

@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.errors import TroubleError
-from harness.tracking.store import is_server, make_store, open_client, reason, redact, tracking_uri
+from harness.tracking.store import is_server, make_store, open_client, reason, redact, set_environment, tracking_uri
 from harness.tracking.views import View, link
 
 HOST = "127.0.0.1"
@@ -42,6 +42,7 @@ def serve(home: Path, port: int) -> int:
         _say(_overview(_experiments(home), _without_login(uri)))
         return 0
     _check_port(port)
+    set_environment()
     make_store(uri)
     log_path = home / "logs" / "ui.log"
     with suppress(KeyboardInterrupt), _server(home, uri, port, log_path) as server:

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # files that are not listed are the bottom: everything may import them, and they import only each other.
 WINGS = {"search", "execution", "tracking", "analysis", "display"}
 LAYERS = [
-    {"spec", "sweep_file", "ledger", "ledger_rows", "ledger_schema", "progress"},
+    {"spec", "sweep_file", "ledger", "ledger_rows", "ledger_schema", "cost_model", "forecast", "progress"},
     WINGS,
     {"plan", "runner", "sweep", "audit", "doctor"},
     {"verdict", "bench"},
@@ -33,7 +33,13 @@ LAYERS = [
 HEIGHT = {part: height for height, parts in enumerate(LAYERS, start=1) for part in parts}
 
 SLOW_TO_LOAD = {"tensorflow", "keras", "keras_tuner", "mlflow"}
-MAY_LOAD_THEM = ("harness.execution.training", "harness.search.with_keras_tuner", "harness.tracking.")
+MAY_LOAD_THEM = (
+    "harness.execution.training",
+    "harness.execution.engines",
+    "harness.search.with_keras_tuner",
+    "harness.tracking.",
+    "harness.bench.peers",  # a program of its own
+)
 NOT_AT_START = SLOW_TO_LOAD | {"optuna", "pandas"}
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import gc
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
-from tempfile import gettempdir
 
 import pytest
-from simulated_study import CONDITIONAL, MIXED, NUMBERS, STEPPED, SimulatedStudy, make_spec, some_fail
+from simulated_study import CONDITIONAL, NUMBERS, STEPPED, SimulatedStudy, make_spec, some_fail
 
 from harness.records import Outcome, Params, Record, Role, Trial
-from harness.search import NoProposal
+from harness.search import NoProposal, window
 from harness.search.with_keras_tuner import KerasTunerSearch
 
 
@@ -134,6 +132,22 @@ class TestBayesian:
         assert all((trial.score is None) is (trial.status == "FAILED") for trial in trials)
         assert run.search._oracle.ongoing_trials == {}
 
+    def test_is_shown_the_best_and_latest_of_a_long_study(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(window, "NUM_SHOWN", 6)
+        monkeypatch.setattr(window, "NUM_BEST_SHOWN", 2)
+        run = study("bayesian", space=NUMBERS, fails=some_fail)
+        assert isinstance(run.search, KerasTunerSearch)
+        sizes: list[int] = []
+        fit = run.search._oracle.gpr.fit
+        monkeypatch.setattr(run.search._oracle.gpr, "fit", lambda x, y: sizes.append(len(x)) or fit(x, y))
+        run.run(11)
+        assert 4 <= sizes[-1] <= max(sizes) == 6
+        scores = [trial.score for trial in run.search._oracle.trials.values() if trial.status == "COMPLETED"]
+        ended = [record.result for record in run.records if record.result]
+        assert scores == [result.error_rate_pct for result in ended if result.outcome is Outcome.COMPLETED]
+        resumed = SimulatedStudy(run.spec, run.stopped_at(19), fails=some_fail).run(11)
+        assert resumed.story() == run.story()
+
 
 class TestGrid:
     def test_lists_every_point_of_a_conditional_space_once(self) -> None:
@@ -211,15 +225,12 @@ def test_a_past_that_the_oracle_would_propose_otherwise_is_taken_as_it_ran() -> 
     assert len(resumed.records) == 12
 
 
-def test_its_files_are_gone_with_it() -> None:
-    before = set(Path(gettempdir()).glob("harness-oracle-*"))
-    search = KerasTunerSearch(make_spec(engine="keras-tuner", sampler="random", space=MIXED))
-    search.ask("uid", 0, 0)
-    (files,) = set(Path(gettempdir()).glob("harness-oracle-*")) - before
-    assert (files / "oracle" / "oracle.json").is_file()
-    del search
-    gc.collect()
-    assert not files.exists()
+def test_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for sampler in ("random", "hyperband", "grid"):
+        study(sampler, fails=some_fail).run(8)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_loading_it_leaves_the_screen_alone() -> None:

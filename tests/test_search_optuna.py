@@ -22,8 +22,10 @@ from simulated_study import (
 
 from harness.records import Outcome, Record, Role, Seconds, Trial, TrialResult
 from harness.search import NoProposal, with_optuna
+from harness.search.optuna_parts import HALVING
 from harness.search.proposer import Proposer
-from harness.search.with_optuna import NUM_BEST_SHOWN, NUM_SHOWN, OptunaSearch
+from harness.search.window import NUM_BEST_SHOWN, NUM_SHOWN
+from harness.search.with_optuna import OptunaSearch
 from harness.spec import SweepSpec
 
 
@@ -47,16 +49,21 @@ def plain(trial: FrozenTrial) -> tuple[object, ...]:
     return trial.number, trial.state, trial.values, trial.params, trial.intermediate_values, trial.constraints
 
 
-@pytest.mark.parametrize("pruner", ["none", "median", "successive_halving", "hyperband"])
+@pytest.mark.parametrize(
+    ("pruner", "patience"),
+    [("none", 0), ("median", 0), ("successive_halving", 0), ("successive_halving", 1), ("hyperband", 0)],
+)
 @pytest.mark.parametrize("space", [MIXED, CONDITIONAL], ids=["mixed", "conditional"])
-def test_a_rebuilt_study_is_the_one_that_was(pruner: str, space: dict[str, object]) -> None:
-    spec = make_spec(space=space, pruner=pruner, constraints={"max_params": 900_000})
+def test_a_rebuilt_study_is_the_one_that_was(pruner: str, patience: int, space: dict[str, object]) -> None:
+    spec = make_spec(space=space, pruner=pruner, patience=patience, constraints={"max_params": 900_000})
     study = SimulatedStudy(spec, fails=some_fail).run(40)
     rebuilt = SimulatedStudy(spec, study.records)
     before, after = study_of(study).trials, study_of(rebuilt).trials
     assert [plain(trial) for trial in after] == [plain(trial) for trial in before]
     rungs = [[{k: v for k, v in t.system_attrs.items() if "rung" in k} for t in each] for each in (before, after)]
     assert rungs[0] == rungs[1]
+    assert any(rungs[0]) is (pruner in HALVING and not patience)  # the bowl's curves fall: patience never ends
+    assert study_of(rebuilt).best_trial.number == study_of(study).best_trial.number
 
 
 def test_good_results_are_told_in_percent_and_seconds() -> None:
@@ -199,8 +206,9 @@ def test_a_long_study_is_shown_by_its_best_and_latest_trials(monkeypatch: pytest
     assert len(search._study.trials) == len(past) + 2
 
 
-def test_ten_thousand_trials_are_taken_in() -> None:
-    spec = make_spec(pruner="median")
+@pytest.mark.parametrize("pruner", ["percentile", "hyperband"])
+def test_ten_thousand_trials_are_taken_in(pruner: str) -> None:
+    spec = make_spec(pruner=pruner)
     past = list(past_records(spec, 10_000))
     source = Proposer(spec, OptunaSearch(spec), past)
     proposed = source.next()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count, takewhile
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from harness.search.settings import reduction_factor
 from harness.space import Choice, Domain, Float
@@ -21,10 +22,23 @@ from harness.spec import SweepSpec
 NSGA2_POPULATION = 12
 
 
+# Pruners that note with each trial how it did at the end of each rung.
+HALVING = ("successive_halving", "hyperband")
+
+
 class Storage(optuna.storages.InMemoryStorage):
-    """Can show a part of its trials only, while a sampler looks."""
+    """Can show a part of its trials only, while a sampler looks; keeps the trials that it is given."""
 
     shown: list[FrozenTrial] | None = None
+
+    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
+        trial_id = super().create_new_trial(study_id)
+        if template_trial is not None:
+            # Optuna would keep a deep copy, which takes longer than all else of a resume.
+            template_trial.number, template_trial._trial_id = self.get_trial_number_from_id(trial_id), trial_id
+            self._set_trial(trial_id, template_trial)
+            self._update_cache(trial_id, study_id)
+        return trial_id
 
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: object | None = None) -> list[FrozenTrial]:
         if self.shown is None:
@@ -109,3 +123,21 @@ def _pruner(spec: SweepSpec) -> BasePruner:
         case "hyperband":
             return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=spec.epochs, reduction_factor=factor)
     return optuna.pruners.NopPruner()
+
+
+def rungs(spec: SweepSpec, study: optuna.Study, errors_pct: Mapping[int, float]) -> dict[str, float]:
+    """What a halving pruner has noted with the study's next trial, if that trial's errors by epoch are these.
+
+    Whoever has gone on was promoted, so that it follows from the curve alone: the error at the end of each rung.
+    """
+    pruner = study.pruner
+    first = 0  # rungs that the trial's bracket leaves out
+    if isinstance(pruner, optuna.pruners.HyperbandPruner):
+        if not pruner._pruners:
+            pruner._try_initialization(study)
+        trial = optuna.trial.create_trial(state=TrialState.FAIL)
+        trial.number = study._storage.get_n_trials(study._study_id)
+        first = pruner._get_bracket_id(study, trial)
+    factor = reduction_factor(spec.epochs)
+    ends = takewhile(errors_pct.__contains__, (factor ** (first + rung) for rung in count()))
+    return {f"completed_rung_{rung}": errors_pct[end] for rung, end in enumerate(ends)}

@@ -6,11 +6,9 @@ asked and told by their own methods; the Tuner that usually drives them, its che
 
 from __future__ import annotations
 
+import copy
 import math
-import shutil
-import tempfile
 import warnings
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -25,7 +23,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from harness.records import EpochReport, Outcome, Record, Scalar, Trial, TrialResult
-from harness.search import NoProposal, Proposal, catalogue, replaying
+from harness.search import NoProposal, Proposal, catalogue, replaying, window
 from harness.search.coding import decode, encode, encode_all
 from harness.search.settings import BAD_OUTCOMES, ask_seed, reduction_factor
 from harness.space import Choice, Domain, Float, SearchSpace
@@ -58,12 +56,14 @@ class KerasTunerSearch:
         self._spec = spec
         self._space = spec.search_space
         self._facts = catalogue.sampler(spec)
-        files = tempfile.mkdtemp(prefix="harness-oracle-")  # it writes down all it does; nothing reads it
-        weakref.finalize(self, shutil.rmtree, files, ignore_errors=True)
         self._oracle = _oracle(spec)
         self._oracle.verbose = 0
         self._oracle._max_collisions = MAX_COLLISIONS
-        self._oracle._set_project_dir(files, "oracle")
+        # At each step it would write down all it knows, which takes ever longer and which nothing reads, and copy the
+        # space by way of a serialisation, though the space never changes.
+        self._oracle.save = self._oracle._save_trial = lambda *_: None
+        space = self._oracle.hyperparameters
+        space.copy = lambda: copy.copy(space)
         self._ids: dict[str, str] = {}  # the Oracle's id of a trial by our uid
         self._uids: dict[str, str] = {}  # the other way round
         self._bad: set[str] = set()  # ids of the trials that ended badly
@@ -176,6 +176,7 @@ class KerasTunerSearch:
                 self._oracle.update_trial(trial_id, {METRIC: score})
             trial.status = "FAILED" if score is None else "COMPLETED"
             self._oracle.end_trial(trial)
+        self._oracle.end_order.clear()  # it would count the failures in it each time
 
     @contextmanager
     def _sampling(self, seed: int, retry: int) -> Iterator[None]:
@@ -191,33 +192,43 @@ class KerasTunerSearch:
             # each. So a retry is a random configuration that was not tried.
             oracle.num_initial_points = NEVER if retry else RANDOM_PER_DIMENSION * dimensions
             # Its matrices are tiny: a second thread makes it five times slower, and takes a core from the workers.
-            with self._supposed_bad(), threadpool_limits(1):
+            with self._supposed(), threadpool_limits(1):
                 yield
 
     @contextmanager
-    def _supposed_bad(self) -> Iterator[None]:
-        """While it asks, the Gaussian process takes failed and running trials to be as bad as the worst there is.
+    def _supposed(self) -> Iterator[None]:
+        """While it asks, the Gaussian process is shown a long study's best and latest trials, and takes failed and
+        running ones to be as bad as the worst there is.
 
         It would not learn from failed trials, and would judge running ones by whatever it was fitted to before, which
         a resumed search no longer has.
         """
         oracle = self._oracle
-        scores = [trial.score for trial in oracle.trials.values() if trial.status == "COMPLETED"]
-        if len(scores) < oracle.num_initial_points:
+        completed = [trial for trial in oracle.trials.values() if trial.status == "COMPLETED"]
+        if len(completed) < oracle.num_initial_points:
             yield
             return
-        running = oracle.ongoing_trials
-        supposed = [oracle.trials[trial_id] for trial_id in self._bad] + list(running.values())
-        before = [(trial, trial.status) for trial in supposed]
+        hidden, bad = self._hidden(), [oracle.trials[trial_id] for trial_id in self._bad]
+        running, worst = oracle.ongoing_trials, max(trial.score for trial in completed)
+        before = [(trial, trial.status, trial.score) for trial in [*hidden, *bad, *running.values()]]
         oracle.ongoing_trials = {}
-        for trial in supposed:
-            trial.status, trial.score = "COMPLETED", max(scores)
+        for trial in [*bad, *running.values()]:
+            trial.status, trial.score = "COMPLETED", worst
+        for trial in hidden:
+            trial.status = "FAILED"
         try:
             yield
         finally:
-            for trial, status in before:
-                trial.status, trial.score = status, None
+            for trial, status, score in before:
+                trial.status, trial.score = status, score
             oracle.ongoing_trials = running | oracle.ongoing_trials
+
+    def _hidden(self) -> list[Any]:
+        """The finished trials that the Gaussian process is not shown."""
+        trials = self._oracle.trials.values()
+        finished = [trial for trial in trials if trial.status == "COMPLETED" or trial.trial_id in self._bad]
+        positions = window.shown([None if trial.score is None else (trial.score,) for trial in finished])
+        return [] if positions is None else [trial for i, trial in enumerate(finished) if i not in positions]
 
 
 def _oracle(spec: SweepSpec) -> Any:

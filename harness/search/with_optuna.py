@@ -10,24 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from heapq import nsmallest
 
 import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from harness.records import EpochReport, Outcome, Params, Record, Scalar, Trial, TrialResult
-from harness.search import NoProposal, Proposal, catalogue, limits, replaying
+from harness.records import EpochReport, Outcome, Params, Record, Role, Scalar, Trial, TrialResult
+from harness.search import NoProposal, Proposal, catalogue, limits, replaying, window
 from harness.search.coding import decode, encode_all, identity
-from harness.search.optuna_parts import Storage, distribution, new_pruner, new_sampler, suggested
+from harness.search.optuna_parts import HALVING, Storage, distribution, new_pruner, new_sampler, rungs, suggested
 from harness.search.settings import BAD_OUTCOMES, ask_seed
 from harness.spec import SweepSpec
-
-# A TPE ask takes time in proportion to the trials it looks at, 0.1 s for 1,000: beyond this many finished ones it is
-# shown the best and the latest.
-NUM_SHOWN = 300
-NUM_BEST_SHOWN = 60
 
 # In a small space a sampler may be so sure of itself that it repeats the same few points for ever.
 MAX_INFORMED_RETRIES = 5
@@ -82,7 +76,9 @@ class OptunaSearch:
         self._worst: list[float] | None = None
 
     def replay(self, records: Sequence[Record]) -> None:
-        if not self._facts.is_replayed and self._spec.pruner not in ("successive_halving", "hyperband"):
+        # Which epochs a patient pruner passed over is not known before it is asked again.
+        is_patient = self._spec.pruner in HALVING and self._spec.patience > 0
+        if not self._facts.is_replayed and not is_patient:
             self._add_past(records)
             return
         for record, is_end in replaying.events(records):
@@ -127,13 +123,16 @@ class OptunaSearch:
         return not opened.trial.should_prune()
 
     def tell(self, trial: Trial, result: TrialResult) -> None:
-        opened, lesson = self._open.pop(trial.uid).trial, self._lesson(trial.params, result)
-        for name, value in lesson.constraints.items():
-            opened.set_constraint(name, value)
-        self._study.tell(opened, lesson.values if lesson.state is TrialState.COMPLETE else None, lesson.state)
+        self._end(trial.uid, self._lesson(trial.params, result))
 
     def continuable(self) -> frozenset[str]:
         return frozenset()
+
+    def _end(self, uid: str, lesson: _Lesson) -> None:
+        opened = self._open.pop(uid).trial
+        for name, value in lesson.constraints.items():
+            opened.set_constraint(name, value)
+        self._study.tell(opened, lesson.values if lesson.state is TrialState.COMPLETE else None, lesson.state)
 
     def _add_past(self, records: Sequence[Record]) -> None:
         """As the events would have left the study, ten times as fast."""
@@ -144,20 +143,28 @@ class OptunaSearch:
         }
         for record in sorted(records, key=lambda record: record.asked_at):
             self._skip_declined(record)
-            if record.result is None:
-                self.add(record.trial)
+            trial, result = record.trial, record.result
+            if result is None:
+                self.add(trial)
+            elif trial.role is not Role.TRIAL and self._spec.pruner in HALVING:
+                self.add(trial)  # it went on whether it was promoted or not, which only the pruner can say
+                for report in result.curve:
+                    self.report(trial, report)
+                self._end(trial.uid, lessons[trial.uid])
             else:
-                self._add_finished(record.trial.params, record.result, lessons[record.trial.uid])
+                self._add_finished(trial.params, result, lessons[trial.uid])
 
     def _add_finished(self, params: Params, result: TrialResult, lesson: _Lesson) -> None:
         curve = result.curve if self._spec.objective == ("error",) else ()
+        errors_pct = {report.epoch: report.val_error_rate_pct for report in curve}
         self._study.add_trial(
             create_trial(
                 state=lesson.state,
                 values=lesson.values,
                 params=encode_all(self._space, params),
                 distributions={name: self._distributions[name] for name in params},
-                intermediate_values={report.epoch: report.val_error_rate_pct for report in curve},
+                system_attrs=rungs(self._spec, self._study, errors_pct) if self._spec.pruner in HALVING else {},
+                intermediate_values=errors_pct,
                 constraints=dict(lesson.constraints),
             )
         )
@@ -234,15 +241,11 @@ class OptunaSearch:
     def _shown(self) -> list[FrozenTrial] | None:
         trials = self._study.get_trials(deepcopy=False)
         finished = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        if len(finished) <= NUM_SHOWN:
+        positions = window.shown([t.values if t.state is TrialState.COMPLETE else None for t in finished])
+        if positions is None:
             return None
-        shown = {trial.number for trial in finished[-(NUM_SHOWN - NUM_BEST_SHOWN) :]}
-        complete = [trial for trial in finished if trial.state is TrialState.COMPLETE]
-        num_objectives = len(self._spec.objective)
-        for i in range(num_objectives):
-            best = nsmallest(NUM_BEST_SHOWN // num_objectives, complete, key=lambda trial, i=i: trial.values[i])  # type: ignore[misc]
-            shown.update(trial.number for trial in best)
-        return [trial for trial in trials if trial.number in shown or trial.state is TrialState.RUNNING]
+        numbers = {finished[position].number for position in positions}
+        return [trial for trial in trials if trial.number in numbers or trial.state is TrialState.RUNNING]
 
 
 def _values(spec: SweepSpec, result: TrialResult) -> list[float] | None:

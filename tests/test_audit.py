@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -305,13 +306,32 @@ def test_cells_that_cannot_be_read_are_named(home: Path, place: tuple[str, str],
     assert [line for line in found if "continues" in line] == []
 
 
-def test_a_damaged_file_is_said(home: Path) -> None:
-    with closing(Ledger(home / "ledger.db")):
+def damage(file: Path, page: int, content: bytes) -> None:
+    with closing(Ledger(file)):
         pass  # takes in what is in the write-ahead log
-    pages = bytearray((home / "ledger.db").read_bytes())
-    pages[8 * 4096 :] = b"\xaa" * (len(pages) - 8 * 4096)
-    (home / "ledger.db").write_bytes(pages)
-    assert [line for line in audit(home, "study") if line.startswith("ledger: ")]
+    pages = bytearray(file.read_bytes())
+    size = int.from_bytes(pages[16:18], "big")
+    pages[(page - 1) * size :] = content.ljust(size, b"\0") + pages[page * size :]
+    file.write_bytes(pages)
+
+
+def rootpage(file: Path, name: str) -> int:
+    with closing(sqlite3.connect(file)) as db:
+        (page,) = db.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+        return int(page)
+
+
+def test_a_damaged_file_is_said(home: Path) -> None:
+    ledger = home / "ledger.db"
+    damage(ledger, rootpage(ledger, "attempts"), b"\xaa" * 100)
+    assert "ledger: database disk image is malformed" in audit(home, "study")
+
+
+def test_an_index_that_lacks_rows_is_said(home: Path) -> None:
+    ledger = home / "ledger.db"
+    empty_index_page = bytes([0x0A, 0, 0, 0, 0, 0x10, 0, 0])
+    damage(ledger, rootpage(ledger, "one_final_result"), empty_index_page)
+    assert "ledger: row 1 missing from index one_final_result" in audit(home, "study")
 
 
 # MLflow against the ledger

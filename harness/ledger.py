@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from harness import ledger_rows
 from harness.errors import TroubleError
 from harness.ledger_schema import open_database, transaction
-from harness.records import EpochReport, Outcome, Params, Record, Role, Trial, TrialResult
+from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
 from harness.spec import SweepSpec, is_name
 
 T = TypeVar("T")
@@ -34,12 +34,6 @@ class Study:
     spec: SweepSpec
     provenance: dict[str, Any]
     created_at: float
-
-    def confirmed_trial(self, params: Params) -> int | None:
-        """Of a verdict: the number of the trial, in the study that it is about, with `params`; None: the baseline."""
-        numbers = [confirmed["trial"] for confirmed in self.provenance["confirms"]]
-        pairs = zip(numbers, self.spec.enqueue, strict=True)
-        return next((int(number) for number, finalist in pairs if dict(params) == finalist), None)
 
 
 @dataclass(frozen=True)

@@ -58,12 +58,13 @@ class Budget(Strict):
 
 
 class SweepSpec(Strict):
-    """One study, every setting resolved. All but `study`, `budget` and `full_epochs` decide what is found: its digest.
+    """One study, every setting resolved. Those of `identity` decide what is found, and are its digest.
 
     `enqueue` holds configurations to try before the search proposes any, or those that a verdict is about; `learn_from`
     names a study whose finished trials the search learns from without counting them. `full_epochs` are those of the
-    sweep file's profile `full`, if it has one: what a verdict trains. Where `train_images` is more than the training
-    split has, the validation images are trained on as well.
+    sweep file's profile `full`, if it has one: what a verdict trains. `confirms` are the numbers of the trials that a
+    verdict is about, as they stand in `enqueue`. Where `train_images` is more than the training split has, the
+    validation images are trained on as well.
     """
 
     study: str
@@ -89,6 +90,7 @@ class SweepSpec(Strict):
     validation_images: Positive
     baseline_seeds: Annotated[int, Field(ge=0)]
     full_epochs: Positive | None = None
+    confirms: tuple[int, ...] = ()
     reads_test: bool = False
     budget: Budget
 
@@ -118,6 +120,11 @@ class SweepSpec(Strict):
         """Whether no validation image is kept apart, so that errors on them say nothing."""
         return self.train_images > SPLIT_SIZES[self.dataset]["train"]
 
+    def confirmed_trial(self, params: Params) -> int | None:
+        """Of a verdict: the number of the trial that a training with `params` confirms; None: the baseline."""
+        pairs = zip(self.confirms, self.enqueue, strict=True)
+        return next((number for number, finalist in pairs if dict(params) == finalist), None)
+
     def config(self, params: Params) -> Any:
         """The architecture's configuration with `params` in place of the documented values."""
         architecture = baselines.load(self.baseline)
@@ -146,7 +153,7 @@ class SweepSpec(Strict):
 
     def identity(self) -> dict[str, Any]:
         """Every setting that decides what the study finds."""
-        return self.model_dump(mode="json", exclude={"study", "budget", "full_epochs"})
+        return self.model_dump(mode="json", exclude={"study", "budget", "full_epochs", "confirms"})
 
     def digest(self) -> str:
         """SHA-256 of `identity()`, hexadecimal."""

@@ -104,7 +104,7 @@ def run_verdict(
                 spec, home, display, partial(make_source, spec), num_workers=num_workers, fresh=fresh, origin=origin
             )
             reason = end.reason
-        return VerdictEnd(reason is StopReason.INTERRUPTED, find_verdict(ledger, ledger.study(spec.study)))
+        return VerdictEnd(reason is StopReason.INTERRUPTED, find_verdict(ledger, ledger.study(spec.study).spec))
 
 
 def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -> tuple[SweepSpec, dict[str, Any]]:
@@ -126,14 +126,14 @@ def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -
     num_seeds = request.num_seeds or (begun.spec.budget.trials // width if begun else DEFAULT_SEEDS)
     changes = {
         "enqueue": tuple(dict(record.trial.params) for record in finalists),
+        "confirms": tuple(record.trial.number for record in finalists),
         "epochs": request.epochs or spec.epochs,
         "budget": Budget(trials=width * num_seeds, wall_s=request.wall_s),
     }
     spec = spec.model_copy(update=changes)
     if begun:
         _check_same(begun, spec, finalists)
-    confirms = [{"trial": record.trial.number, "uid": record.trial.uid} for record in finalists]
-    return spec, {"verdict_of": study, "confirms": confirms}
+    return spec, {"verdict_of": study, "confirms": [record.trial.uid for record in finalists]}
 
 
 def best_trials(spec: SweepSpec, records: Sequence[Record], top: int) -> list[Record]:
@@ -246,7 +246,7 @@ def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> N
     changed = begun.spec.differing_keys(spec)
     if not changed:
         return
-    before = ", ".join(str(begun.confirmed_trial(params)) for params in begun.spec.enqueue)
+    before = ", ".join(map(str, begun.spec.confirms))
     now = ", ".join(str(record.trial.number) for record in finalists)
     raise InputError(
         f"{spec.study} was begun with trials {before} and {begun.spec.epochs} epochs, and would now be about trials"

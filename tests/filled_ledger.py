@@ -119,11 +119,13 @@ def filled_verdict(ledger: Ledger) -> FilledLedger:
             baseline_seeds=0,
             reads_test=True,
             enqueue=(widths,),
+            confirms=(7,),
             budget=Budget(trials=6),
         ),
         verdict_of="study",
-        confirms=[{"trial": 7, "uid": "study-7"}],
+        confirms=["study-7"],
     )
+    ledger.start_session("study.verdict", {"git_commit": "def"})
     for params, seed, wrong in ((DOCUMENTED, 40, 3), (widths, 40, 1), (widths, 41, 2)):
         verdict.add(0.0, params=params, seed=seed, role=Role.CONFIRM, test_wrong=range(wrong))
     return verdict

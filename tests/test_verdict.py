@@ -150,7 +150,7 @@ def train(ledger: Ledger, spec: SweepSpec, workers: Workers) -> StopReason:
 
 
 def said(ledger: Ledger) -> list[str]:
-    return sentences(find_verdict(ledger, ledger.study("study.verdict")))
+    return sentences(find_verdict(ledger, ledger.study("study.verdict").spec))
 
 
 # What is planned
@@ -171,10 +171,8 @@ def test_a_verdict_is_at_full_recipe_on_seeds_that_the_study_never_used(study: F
     assert [params["units_1"] for params in spec.enqueue] == [103, 101, 105]
     assert (spec.budget.trials, spec.budget.wall_s) == (4 * 5, None)
     assert spec.trial_timeout_s == pytest.approx(60.0 * EPOCHS * 60_000 / (3 * 1000))
-    assert origin == {
-        "verdict_of": "study",
-        "confirms": [{"trial": number, "uid": f"study-{number}"} for number in (4, 2, 7)],
-    }
+    assert spec.confirms == (4, 2, 7)
+    assert origin == {"verdict_of": "study", "confirms": ["study-4", "study-2", "study-7"]}
     assert SweepSpec.model_validate_json(spec.model_dump_json()) == spec
 
 
@@ -219,7 +217,7 @@ def test_a_tie_takes_all_seeds_and_more_may_be_added(study: FilledLedger) -> Non
     more = Workers(a_tie)
     train(study.ledger, spec_for(study.ledger, num_seeds=8), more)
     assert [trial.number for trial in more.trained] == list(range(20, 32))
-    found = find_verdict(study.ledger, study.ledger.study("study.verdict"))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
     assert (found.answer, len(found.seeds), found.num_planned) == (Answer.NOT_DISTINGUISHABLE, 8, 8)
 
 
@@ -236,7 +234,7 @@ def test_a_clear_answer_ends_it_at_the_first_look(
     workers = Workers(errors, num_workers=3)
     assert train(study.ledger, spec_for(study.ledger), workers) is StopReason.EXHAUSTED
     assert len(workers.trained) == 4 * 3
-    found = find_verdict(study.ledger, study.ledger.study("study.verdict"))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
     assert (found.answer, len(found.seeds), found.num_planned) == (answer, 3, 5)
     assert [candidate.answer for candidate in found.candidates] == answers
     assert [candidate.trial for candidate in found.candidates] == [4, 2, 7]
@@ -278,7 +276,7 @@ def test_a_candidate_that_fails_is_out_and_the_others_go_on(study: FilledLedger)
     train(study.ledger, spec_for(study.ledger), workers)
     trained = Counter(trial.params["units_1"] for trial in workers.trained)
     assert trained == {512: 5, 103: 2, 101: 5, 105: 5}
-    found = find_verdict(study.ledger, study.ledger.study("study.verdict"))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
     assert found.answer is Answer.NOT_DISTINGUISHABLE
     first, *others = found.candidates
     assert (first.answer, first.errors, first.comparison) == (Answer.FAILED, None, None)
@@ -333,7 +331,7 @@ def test_the_answer_and_the_cost_in_sentences(study: FilledLedger, tmp_path: Pat
 
 def test_a_tie_says_how_well_the_cheapest_is_known(study: FilledLedger) -> None:
     train(study.ledger, spec_for(study.ledger), Workers(a_tie))
-    found = find_verdict(study.ledger, study.ledger.study("study.verdict"))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
     answer, cost, _ = sentences(found)
     assert answer.startswith("NOT DISTINGUISHABLE: ")
     assert ", which may be chance (" in answer
@@ -351,7 +349,7 @@ def test_times_of_two_devices_are_not_compared(study: FilledLedger, monkeypatch:
 
 def test_the_tables_fit_a_terminal_and_show_every_number(study: FilledLedger) -> None:
     train(study.ledger, spec_for(study.ledger), Workers(a_tie))
-    found = find_verdict(study.ledger, study.ledger.study("study.verdict"))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
     stream = io.StringIO()
     show_verdict(found, stream)
     tables = stream.getvalue().split("\n\n", 1)[1]
@@ -365,7 +363,7 @@ def test_the_tables_fit_a_terminal_and_show_every_number(study: FilledLedger) ->
 
 def test_the_files_hold_what_the_verdict_holds(study: FilledLedger, tmp_path: Path) -> None:
     train(study.ledger, spec_for(study.ledger), Workers(one_is_better))
-    found = find_verdict(study.ledger, study.ledger.study("study.verdict"))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
     path = write_verdict(found, tmp_path / "verdicts")
     assert path == tmp_path / "verdicts" / "study.json"
     read = json.loads(path.read_text())
@@ -437,7 +435,7 @@ def test_a_verdict_of_a_study_that_has_gone_on_is_begun_anew_only_when_asked(
     assert [candidate.trial for candidate in again.verdict.candidates] == [10, 4, 2]
     (kept,) = (name for name in study.ledger.study_names() if name.startswith("study.2"))
     assert kept.endswith(".verdict")
-    assert [one.trial for one in find_verdict(study.ledger, study.ledger.study(kept)).candidates] == [4, 2, 7]
+    assert [one.trial for one in find_verdict(study.ledger, study.ledger.study(kept).spec).candidates] == [4, 2, 7]
 
 
 def test_other_epochs_are_another_verdict(command: Callable[..., VerdictEnd]) -> None:

@@ -10,9 +10,9 @@ from harness.analysis import verdict_statistics as statistics
 from harness.analysis.verdict_statistics import Differences, Floats, Labels, Wrong
 from harness.analysis.verdict_trainings import Answer, Trainings, configurations
 from harness.intervals import error_rate_interval_pct
-from harness.ledger import Ledger, Study
+from harness.ledger import Ledger
 from harness.records import Outcome, Scalar, TrialResult
-from harness.spec import VERDICT
+from harness.spec import VERDICT, SweepSpec
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,11 @@ class Verdict:
     dataset: str
 
 
-def find_verdict(ledger: Ledger, study: Study) -> Verdict:
-    """Reads the verdict that `study` (its name ends in VERDICT) holds, as far as it has come."""
-    spec = study.spec
+def find_verdict(ledger: Ledger, spec: SweepSpec) -> Verdict:
+    """Reads a verdict, the study with these settings, as far as it has come."""
     ended = ((record.trial, record.result) for record in ledger.finished(spec.study))
     trainings = Trainings.of(spec, ((trial, result) for trial, result in ended if result))
-    baseline, *candidates = _Findings(study, trainings).configurations()
+    baseline, *candidates = _Findings(trainings).configurations()
     return Verdict(
         study=spec.study.removesuffix(VERDICT),
         answer=trainings.answer,
@@ -164,8 +163,8 @@ def find_verdict(ledger: Ledger, study: Study) -> Verdict:
 class _Findings:
     """Turns trainings into configurations with their numbers."""
 
-    def __init__(self, study: Study, trainings: Trainings) -> None:
-        self._study, self._trainings = study, trainings
+    def __init__(self, trainings: Trainings) -> None:
+        self._spec, self._trainings = trainings.spec, trainings
         self._rows = {position: row for row, position in enumerate(trainings.compared)} if trainings.num_seeds else {}
         if self._rows:
             self._wrong: Wrong = trainings.wrong()
@@ -177,13 +176,13 @@ class _Findings:
         answers = [None, *self._trainings.answers]
         return [
             self._configuration(position, dict(params), answer)
-            for position, (params, answer) in enumerate(zip(configurations(self._study.spec), answers, strict=True))
+            for position, (params, answer) in enumerate(zip(configurations(self._spec), answers, strict=True))
         ]
 
     def _configuration(self, position: int, params: dict[str, Scalar], answer: Answer | None) -> Configuration:
         row = self._rows.get(position)
         return Configuration(
-            trial=self._study.confirmed_trial(params),
+            trial=self._spec.confirmed_trial(params),
             params=params,
             answer=answer,
             failures=tuple(_failures(self._trainings, position)),
@@ -204,7 +203,7 @@ class _Findings:
         )
 
     def _cost(self, position: int) -> Cost:
-        spec, results = self._study.spec, self._results(position)
+        spec, results = self._spec, self._results(position)
         cost = baselines.load(spec.baseline).cost(spec.config(configurations(spec)[position]))
         return Cost(
             fmean(result.device_time_s for result in results),

@@ -198,7 +198,7 @@ def _confirmed(study: Study, record: Record) -> str | None:
     """What a verdict's training is a fresh one of; None elsewhere."""
     if not study.spec.is_verdict:
         return None
-    number = study.confirmed_trial(record.trial.params)
+    number = study.spec.confirmed_trial(record.trial.params)
     return str(Role.BASELINE) if number is None else f"{Role.TRIAL}-{number:03}"
 
 

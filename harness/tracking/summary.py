@@ -175,7 +175,7 @@ def _confirmations(progress: Progress) -> str:
     tested = [record for record in progress.records if record.result and record.result.test_wrong_images is not None]
     groups: dict[int | None, list[Record]] = {}
     for record in tested:
-        groups.setdefault(progress.study.confirmed_trial(record.trial.params), []).append(record)
+        groups.setdefault(spec.confirmed_trial(record.trial.params), []).append(record)
     head = "| | test error, mean | seeds | parameters | training time |\n|---|---|---|---|---|"
     rows = [_confirmed_row(spec, number, group) for number, group in groups.items()]
     return "\n".join([head, *rows]) if rows else "No training has ended yet."

@@ -10,6 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,9 +60,11 @@ def verdict(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     from harness.analysis.status import render, status, to_json
+    from harness.plan import time_left
 
     with _ledger() as ledger:
-        found = [status(ledger, study) for study in _studies(ledger, [options.study] if options.study else [])]
+        names = _studies(ledger, [options.study] if options.study else [])
+        found = [replace(one, time_left=time_left(ledger, one)) for one in (status(ledger, name) for name in names)]
     if options.json:
         _say(json.dumps([to_json(one) for one in found], indent=2, allow_nan=False))
     else:

@@ -17,8 +17,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from harness.forecast import TimeLeft
 from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
-from harness.words import duration, settings
+from harness.words import duration, settings, time_range
 
 QUIET_S = 10.0  # plain lines: this long without a line before an epoch or the progress is worth one
 
@@ -51,7 +52,7 @@ class Display(Protocol):
         """A trial has its final result."""
 
     def progress(
-        self, done: int, total: int, seconds_left: float | None, best: Record | None, baseline: Record | None
+        self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline: Record | None
     ) -> None:
         """How far the study is; None where that is not known yet."""
 
@@ -109,12 +110,12 @@ class PlainDisplay:
         self._lines.add(_end(trial, result))
 
     def progress(
-        self, done: int, total: int, seconds_left: float | None, best: Record | None, baseline: Record | None
+        self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline: Record | None
     ) -> None:
         is_news = done != self._done and (done == total or self._clock() - self._shown_at >= QUIET_S)
         if is_news:
             self._done, self._shown_at = done, self._clock()
-            self._lines.add("; ".join(filter(None, [_how_far(done, total, seconds_left), _best(best, baseline)])))
+            self._lines.add("; ".join(filter(None, [_how_far(done, total, left), _best(best, baseline)])))
 
     def note(self, text: str) -> None:
         self._lines.add(text)
@@ -150,7 +151,7 @@ class LiveDisplay:
 
     def __init__(self, stream: TextIO) -> None:
         self._workers: dict[str, _Busy | None] = {}
-        self._how_far: tuple[int, int, float | None] | None = None
+        self._how_far: tuple[int, int, TimeLeft | None] | None = None
         self._best = ""
         self._lines = _Lines(self._write)
         self._console = Console(file=stream)
@@ -179,9 +180,9 @@ class LiveDisplay:
         self._lines.add(_end(trial, result))
 
     def progress(
-        self, done: int, total: int, seconds_left: float | None, best: Record | None, baseline: Record | None
+        self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline: Record | None
     ) -> None:
-        self._how_far, self._best = (done, total, seconds_left), _best(best, baseline)
+        self._how_far, self._best = (done, total, left), _best(best, baseline)
 
     def note(self, text: str) -> None:
         self._lines.add(text)
@@ -222,8 +223,8 @@ class LiveDisplay:
             lines.append(Text(self._best, "bold", no_wrap=True, overflow="ellipsis"))
         return Group(*lines)
 
-    def _bar(self, done: int, total: int, seconds_left: float | None) -> RenderableType:
-        text = _how_far(done, total, seconds_left)
+    def _bar(self, done: int, total: int, left: TimeLeft | None) -> RenderableType:
+        text = _how_far(done, total, left)
         row = Table.grid(padding=(0, 2))
         width = max(4, min(BAR_WIDTH, self._console.width - len(text) - 3))
         row.add_row(ProgressBar(max(total, 1), done, width=width), Text(text, no_wrap=True))
@@ -304,9 +305,9 @@ def _failure(result: TrialResult) -> str:
     return result.outcome.replace("_", " ") + (f" ({result.error})" if result.error else "")
 
 
-def _how_far(done: int, total: int, seconds_left: float | None) -> str:
-    left = "" if seconds_left is None or done >= total else f", about {duration(seconds_left)} left"
-    return f"{done} of {total} trials{left}"
+def _how_far(done: int, total: int, left: TimeLeft | None) -> str:
+    time_left = "" if left is None or done >= total else f", about {time_range(left.low_s, left.high_s)} left"
+    return f"{done} of {total} trials{time_left}"
 
 
 def _best(best: Record | None, baseline: Record | None) -> str:

@@ -215,6 +215,15 @@ class Ledger:
             record, ledger_rows.TRIAL + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY t.number", study
         )
 
+    def newest(self, study: str, count: int) -> list[Record]:
+        """The trials that ended last, at most so many, in the order they ended; without the lists of wrong images."""
+
+        def record(row: sqlite3.Row) -> Record:
+            return ledger_rows.trial_record(row, self._curve(row["uid"], row["attempt"], "ORDER BY e.epoch"))
+
+        ended = ledger_rows.TRIAL + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY f.told_at DESC LIMIT ?"
+        return list(self._read(record, ended, study, count))[::-1]
+
     def record(self, uid: str) -> Record:
         """One trial, with the images its model got wrong.
 
@@ -294,6 +303,14 @@ class Ledger:
         """(started_at in seconds since 1970, wall_s) of the newest session; None if there was none."""
         newest = "SELECT * FROM sessions WHERE study = ? ORDER BY id DESC LIMIT 1"
         return next(self._read(ledger_rows.session, newest, study), None)
+
+    def num_workers(self, study: str) -> int:
+        """How many workers the newest session has given trials to."""
+        return self._count(
+            "(SELECT DISTINCT worker FROM attempts WHERE worker != 'none'"
+            " AND session = (SELECT max(id) FROM sessions WHERE study = ?))",
+            study,
+        )
 
     # What MLflow shows; a cache that may be deleted, since runs are found by their trial_uid tag as well
 

@@ -1,28 +1,32 @@
-"""What a sweep is about to do, said before it starts."""
+"""What a sweep is about to do, said before it starts, and the knowledge of other trials that it rests on."""
 
 from __future__ import annotations
 
+import math
 import random
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-import baselines
+from harness.analysis.status import Status
+from harness.cost_model import NUM_KNOWN, CostModel, Floats, Measured, cpu_estimate, gpu_estimate, measured
 from harness.execution import Place
-from harness.ledger import Usage
-from harness.records import Params
+from harness.forecast import Forecast, Open, TimeLeft
+from harness.ledger import Ledger
+from harness.progress import Progress
+from harness.records import Device, Params, Trial
 from harness.search.limits import broken_limit
 from harness.spec import SweepSpec
+from harness.words import time_range
 
 NUM_SAMPLES = 200
-BACKWARD_AND_FORWARD = 3.0  # training takes about three times the operations of a forward pass
-# Shares of the measured GEMM peak that training reached on CPUs; a GPU is assumed to train this many images a second.
-CPU_EFFICIENCY = {"cnn": 0.35, "fc": 0.5}
-GPU_IMAGES_PER_S = {"cnn": 30_000.0, "fc": 100_000.0}
+NUM_STUDIES = 10  # beside the study itself, the newest, whose trials tell how fast the device is
+NUM_TRIALS = 50  # of each, the newest
 START_S = 15.0  # workers load their framework
-PER_TRIAL_S = 3.0  # building, tracing, evaluating
+USUAL_FLOPS_PER_S = 1e11  # of a worker, where trials tell how fast it really is
 
 
 @dataclass(frozen=True)
@@ -31,23 +35,42 @@ class Plan:
 
     Attributes:
         num_left: Trials still to be run, baseline seeds included.
-        minutes: A rough estimate of the wall time for them.
+        time_left: Wall time for them.
+        is_cut_short: Whether a time budget is likely to end before them.
     """
 
     num_left: int
-    minutes: float
+    time_left: TimeLeft
+    is_cut_short: bool
 
 
-def make_plan(spec: SweepSpec, places: list[Place], used: Usage, num_proposed: int) -> Plan:
-    """Estimates from operation counts and a short measurement of this machine; may be off by a factor of two."""
-    num_left = max(0, spec.budget.trials - used.trials) + max(0, spec.baseline_seeds - num_proposed)
-    seconds = START_S + num_left * _trial_s(spec, places[0]) / len(places)
-    if spec.budget.wall_s is not None:
-        seconds = min(seconds, max(0.0, spec.budget.wall_s - used.wall_s))
-    return Plan(num_left, seconds / 60)
+def make_costs(ledger: Ledger, spec: SweepSpec, places: Sequence[Place]) -> CostModel:
+    """A study's cost model for a session at these places, with what the ledger knows of them."""
+    here = {_where(place) for place in places}
+    known = [one for one in _measured_before(ledger, spec) if _whereabouts(one.device) in here]
+    on_gpu = places[0].gpu is not None
+    estimate = _usual(spec, on_gpu) if known or on_gpu else cpu_estimate(_gemm_flops_per_s() / places[0].sharing)
+    return CostModel(spec, estimate, known, typical_params(spec))
 
 
-def describe(spec: SweepSpec, places: list[Place], plan: Plan) -> list[str]:
+def typical_params(spec: SweepSpec) -> list[Params]:
+    """Configurations like those that a study will try: random ones that keep its limits, or all where it has few."""
+    if spec.is_verdict or not spec.space:
+        return [spec.baseline_params, *spec.enqueue]
+    rng = random.Random(0)  # noqa: S311 - an estimate
+    samples: list[Params] = [spec.search_space.sample(rng) for _ in range(NUM_SAMPLES)]
+    return [params for params in samples if broken_limit(spec, params) is None] or samples
+
+
+def make_plan(progress: Progress, pending: Sequence[Trial], num_workers: int) -> Plan:
+    """Rests on trials of this device where the ledger has some; else it may be off by a factor of two."""
+    open_ = Open(pending=pending)
+    left, limit_s = progress.forecast(open_, num_workers), progress.budget_left_s(0.0, open_, num_workers)
+    starting = TimeLeft(left.low_s + START_S, left.high_s + START_S)
+    return Plan(max(0, progress.total - progress.done), starting.within(limit_s), left.low_s >= limit_s)
+
+
+def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
     """The plan in lines for people."""
     first = places[0]
     device = f"{first.device_name}, {len(places)} workers of {first.threads} threads"
@@ -60,8 +83,41 @@ def describe(spec: SweepSpec, places: list[Place], plan: Plan) -> list[str]:
         *_subject(spec),
         f"device    {device}",
         f"profile   {spec.profile}: {spec.train_images:,} training images, {spec.epochs} epochs",
-        f"budget    {' or '.join(limits)}; {plan.num_left} to run, about {max(1, round(plan.minutes))} minutes",
+        f"budget    {' or '.join(limits)}; {_to_run(plan)}",
     ]
+
+
+def time_left(ledger: Ledger, status: Status) -> TimeLeft | None:
+    """How long a study would still take where it ran last; None: nothing is left, or nothing is known of its speed."""
+    spec, records = ledger.study(status.study).spec, ledger.newest(status.study, NUM_KNOWN)
+    known = [one for record in records if (one := measured(spec, record))]
+    if not known:
+        return None
+    num_workers = ledger.num_workers(status.study) or known[-1].device.sharing
+    costs = CostModel(spec, _usual(spec, known[-1].device.kind == "gpu"), known, typical_params(spec))
+    forecast = Forecast(spec, costs, records)
+    num_baselines = max(0, spec.baseline_seeds - status.num_baselines)
+    num_searched = round(status.trials.left or 0)
+    limit_s = min(_budget_left_s(status, num_workers))
+    if num_baselines + num_searched == 0 or limit_s <= forecast.quarter_s():
+        return None
+    return forecast.time_left(Open(), num_baselines, num_searched, num_workers).within(limit_s)
+
+
+def _budget_left_s(status: Status, num_workers: int) -> Iterator[float]:
+    yield math.inf
+    if status.wall_s.left is not None:
+        yield status.wall_s.left
+    if status.device_s.left is not None:
+        yield status.device_s.left / num_workers
+
+
+def _to_run(plan: Plan) -> str:
+    if plan.num_left == 0:
+        return "nothing is left to run"
+    if plan.is_cut_short:
+        return f"at most {plan.num_left} to run, until the time is used"
+    return f"{plan.num_left} to run, about {time_range(plan.time_left.low_s, plan.time_left.high_s)}"
 
 
 def _subject(spec: SweepSpec) -> list[str]:
@@ -76,23 +132,30 @@ def _subject(spec: SweepSpec) -> list[str]:
     ]
 
 
-def _trial_s(spec: SweepSpec, place: Place) -> float:
-    images = spec.train_images * spec.epochs
-    if place.gpu is not None:
-        return images / GPU_IMAGES_PER_S[spec.baseline] + PER_TRIAL_S
-    speed = _gemm_flops_per_s() / place.sharing * CPU_EFFICIENCY[spec.baseline]
-    return images * BACKWARD_AND_FORWARD * _mean_flops_per_image(spec) / speed + PER_TRIAL_S
+# What the ledger knows
 
 
-def _mean_flops_per_image(spec: SweepSpec) -> float:
-    rng, cost = random.Random(0), baselines.load(spec.baseline).cost  # noqa: S311 - an estimate
-    if not spec.space:
-        return cost(spec.config({})).flops_per_image
-    samples: list[Params] = [spec.search_space.sample(rng) for _ in range(NUM_SAMPLES)]
-    allowed = [params for params in samples if broken_limit(spec, params) is None] or samples
-    if spec.is_verdict:
-        allowed = [spec.baseline_params, *spec.enqueue]
-    return sum(cost(spec.config(params)).flops_per_image for params in allowed) / len(allowed)
+def _measured_before(ledger: Ledger, spec: SweepSpec) -> Iterator[Measured]:
+    """Trials of the same architecture, the newest of each study, those of the study itself last."""
+    specs = [ledger.study(name).spec for name in ledger.study_names()]
+    others = [one for one in specs if one.baseline == spec.baseline and one.study != spec.study]
+    counts = {one.study: NUM_TRIALS for one in others[-NUM_STUDIES:]} | {spec.study: NUM_KNOWN}
+    for one in [*others[-NUM_STUDIES:], spec]:
+        known = (measured(one, record) for record in ledger.newest(one.study, counts[one.study]))
+        yield from filter(None, known)
+
+
+def _where(place: Place) -> tuple[str, bool, int, int]:
+    return place.device_name, place.gpu is not None, place.threads, place.sharing
+
+
+def _whereabouts(device: Device) -> tuple[str, bool, int, int]:
+    return device.name, device.kind == "gpu", device.threads, device.sharing
+
+
+def _usual(spec: SweepSpec, on_gpu: bool) -> Floats:
+    """An estimate for where trials tell how fast the device really is."""
+    return gpu_estimate(spec.baseline) if on_gpu else cpu_estimate(USUAL_FLOPS_PER_S)
 
 
 def _gemm_flops_per_s() -> float:

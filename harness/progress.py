@@ -1,21 +1,27 @@
-"""How far a study is, whether its budget is used, and what it has found so far."""
+"""How far a study is, whether its budget has room for more, and what it has found so far."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
 
+from harness.cost_model import CostModel
+from harness.forecast import Forecast, Open, TimeLeft
 from harness.ledger import Usage
-from harness.records import Outcome, Record, Role
+from harness.records import EpochReport, Outcome, Record, Role, Trial
 from harness.spec import SweepSpec
+
+MAX_PUT_OFF = 4  # trials that were too long for what is left of the budget, before the search is asked no more
+GRACE = 0.05  # of a time budget: a running trial that needs no more than this beyond it is let to its end
 
 
 class StopReason(Enum):
     """Why a sweep ended."""
 
     TRIALS = "all trials of the budget are done"
-    WALL_TIME = "the time budget is used"
-    DEVICE_TIME = "the device time budget is used"
+    WALL_TIME = "the time budget has no room for another trial"
+    DEVICE_TIME = "the device time budget has no room for another trial"
     EXHAUSTED = "the space is exhausted: nothing new is left to try"
     INTERRUPTED = "interrupted"
 
@@ -27,10 +33,12 @@ class Progress:
         spec: The study, for its budget.
         records: Its trials so far.
         used: What earlier sessions took of the budget.
+        costs: Predicts its trials, knowing what `records` have to tell.
     """
 
-    def __init__(self, spec: SweepSpec, records: Iterable[Record], used: Usage) -> None:
-        self._spec, self._used = spec, used
+    def __init__(self, spec: SweepSpec, records: Iterable[Record], used: Usage, costs: CostModel) -> None:
+        self._spec, self._used, self._costs = spec, used, costs
+        self._forecast = Forecast(spec, costs)
         self._device_s = used.device_s
         self.num_proposed = 0
         self.num_trials = 0
@@ -39,21 +47,12 @@ class Progress:
         self.baseline: Record | None = None
         for record in records:
             self.num_proposed += 1
-            self.add(record)
-        self._done_before = self.done
+            self._count(record)
 
     def add(self, record: Record) -> None:
         """Takes in a trial with its final result."""
-        result = record.result
-        if result is None or result.outcome is Outcome.INFEASIBLE:
-            return  # cost nothing, and uses up no budget
-        if record.trial.role is Role.BASELINE:
-            self.num_baselines += 1
-            self.baseline = self.baseline or record
-        else:
-            self.num_trials += 1
-        if result.outcome is Outcome.COMPLETED and record.trial.epochs == self._spec.epochs and self._is_better(record):
-            self.best = record
+        self._costs.learn(record)
+        self._count(record)
 
     @property
     def done(self) -> int:
@@ -67,33 +66,93 @@ class Progress:
         """Takes in what an attempt has cost, whatever came of it."""
         self._device_s += device_s
 
-    def used_up(self, wall_s: float, num_running: int) -> StopReason | None:
-        """Why nothing more is to be started, if so.
+    def used_up(self, wall_s: float, open_: Open) -> StopReason | None:
+        """Why nothing more is to be proposed, if so.
 
         Args:
             wall_s: Seconds of the present session.
-            num_running: Trials on workers now, or waiting for one, the baseline's apart.
+            open_: What is proposed and not done.
         """
         if self.num_proposed < self._spec.baseline_seeds:
             return None  # the baseline is what everything is compared with: it is run whatever the budget says
-        budget = self._spec.budget
-        if self.num_trials + num_running >= budget.trials:
+        num_open = sum(trial.role is not Role.BASELINE for trial in open_.trials)
+        if self.num_trials + num_open >= self._spec.budget.trials:
             return StopReason.TRIALS
-        if budget.wall_s is not None and self._used.wall_s + wall_s >= budget.wall_s:
+        put_off = [reason for trial in open_.pending if (reason := self.lack(trial, wall_s, open_))]
+        if len(put_off) >= MAX_PUT_OFF:
+            return put_off[0]
+        return self._lack(self._forecast.quarter_s, wall_s, open_)
+
+    def over(self, wall_s: float, open_: Open, stop: StopReason | None = None) -> StopReason | None:
+        """Why nothing can be started any more, if so: nothing that is pending, and nothing new.
+
+        `stop` says why nothing new is proposed, if that is known.
+        """
+        lacks = [self.lack(trial, wall_s, open_) for trial in open_.pending]
+        stop = None if None in lacks else stop or self.used_up(wall_s, open_)
+        return lacks[0] if stop and lacks else stop  # what waits for a larger budget is why it ends
+
+    def lack(self, trial: Trial, wall_s: float, open_: Open) -> StopReason | None:
+        """Which time budget would end before a trial that is started now; None: there is room for it."""
+        if trial.role is Role.BASELINE:
+            return None
+        return self._lack(lambda: self._forecast.held_s(trial), wall_s, open_)
+
+    def overruns(self, trial: Trial, reports: Sequence[EpochReport], wall_s: float, open_: Open) -> bool:
+        """Whether a running trial that has reported these epochs will end too long after a time budget."""
+        if trial.role is Role.BASELINE or reports[-1].epoch >= trial.epochs:
+            return False
+        left_s = self._costs.left_s(trial, reports)
+        budget, device_s = self._spec.budget, self._device_s + sum(held_s for _, held_s in open_.running)
+        return _is_over(budget.wall_s, self._used.wall_s + wall_s + left_s) or _is_over(
+            budget.device_s, device_s + left_s
+        )
+
+    def time_left(self, wall_s: float, open_: Open, num_workers: int) -> TimeLeft | None:
+        """How long the study will go on; None before any trial has shown how fast it goes."""
+        if self._costs.num_known == 0:
+            return None
+        return self.forecast(open_, num_workers).within(self.budget_left_s(wall_s, open_, num_workers))
+
+    def forecast(self, open_: Open, num_workers: int) -> TimeLeft:
+        """How long all trials of the budget will take, whatever time it allows them."""
+        num_open_baselines = sum(trial.role is Role.BASELINE for trial in open_.trials)
+        num_baselines = max(0, self._spec.baseline_seeds - self.num_baselines - num_open_baselines)
+        num_searched = max(0, self.total - self.done - len(open_.trials) - num_baselines)
+        return self._forecast.time_left(open_, num_baselines, num_searched, num_workers)
+
+    def budget_left_s(self, wall_s: float, open_: Open, num_workers: int) -> float:
+        """Seconds until a time budget is used; infinite where there is none."""
+        budget, device_s = self._spec.budget, self._device_s + sum(held_s for _, held_s in open_.running)
+        by_wall_s = math.inf if budget.wall_s is None else budget.wall_s - self._used.wall_s - wall_s
+        by_device_s = math.inf if budget.device_s is None else (budget.device_s - device_s) / num_workers
+        return max(0.0, min(by_wall_s, by_device_s))
+
+    def _count(self, record: Record) -> None:
+        self._forecast.add(record)
+        result = record.result
+        if result is None or result.outcome is Outcome.INFEASIBLE:
+            return  # cost nothing, and uses up no budget
+        if record.trial.role is Role.BASELINE:
+            self.num_baselines += 1
+            self.baseline = self.baseline or record
+        else:
+            self.num_trials += 1
+        if result.outcome is Outcome.COMPLETED and record.trial.epochs == self._spec.epochs and self._is_better(record):
+            self.best = record
+
+    def _lack(self, predict_s: Callable[[], float], wall_s: float, open_: Open) -> StopReason | None:
+        budget = self._spec.budget
+        if budget.wall_s is not None and self._used.wall_s + wall_s + predict_s() >= budget.wall_s:
             return StopReason.WALL_TIME
-        if budget.device_s is not None and self._device_s >= budget.device_s:
+        if budget.device_s is not None and self._committed_s(open_) + predict_s() >= budget.device_s:
             return StopReason.DEVICE_TIME
         return None
 
-    def seconds_left(self, wall_s: float) -> float | None:
-        """Seconds until the budget is used at this session's pace; None before it has ended a trial."""
-        done_now = self.done - self._done_before
-        if done_now == 0:
-            return None
-        seconds = wall_s / done_now * max(0, self.total - self.done)
-        if self._spec.budget.wall_s is not None:
-            seconds = min(seconds, max(0.0, self._spec.budget.wall_s - self._used.wall_s - wall_s))
-        return seconds
+    def _committed_s(self, open_: Open) -> float:
+        """Device time that is used, and that running trials will use."""
+        running = (max(held_s, self._forecast.held_s(trial)) for trial, held_s in open_.running)
+        return self._device_s + sum(running)
 
     def _is_better(self, record: Record) -> bool:
         if record.trial.role is not Role.TRIAL:
@@ -101,3 +160,7 @@ class Progress:
         best = self.best.result.error_rate_pct if self.best and self.best.result else None
         error = record.result.error_rate_pct if record.result else None
         return error is not None and (best is None or error < best)
+
+
+def _is_over(limit_s: float | None, seconds: float) -> bool:
+    return limit_s is not None and seconds > (1 + GRACE) * limit_s

@@ -17,9 +17,10 @@ from harness.errors import InputError, TroubleError
 from harness.execution import data, devices
 from harness.execution.local import LocalExecutor
 from harness.failpoints import Step, reach
+from harness.forecast import Open
 from harness.ledger import Ledger
 from harness.locks import study_lock
-from harness.plan import describe, make_plan
+from harness.plan import describe, make_costs, make_plan
 from harness.progress import Progress, StopReason
 from harness.provenance import provenance
 from harness.records import Record
@@ -92,10 +93,12 @@ def run_trials(
             _check_unchanged(ledger, spec)
     with study_lock(home, spec.study), closing(Ledger(home / "ledger.db")) as ledger:
         open_study(ledger, spec, fresh=fresh, origin=origin)
-        records, used = ledger.history(spec.study), ledger.usage(spec.study)
-        display.plan(describe(spec, places, make_plan(spec, places, used, len(records))))
-        used_up = Progress(spec, records, used).used_up(0.0, 0)
-        if used_up is not None and all(record.result for record in records):
+        records, costs = ledger.history(spec.study), make_costs(ledger, spec, places)
+        progress = Progress(spec, records, ledger.usage(spec.study), costs)
+        pending = [record.trial for record in records if record.result is None]
+        display.plan(describe(spec, places, make_plan(progress, pending, len(places))))
+        used_up = progress.over(0.0, Open(pending=pending))
+        if used_up is not None:
             bring_to_mlflow(home, spec.study, display)
             return StudyEnd(used_up, was_used_up=True)
         # The workers load their framework while the search is rebuilt here.
@@ -105,7 +108,7 @@ def run_trials(
         reason = StopReason.INTERRUPTED
         try:
             source = make_source(ledger, records)
-            reason = Sweep(spec, ledger, source, executor, [tracker], display, checkpoints).run()
+            reason = Sweep(spec, ledger, source, executor, [tracker], display, checkpoints, costs).run()
         finally:
             executor.close()
             if reason is StopReason.INTERRUPTED:  # who stops it does not want to wait; the next start brings the rest

@@ -17,13 +17,15 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
+from harness.cost_model import CostModel
 from harness.display import Display
 from harness.execution import CHECKPOINT_SUFFIX, Died, EpochDone, Event, Executor, Finished, Job, Ready
 from harness.failpoints import Step, reach
+from harness.forecast import Open
 from harness.ledger import Ledger
 from harness.progress import Progress, StopReason
 from harness.provenance import provenance
-from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
+from harness.records import EpochReport, Outcome, Record, Trial, TrialResult
 from harness.search import NoProposal, catalogue
 from harness.search.proposer import Next
 from harness.spec import SweepSpec
@@ -31,6 +33,7 @@ from harness.whole_files import leftovers
 
 POLL_S = 0.25
 TOUCH_S = 5.0
+STOPPED = "stopped by the user"
 
 
 class TrialSource(Protocol):
@@ -63,7 +66,7 @@ class _Running:
     trial: Trial
     attempt: int
     started: float  # monotonic
-    was_cancelled: bool = False
+    cancelled_for: str | None = None
     has_timed_out: bool = False
     search_time_s: float = 0.0
     reported: list[EpochReport] = field(default_factory=list)
@@ -84,6 +87,7 @@ class Sweep:
         listeners: Are notified of each new final result.
         display: What people see.
         checkpoints: Folder for the weights of trials that may be continued.
+        costs: Predicts how long trials take, so that the time budgets can be kept.
     """
 
     def __init__(
@@ -95,6 +99,7 @@ class Sweep:
         listeners: list[Listener],
         display: Display,
         checkpoints: Path,
+        costs: CostModel,
     ) -> None:
         self._spec, self._ledger, self._source, self._executor = spec, ledger, source, executor
         self._listeners, self._display, self._checkpoints = listeners, display, checkpoints
@@ -108,7 +113,7 @@ class Sweep:
         self._pending = deque(record.trial for record in records if record.result is None)
         # A slow search is asked while the trial just handed out trains, so that no free worker waits for it.
         self._asks_ahead = bool(spec.space) and catalogue.sampler(spec).asks_ahead
-        self._progress = Progress(spec, records, ledger.usage(spec.study))
+        self._progress = Progress(spec, records, ledger.usage(spec.study), costs)
         self._idle: deque[str] = deque()
         self._running: dict[str, _Running] = {}
         self._stop: StopReason | None = None
@@ -140,14 +145,21 @@ class Sweep:
         if self._is_interrupted and self._stop is not StopReason.INTERRUPTED:
             self._stop = StopReason.INTERRUPTED
             self._display.note("stopping: running trials end with their epoch; once more to stop at once")
-        if self._stop is None and not self._pending:
-            self._stop = self._used_up()
-        has_pending = bool(self._pending) and self._stop is not StopReason.INTERRUPTED
-        return self._stop is not None and not self._running and not has_pending
+        if self._running or self._stop is StopReason.INTERRUPTED:
+            return not self._running
+        over = self._progress.over(self._wall_s, self._open, self._stop)
+        self._stop = over or self._stop
+        return over is not None
 
     def _used_up(self) -> StopReason | None:
-        open_trials = [running.trial for running in self._running.values()] + list(self._pending)
-        return self._progress.used_up(self._wall_s, sum(trial.role is not Role.BASELINE for trial in open_trials))
+        return self._progress.used_up(self._wall_s, self._open)
+
+    def _has_room(self, trial: Trial) -> bool:
+        return self._progress.lack(trial, self._wall_s, self._open) is None
+
+    @property
+    def _open(self) -> Open:
+        return Open([(running.trial, running.held_s) for running in self._running.values()], list(self._pending))
 
     def _hand_out(self) -> None:
         while self._idle and not self._is_interrupted:
@@ -165,13 +177,18 @@ class Sweep:
                 self._pending.append(ahead)
 
     def _next_pending(self) -> Trial | None:
-        """A trial committed earlier. Of one that breaks a limit, a kill may have kept the refusal out of the ledger."""
-        while self._pending:
-            trial = self._pending.popleft()
+        """A trial committed earlier that the budget has room for.
+
+        Of one that breaks a limit, a kill may have kept the refusal out of the ledger.
+        """
+        for trial in list(self._pending):
             broken = self._source.broken_limit(trial)
-            if broken is None:
+            if broken is not None:
+                self._pending.remove(trial)
+                self._refuse(trial, broken)
+            elif self._has_room(trial):
+                self._pending.remove(trial)
                 return trial
-            self._refuse(trial, broken)
         return None
 
     def _refuse(self, trial: Trial, broken_limit: str) -> None:
@@ -196,9 +213,12 @@ class Sweep:
             self._ledger.propose(self._spec.study, proposal.trial, proposal.asks, proposal.search_time_s)
             reach(Step.AFTER_PROPOSE)
             self._progress.num_proposed += 1
-            if proposal.infeasible is None:
+            if proposal.infeasible is not None:
+                self._refuse(proposal.trial, proposal.infeasible)
+            elif self._has_room(proposal.trial):
                 return proposal.trial
-            self._refuse(proposal.trial, proposal.infeasible)
+            else:
+                self._pending.append(proposal.trial)  # for a larger budget; a smaller one may still have room
         return None
 
     def _job(self, trial: Trial) -> Job:
@@ -253,17 +273,26 @@ class Sweep:
         started = time.monotonic()
         go_on = self._source.report(running.trial, report)
         running.search_time_s += time.monotonic() - started
-        if self._is_interrupted and report.epoch < running.trial.epochs:
-            running.was_cancelled, go_on = True, False
+        if go_on and (why := self._why_cancelled(running)):
+            running.cancelled_for, go_on = why, False
         reach(Step.BEFORE_ANSWER)
         self._executor.answer(event.worker, go_on=go_on)
         reach(Step.AFTER_ANSWER)
         images_per_s = self._spec.train_images / max(report.seconds.train, 0.001)
         self._display.epoch(running.trial, event.worker, report, images_per_s)
 
+    def _why_cancelled(self, running: _Running) -> str | None:
+        """Why a trial is to end with this epoch and stay pending, if so."""
+        if running.reported[-1].epoch >= running.trial.epochs:
+            return None
+        if self._is_interrupted:
+            return STOPPED
+        is_too_long = self._progress.overruns(running.trial, running.reported, self._wall_s, self._open)
+        return "would end after the time budget" if is_too_long else None
+
     def _judged(self, running: _Running, result: TrialResult) -> TrialResult:
-        if running.was_cancelled:
-            return dataclasses.replace(result, outcome=Outcome.CANCELLED)
+        if running.cancelled_for:
+            return dataclasses.replace(result, outcome=Outcome.CANCELLED, error=running.cancelled_for)
         return result
 
     def _lost(self, running: _Running, event: Died) -> TrialResult:
@@ -330,9 +359,8 @@ class Sweep:
 
     def _show_progress(self) -> None:
         progress = self._progress
-        self._display.progress(
-            progress.done, progress.total, progress.seconds_left(self._wall_s), progress.best, progress.baseline
-        )
+        left = progress.time_left(self._wall_s, self._open, len(self._executor.places))
+        self._display.progress(progress.done, progress.total, left, progress.best, progress.baseline)
 
     # Being stopped
 
@@ -363,6 +391,6 @@ class Sweep:
     def _cancel_running(self) -> None:
         """Closes the attempts of an abrupt end, so that they are charged; their trials stay pending."""
         for running in self._running.values():
-            result = TrialResult(Outcome.CANCELLED, "stopped by the user", curve=tuple(running.reported))
+            result = TrialResult(Outcome.CANCELLED, STOPPED, curve=tuple(running.reported))
             self._ledger.finish_attempt(running.trial.uid, running.attempt, result, running.held_s, is_final=False)
         self._running.clear()

@@ -13,6 +13,17 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def time_range(low_s: float, high_s: float) -> str:
+    """A time that is known roughly, in steps of 5 seconds, a minute or ten minutes: "9 to 14 min"."""
+    step_s = 5 if high_s < 120 else 60 if high_s < 7200 else 600
+    low_s, high_s = (step_s * max(1, round(seconds / step_s)) for seconds in (low_s, high_s))
+    low, high = duration(low_s), duration(high_s)
+    if low == high:
+        return high
+    unit = high.rpartition(" ")[2]
+    return f"{low.removesuffix(f' {unit}') if high_s < 7200 else low} to {high}"
+
+
 def setting(value: Scalar) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cost_model import CostModel, cpu_estimate
 from harness.display import PlainDisplay
 from harness.execution import Died, EpochDone, Event, Finished, Job, Place, Ready
 from harness.home import sweeps_folder
@@ -153,7 +154,10 @@ class Study:
         self.ledger, self.heard = ledger, Heard()
         self.proposer, self.workers = proposer or ScriptedProposer(proposals()), workers or ScriptedWorkers()
         display = PlainDisplay(io.StringIO())
-        self.sweep = Sweep(spec, ledger, self.proposer, self.workers, [self.heard], display, folder / "checkpoints")  # type: ignore[arg-type]
+        costs = CostModel(spec, cpu_estimate(1e11))
+        self.sweep = Sweep(
+            spec, ledger, self.proposer, self.workers, [self.heard], display, folder / "checkpoints", costs
+        )
 
     def outcomes(self) -> dict[str, Outcome | None]:
         records = self.ledger.history("study")

@@ -18,6 +18,7 @@ from harness.analysis.verdict_findings import find_verdict
 from harness.analysis.verdict_sentences import sentences
 from harness.analysis.verdict_table import show_verdict, write_verdict
 from harness.analysis.verdict_trainings import Answer
+from harness.cost_model import CostModel, cpu_estimate
 from harness.display import PlainDisplay
 from harness.errors import InputError, TroubleError
 from harness.execution import EpochDone, Event, Finished, Job, Place, Ready
@@ -146,7 +147,7 @@ def spec_for(ledger: Ledger, **request: int | float) -> SweepSpec:
 def train(ledger: Ledger, spec: SweepSpec, workers: Workers) -> StopReason:
     source = make_source(spec, ledger, ledger.history(spec.study))
     display, checkpoints = PlainDisplay(io.StringIO()), Path(ledger.path).parent / "checkpoints"
-    return Sweep(spec, ledger, source, workers, [], display, checkpoints).run()
+    return Sweep(spec, ledger, source, workers, [], display, checkpoints, CostModel(spec, cpu_estimate(1e11))).run()
 
 
 def said(ledger: Ledger) -> list[str]:

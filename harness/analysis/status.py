@@ -12,10 +12,11 @@ from statistics import fmean
 from typing import Any, TextIO
 
 from harness.analysis.studies import find_study
+from harness.forecast import TimeLeft
 from harness.ledger import Ledger
 from harness.records import Outcome, Record, Role, Scalar
 from harness.spec import VERDICT, SweepSpec
-from harness.words import duration, settings
+from harness.words import duration, settings, time_range
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Status:
         last_session_at: When the newest session began, local time, ISO 8601; None if there was none.
         last_session_s: How long it has taken, up to its last sign of life.
         num_test_reads: Models that were shown the test images.
+        time_left: How long the rest of the budget would take now; None: nothing is left, or nothing is known of it.
     """
 
     study: str
@@ -77,6 +79,7 @@ class Status:
     last_session_at: str | None
     last_session_s: float
     num_test_reads: int
+    time_left: TimeLeft | None = None
 
 
 def status(ledger: Ledger, study: str) -> Status:
@@ -150,6 +153,8 @@ def _block(status: Status) -> str:
     if not status.study.endswith(VERDICT):
         lines += [f"  baseline  {_baseline(status)}", f"  best      {_best(status.best)}"]
     lines.append(f"  budget    {_budget(status)}")
+    if status.time_left is not None:
+        lines.append(f"  left      about {time_range(status.time_left.low_s, status.time_left.high_s)}")
     if status.last_session_at:
         lines.append(f"  session   {status.last_session_at}, {duration(status.last_session_s)}")
     if status.num_test_reads:

@@ -50,12 +50,18 @@ class Progress:
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing is pending and the budget is used."""
+        """Whether nothing that was begun is pending, and the budget is used.
+
+        Time is used when no trial like the longest so far would have room. One that had none waits, never begun.
+        """
         budget, used = self.study.spec.budget, self.usage
-        limits = ((budget.trials, used.trials), (budget.wall_s, used.wall_s), (budget.device_s, used.device_s))
+        longest_s = max((record.reserved_time_s for record in self.records), default=0.0)
+        times = ((budget.wall_s, used.wall_s + longest_s), (budget.device_s, used.device_s + longest_s))
+        limits = ((budget.trials, used.trials), *times)
         is_used = any(limit is not None and amount >= limit for limit, amount in limits)
+        is_idle = all(record.result or not record.attempts for record in self.records)
         # A verdict may end before its budget does, when the answer is clear.
-        return (is_used or self.study.spec.is_verdict) and all(record.result for record in self.records)
+        return is_idle and (is_used or self.study.spec.is_verdict)
 
 
 def progress(ledger: Ledger, study: str) -> Progress:

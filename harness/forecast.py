@@ -1,0 +1,135 @@
+"""How long what is left of a study will take, as a range."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from harness.cost_model import TRAINED, CostModel, Floats, count_work
+from harness.records import Outcome, Record, Role, Trial
+from harness.spec import SweepSpec
+
+NUM_RECENT = 15  # searched trials that tell what the search proposes now, and how much of it is trained
+NUM_FOR_QUARTER = 4  # of these at least
+WEIGHT_OF_SPACE = 5.0  # how many trials count as much as what random configurations of the space would take
+WEIGHT_OF_FULL = 2.0  # how many trials count as much as the notion that none is stopped early
+NUM_DEVIATIONS = 1.28  # either way: four of five true values lie within
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """Seconds of wall time; the true value lies below, between and above in one, eight and one of ten cases."""
+
+    low_s: float
+    high_s: float
+
+    def within(self, limit_s: float) -> TimeLeft:
+        """The same where nothing goes on for longer than this."""
+        return TimeLeft(min(self.low_s, limit_s), min(self.high_s, limit_s))
+
+
+@dataclass(frozen=True)
+class Open:
+    """The trials of a study that are proposed and not done.
+
+    Attributes:
+        running: Those on workers, with the seconds they have held them.
+        pending: Those that wait for a worker.
+    """
+
+    running: Sequence[tuple[Trial, float]] = ()
+    pending: Sequence[Trial] = ()
+
+    @property
+    def trials(self) -> list[Trial]:
+        return [*(trial for trial, _ in self.running), *self.pending]
+
+
+class Forecast:
+    """Predicts a study's trials, those that are not proposed yet as well.
+
+    Args:
+        spec: The study.
+        costs: Predicts single trials.
+        records: Trials of the study, the newest at least.
+    """
+
+    def __init__(self, spec: SweepSpec, costs: CostModel, records: Iterable[Record] = ()) -> None:
+        self._spec, self.costs = spec, costs
+        self._epochs: dict[str, int] = {}  # by uid
+        self._asked: deque[Floats] = deque(maxlen=NUM_RECENT)
+        self._trained: deque[Floats] = deque(maxlen=NUM_RECENT)
+        for record in records:
+            self.add(record)
+
+    def add(self, record: Record) -> None:
+        """Takes in what a trial was meant to train, and what it has trained."""
+        trial, result = record.trial, record.result
+        self._epochs[trial.uid] = trial.epochs
+        if result is None or not result.curve or result.outcome not in TRAINED or trial.role is Role.BASELINE:
+            return
+        is_to_the_end = result.outcome is Outcome.COMPLETED
+        self._asked.append(self.costs.work(trial, result.curve[0].epoch - 1))
+        self._trained.append(count_work(self._spec, trial.params, len(result.curve), is_to_the_end=is_to_the_end))
+
+    def held_s(self, trial: Trial) -> float:
+        """Seconds that a worker will be held if the trial is trained to its end."""
+        return float(self.costs.held_s(self.costs.work(trial, self._epochs.get(trial.continues or "", 0))))
+
+    def quarter_s(self) -> float:
+        """Seconds that a worker would be held by the cheapest quarter of what the search proposes."""
+        asked_s = self._asked_s()
+        return float(np.quantile(asked_s if len(asked_s) >= NUM_FOR_QUARTER else self.costs.typical_s(), 0.25))
+
+    def time_left(self, open_: Open, num_baselines: int, num_searched: int, num_workers: int) -> TimeLeft:
+        """Seconds until all is done: what is open, and trials that are not proposed yet."""
+        held_s = {trial.uid: self.held_s(trial) for trial in open_.trials}
+        searched_s = [held_s[trial.uid] for trial in open_.trials if trial.role is not Role.BASELINE]
+        share = self._trained_share(sum(searched_s))
+        mean_s, deviation_s = self._searched_s(searched_s, share)
+
+        def whole_s(trial: Trial) -> float:
+            return held_s[trial.uid] * (share if trial.role is Role.TRIAL else 1.0)
+
+        begun = [max(0.0, whole_s(trial) - so_far_s) for trial, so_far_s in open_.running]
+        waiting_s = sum(whole_s(trial) for trial in open_.pending) + num_baselines * self._baseline_s()
+        total_s = sum(begun) + waiting_s + num_searched * mean_s
+        # Towards the end workers have nothing left to do while others finish their last trial.
+        idle_s = (num_workers - 1) / 2 * mean_s if num_searched or waiting_s else 0.0
+        wall_s = max([(total_s + idle_s) / num_workers, *begun])
+        error_s = math.hypot(math.sqrt(num_searched) * deviation_s / num_workers, self.costs.error * wall_s)
+        factor = math.exp(NUM_DEVIATIONS * error_s / wall_s) if wall_s else 1.0
+        return TimeLeft(wall_s / factor, wall_s * factor)
+
+    def _searched_s(self, open_s: Sequence[float], share: float) -> tuple[float, float]:
+        """Mean and standard deviation of the seconds that a searched trial will hold a worker."""
+        space_s = self.costs.typical_s()
+        asked_s = np.concatenate([self._asked_s(), open_s])[-NUM_RECENT:]
+        weights = np.concatenate([np.full(len(space_s), WEIGHT_OF_SPACE / len(space_s)), np.ones(len(asked_s))])
+        seconds = np.concatenate([space_s, asked_s])
+        mean_s = float(np.average(seconds, weights=weights))
+        variance = float(np.average((seconds - mean_s) ** 2, weights=weights))
+        # A trial that is stopped early takes, on average, about half.
+        stopped = min(1.0, 2 * (1 - share))
+        variance += mean_s**2 * (stopped * (1 - stopped) / 4 + self.costs.error**2)
+        return share * mean_s, math.sqrt(variance)
+
+    def _trained_share(self, open_s: float) -> float:
+        """The part of what searched trials were meant to train that is trained, the rest being stopped early.
+
+        Short trials end first, so those that are still open count as trained to their end.
+        """
+        asked_s = self.costs.busy_s(np.array(self._asked).reshape(-1, 4))
+        trained_s = self.costs.busy_s(np.array(self._trained).reshape(-1, 4))
+        full_s = WEIGHT_OF_FULL * float(np.mean(self.costs.typical_s())) + open_s
+        return float((full_s + trained_s.sum()) / (full_s + asked_s.sum()))
+
+    def _asked_s(self) -> Floats:
+        return self.costs.held_s(np.array(self._asked).reshape(-1, 4))
+
+    def _baseline_s(self) -> float:
+        return float(self.costs.held_s(count_work(self._spec, self._spec.baseline_params, self._spec.epochs)))

@@ -7,6 +7,7 @@ survives a round trip through JSON, because JSON is all that crosses a process b
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -281,8 +282,8 @@ class Record:
 def _check_numbers(record: Seconds | EpochReport | Device | TrialResult) -> None:
     """Raises ValueError unless every number can be one: all that is measured is finite and not negative."""
     for name, value in vars(record).items():
-        # Whole numbers beyond 64 bits fit neither into SQLite nor into a table.
-        if isinstance(value, int | float) and not 0 <= value < 2**63:
+        # Whole numbers beyond 64 bits fit neither into SQLite nor into a table. A loss may well be larger.
+        if isinstance(value, int | float) and not 0 <= value < (2**63 if isinstance(value, int) else math.inf):
             raise ValueError(f"{name} is {value}; allowed: a finite number, at least 0")
 
 

@@ -6,6 +6,7 @@ Each fault is real and brought about from outside, while the command runs as peo
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import subprocess
@@ -14,10 +15,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filled_ledger import FilledLedger, make_spec
 from killed_sweeps import Started
-from machine import SmallDisk
+from machine import MemoryGroup, SmallDisk, limit_memory
 
 from harness.ledger import Ledger
 
@@ -41,6 +43,15 @@ baseline_seeds = 1
 epochs = 3
 trials = 4
 """
+QUERY = """
+import json, sqlite3, sys
+path, query = sys.argv[1:]
+try:
+    rows = sqlite3.connect(path).execute(query).fetchall()
+except sqlite3.OperationalError:
+    rows = []
+print(json.dumps(rows))
+"""
 
 
 class Home:
@@ -51,7 +62,9 @@ class Home:
         data: The data cache.
         sweep: What the sweep file says.
         disk: Commands run where it is mounted, if there is one.
-        runner: What else commands are run by.
+
+    Attributes:
+        group: Commands run in it, if there is one.
     """
 
     def __init__(
@@ -62,6 +75,7 @@ class Home:
         disk: SmallDisk | None = None,
     ) -> None:
         self.folder, self._outputs, self._disk = folder / "home", folder, disk
+        self.group: MemoryGroup | None = None
         self.environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
         self.environment |= {"HARNESS_HOME": str(self.folder), "HARNESS_DATA": str(data), "NO_COLOR": "1"}
         (folder / "tiny.toml").write_text(sweep)
@@ -79,11 +93,8 @@ class Home:
         )
 
     def ask(self, query: str) -> list[tuple[Any, ...]]:
-        """Rows of the ledger; asked where the disk is mounted."""
-        code = (
-            "import json, sqlite3, sys; print(json.dumps(sqlite3.connect(sys.argv[1]).execute(sys.argv[2]).fetchall()))"
-        )
-        command = [sys.executable, "-c", code, str(self.folder / "ledger.db"), query]
+        """Rows of the ledger, none before it is there; asked where the disk is mounted."""
+        command = [sys.executable, "-c", QUERY, str(self.folder / "ledger.db"), query]
         found = subprocess.run(self._inside(command), capture_output=True, check=True)
         return [tuple(row) for row in json.loads(found.stdout)]
 
@@ -95,6 +106,7 @@ class Home:
         return self._inside([sys.executable, "-m", "harness.cli", *arguments])
 
     def _inside(self, command: list[str]) -> list[str]:
+        command = self.group.inside(*command) if self.group else command
         return self._disk.inside(*command) if self._disk else command
 
 
@@ -108,6 +120,11 @@ def assert_one_line(said: str, *words: str) -> None:
     assert said.startswith("harness: "), said
     assert said.count("\n") == 1, said
     assert all(word in said for word in words), said
+
+
+def workers(sweep: Started) -> list[psutil.Process]:
+    children = psutil.Process(sweep.process.pid).children()
+    return [child for child in children if "harness.execution.worker" in child.cmdline()]
 
 
 # A full disk
@@ -217,3 +234,86 @@ def test_no_room_for_the_files_that_workers_print_to(home: Home, disk: SmallDisk
     full = home.sweep()
     assert full.returncode == 1
     assert_one_line(full.stderr, "worker-0 cannot be started: ", "logs/tiny: No space left on device")
+
+
+# Want of memory
+
+HUGE = 16_384
+WIDE = SWEEP.replace("high = 512", f"high = {HUGE}")
+
+
+def tables(*trials: dict[str, float]) -> str:
+    """Configurations to be tried first, as a file for --enqueue."""
+    return "\n".join(
+        "[[trial]]\n" + "\n".join(f"{name} = {value}" for name, value in trial.items()) for trial in trials
+    )
+
+
+@pytest.fixture
+def ill_sized(tmp_path: Path, data: Path) -> Home:
+    """Has a network that needs 4 GB among small ones."""
+    home = Home(tmp_path, data, WIDE.replace("baseline_seeds = 1", "baseline_seeds = 2"))
+    small = [{"units_1": width, "units_2": width} for width in (8, 9, 10, 11, 12)]
+    (tmp_path / "first.toml").write_text(tables(*small[:4], {"units_1": HUGE, "units_2": HUGE}, small[4]))
+    return home
+
+
+def assert_one_trial_lacked_memory(home: Home) -> None:
+    """Once and for all, and no other felt it."""
+    attempts = home.ask("SELECT number, attempt, outcome FROM attempts JOIN trials USING (uid) ORDER BY number")
+    assert attempts == [(n, 1, "out_of_memory" if n == 6 else "completed") for n in range(8)]
+    home.assert_sound()
+
+
+def test_a_trial_that_the_kernel_kills_for_its_memory(ill_sized: Home, tmp_path: Path) -> None:
+    try:
+        group = MemoryGroup(limit_mb=3000)
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    with group:
+        ill_sized.group = group
+        done = ill_sized.sweep("--workers", "2", "--trials", "6", "--enqueue", str(tmp_path / "first.toml"))
+        assert (done.returncode, done.stderr) == (0, "")
+    ill_sized.group = None
+    assert_one_trial_lacked_memory(ill_sized)
+    assert ill_sized.ask("SELECT json_extract(result, '$.error') FROM attempts WHERE outcome = 'out_of_memory'") == [
+        ("worker killed for want of memory",)
+    ]
+
+
+def test_a_trial_that_is_refused_memory(ill_sized: Home, tmp_path: Path) -> None:
+    with ill_sized.start_sweep("--workers", "2", "--trials", "6", "--enqueue", str(tmp_path / "first.toml")) as sweep:
+        sweep.wait_until(lambda: len(ill_sized.ask("SELECT DISTINCT worker FROM attempts")) == 2)
+        for worker in workers(sweep):
+            limit_memory(worker.pid, more_mb=300)
+        assert (sweep.wait(), sweep.errors) == (0, "")
+    assert_one_trial_lacked_memory(ill_sized)
+    (error,) = ill_sized.ask("SELECT json_extract(result, '$.error') FROM attempts WHERE outcome = 'out_of_memory'")
+    assert "OOM when allocating tensor" in error[0] or error[0] == "worker killed for want of memory"
+
+
+# Trials that go wrong
+
+
+def test_a_trial_that_hangs_and_one_whose_loss_is_no_number(tmp_path: Path, data: Path) -> None:
+    rates = SWEEP.replace("[space]\n", "[space]\nlearning_rate = { low = 1e-3, high = 1e9, log = true }\n")
+    home = Home(tmp_path, data, 'trial_timeout = "15s"\n' + rates)
+    wild = {"units_1": 64, "units_2": 64, "learning_rate": 1e9}
+    tame = {"units_1": 64, "units_2": 64, "learning_rate": 1e-3}
+    (tmp_path / "first.toml").write_text(tables(wild, tame, {**tame, "units_1": 65}))
+    with home.start_sweep("--workers", "1", "--trials", "3", "--enqueue", str(tmp_path / "first.toml")) as sweep:
+        sweep.wait_until_it_says("trial 1 ")
+        (worker,) = workers(sweep)
+        worker.suspend()
+        assert (sweep.wait(), sweep.errors) == (0, "")
+        assert not worker.is_running()
+    outcomes = home.ask("SELECT number, attempt, outcome FROM attempts JOIN trials USING (uid) ORDER BY number")
+    assert outcomes == [(0, 1, "completed"), (1, 1, "diverged"), (2, 1, "timed_out"), (3, 1, "completed")]
+    assert home.ask("SELECT count(*) FROM epochs JOIN trials USING (uid) WHERE number = 1") == [(1,)]
+    (held_s,) = home.ask("SELECT reserved_time_s FROM attempts WHERE outcome = 'timed_out'")[0]
+    assert held_s >= 15.0
+    with (home.folder / "leaderboards/tiny.csv").open() as file:
+        ranks = {int(row["trial"]): row["rank"] for row in csv.DictReader(file)}
+    assert ranks[1] == ranks[2] == ""
+    assert ranks[3]
+    home.assert_sound()

@@ -24,7 +24,8 @@ from harness.errors import InputError
 from harness.execution import data, devices
 from harness.execution.datasets import DATASETS
 from harness.ledger_schema import SCHEMA_VERSION
-from harness.tracking.store import open_client, reason, redact, sqlite_file, tracking_uri
+from harness.redaction import reason, redact
+from harness.tracking.store import open_client, sqlite_file, tracking_uri
 from harness.whole_files import is_alive
 
 NAMED_LIBRARIES = ("tensorflow", "keras", "keras-tuner", "optuna", "mlflow", "pandas", "numpy")

@@ -132,7 +132,9 @@ def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
             **search,
             **{key: getattr(file, key) for key in _AS_IN_THE_FILE},
             **_fidelity(profile, search["dataset"]),
-            "study": _checked_name(flags.study or _study_name(path, file, profile_name, search, flags)),
+            "study": _checked_name(
+                _study_name(path, file, profile_name, search, flags) if flags.study is None else flags.study
+            ),
             "profile": profile_name,
             "full_epochs": file.profiles["full"].epochs if "full" in file.profiles else None,
             "enqueue": _enqueued(flags.enqueue) if flags.enqueue else (),

@@ -22,6 +22,7 @@ from harness.errors import InputError, TroubleError
 from harness.ledger import Ledger
 from harness.locks import InUseError, runs_lock
 from harness.records import Outcome, Role
+from harness.redaction import reason, redact
 from harness.spec import SweepSpec
 from harness.tracking import mlflow_runs, store, study_runs
 from harness.tracking.mlflow_runs import SyncReport, Tracker, sync
@@ -552,8 +553,8 @@ def test_credentials_are_kept_out_of_messages(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://anna:ge%2Fheim@host/x")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")
     error = RuntimeError("\n  no answer from https://anna:ge%2Fheim@host/x: 'ge/heim' with t0ken\nmore")
-    assert store.reason(error) == "no answer from https://***@host/x: '***' with ***"
-    assert store.redact("postgresql://u:p/@w@host/db") == "postgresql://***@host/db"
+    assert reason(error) == "no answer from https://***@host/x: '***' with ***"
+    assert redact("postgresql://u:p/@w@host/db") == "postgresql://***@host/db"
 
 
 def test_mlflow_is_set_to_be_quiet_quick_to_give_up_and_free_of_pickles(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,13 +17,13 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from harness.analysis.studies import find_study
 from harness.errors import InputError, TroubleError
 from harness.ledger import Ledger, Study
 from harness.records import Outcome, Record, Role, TrialResult
+from harness.redaction import reason, redact
 from harness.space import Choice, Domain, Int
 from harness.spec import SweepSpec
 
@@ -68,33 +68,23 @@ def export_optuna(ledger: Ledger, study: str, storage_url: str) -> int:
 def _opened(storage_url: str) -> Iterator[RDBStorage]:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    shown = _without_password(storage_url)
+    shown = redact(storage_url)
     storage = None
     try:
         storage = RDBStorage(storage_url)
         yield storage
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        raise InputError(f"storage is {shown!r}; allowed: a URL such as sqlite:///study.db ({_line(error)})") from error
+        why = reason(error)
+        raise InputError(f"storage is {shown!r}; allowed: a URL such as sqlite:///study.db ({why})") from error
     except TroubleError:  # the ledger's
         raise
     except (SQLAlchemyError, StorageInternalError, RuntimeError) as error:
-        raise TroubleError(f"storage {shown}: {_line(error)}; is it there, and may it be written?") from error
+        raise TroubleError(f"storage {shown}: {reason(error)}; is it there, and may it be written?") from error
     finally:
         optuna.logging.set_verbosity(verbosity)
         if storage:
             storage.remove_session()
             storage.engine.dispose()
-
-
-def _without_password(storage_url: str) -> str:
-    try:
-        return make_url(storage_url).render_as_string(hide_password=True)
-    except ArgumentError:
-        return storage_url.partition("://")[0]
-
-
-def _line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _claim(storage: RDBStorage, study: Study) -> None:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import TroubleError
 from harness.ledger import Ledger, Study
+from harness.redaction import reason, redact
 from harness.tracking.content import Parent, Point, RunContent, trial_content
 from harness.tracking.experiments import study_id
-from harness.tracking.store import open_client, reason, redact, set_environment, sqlite_file, tracking_uri
+from harness.tracking.store import open_client, set_environment, sqlite_file, tracking_uri
 from harness.tracking.summary import parent_content, progress
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from pathlib import Path
 from harness.errors import InputError, TroubleError
 from harness.ledger import Ledger
 from harness.locks import InUseError, runs_lock
-from harness.tracking.store import reason, redact, tracking_uri
+from harness.redaction import reason, redact
+from harness.tracking.store import tracking_uri
 from harness.tracking.study_runs import Repairs, Status, StudyRuns
 
 FIRST_WAIT_S = 1.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -17,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from harness.errors import InputError, TroubleError
+from harness.redaction import MAX_REASON, reason, redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -36,17 +36,8 @@ _FIXED = {
     "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-# Of the tracking server and of stores of artifacts; their values are kept out of every message.
-_SECRETS = (
-    "MLFLOW_TRACKING_PASSWORD",
-    "MLFLOW_TRACKING_TOKEN",
-    "DATABRICKS_TOKEN",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SESSION_TOKEN",
-)
 _SERVERS = ("http", "https", "databricks")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
-_MAX_REASON = 300
 
 # Its standard input ends when the process that started it is gone, however that went.
 _MLFLOW = """
@@ -109,24 +100,6 @@ def open_client(home: Path) -> MlflowClient:
     return MlflowClient(tracking_uri=uri)
 
 
-def reason(error: BaseException) -> str:
-    """What went wrong, as one line without credentials."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return redact(lines[0] if lines else type(error).__name__)[:_MAX_REASON]
-
-
-def redact(text: str) -> str:
-    """`text` without the user names and passwords of URIs, and without the user's own wherever they stand."""
-    secrets = {os.environ.get(name) for name in _SECRETS}
-    with contextlib.suppress(ValueError):
-        password = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")).password
-        secrets |= {password, unquote(password or "")}
-    for secret in filter(None, secrets):
-        text = text.replace(secret, "***")
-    text = re.sub(r"(\w+://)?\S*@", r"\1***@", text)
-    return re.sub(r"(?i)(password|passwd|pwd|token|secret|key)=[^&\s'\"]+", r"\1=***", text)
-
-
 def sqlite_file(uri: str) -> Path | None:
     path = unquote(uri.removeprefix("sqlite:///").partition("?")[0])
     return Path(path) if uri.startswith("sqlite:///") and path not in ("", ":memory:") else None
@@ -162,7 +135,7 @@ def _make_sqlite_store(file: Path) -> None:
     status, errors = _mlflow("db", "upgrade", f"sqlite:///{new}")
     if status:
         lines = errors.strip().splitlines() or ["no reason given"]
-        raise TroubleError(f"{file} cannot be made: {redact(lines[-1])[:_MAX_REASON]}")
+        raise TroubleError(f"{file} cannot be made: {redact(lines[-1])[:MAX_REASON]}")
     with contextlib.closing(sqlite3.connect(new)) as db:
         db.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
     new.replace(file)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.failpoints import Step, reach
 from harness.ledger import Ledger
+from harness.redaction import reason
 from harness.tracking.content import Parent, RunContent, trial_content
 from harness.tracking.experiments import lost_artifacts, open_experiment
-from harness.tracking.store import open_client, reason
+from harness.tracking.store import open_client
 from harness.tracking.summary import parent_content, progress
 
 if TYPE_CHECKING:

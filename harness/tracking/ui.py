@@ -16,7 +16,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.errors import TroubleError
-from harness.tracking.store import is_server, make_store, open_client, reason, redact, set_environment, tracking_uri
+from harness.redaction import reason, redact
+from harness.tracking.store import is_server, make_store, open_client, set_environment, tracking_uri
 from harness.tracking.views import View, link
 
 HOST = "127.0.0.1"

@@ -115,9 +115,9 @@ def test_a_study_that_is_killed_at_random_moments(
     flags: tuple[str, ...],
     failpoint: str | None,
 ) -> None:
-    """Three times the coordinator; with hyperband, before that also a worker while it writes a checkpoint."""
+    """Twice the coordinator; with hyperband, before that also workers while they write checkpoints."""
     sweeps, rng = Sweeps(tmp_path, digits_folder.parent, flags), random.Random(0)
-    for i in range(3):
+    for i in range(2):
         with sweeps.start(failpoint=failpoint if i == 0 else None) as started:
             started.wait_until_it_says("it will be tried again" if failpoint and i == 0 else " %")
             started.goes_on_for(rng.uniform(0.0, 3.0))

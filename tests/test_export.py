@@ -2,8 +2,10 @@ import csv
 import json
 import re
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 
 import optuna
@@ -19,7 +21,7 @@ from harness.analysis.optuna_export import export_optuna
 from harness.errors import InputError, TroubleError
 from harness.home import project_root
 from harness.ledger import Ledger
-from harness.records import Outcome, Role
+from harness.records import Outcome, Role, TrialResult
 
 SPACE = {
     "units_1": {"low": 64, "high": 1024, "log": True},
@@ -262,6 +264,19 @@ def test_export_again_adds_what_is_new_and_ends_what_was_running(study: FilledLe
     assert found[3].user_attrs["outcome"] == "completed"
     assert found[5].state is TrialState.FAIL
     assert export_optuna(study.ledger, "study", url) == 0
+
+
+def test_a_clock_that_is_set_back_between_two_attempts_shortens_no_trial(
+    study: FilledLedger, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = study.ask(PLAIN)
+    lost = TrialResult(Outcome.CRASHED, "no")
+    study.ledger.finish_attempt(trial.uid, study.ledger.start_attempt(trial.uid, "w"), lost, 5.0, is_final=False)
+    before = time.time()
+    monkeypatch.setattr(time, "time", lambda: before - 3600.0)
+    study.end(trial, 3.0)
+    export_optuna(study.ledger, "study", url)
+    assert trials(url)[trial.number].duration == timedelta(seconds=5.0 + 14.0)
 
 
 def test_trials_of_fewer_epochs_count_as_pruned(study: FilledLedger, url: str) -> None:

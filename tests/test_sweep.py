@@ -2,8 +2,10 @@
 
 import dataclasses
 import io
+import itertools
 import os
 import signal
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.analysis.status import status
 from harness.cost_model import CostModel, cpu_estimate
 from harness.display import PlainDisplay
 from harness.execution import Died, EpochDone, Event, Finished, Job, Place, Ready
@@ -23,6 +26,7 @@ from harness.search.proposer import Next
 from harness.spec import Budget, SweepSpec
 from harness.sweep import Sweep
 from harness.sweep_file import Flags, load_sweep
+from harness.tracking.content import Parent, trial_content
 
 EPOCHS = 3
 
@@ -266,6 +270,30 @@ def test_a_hanging_trial_is_killed(spec: SweepSpec, ledger: Ledger, tmp_path: Pa
     study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={f"t{n}": ["hang"] for n in range(4)}))
     assert study.sweep.run() is StopReason.TRIALS
     assert set(study.outcomes().values()) == {Outcome.TIMED_OUT}
+
+
+def test_a_clock_that_jumps_changes_no_duration_and_uses_no_budget(
+    spec: SweepSpec, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = spec.model_copy(
+        update={"budget": Budget(trials=3, wall_s=3600.0, device_s=3600.0), "trial_timeout_s": 600.0}
+    )
+    clock, jumps = time.time, itertools.cycle([0.0, 86_400.0, -86_400.0, 7200.0])
+    monkeypatch.setattr(time, "time", lambda: clock() + next(jumps))
+    study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(2, scripts={"t1": ["die"]}))
+    assert study.sweep.run() is StopReason.TRIALS
+    assert set(study.outcomes().values()) == {Outcome.COMPLETED}
+    attempts = [attempt for uid in study.outcomes() for attempt in ledger.attempts(uid)]
+    started = [started_at for *_, started_at, _ in attempts]
+    assert max(started) - min(started) > 3600.0, "it did jump"
+    assert all(0.0 <= held_s < 600.0 for *_, held_s in attempts)
+    assert all(0.0 <= record.search_time_s < 600.0 for record in ledger.history("study"))
+    assert 0.0 < ledger.usage("study").wall_s < 600.0
+    assert 0.0 < status(ledger, "study").last_session_s < 600.0
+    for record in ledger.history("study"):
+        *_, started_at, held_s = ledger.attempts(record.trial.uid)[-1]
+        run = trial_content(ledger.study("study"), record, started_at, held_s, Parent("run", None))
+        assert run.end_ms - run.start_ms == round(held_s * 1000)
 
 
 def test_an_exhausted_search_ends_the_study(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:

@@ -120,9 +120,10 @@ def _trial(ledger: Ledger, spec: SweepSpec, record: Record) -> FrozenTrial:
     )
     attempts = ledger.attempts(record.trial.uid)
     if attempts:
-        trial.datetime_start = datetime.fromtimestamp(attempts[0][3])
-    if attempts and state.is_finished():
-        trial.datetime_complete = datetime.fromtimestamp(attempts[-1][3]) + timedelta(seconds=attempts[-1][4])
+        started = trial.datetime_start = datetime.fromtimestamp(attempts[0][3])
+        if state.is_finished():
+            # Not when the last attempt ended: the clock may have been set back in between.
+            trial.datetime_complete = started + timedelta(seconds=record.reserved_time_s)
     return trial
 
 

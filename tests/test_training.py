@@ -1,10 +1,13 @@
 """One trial, really trained, on digits."""
 
 import dataclasses
+import os
+import resource
 from pathlib import Path
 
 import pytest
 
+from harness.errors import TroubleError
 from harness.execution import Job, Place, data
 from harness.execution.training import Trainer
 from harness.records import EpochReport, Outcome, Trial, TrialResult
@@ -67,11 +70,19 @@ def test_the_seed_decides_everything(trainer: Trainer) -> None:
     assert first.curve[0].train_loss != other.curve[0].train_loss
 
 
-def test_a_continued_trial_is_the_uninterrupted_one(trainer: Trainer, tmp_path: Path) -> None:
+# Each has a state of its own beside the weights: moving averages, and what chance comes next.
+RANDOM = {"dropout": 0.3, "batch_norm": True, "augment_shift": 0.1}
+
+
+@pytest.mark.parametrize("more", [{}, RANDOM], ids=["plain", "with layers that have a state"])
+def test_a_continued_trial_is_the_uninterrupted_one(
+    trainer: Trainer, tmp_path: Path, more: dict[str, float | bool]
+) -> None:
     checkpoint = tmp_path / "deep" / "uid.npz"
-    whole = train(trainer)
-    start = train(trainer, dataclasses.replace(TRIAL, epochs=1), save_to=checkpoint)
-    rest = train(trainer, TRIAL, load_from=checkpoint)
+    trial = dataclasses.replace(TRIAL, params={**TRIAL.params, **more})
+    whole = train(trainer, trial)
+    start = train(trainer, dataclasses.replace(trial, epochs=1), save_to=checkpoint)
+    rest = train(trainer, trial, load_from=checkpoint)
     assert [report.epoch for report in start.curve + rest.curve] == [1, 2, 3]
     assert [report.train_loss for report in start.curve + rest.curve] == [report.train_loss for report in whole.curve]
     assert rest.error_rate_pct == whole.error_rate_pct
@@ -107,6 +118,31 @@ def test_a_missing_checkpoint_is_a_crash_with_its_name(trainer: Trainer, tmp_pat
     result = train(trainer, load_from=tmp_path / "gone.npz")
     assert result.outcome is Outcome.CRASHED
     assert "gone.npz" in result.error
+
+
+def test_a_checkpoint_cut_short_or_of_another_configuration_is_a_crash(trainer: Trainer, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "uid.npz"
+    train(trainer, dataclasses.replace(TRIAL, epochs=1), save_to=checkpoint)
+    other = dataclasses.replace(TRIAL, params={"units_1": 255, "units_2": 64})
+    assert train(trainer, other, load_from=checkpoint).outcome is Outcome.CRASHED
+    os.truncate(checkpoint, checkpoint.stat().st_size // 2)
+    assert train(trainer, load_from=checkpoint).outcome is Outcome.CRASHED
+
+
+def test_a_checkpoint_that_cannot_be_written_is_trouble_and_leaves_no_half(trainer: Trainer, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "uid.npz"
+    short = dataclasses.replace(TRIAL, epochs=1)
+    train(trainer, short, save_to=checkpoint)
+    before = checkpoint.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(TroubleError, match=r"^cannot write .*/uid\.npz: File too large; is there room"):
+            train(trainer, dataclasses.replace(short, seed=9), save_to=checkpoint)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == [checkpoint]
+    assert checkpoint.read_bytes() == before
 
 
 def test_want_of_memory_is_recognised(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,7 +229,7 @@ def save_checkpoint(model: keras.Model, path: Path) -> None:
 
 def load_checkpoint(model: keras.Model, path: Path) -> None:
     """Puts back what `save_checkpoint` wrote of a model of the same configuration."""
-    with np.load(path, allow_pickle=False) as saved:
+    with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
         for variable, name in zip(_state(model), saved.files, strict=True):
             variable.assign(saved[name])
 

@@ -63,14 +63,18 @@ class Forecast:
         self._epochs: dict[str, int] = {}  # by uid
         self._asked: deque[Floats] = deque(maxlen=NUM_RECENT)
         self._trained: deque[Floats] = deque(maxlen=NUM_RECENT)
+        telling: deque[Record] = deque(maxlen=NUM_RECENT)
         for record in records:
+            self._epochs[record.trial.uid] = record.trial.epochs
+            telling.extend([record] if _tells(record) else [])
+        for record in telling:
             self.add(record)
 
     def add(self, record: Record) -> None:
         """Takes in what a trial was meant to train, and what it has trained."""
         trial, result = record.trial, record.result
         self._epochs[trial.uid] = trial.epochs
-        if result is None or not result.curve or result.outcome not in TRAINED or trial.role is Role.BASELINE:
+        if result is None or not _tells(record):
             return
         is_to_the_end = result.outcome is Outcome.COMPLETED
         self._asked.append(self.costs.work(trial, result.curve[0].epoch - 1))
@@ -133,3 +137,10 @@ class Forecast:
 
     def _baseline_s(self) -> float:
         return float(self.costs.held_s(count_work(self._spec, self._spec.baseline_params, self._spec.epochs)))
+
+
+def _tells(record: Record) -> bool:
+    """Whether it is a searched trial that was trained."""
+    result = record.result
+    has_trained = result is not None and bool(result.curve) and result.outcome in TRAINED
+    return has_trained and record.trial.role is not Role.BASELINE

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 
 from harness.cost_model import CostModel
@@ -36,9 +36,9 @@ class Progress:
         costs: Predicts its trials, knowing what `records` have to tell.
     """
 
-    def __init__(self, spec: SweepSpec, records: Iterable[Record], used: Usage, costs: CostModel) -> None:
+    def __init__(self, spec: SweepSpec, records: Sequence[Record], used: Usage, costs: CostModel) -> None:
         self._spec, self._used, self._costs = spec, used, costs
-        self._forecast = Forecast(spec, costs)
+        self._forecast = Forecast(spec, costs, records)
         self._device_s = used.device_s
         self.num_proposed = 0
         self.num_trials = 0
@@ -52,6 +52,7 @@ class Progress:
     def add(self, record: Record) -> None:
         """Takes in a trial with its final result."""
         self._costs.learn(record)
+        self._forecast.add(record)
         self._count(record)
 
     @property
@@ -129,7 +130,6 @@ class Progress:
         return max(0.0, min(by_wall_s, by_device_s))
 
     def _count(self, record: Record) -> None:
-        self._forecast.add(record)
         result = record.result
         if result is None or result.outcome is Outcome.INFEASIBLE:
             return  # cost nothing, and uses up no budget

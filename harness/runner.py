@@ -108,7 +108,7 @@ def run_trials(
         reason = StopReason.INTERRUPTED
         try:
             source = make_source(ledger, records)
-            reason = Sweep(spec, ledger, source, executor, [tracker], display, checkpoints, costs).run()
+            reason = Sweep(spec, ledger, records, source, executor, [tracker], display, checkpoints, costs).run()
         finally:
             executor.close()
             if reason is StopReason.INTERRUPTED:  # who stops it does not want to wait; the next start brings the rest

@@ -10,7 +10,7 @@ import dataclasses
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +82,7 @@ class Sweep:
     Args:
         spec: The study; its row is in the ledger.
         ledger: The one truth.
+        records: The study's trials in it.
         source: Where its trials come from.
         executor: Workers for this study.
         listeners: Are notified of each new final result.
@@ -94,6 +95,7 @@ class Sweep:
         self,
         spec: SweepSpec,
         ledger: Ledger,
+        records: Sequence[Record],
         source: TrialSource,
         executor: Executor,
         listeners: list[Listener],
@@ -109,7 +111,6 @@ class Sweep:
         self._touched = self._started
         ledger.close_lost_attempts(spec.study)
         reach(Step.AFTER_LOST_ATTEMPTS)
-        records = ledger.history(spec.study)
         self._pending = deque(record.trial for record in records if record.result is None)
         # A slow search is asked while the trial just handed out trains, so that no free worker waits for it.
         self._asks_ahead = bool(spec.space) and catalogue.sampler(spec).asks_ahead

@@ -158,9 +158,9 @@ class Study:
         self.ledger, self.heard = ledger, Heard()
         self.proposer, self.workers = proposer or ScriptedProposer(proposals()), workers or ScriptedWorkers()
         display = PlainDisplay(io.StringIO())
-        costs = CostModel(spec, cpu_estimate(1e11))
+        records, costs = ledger.history(spec.study), CostModel(spec, cpu_estimate(1e11))
         self.sweep = Sweep(
-            spec, ledger, self.proposer, self.workers, [self.heard], display, folder / "checkpoints", costs
+            spec, ledger, records, self.proposer, self.workers, [self.heard], display, folder / "checkpoints", costs
         )
 
     def outcomes(self) -> dict[str, Outcome | None]:

@@ -145,9 +145,10 @@ def spec_for(ledger: Ledger, **request: int | float) -> SweepSpec:
 
 
 def train(ledger: Ledger, spec: SweepSpec, workers: Workers) -> StopReason:
-    source = make_source(spec, ledger, ledger.history(spec.study))
+    records, costs = ledger.history(spec.study), CostModel(spec, cpu_estimate(1e11))
+    source = make_source(spec, ledger, records)
     display, checkpoints = PlainDisplay(io.StringIO()), Path(ledger.path).parent / "checkpoints"
-    return Sweep(spec, ledger, source, workers, [], display, checkpoints, CostModel(spec, cpu_estimate(1e11))).run()
+    return Sweep(spec, ledger, records, source, workers, [], display, checkpoints, costs).run()
 
 
 def said(ledger: Ledger) -> list[str]:

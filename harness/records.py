@@ -11,7 +11,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Self
 
 Scalar = int | float | str | bool
 Params = Mapping[str, Scalar]
@@ -232,26 +231,6 @@ class TrialResult:
     def gpu_time_s(self) -> float:
         """GPUs reserved x seconds of the training region; 0.0 where no GPU was used."""
         return self.seconds.train * (self.device.gpu_fraction if self.device else 0.0)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """Inverse of `dataclasses.asdict`.
-
-        Raises:
-            KeyError, TypeError, ValueError: the data is not a result.
-        """
-        known = dict(data)
-        known["outcome"] = Outcome(known["outcome"])
-        known["seconds"] = Seconds(**known["seconds"])
-        known["curve"] = tuple(epoch_from_json(e) for e in known["curve"])
-        known["device"] = Device(**known["device"]) if known["device"] else None
-        for name in ("wrong_images", "test_wrong_images"):
-            known[name] = tuple(known[name]) if known[name] is not None else None
-        return cls(**known)
-
-
-def epoch_from_json(data: dict[str, Any]) -> EpochReport:
-    return EpochReport(**{**data, "seconds": Seconds(**data["seconds"])})
 
 
 @dataclass(frozen=True)

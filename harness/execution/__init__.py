@@ -6,13 +6,11 @@ per epoch, waits for the answer, and sends one result.
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from harness.records import EpochReport, Trial, TrialResult
-from harness.spec import SweepSpec
 
 CHECKPOINT_SUFFIX = ".npz"
 
@@ -105,12 +103,3 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Ends all workers, at once if they do not end by themselves."""
-
-
-def setup_message(spec: SweepSpec, place: Place, data_folder: Path) -> dict[str, Any]:
-    """What a worker is told once, before its first trial."""
-    return {
-        "spec": spec.model_dump(mode="json"),
-        "place": dataclasses.asdict(place),
-        "data_folder": str(data_folder),
-    }

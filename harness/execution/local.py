@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import selectors
 import signal
@@ -11,14 +10,22 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
 from harness.errors import TroubleError
-from harness.execution import Died, EpochDone, Event, Finished, Job, Place, Ready, devices, setup_message
-from harness.execution.worker import job_to_json
-from harness.records import Outcome, TrialResult, epoch_from_json
+from harness.execution import Died, EpochDone, Event, Finished, Job, Place, Ready, devices
+from harness.execution.messages import (
+    MAX_LINE_BYTES,
+    Command,
+    ProtocolError,
+    Report,
+    Setup,
+    Turn,
+    read_report,
+    to_line,
+)
+from harness.records import Outcome
 from harness.spec import SweepSpec
 
 MAX_WORKER_MEMORY_MB = 4000  # a worker that has grown beyond this is replaced between two trials
@@ -50,7 +57,7 @@ class LocalExecutor:
         self._num_kills = devices.num_out_of_memory_kills()
         self._trouble: str | None = None
         self._processes: dict[str, _Process] = {}
-        self._setup = {place.name: setup_message(spec, place, data_folder) for place in places}
+        self._setup = {place.name: Setup(spec, place, data_folder) for place in places}
         for place in places:
             self._spawn(place)
 
@@ -59,10 +66,12 @@ class LocalExecutor:
         return self._places
 
     def start(self, worker: str, job: Job) -> None:
-        self._processes[worker].send({"run": job_to_json(job)})
+        self._processes[worker].turn.hand_out(job)
+        self._processes[worker].send(Command(run=job))
 
     def answer(self, worker: str, *, go_on: bool) -> None:
-        self._processes[worker].send({"go_on": go_on})
+        self._processes[worker].turn.answer()
+        self._processes[worker].send(Command(go_on=go_on))
 
     def kill(self, worker: str) -> None:
         self._processes[worker].kill()
@@ -73,7 +82,7 @@ class LocalExecutor:
         events: list[Event] = []
         for key, _ in self._selector.select(timeout_s):
             process: _Process = key.data
-            events += [event for message in process.receive() if (event := self._event(process, message))]
+            events += [event for report in process.receive() if (event := self._event(process, report))]
             if process.is_gone:
                 events.append(self._replace(process))
         self._kill_those_that_never_get_ready()
@@ -92,21 +101,19 @@ class LocalExecutor:
             process = _Process(place, self._log(place))
         except OSError as error:
             raise TroubleError(f"{place.name} cannot be started: {error.filename}: {error.strerror}") from error
-        process.send({"setup": self._setup[place.name]})
+        process.send(Command(setup=self._setup[place.name]))
         self._selector.register(process.channel, selectors.EVENT_READ, process)
         self._processes[place.name] = process
 
-    def _event(self, process: _Process, message: dict[str, Any]) -> Event | None:
-        ((kind, content),) = message.items()
+    def _event(self, process: _Process, report: Report) -> Event | None:
         worker = process.place.name
-        if kind == "epoch":
-            return EpochDone(worker, epoch_from_json(content))
-        if kind == "result":
-            result = TrialResult.from_json(content)
-            process.is_worn_out = result.outcome in (Outcome.CRASHED, Outcome.OUT_OF_MEMORY)
-            return Finished(worker, result)
-        if kind == "trouble":  # raised by the next call, after what others have said
-            self._trouble = str(content)
+        if report.epoch is not None:
+            return EpochDone(worker, report.epoch)
+        if report.result is not None:
+            process.is_worn_out = report.result.outcome in (Outcome.CRASHED, Outcome.OUT_OF_MEMORY)
+            return Finished(worker, report.result)
+        if report.trouble is not None:  # raised by the next call, after what others have said
+            self._trouble = " ".join(report.trouble.split())
             return None
         self._early_deaths = 0
         process.was_ready = True
@@ -137,12 +144,13 @@ class LocalExecutor:
         self._selector.unregister(process.channel)
         had_limit = process.has_memory_limit()  # the system knows until it has been waited for
         status = process.close()
+        reason = process.nonsense or _words(status)
         self._early_deaths += 1
         if self._early_deaths > MAX_EARLY_DEATHS:
-            raise TroubleError(f"workers end ({_words(status)}) before they are ready; see {self._log(process.place)}")
+            raise TroubleError(f"workers end ({reason}) before they are ready; see {self._log(process.place)}")
         out_of_memory = self._was_killed_for_memory(status) or _gave_up_for_memory(process, status, had_limit)
         self._spawn(process.place)
-        return Died(process.place.name, _words(status), out_of_memory)
+        return Died(process.place.name, reason, out_of_memory)
 
     def _was_killed_for_memory(self, status: int) -> bool:
         """Whether the kernel has counted one more such kill than workers have died of."""
@@ -175,21 +183,36 @@ class _Process:
         self._stdin, self.channel = self._process.stdin, self._process.stdout
         os.set_blocking(self.channel.fileno(), False)
         self._unread = b""
+        self.turn = Turn()
+        self.nonsense: str | None = None
         self.started = time.monotonic()
         self.was_ready = self.is_worn_out = self.is_gone = False
 
-    def send(self, message: dict[str, Any]) -> None:
+    def send(self, command: Command) -> None:
         with suppress(OSError):  # if it is dying, the end of its output will say so
-            self._stdin.write(json.dumps(message).encode() + b"\n")
+            self._stdin.write(to_line(command))
             self._stdin.flush()
 
-    def receive(self) -> list[dict[str, Any]]:
-        """The whole messages that have come; sets `is_gone` at the end of the stream."""
-        data = self.channel.read(1 << 20) if not self.is_gone else b""
-        if data == b"":
-            self.is_gone = True
+    def receive(self) -> list[Report]:
+        """What has come; sets `is_gone` at the end of the stream, and kills a worker that talks nonsense."""
+        reports: list[Report] = []
+        try:
+            for line in self._lines():
+                report = read_report(line)
+                self.turn.hear(report)
+                reports.append(report)
+        except ProtocolError as error:
+            self.nonsense, self.is_gone = str(error), True
+            self.kill()
+        return reports
+
+    def _lines(self) -> list[bytes]:
+        data = self.channel.read(1 << 20)
+        self.is_gone = data == b""
         *lines, self._unread = (self._unread + (data or b"")).split(b"\n")
-        return [json.loads(line) for line in lines]
+        if len(self._unread) > MAX_LINE_BYTES:
+            raise ProtocolError(f"said more than {MAX_LINE_BYTES} bytes in one line")
+        return lines
 
     def has_memory_limit(self) -> bool:
         return devices.has_memory_limit(self._process.pid)

@@ -1,0 +1,130 @@
+"""What a coordinator and a worker say to each other, one JSON a line; neither believes the other.
+
+coordinator                                        worker
+{"setup": {...}}, once and first
+                                                   {"ready": true}, before each trial
+{"run": {"trial": ..., "load_from": ..., "save_to": ...}}
+                                                   {"epoch": {...}}, after each epoch; then it waits
+{"go_on": true}
+                                                   {"result": {...}}
+                                                   {"trouble": "..."} instead of what is due, as its last word,
+                                                   when the machine and not the trial is at fault
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel
+
+from harness.execution import Job, Place
+from harness.parsing import parse_json, shown
+from harness.records import EpochReport, TrialResult
+from harness.spec import SweepSpec
+
+MAX_LINE_BYTES = 4_000_000  # a result that lists every image as wrong has 120,000
+
+
+class ProtocolError(ValueError):
+    """The other side said what makes no sense, or what was not its turn to say. The message is one line."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a worker is told once."""
+
+    spec: SweepSpec
+    place: Place
+    data_folder: Path
+
+
+@dataclass(frozen=True)
+class Command:
+    """A coordinator's message; one field is set."""
+
+    setup: Setup | None = None
+    run: Job | None = None
+    go_on: bool | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """A worker's message; one field is set."""
+
+    ready: Literal[True] | None = None
+    epoch: EpochReport | None = None
+    result: TrialResult | None = None
+    trouble: str | None = None
+
+
+M = TypeVar("M", Command, Report)
+
+
+class Turn:
+    """What a worker may say next, as its coordinator sees it."""
+
+    def __init__(self) -> None:
+        self._due: tuple[str, ...] = ("ready",)
+        self._epochs_done = self._epochs = 0
+
+    def hand_out(self, job: Job) -> None:
+        self._due = ("epoch", "result")
+        self._epochs_done, self._epochs = 0, job.trial.epochs
+
+    def answer(self) -> None:
+        self._due = ("epoch", "result")
+
+    def hear(self, report: Report) -> None:
+        """Raises ProtocolError if this is not what was due."""
+        kind = _kind(report)
+        if kind not in (*self._due, "trouble"):
+            raise ProtocolError(f"said {kind} where {' or '.join(self._due) or 'nothing'} was due")
+        if report.epoch is not None and not self._epochs_done < report.epoch.epoch <= self._epochs:
+            raise ProtocolError(f"said epoch {report.epoch.epoch} after {self._epochs_done} of {self._epochs}")
+        if report.result is not None and report.result.outcome.is_ranked and self._epochs_done < self._epochs:
+            raise ProtocolError(f"said {report.result.outcome} after epoch {self._epochs_done} of {self._epochs}")
+        if report.epoch is not None:
+            self._epochs_done = report.epoch.epoch
+        self._due = ("ready",) if kind == "result" else ()
+
+
+def to_line(message: Command | Report) -> bytes:
+    """Raises ValueError if a number in it is not finite."""
+    said = {kind: content for kind, content in vars(message).items() if content is not None}
+    return json.dumps(said, default=_plain, allow_nan=False).encode() + b"\n"
+
+
+def read_command(line: bytes) -> Command:
+    """Raises ProtocolError if the line is none."""
+    return _read(Command, line)
+
+
+def read_report(line: bytes) -> Report:
+    """Raises ProtocolError if the line is none."""
+    return _read(Report, line)
+
+
+def _read(kind: type[M], line: bytes) -> M:
+    try:
+        message = parse_json(kind, line)
+    except ValueError as error:
+        raise ProtocolError(f"said {shown(line)}: {error}") from None
+    if list(vars(message).values()).count(None) != len(vars(message)) - 1:
+        raise ProtocolError(f"said {shown(line)}; allowed: one of {', '.join(vars(message))}")
+    return message
+
+
+def _kind(message: Report) -> str:
+    return next(kind for kind, content in vars(message).items() if content is not None)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, Path):
+        return str(value)
+    return dict(value) if isinstance(value, Mapping) else vars(value)

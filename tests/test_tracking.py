@@ -6,7 +6,7 @@ import json
 import shutil
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -459,6 +459,36 @@ def test_search_seconds_that_come_after_the_result_are_shown_in_the_end(home: Pa
     ledger.add_search_time(uid, 0.5)
     assert str(synced(home)) == "study: runs 1 completed"
     assert runs(home)["trial-000"].data.metrics["search_time_s"] == 0.75
+
+
+def test_a_session_sends_what_is_new_and_in_the_end_what_has_changed(
+    home: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+    log_batch = MlflowClient.log_batch
+
+    def spy(client: MlflowClient, run_id: str, metrics: Sequence[Any] = (), *rest: Any) -> None:
+        sent.extend(metric.key for metric in metrics)
+        log_batch(client, run_id, metrics, *rest)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", spy)
+    study = Study(ledger, make_spec())
+    study.add_baseline(3.0)
+    runs_of_study = StudyRuns(home, ledger, "study")
+    runs_of_study.reconcile("RUNNING")
+    uids = [study.add(2.5), study.add(2.0)]
+    runs_of_study.add_new()
+    runs_of_study.show_progress("RUNNING")
+    assert sent.count("best_error_rate_pct") == 3
+    study.add(2.2)
+    ledger.add_search_time(uids[1], 0.5)
+    runs_of_study.add_new()
+    runs_of_study.finish("FINISHED")
+    assert sent.count("best_error_rate_pct") == 4
+    assert sent.count("search_time_s") == 5
+    assert runs(home)["trial-002"].data.metrics["search_time_s"] == 0.75
+    assert runs(home)["study"].info.status == "FINISHED"
+    assert str(synced(home)) == "study: as it should be"
 
 
 def test_without_a_server_the_sweep_ends_with_two_lines_and_nothing_lost(

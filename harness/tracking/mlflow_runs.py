@@ -19,6 +19,7 @@ from harness.tracking.study_runs import Repairs, Status, StudyRuns
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
 PROGRESS_S = 30.0  # how old the parent run's summary may get
+PROGRESS_PAUSES = 100  # and how many times as long as showing it takes: in a long study, seconds
 
 
 class Tracker:
@@ -88,15 +89,23 @@ class Tracker:
         runs = StudyRuns(self._home, ledger, self._study)
         runs.reconcile("RUNNING")
         self._note_success(runs.repairs)
+        pause_s = PROGRESS_S
         while not self._closing.is_set():
             shown_at = time.monotonic()
-            while not self._closing.is_set() and time.monotonic() - shown_at < PROGRESS_S:
-                self._wake.wait(PROGRESS_S)
+            while not self._closing.is_set() and time.monotonic() - shown_at < pause_s:
+                self._wake.wait(pause_s)
                 self._wake.clear()
-                for uid in ledger.untracked(self._study):
-                    runs.add(uid)
+                runs.add_new()
+            pause_s = max(PROGRESS_S, PROGRESS_PAUSES * self._show_progress(runs))
+        runs.add_new()
+        runs.finish(self._end_status)
+
+    def _show_progress(self, runs: StudyRuns) -> float:
+        """Seconds that it took."""
+        started = time.monotonic()
+        if not self._closing.is_set():
             runs.show_progress("RUNNING")
-        runs.reconcile(self._end_status)
+        return time.monotonic() - started
 
     def _note_trouble(self, error: Exception) -> None:
         if not self._in_trouble:

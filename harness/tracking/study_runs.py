@@ -66,6 +66,8 @@ class StudyRuns:
         self._study = ledger.study(study)
         self._client = open_client(home)
         self._parent_id = ""
+        self._num_points_sent: dict[str, int] = {}  # of the parent's curve, by run id
+        self._added: dict[str, int] = {}  # what was shown of each trial, hashed, by uid
         reach(Step.BEFORE_EXPERIMENT)
         self.experiment_id = open_experiment(self._client, home, ledger, self._study)
         self.repairs = Repairs()
@@ -85,13 +87,25 @@ class StudyRuns:
             self.repairs.ended += 1
         self._save_spec()
 
-    def add(self, uid: str) -> None:
-        """Brings a trial that has its final result to MLflow. `reconcile` comes first."""
-        self._mend_trial(uid, self._search(f"tags.trial_uid = '{uid}'"))
+    def add_new(self) -> None:
+        """Brings the trials to MLflow that have got their final result since. `reconcile` comes first."""
+        for uid in self._ledger.untracked(self._name):
+            self._add(uid)
 
-    def show_progress(self, status: Status) -> None:
+    def show_progress(self, status: Status | None) -> None:
         """Brings the parent run up to date."""
         self._mend_parent(self._search(f"tags.role = '{_PARENT}'"), status)
+
+    def finish(self, status: Status | None) -> None:
+        """Brings the trials that were added and the parent up to date; what others have changed is for `reconcile`."""
+        for uid, shown in self._added.items():
+            if hash(repr(self._trial_content(uid))) != shown:  # search seconds come after the result
+                self._add(uid)
+        self.show_progress(status)
+
+    def _add(self, uid: str) -> None:
+        content = self._mend_trial(uid, self._search(f"tags.trial_uid = '{uid}'"))
+        self._added[uid] = hash(repr(content))
 
     def _our_runs(self) -> dict[str, list[Run]]:
         """Runs by their trial's uid, the parent's under its role; what others put into the experiment is left alone."""
@@ -115,14 +129,18 @@ class StudyRuns:
             runs += page
         return runs
 
-    def _mend_trial(self, uid: str, found: Sequence[Run]) -> None:
+    def _mend_trial(self, uid: str, found: Sequence[Run]) -> RunContent:
+        content = self._trial_content(uid)
+        self._mend(uid, found, content, state=content.tags["outcome"])
+        return content
+
+    def _trial_content(self, uid: str) -> RunContent:
         record = self._ledger.record(uid)
         *_, started_at, held_s = self._ledger.attempts(uid)[-1]
         before = self._ledger.tracked(record.trial.continues) if record.trial.continues else None
         parent = Parent(self._parent_id, before[0] if before else None)
         study = replace(self._study, provenance=self._ledger.origin(uid))
-        content = trial_content(study, record, started_at, held_s, parent)
-        self._mend(uid, found, content, state=content.tags["outcome"])
+        return trial_content(study, record, started_at, held_s, parent)
 
     def _mend_parent(self, found: Sequence[Run], status: Status | None) -> None:
         content = parent_content(progress(self._ledger, self._name))
@@ -131,6 +149,7 @@ class StudyRuns:
         content = replace(content, status=status or content.status)
         reach(Step.BEFORE_PARENT_RUN)
         self._parent_id = self._mend(self._name, found, content, state=content.status.lower())
+        self._num_points_sent[self._parent_id] = len(content.points)  # the curve only grows
 
     def _mend(self, uid: str, found: Sequence[Run], content: RunContent, state: str) -> str:
         """Makes exactly one run, of `found` or a new one, show `content`; returns its id."""
@@ -162,7 +181,8 @@ class StudyRuns:
         """May be repeated: MLflow keeps one of several equal parameters, points and tags."""
         from mlflow.entities import Metric, Param, RunTag
 
-        metrics = [Metric(point.key, point.value, point.time_ms, point.step) for point in content.points]
+        points = content.points[self._num_points_sent.get(run_id, 0) :]
+        metrics = [Metric(point.key, point.value, point.time_ms, point.step) for point in points]
         params = [Param(key, value) for key, value in content.params.items()]
         tags = [RunTag(key, value) for key, value in content.tags.items()]
         self._client.log_batch(run_id, metrics[:_POINTS_PER_BATCH], params, tags)

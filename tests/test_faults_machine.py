@@ -9,18 +9,21 @@ import contextlib
 import csv
 import json
 import os
+import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 from filled_ledger import FilledLedger, make_spec
 from killed_sweeps import Started
 from machine import MemoryGroup, SmallDisk, limit_memory
 
+from harness import whole_files
 from harness.ledger import Ledger
 
 pytestmark = pytest.mark.slow
@@ -74,18 +77,23 @@ class Home:
         sweep: str = SWEEP,
         disk: SmallDisk | None = None,
     ) -> None:
-        self.folder, self._outputs, self._disk = folder / "home", folder, disk
+        self._outputs, self._disk = folder, disk
         self.group: MemoryGroup | None = None
         self.environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-        self.environment |= {"HARNESS_HOME": str(self.folder), "HARNESS_DATA": str(data), "NO_COLOR": "1"}
+        self.environment |= {"HARNESS_DATA": str(data), "NO_COLOR": "1"}
+        self.move(folder / "höme #1 & 'more' [x];")
         (folder / "tiny.toml").write_text(sweep)
-        self._sweep = ("sweep", str(folder / "tiny.toml"), "--as", "tiny")
+        self.command_to_sweep = ("sweep", str(folder / "tiny.toml"), "--as", "tiny")
+
+    def move(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment["HARNESS_HOME"] = str(folder)
 
     def start_sweep(self, *flags: str) -> Started:
-        return Started(self._command(*self._sweep, *flags), self.environment, self._outputs)
+        return Started(self._command(*self.command_to_sweep, *flags), self.environment, self._outputs)
 
     def sweep(self, *flags: str) -> subprocess.CompletedProcess[str]:
-        return self.run(*self._sweep, *flags)
+        return self.run(*self.command_to_sweep, *flags)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -316,4 +324,106 @@ def test_a_trial_that_hangs_and_one_whose_loss_is_no_number(tmp_path: Path, data
         ranks = {int(row["trial"]): row["rank"] for row in csv.DictReader(file)}
     assert ranks[1] == ranks[2] == ""
     assert ranks[3]
+    home.assert_sound()
+
+
+# Killed while a file is written
+
+TABLE_WRITER = """
+import itertools, pathlib, sys
+import pandas as pd
+from harness.analysis.files import write_csv
+tables = [pd.DataFrame({"column": [letter * 50] * 20_000}) for letter in "ab"]
+for table in itertools.cycle(tables):
+    write_csv(table, pathlib.Path(sys.argv[1]))
+    print("written", flush=True)
+"""
+WEIGHTS_WRITER = """
+import itertools, pathlib, sys
+import keras, numpy as np
+from harness.execution.training import save_checkpoint
+model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(1000, use_bias=False)])
+model.compile("adam")
+model.optimizer.build(model.trainable_variables)
+for value in itertools.cycle([1.0, 2.0]):
+    model.set_weights([np.full((1000, 1000), value)])
+    save_checkpoint(model, pathlib.Path(sys.argv[1]))
+    print("written", flush=True)
+"""
+
+
+def read_table(path: Path) -> None:
+    with path.open() as file:
+        header, *rows = csv.reader(file)
+    assert header == ["column"]
+    assert (len(rows), len({cell for row in rows for cell in row})) == (20_000, 1)
+
+
+def read_weights(path: Path) -> None:
+    with np.load(path, allow_pickle=False) as saved:
+        arrays = [saved[name] for name in saved.files]
+    assert [array.shape for array in arrays] == [(1000, 1000), (), (), (1000, 1000), (1000, 1000)]
+    assert np.ptp(arrays[0]) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("writer", "read", "num_kills"),
+    [(TABLE_WRITER, read_table, 10), (WEIGHTS_WRITER, read_weights, 3)],
+    ids=["table", "weights"],
+)
+def test_a_reader_never_sees_half_a_file(
+    tmp_path: Path, writer: str, read: Callable[[Path], None], num_kills: int
+) -> None:
+    path, chance = tmp_path / "file", random.Random(0)
+    num_left = 0
+    for _ in range(num_kills):
+        command = [sys.executable, "-c", writer, str(path)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == b"written\n"
+            assert len(list(whole_files.leftovers(tmp_path))) == 0, "what the one before left is gone"
+            for _ in range(chance.randrange(1, 20)):
+                read(path)
+            process.kill()
+        read(path)
+        num_left += len(list(whole_files.leftovers(tmp_path)))
+    assert num_left > 0, "the kills did come while it was writing"
+    with whole_files.replaced(path) as unfinished:
+        unfinished.touch()
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# A home that cannot be written, and one that has moved
+
+
+def test_a_home_that_may_only_be_read(disk: SmallDisk, tmp_path: Path, data: Path) -> None:
+    home = Home(tmp_path, data, disk=disk)
+    home.folder.symlink_to(disk.folder)
+    with contextlib.closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        FilledLedger(ledger, make_spec("tiny")).add_baseline(3.0)
+    disk.outside(disk.folder / "ledger.db").write_bytes((tmp_path / "ledger.db").read_bytes())
+    disk.remount("ro")
+    for command in (home.command_to_sweep, ("status",), ("leaderboard",), ("sync",), ("doctor", "--audit", "tiny")):
+        refused = home.run(*command)
+        assert refused.returncode == 1
+        assert_one_line(refused.stderr, "ledger.db: unable to open database file; is the folder writable")
+
+
+def test_a_home_that_has_moved(tmp_path: Path, data: Path) -> None:
+    home = Home(tmp_path, data)
+    with contextlib.closing(Ledger(home.folder / "ledger.db")) as ledger:
+        FilledLedger(ledger, make_spec("tiny")).add_baseline(3.0)
+    assert home.run("sync").returncode == 0
+    old, new = home.folder, tmp_path / "elsewhere" / "new home"
+    new.parent.mkdir()
+    home.move(old.rename(new))
+    moved = home.run("sync")
+    assert moved.returncode == 1
+    assert f"{new} has moved: MLflow still looks for artifacts of tiny in {old.as_uri()}" in moved.stdout
+    assert "without mlflow.db, `harness sync` makes it anew" in moved.stdout
+    for file in new.glob("mlflow.db*"):
+        file.unlink()
+    assert home.run("sync").returncode == 0
+    assert home.run("leaderboard").returncode == 0
+    assert not old.exists()
     home.assert_sound()

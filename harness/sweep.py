@@ -134,6 +134,10 @@ class Sweep:
                         self._handle(event)
                     self._kill_overdue()
                     self._touch()
+            except Exception:
+                if self._num_signals > 1:  # a library that was being loaded has made the interrupt its own error
+                    raise KeyboardInterrupt from None
+                raise
             finally:
                 self._cancel_running()
                 self._ledger.touch_session(self._session, self._wall_s)

@@ -351,13 +351,19 @@ def test_a_first_signal_stops_at_the_epochs_end(
     assert study.attempts("t1") == [Outcome.CANCELLED, Outcome.COMPLETED]
 
 
-def test_a_second_signal_stops_at_once_and_charges_the_attempt(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+@pytest.mark.parametrize("comes_out_as", [KeyboardInterrupt, ImportError])
+def test_a_second_signal_stops_at_once_and_charges_the_attempt(
+    spec: SweepSpec, ledger: Ledger, tmp_path: Path, comes_out_as: type[BaseException]
+) -> None:
     study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={"t1": ["hang"]}))
 
     def twice(trial: Trial, epoch: int) -> None:
         if trial.uid == "t1":
             os.kill(os.getpid(), signal.SIGINT)
-            os.kill(os.getpid(), signal.SIGINT)
+            try:
+                os.kill(os.getpid(), signal.SIGINT)
+            except KeyboardInterrupt:
+                raise comes_out_as from None
 
     study.workers.on_epoch = twice
     with pytest.raises(KeyboardInterrupt):

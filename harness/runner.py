@@ -103,17 +103,18 @@ def run_trials(
             return StudyEnd(used_up, was_used_up=True)
         # The workers load their framework while the search is rebuilt here.
         executor = LocalExecutor(spec, places, data_folder, home / "logs" / spec.study)
-        tracker = Tracker(ledger.path, home, spec.study, display.note)
         checkpoints = home / "checkpoints" / spec.study
-        reason = StopReason.INTERRUPTED
+        tracker, reason = None, StopReason.INTERRUPTED
         try:
             source = make_source(ledger, records)
+            # After the search, which would otherwise share its core with the reading of all runs.
+            tracker = Tracker(ledger.path, home, spec.study, display.note)
             reason = Sweep(spec, ledger, records, source, executor, [tracker], display, checkpoints, costs).run()
         finally:
             executor.close()
-            if reason is StopReason.INTERRUPTED:  # who stops it does not want to wait; the next start brings the rest
-                tracker.close(timeout_s=INTERRUPTED_WAIT_S)
-            else:
+            if tracker and reason is StopReason.INTERRUPTED:  # who stops it does not want to wait
+                tracker.close(timeout_s=INTERRUPTED_WAIT_S)  # the next start brings the rest
+            elif tracker:
                 tracker.close(is_finished=True)
         if reason is StopReason.EXHAUSTED:  # with a larger budget, the others go on from their checkpoints
             shutil.rmtree(checkpoints, ignore_errors=True)

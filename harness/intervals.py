@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from statistics import NormalDist
 
 
@@ -32,6 +33,7 @@ def wilson_interval_pct(num_errors: int, num_images: int, confidence: float = 0.
     return 100 * low, 100 * high
 
 
+@cache
 def normal_quantile(confidence: float) -> float:
     """How many standard deviations around its mean hold `confidence` of a normal distribution: 1.96 for 0.95."""
     if not 0 < confidence < 1:

@@ -243,14 +243,17 @@ class Ledger:
 
     def origin(self, uid: str) -> dict[str, Any]:
         """Where the last attempt at a trial ran: code, versions and machine, as far as that was written down."""
-        found = self._read(
-            ledger_rows.provenance,
-            "SELECT a.uid, a.attempt, coalesce(x.provenance, s.provenance) AS provenance FROM attempts a"
-            " JOIN trials t ON t.uid = a.uid JOIN studies s ON s.study = t.study"
-            " LEFT JOIN sessions x ON x.id = a.session WHERE a.uid = ? ORDER BY a.attempt DESC LIMIT 1",
-            uid,
+        query = ledger_rows.ORIGIN + "WHERE a.uid = ? ORDER BY a.attempt DESC LIMIT 1"
+        return self._only(self._read(ledger_rows.provenance, query, uid), uid)
+
+    def origins(self, study: str) -> dict[str, dict[str, Any]]:
+        """The same for every trial of a study that has a final result, by uid."""
+        rows = self._read(
+            lambda row: (row["uid"], ledger_rows.provenance(row)),
+            ledger_rows.ORIGIN + "WHERE t.study = ? AND a.told_at IS NOT NULL",
+            study,
         )
-        return self._only(found, uid)
+        return dict(rows)
 
     def usage(self, study: str) -> Usage:
         trials = self._count(

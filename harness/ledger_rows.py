@@ -11,7 +11,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from harness.parsing import parse_json, shown
+from harness.parsing import parse_json, shown, shown_key
 from harness.records import EpochReport, Outcome, Record, Role, Scalar, Trial, TrialResult
 from harness.space import Domain, Float, SearchSpace
 from harness.spec import NAMES, SweepSpec, is_name
@@ -26,6 +26,10 @@ TRIAL = (
     " (SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a WHERE a.uid = t.uid) AS reserved_time_s"
     " FROM trials t JOIN studies s ON s.study = t.study"
     " LEFT JOIN attempts f ON f.uid = t.uid AND f.told_at IS NOT NULL "
+)
+ORIGIN = (
+    "SELECT a.uid, a.attempt, coalesce(x.provenance, s.provenance) AS provenance FROM attempts a"
+    " JOIN trials t ON t.uid = a.uid JOIN studies s ON s.study = t.study LEFT JOIN sessions x ON x.id = a.session "
 )
 EPOCH = "SELECT e.uid, e.attempt, e.epoch, e.report FROM epochs e "
 
@@ -109,7 +113,7 @@ def attempt(row: sqlite3.Row) -> tuple[int, Outcome | None, str, float, float]:
 
 def provenance(row: sqlite3.Row) -> dict[str, Any]:
     """Of an attempt."""
-    return Cells("sessions", f"of attempt {row['uid']}/{row['attempt']}", row).read("provenance", json_object)
+    return Cells("sessions", f"of attempt {row['uid']}/{row['attempt']}", row).read("provenance", _origin)
 
 
 def session(row: sqlite3.Row) -> tuple[float, float]:
@@ -197,6 +201,11 @@ def spec(value: Any) -> SweepSpec:
 
 
 @lru_cache(maxsize=16)
+def _origin(value: Any) -> dict[str, Any]:
+    return json_object(value)
+
+
+@lru_cache(maxsize=16)
 def _space(value: str) -> SearchSpace:
     return spec(value).search_space
 
@@ -205,7 +214,7 @@ def params(space: SearchSpace, text: str) -> dict[str, Scalar]:
     values = json_object(text)
     for key, value in values.items():
         if key not in space.domains:
-            raise ValueError(f"{key} is unknown; allowed: {', '.join(space) or 'none'}")
+            raise ValueError(f"{shown_key(key)} is unknown; allowed: {', '.join(space) or 'none'}")
         if not _fits(space.domains[key], value):
             raise ValueError(f"{key} is {shown(value)}; allowed: {space.domains[key]}")
     return values

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 Scalar = int | float | str | bool
+_NUMBER = (int, float)  # `int | float` would be put together anew at each look
 Params = Mapping[str, Scalar]
 
 
@@ -262,7 +263,7 @@ def _check_numbers(record: Seconds | EpochReport | Device | TrialResult) -> None
     """Raises ValueError unless every number can be one: all that is measured is finite and not negative."""
     for name, value in vars(record).items():
         # Whole numbers beyond 64 bits fit neither into SQLite nor into a table. A loss may well be larger.
-        if isinstance(value, int | float) and not 0 <= value < (2**63 if isinstance(value, int) else math.inf):
+        if isinstance(value, _NUMBER) and not 0 <= value < (2**63 if isinstance(value, int) else math.inf):
             raise ValueError(f"{name} is {value}; allowed: a finite number, at least 0")
 
 

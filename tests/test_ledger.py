@@ -173,6 +173,7 @@ def test_each_trial_comes_from_the_session_that_ran_it_last(ledger: Ledger) -> N
     after = run(ledger, 1)
     assert ledger.origin(before.uid) == {"git_commit": "abc"}  # as when the study was made
     assert ledger.origin(after.uid) == {"git_commit": "def", "host": "second"}
+    assert ledger.origins("study") == {trial.uid: ledger.origin(trial.uid) for trial in (before, after)}
     frame = leaderboard(ledger, ["study"]).set_index("trial")
     assert frame["git_commit"].to_dict() == {0: "abc", 1: "def"}
     with pytest.raises(KeyError):

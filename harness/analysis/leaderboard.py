@@ -117,7 +117,7 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
 def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
     """One study's rows by number, without ranks."""
     spec = study.spec
-    rows, params = [], []
+    rows, params, origins = [], [], ledger.origins(spec.study)
     numbers: dict[str | None, int] = {}
     for record in ledger.finished(spec.study):
         numbers[record.trial.uid] = record.trial.number
@@ -136,7 +136,7 @@ def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
         engine=spec.engine,
         sampler=spec.sampler,
         run_id=pd.Series(ledger.run_ids(spec.study), frame.index, dtype="str"),
-        git_commit=pd.Series([ledger.origin(uid).get("git_commit") for uid in frame.index], frame.index, dtype="str"),
+        git_commit=pd.Series([origins[uid].get("git_commit") for uid in frame.index], frame.index, dtype="str"),
     )
 
 

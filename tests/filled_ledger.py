@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
 from types import MappingProxyType
 
 from harness.ledger import Ledger
@@ -129,3 +131,19 @@ def filled_verdict(ledger: Ledger) -> FilledLedger:
     for params, seed, wrong in ((DOCUMENTED, 40, 3), (widths, 40, 1), (widths, 41, 2)):
         verdict.add(0.0, params=params, seed=seed, role=Role.CONFIRM, test_wrong=range(wrong))
     return verdict
+
+
+def read_all(path: Path) -> None:
+    """All that a ledger says."""
+    with closing(Ledger(path)) as ledger:
+        for study in ledger.study_names():
+            ledger.study(study)
+            records = ledger.history(study)
+            assert len(list(ledger.finished(study))) == sum(record.result is not None for record in records)
+            for record in records:
+                ledger.record(record.trial.uid)
+                if ledger.attempts(record.trial.uid):
+                    ledger.origin(record.trial.uid)
+            ledger.usage(study)
+            ledger.last_session(study)
+            ledger.untracked(study)

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from filled_ledger import FilledLedger, make_spec
+from filled_ledger import FilledLedger, make_spec, read_all
 
 from harness.cli import main
 from harness.errors import TroubleError
@@ -118,22 +118,6 @@ NONSENSE = [
     ("sessions SET wall_s = -1", "sessions, row '1', column wall_s is -1.0; allowed: a finite number"),
     ("sessions SET started_at = 1e300", "sessions, row '1', column started_at is 1e+300"),
 ]
-
-
-def read_all(path: Path) -> None:
-    """All that a ledger says."""
-    with closing(Ledger(path)) as ledger:
-        for study in ledger.study_names():
-            ledger.study(study)
-            records = ledger.history(study)
-            assert len(list(ledger.finished(study))) == sum(record.result is not None for record in records)
-            for record in records:
-                ledger.record(record.trial.uid)
-                if ledger.attempts(record.trial.uid):
-                    ledger.origin(record.trial.uid)
-            ledger.usage(study)
-            ledger.last_session(study)
-            ledger.untracked(study)
 
 
 @pytest.mark.parametrize(("change", "message"), NONSENSE)

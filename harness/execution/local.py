@@ -28,6 +28,7 @@ from harness.execution.messages import (
 from harness.records import Outcome
 from harness.spec import SweepSpec
 
+WORKER = [sys.executable, "-m", "harness.execution.worker"]
 MAX_WORKER_MEMORY_MB = 4000  # a worker that has grown beyond this is replaced between two trials
 MAX_EARLY_DEATHS = 3  # in a row, before a worker was ever ready: then something is wrong with the machine
 START_TIMEOUT_S = 600.0  # a worker that needs longer to get ready hangs, in a driver or on a file system
@@ -171,7 +172,7 @@ class _Process:
         with log.open("ab") as log_file:
             self._log_start = log_file.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "harness.execution.worker"],
+                WORKER,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log_file,

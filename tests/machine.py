@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import functools
 import os
 import subprocess
@@ -28,14 +29,14 @@ class SmallDisk:
         self.folder = folder
         mount = f"mount -t tmpfs -o size={size_kb}k tmpfs {str(folder)!r} && echo mounted && exec cat"
         self._holder = subprocess.Popen(
-            [*_namespace(), "sh", "-c", mount], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [*_mounting(), "sh", "-c", mount], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == "mounted\n"
 
     def inside(self, *command: str | Path) -> list[str]:
         """A command that sees the disk."""
-        user = ["--user", "--preserve-credentials"] if "--user" in _namespace() else []
+        user = ["--user", "--preserve-credentials"] if "--user" in _mounting() else []
         enter = ["nsenter", f"--target={self._holder.pid}", "--mount", *user, f"--wd={Path.cwd()}"]
         return [*enter, *map(str, command)]
 
@@ -71,15 +72,43 @@ class SmallDisk:
         self._holder.stdout.close()
 
 
+def _mounting() -> list[str]:
+    return _namespace("--mount", "mount", "-t", "tmpfs", "tmpfs", "/mnt")
+
+
 @functools.cache
-def _namespace() -> list[str]:
-    """How this user may mount something; skips the test where not at all."""
-    for words in (["unshare", "--mount"], ["unshare", "--user", "--map-root-user", "--mount"]):
-        command = [*words, "mount", "-t", "tmpfs", "tmpfs", "/mnt"]
+def _namespace(kind: str, *check: str) -> list[str]:
+    """How this user may run a command in a namespace of its own; skips the test where not at all."""
+    for words in (["unshare", kind], ["unshare", "--user", "--map-root-user", kind]):
         with contextlib.suppress(OSError):
-            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+            if subprocess.run([*words, *check], capture_output=True, check=False).returncode == 0:
                 return words
-    pytest.skip("nothing can be mounted here, by root or in a user namespace")
+    pytest.skip(f"no namespace can be made here with unshare {kind}, by root or in a user namespace")
+
+
+def without_network(*command: str | Path) -> list[str]:
+    """A command that reaches nobody."""
+    return [*_namespace("--net", "true"), *map(str, command)]
+
+
+@contextlib.contextmanager
+def bound_by_permissions() -> Iterator[None]:
+    """In the block the permissions of files bind root as they do others."""
+    if os.geteuid() != 0:
+        yield
+        return
+    libc, header = ctypes.CDLL(None), (ctypes.c_uint32 * 2)(0x20080522, 0)  # see capset(2)
+    if not hasattr(libc, "capset"):
+        pytest.skip("root cannot lay down its powers on this system")
+    has = (ctypes.c_uint32 * 6)()
+    assert libc.capget(header, has) == 0
+    less = (ctypes.c_uint32 * 6)(*has)
+    less[0] &= ~(1 << 1 | 1 << 2)  # to read, write and search whatever the permissions say
+    assert libc.capset(header, less) == 0
+    try:
+        yield
+    finally:
+        assert libc.capset(header, has) == 0
 
 
 class MemoryGroup:

@@ -10,8 +10,10 @@ import csv
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,10 +23,15 @@ import psutil
 import pytest
 from filled_ledger import FilledLedger, make_spec
 from killed_sweeps import Started
-from machine import MemoryGroup, SmallDisk, limit_memory
+from machine import MemoryGroup, SmallDisk, limit_memory, without_network
+from test_execution import Driver
 
 from harness import whole_files
+from harness.execution import Job, Place, local
+from harness.execution.local import LocalExecutor
 from harness.ledger import Ledger
+from harness.records import Outcome, Trial
+from harness.spec import SweepSpec
 
 pytestmark = pytest.mark.slow
 
@@ -427,3 +434,74 @@ def test_a_home_that_has_moved(tmp_path: Path, data: Path) -> None:
     assert home.run("leaderboard").returncode == 0
     assert not old.exists()
     home.assert_sound()
+
+
+# Many trials in one worker
+
+
+@pytest.fixture
+def driver(smoke: SweepSpec, digits_folder: Path, tmp_path: Path) -> Iterator[Driver]:
+    """One worker."""
+    executor = LocalExecutor(smoke, [Place("worker-0", "a processor", 2, 1)], digits_folder, tmp_path)
+    with contextlib.closing(executor):
+        yield Driver(executor)
+
+
+def widths(number: int) -> Trial:
+    """Every one of another shape, which is traced anew."""
+    return Trial(f"uid-{number}", number, {"units_1": 16 + number, "units_2": 300 - number}, seed=number, epochs=2)
+
+
+def the_worker() -> psutil.Process:
+    (worker,) = (p for p in psutil.Process().children() if "harness.execution.worker" in p.cmdline())
+    return worker
+
+
+def test_a_worker_needs_no_more_memory_for_its_200th_trial(driver: Driver) -> None:
+    memory_mb, took_s = [], []
+    for number in range(200):
+        started = time.monotonic()
+        assert driver.finish(driver.start(Job(widths(number)))).outcome is Outcome.COMPLETED
+        took_s.append(time.monotonic() - started)
+        memory_mb.append(the_worker().memory_info().rss / 2**20)
+    ratio = statistics.median(took_s[-10:]) / statistics.median(took_s[1:11])
+    print(f"\nmemory of the worker {memory_mb[19]:.0f} MB after 20 trials, {memory_mb[-1]:.0f} MB after 200")
+    print(f"the last ten trials took {ratio:.2f} times as long as the first ten")
+    assert memory_mb[-1] - memory_mb[19] < 250
+
+
+def test_a_worker_that_has_grown_is_replaced_and_nothing_is_lost(
+    driver: Driver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials = [widths(number) for number in range(3)]
+    kept = [driver.finish(driver.start(Job(trial))) for trial in trials]
+    monkeypatch.setattr(local, "MAX_WORKER_MEMORY_MB", 1.0)
+    driver.wait_until_idle()
+    ids, recycled = set(), []
+    for trial in trials:
+        worker = driver.start(Job(trial))
+        ids.add(the_worker().pid)
+        recycled.append(driver.finish(worker))
+    assert len(ids) == len(trials)
+    assert [result.error_rate_pct for result in recycled] == [result.error_rate_pct for result in kept]
+
+
+# No data
+
+
+def test_no_data_and_no_network(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    home = Home(tmp_path, cache, SWEEP.replace('dataset = "digits"\n', ""))
+    home.environment["KERAS_HOME"] = str(tmp_path / "keras")
+    (cache / "mnist").mkdir(parents=True)
+    (cache / "mnist/mnist.npz").write_bytes(b"a user's file, cut short")
+    command = without_network(sys.executable, "-m", "harness.cli", *home.command_to_sweep)
+    sweep = subprocess.run(command, env=home.environment, capture_output=True, text=True, check=False)
+    assert sweep.returncode == 1
+    said = sweep.stderr.splitlines()
+    assert said[0] == "harness: no place has this data set; tried:"
+    assert f"  {cache}/mnist/mnist.npz: File is not a zip file" in said
+    assert said[-1].startswith("Put mnist.npz as Keras keeps it, or ")
+    assert f"into {cache}/mnist and try again" in said[-1]
+    assert not home.folder.exists(), "nothing was begun"
+    assert (cache / "mnist/mnist.npz").read_bytes() == b"a user's file, cut short"

@@ -40,6 +40,7 @@ class Progress:
         self._spec, self._used, self._costs = spec, used, costs
         self._forecast = Forecast(spec, costs, records)
         self._device_s = used.device_s
+        self._overran: dict[str, StopReason] = {}  # trials that were stopped for it, by uid
         self.num_proposed = 0
         self.num_trials = 0
         self.num_baselines = 0
@@ -97,17 +98,24 @@ class Progress:
         """Which time budget would end before a trial that is started now; None: there is room for it."""
         if trial.role is Role.BASELINE:
             return None
+        if trial.uid in self._overran:
+            return self._overran[trial.uid]
         return self._lack(lambda: self._forecast.held_s(trial), wall_s, open_)
 
     def overruns(self, trial: Trial, reports: Sequence[EpochReport], wall_s: float, open_: Open) -> bool:
-        """Whether a running trial that has reported these epochs will end too long after a time budget."""
+        """Whether a running trial that has reported these epochs will end too long after a time budget.
+
+        If so, there is no room for it in this session any more.
+        """
         if trial.role is Role.BASELINE or reports[-1].epoch >= trial.epochs:
             return False
         left_s = self._costs.left_s(trial, reports)
         budget, device_s = self._spec.budget, self._device_s + sum(held_s for _, held_s in open_.running)
-        return _is_over(budget.wall_s, self._used.wall_s + wall_s + left_s) or _is_over(
-            budget.device_s, device_s + left_s
-        )
+        if _is_over(budget.wall_s, self._used.wall_s + wall_s + left_s):
+            self._overran[trial.uid] = StopReason.WALL_TIME
+        elif _is_over(budget.device_s, device_s + left_s):
+            self._overran[trial.uid] = StopReason.DEVICE_TIME
+        return trial.uid in self._overran
 
     def time_left(self, wall_s: float, open_: Open, num_workers: int) -> TimeLeft | None:
         """How long the study will go on; None before any trial has shown how fast it goes."""

@@ -1,0 +1,161 @@
+"""Sweeps on a clock of their own: workers that train nothing, and take as long as they are told to."""
+
+from __future__ import annotations
+
+import heapq
+import io
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from filled_ledger import CPU
+
+from harness import sweep
+from harness.cost_model import CostModel, count_work, cpu_estimate
+from harness.display import PlainDisplay
+from harness.execution import EpochDone, Event, Finished, Job, Place, Ready
+from harness.ledger import Ledger
+from harness.plan import typical_params
+from harness.progress import StopReason
+from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.search import NoProposal
+from harness.search.proposer import Next
+from harness.spec import SweepSpec
+
+START_S, REST_S = 12.0, 4.0  # workers load their framework; models are built and compiled
+TRUE_UNITS = np.array([1.0, 900.0, 200.0, 0.0])  # as `cpu_estimate` has it, but not quite
+
+
+class Clock:
+    now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+
+class RandomSource:
+    """Proposes the baseline, then random configurations; stops a share of them after an epoch or two."""
+
+    def __init__(self, spec: SweepSpec, seed: int, stopped_share: float, num_proposed: int) -> None:
+        self._spec, self._rng, self._stopped_share = spec, random.Random(seed), stopped_share
+        self._typical, self._number = typical_params(spec), num_proposed
+        self._stops: dict[str, int] = {}
+
+    def next(self) -> Next | NoProposal:
+        number, self._number = self._number, self._number + 1
+        is_baseline = number < self._spec.baseline_seeds
+        params = self._spec.baseline_params if is_baseline else self._rng.choice(self._typical)
+        trial = Trial(f"t{number}", number, params, 0, self._spec.epochs, Role.BASELINE if is_baseline else Role.TRIAL)
+        if not is_baseline and self._rng.random() < self._stopped_share:
+            self._stops[trial.uid] = self._rng.choice([1, 2])
+        return Next(trial, asks=1, search_time_s=0.0)
+
+    def broken_limit(self, trial: Trial) -> str | None:
+        return None
+
+    def report(self, trial: Trial, report: EpochReport) -> bool:
+        return report.epoch < self._stops.get(trial.uid, trial.epochs + 1)
+
+    def tell(self, trial: Trial, result: TrialResult) -> None: ...
+
+    def continuable(self) -> frozenset[str]:
+        return frozenset()
+
+
+class ClockedWorkers:
+    """Say what real workers say, when `epoch_s` says that they would; the clock stands still meanwhile."""
+
+    def __init__(self, clock: Clock, num_workers: int, epoch_s: Callable[[Trial], float]) -> None:
+        self.places = [Place(f"worker-{i}", CPU.name, 1, num_workers) for i in range(num_workers)]
+        self._clock, self._epoch_s = clock, epoch_s
+        self._coming: list[tuple[float, int, Event]] = []
+        self._order = count()
+        self._jobs: dict[str, tuple[Trial, float, list[EpochReport]]] = {}
+        self.ended_s = {place.name: 0.0 for place in self.places}
+        self.started: list[str] = []
+        for place in self.places:
+            self._say(Ready(place.name), START_S)
+
+    def start(self, worker: str, job: Job) -> None:
+        self.started.append(job.trial.uid)
+        self._jobs[worker] = (job.trial, self._epoch_s(job.trial), [])
+        self._train(worker, REST_S)
+
+    def answer(self, worker: str, *, go_on: bool) -> None:
+        trial, _, curve = self._jobs[worker]
+        if go_on and len(curve) < trial.epochs:
+            self._train(worker, 0.0)
+            return
+        outcome = Outcome.COMPLETED if len(curve) == trial.epochs else Outcome.PRUNED
+        seconds = sum((report.seconds for report in curve), Seconds(build=1.0, compile=REST_S - 1.0))
+        self.ended_s[worker] = self._clock.now_s
+        self._say(Finished(worker, TrialResult(outcome, curve=tuple(curve), seconds=seconds, device=CPU)), 0.0)
+        self._say(Ready(worker), 0.0)
+
+    def events(self, timeout_s: float) -> list[Event]:
+        if not self._coming:
+            self._clock.now_s += timeout_s
+            return []
+        when_s, _, event = heapq.heappop(self._coming)
+        self._clock.now_s = max(self._clock.now_s, when_s)
+        return [event]
+
+    def kill(self, worker: str) -> None: ...
+
+    def close(self) -> None: ...
+
+    def _train(self, worker: str, rest_s: float) -> None:
+        _, epoch_s, curve = self._jobs[worker]
+        report = EpochReport(len(curve) + 1, 0.5, 0.5, 10.0, 200, Seconds(train=epoch_s))
+        curve.append(report)
+        self._say(EpochDone(worker, report), rest_s + epoch_s)
+
+    def _say(self, event: Event, in_s: float) -> None:
+        heapq.heappush(self._coming, (self._clock.now_s + in_s, next(self._order), event))
+
+
+@dataclass(frozen=True)
+class Run:
+    """What came of a sweep: why it ended, when its last trial did, how much of its time workers had none to train at
+    the end, and the trials that they were given."""
+
+    reason: StopReason
+    wall_s: float
+    idle_share: float
+    started: Sequence[str]
+
+
+def run_clocked(
+    spec: SweepSpec,
+    ledger: Ledger,
+    patch: pytest.MonkeyPatch,
+    *,
+    baseline_s: float,
+    num_workers: int = 2,
+    seed: int = 0,
+    noise: float = 0.15,
+    stopped_share: float = 0.4,
+) -> Run:
+    """Runs a study whose baseline takes `baseline_s` to train, and other configurations in proportion to their work."""
+    ledger._db.execute("PRAGMA synchronous = OFF")  # no power will be cut
+    clock, rng = Clock(), random.Random(seed)
+    patch.setattr(sweep, "time", SimpleNamespace(monotonic=clock.monotonic))
+    baseline_work = count_work(spec, spec.baseline_params, spec.epochs) @ TRUE_UNITS
+
+    def epoch_s(trial: Trial) -> float:
+        share = float(count_work(spec, trial.params, spec.epochs) @ TRUE_UNITS / baseline_work)
+        return baseline_s / spec.epochs * share * rng.lognormvariate(0.0, noise)
+
+    workers = ClockedWorkers(clock, num_workers, epoch_s)
+    costs = CostModel(spec, cpu_estimate(1e11), typical=typical_params(spec))
+    records, display = ledger.history(spec.study), PlainDisplay(io.StringIO())
+    source, folder = RandomSource(spec, seed, stopped_share, len(records)), Path(ledger.path).parent / "checkpoints"
+    reason = sweep.Sweep(spec, ledger, records, source, workers, [], display, folder, costs).run()
+    limit_s = spec.budget.wall_s or clock.now_s
+    idle_s = sum(max(0.0, limit_s - ended_s) for ended_s in workers.ended_s.values())
+    return Run(reason, max(workers.ended_s.values()), idle_s / num_workers / limit_s, workers.started)

@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[options.command](options)
     except InputError as error:
         return _fail(error, EXIT_INPUT)
-    except TroubleError as error:
+    except (TroubleError, OSError) as error:  # the latter: nobody takes the output, or no room for it
         return _fail(error, EXIT_TROUBLE)
     except KeyboardInterrupt:
         return _fail(INTERRUPTED, EXIT_INTERRUPTED)

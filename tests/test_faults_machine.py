@@ -251,6 +251,18 @@ def test_no_room_for_the_files_that_workers_print_to(home: Home, disk: SmallDisk
     assert_one_line(full.stderr, "worker-0 cannot be started: ", "logs/tiny: No space left on device")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_no_room_for_what_a_command_prints(tmp_path: Path, data: Path) -> None:
+    home = Home(tmp_path, data)
+    command = [sys.executable, "-m", "harness.cli", "status"]
+    with Path("/dev/full").open("w") as full:
+        status = subprocess.run(
+            command, env=home.environment, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert status.returncode == 1
+    assert_one_line(status.stderr, "No space left on device")
+
+
 # Want of memory
 
 HUGE = 16_384

@@ -134,7 +134,8 @@ def _make_sqlite_store(file: Path) -> None:
     new = folder / file.name
     status, errors = _mlflow("db", "upgrade", f"sqlite:///{new}")
     if status:
-        lines = errors.strip().splitlines() or ["no reason given"]
+        # Of SQLAlchemy's error the last line is an address on the web.
+        lines = [line for line in errors.splitlines() if "Error" in line] or ["no reason given"]
         raise TroubleError(f"{file} cannot be made: {redact(lines[-1])[:MAX_REASON]}")
     with contextlib.closing(sqlite3.connect(new)) as db:
         db.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other

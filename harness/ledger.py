@@ -362,6 +362,8 @@ class Ledger:
         try:
             for row in self._db.execute(query, values):
                 yield reader(row)
+        except sqlite3.OperationalError as error:  # a failing disk, a lock held for too long
+            raise TroubleError(f"ledger {self.path}: {error}; mend that and run the same command again") from error
         except (sqlite3.DatabaseError, ledger_rows.CellError) as error:
             raise TroubleError(f"ledger {self.path}: {error}; put a copy back, or move the file away") from error
 

@@ -89,6 +89,19 @@ def test_events_are_in_order(ledger: Ledger) -> None:
     assert second.asks == 3
 
 
+def test_the_newest_are_those_that_ended_last(ledger: Ledger) -> None:
+    for number in range(3):
+        ledger.propose("study", trial(number), asks=1, search_time_s=0.0)
+    for uid in ("uid-2", "uid-0"):
+        attempt = ledger.start_attempt(uid, "w")
+        ledger.add_epoch(uid, attempt, report(1), 1.0)
+        ledger.finish_attempt(uid, attempt, TrialResult(Outcome.PRUNED), 1.0, is_final=True)
+    assert [record.trial.uid for record in ledger.newest("study", 5)] == ["uid-2", "uid-0"]
+    (last,) = ledger.newest("study", 1)
+    assert last == ledger.history("study")[0]
+    assert last.result.curve == (report(1),)
+
+
 def test_lost_attempts_are_charged_and_their_trials_pending(ledger: Ledger) -> None:
     one = trial(0)
     ledger.propose("study", one, asks=1, search_time_s=0.0)

@@ -2,6 +2,7 @@ import io
 import json
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from filled_ledger import FilledLedger, filled_verdict, make_spec
 
 from harness.analysis.status import Best, Share, Status, render, status, to_json
 from harness.errors import InputError
+from harness.forecast import TimeLeft
 from harness.ledger import Ledger
 from harness.records import Outcome, Role
 
@@ -86,6 +88,15 @@ def test_status_for_people(study: FilledLedger) -> None:
         "  budget    0 of 5 trials, 0 s, 0 s of 2 h 00 min of device time",
     ]
     assert [line for line in lines if "session" in line] == [f"  session   {found[0].last_session_at}, 2 min"]
+
+
+def test_time_left_is_shown_where_it_is_known(study: FilledLedger) -> None:
+    fill(study)
+    found = replace(status(study.ledger, "study"), time_left=TimeLeft(540.0, 840.0))
+    out = io.StringIO()
+    render([found], out)
+    assert "  left      about 9 to 14 min" in out.getvalue().splitlines()
+    assert to_json(found)["time_left"] == {"low_s": 540.0, "high_s": 840.0}
 
 
 def test_no_study_at_all() -> None:

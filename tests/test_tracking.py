@@ -453,6 +453,22 @@ def test_the_parent_runs_while_a_session_works_and_then_shows_how_it_ended(home:
     assert runs(home)["study"].info.status == "FINISHED"
 
 
+@pytest.mark.parametrize(
+    ("wall_s", "begun", "status"), [(90.0, False, "FINISHED"), (70.0, False, "KILLED"), (90.0, True, "KILLED")]
+)
+def test_a_study_whose_time_has_no_room_for_another_trial_is_finished(
+    home: Path, ledger: Ledger, wall_s: float, begun: bool, status: str
+) -> None:
+    study = Study(ledger, make_spec(budget={"trials": 10, "wall_s": 100.0}))
+    study.add(2.5, train_s=16.0)  # holds its worker for 20 s
+    waiting = study.ask()
+    if begun:
+        ledger.start_attempt(waiting.uid, "worker-0")
+    ledger.touch_session(ledger.start_session("study"), wall_s)
+    synced(home)
+    assert runs(home)["study"].info.status == status
+
+
 def test_search_seconds_that_come_after_the_result_are_shown_in_the_end(home: Path, ledger: Ledger) -> None:
     uid = Study(ledger, make_spec()).add(2.5)
     synced(home)

@@ -1,0 +1,168 @@
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from filled_ledger import CPU, DOCUMENTED, GPU, FilledLedger, make_spec
+
+from harness import plan
+from harness.analysis.status import status
+from harness.cost_model import CostModel, count_work, cpu_estimate
+from harness.execution import Place
+from harness.forecast import TimeLeft
+from harness.ledger import Ledger, Usage
+from harness.plan import Plan, describe, make_costs, make_plan, time_left, typical_params
+from harness.progress import Progress
+from harness.records import Device, Role
+from harness.search.limits import broken_limit
+from harness.spec import Budget, SweepSpec
+
+PLACES = [Place(f"worker-{i}", CPU.name, 1, 2) for i in range(2)]
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        yield ledger
+
+
+def fill(ledger: Ledger, study: str, train_s: float = 10.0, device: Device = CPU, **settings: object) -> FilledLedger:
+    filled = FilledLedger(ledger, make_spec(study, **settings))
+    for _ in range(3):
+        filled.add(5.0, params=DOCUMENTED, train_s=train_s, device=device)
+    return filled
+
+
+def busy_s(costs: CostModel, spec: SweepSpec) -> float:
+    """What the documented network is predicted to take."""
+    return float(costs.busy_s(count_work(spec, DOCUMENTED, spec.epochs)))
+
+
+def test_trials_of_the_study_and_of_others_like_it_tell_what_a_trial_takes(ledger: Ledger) -> None:
+    fill(ledger, "other")
+    spec = make_spec("study")
+    FilledLedger(ledger, spec)
+    costs = make_costs(ledger, spec, PLACES)
+    assert costs.num_known == 3
+    assert busy_s(costs, spec) == pytest.approx(12.0)  # of training and of judging
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"device": replace(CPU, name="another processor")},
+        {"device": replace(CPU, sharing=1, threads=2)},
+        {"device": GPU},
+        {"baseline": "cnn", "space": {}},
+    ],
+)
+def test_what_ran_elsewhere_or_is_another_network_tells_nothing(ledger: Ledger, other: dict[str, object]) -> None:
+    settings = dict(other)
+    device = settings.pop("device", CPU)
+    filled = FilledLedger(ledger, make_spec("other", **settings))
+    filled.add(5.0, params={} if settings else DOCUMENTED, device=device)
+    spec = make_spec("study")
+    FilledLedger(ledger, spec)
+    assert make_costs(ledger, spec, PLACES).num_known == 0
+
+
+def test_the_study_itself_has_the_last_word(ledger: Ledger) -> None:
+    fill(ledger, "older", train_s=100.0)
+    study = fill(ledger, "study")
+    fill(ledger, "newer", train_s=100.0)
+    costs = make_costs(ledger, study.spec, PLACES)
+    assert costs.num_known == 9
+    assert busy_s(costs, study.spec) < 40.0
+
+
+def test_the_machine_is_measured_where_no_trial_tells(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    study = FilledLedger(ledger, make_spec("study"))
+    speeds: list[float] = []
+    for product_s in (0.01, 0.02):
+        monkeypatch.setattr(plan, "_product_s", lambda matrix, product_s=product_s: product_s)
+        speeds.append(busy_s(make_costs(ledger, study.spec, PLACES), study.spec))
+    assert speeds[1] == pytest.approx(2 * speeds[0])
+    alone = busy_s(make_costs(ledger, study.spec, [replace(PLACES[0], sharing=1)]), study.spec)
+    assert alone == pytest.approx(speeds[1] / 2)
+
+
+def test_typical_configurations_keep_the_limits() -> None:
+    spec = make_spec(constraints={"max_params": 400_000})
+    typical = typical_params(spec)
+    assert 10 < len(typical) < plan.NUM_SAMPLES
+    assert all(broken_limit(spec, params) is None for params in typical)
+    assert typical_params(make_spec(space={})) == [{}]
+
+
+def progress(budget: Budget) -> Progress:
+    spec = make_spec(budget=budget)
+    return Progress(spec, [], Usage(0, 0.0, 0.0), CostModel(spec, cpu_estimate(1e9)))
+
+
+def test_a_plan_tells_how_long_it_will_take() -> None:
+    found = make_plan(progress(Budget(trials=10)), [], 2)
+    assert found.num_left == 12
+    assert not found.is_cut_short
+    assert found.time_left.low_s < found.time_left.high_s < 10 * found.time_left.low_s
+
+
+def test_a_plan_tells_when_the_time_will_not_do() -> None:
+    found = make_plan(progress(Budget(trials=10, wall_s=20.0)), [], 2)
+    assert found.is_cut_short
+    assert found.time_left == TimeLeft(20.0, 20.0)
+
+
+@pytest.mark.parametrize(
+    ("made", "text"),
+    [
+        (Plan(12, TimeLeft(540.0, 840.0), False), "10 trials or 15 minutes; 12 to run, about 9 to 14 min"),
+        (Plan(12, TimeLeft(900.0, 900.0), True), "10 trials or 15 minutes; at most 12 to run, until the time is used"),
+        (Plan(0, TimeLeft(15.0, 15.0), False), "10 trials or 15 minutes; nothing is left to run"),
+    ],
+)
+def test_a_plan_for_people(made: Plan, text: str) -> None:
+    spec = make_spec(budget=Budget(trials=10, wall_s=900.0))
+    assert describe(spec, PLACES, made)[-1] == f"budget    {text}"
+
+
+def begin(study: FilledLedger, num_workers: int = 1) -> None:
+    """A session whose workers have each been given a trial."""
+    study.ledger.start_session("study")
+    for number in range(num_workers):
+        study.ledger.start_attempt(study.ask(DOCUMENTED).uid, f"worker-{number}")
+
+
+def test_a_resting_study_tells_how_long_it_would_go_on(ledger: Ledger) -> None:
+    narrow = {"units_1": {"low": 510, "high": 514}, "units_2": {"low": 510, "high": 514}}
+    study = fill(ledger, "study", budget=Budget(trials=10), baseline_seeds=1, space=narrow)
+    assert time_left(ledger, status(ledger, "study")) is not None
+    begin(study, 1)
+    alone = time_left(ledger, status(ledger, "study"))
+    begin(study, 4)
+    four = time_left(ledger, status(ledger, "study"))
+    assert alone is not None
+    assert four is not None
+    # 7 trials and a seed of the baseline are left, of 14 s each.
+    assert alone.low_s < 8 * 14.0 < alone.high_s
+    assert four.high_s < alone.low_s
+
+
+def test_no_time_is_left_where_no_trial_is(ledger: Ledger) -> None:
+    study = fill(ledger, "study", budget=Budget(trials=3), baseline_seeds=1)
+    study.add_baseline(5.0)
+    assert time_left(ledger, status(ledger, "study")) is None
+
+
+def test_no_time_is_left_where_nothing_has_room(ledger: Ledger) -> None:
+    fill(ledger, "study", budget=Budget(trials=10, wall_s=100.0))
+    ledger.touch_session(ledger.start_session("study"), 50.0)
+    assert time_left(ledger, status(ledger, "study")) is not None
+    ledger.touch_session(ledger.start_session("study"), 49.0)
+    assert time_left(ledger, status(ledger, "study")) is None
+
+
+def test_nothing_is_said_of_a_study_that_has_no_trial(ledger: Ledger) -> None:
+    study = FilledLedger(ledger, make_spec("study"))
+    study.ask(role=Role.BASELINE)
+    assert time_left(ledger, status(ledger, "study")) is None

@@ -1,0 +1,21 @@
+import pytest
+
+from harness.words import time_range
+
+
+@pytest.mark.parametrize(
+    ("low_s", "high_s", "text"),
+    [
+        (0.0, 1.0, "5 s"),
+        (3.0, 14.0, "5 to 15 s"),
+        (42.0, 118.0, "40 s to 2 min"),
+        (55.0, 150.0, "60 s to 2 min"),
+        (300.0, 870.0, "5 to 14 min"),
+        (700.0, 705.0, "12 min"),
+        (4000.0, 7100.0, "67 to 118 min"),
+        (5500.0, 9000.0, "90 min to 2 h 30 min"),
+        (9000.0, 15000.0, "2 h 30 min to 4 h 10 min"),
+    ],
+)
+def test_a_rough_time_is_said_in_round_numbers(low_s: float, high_s: float, text: str) -> None:
+    assert time_range(low_s, high_s) == text

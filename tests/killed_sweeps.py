@@ -20,7 +20,7 @@ import psutil
 from harness.ledger import Ledger
 from harness.records import Record
 
-WAIT_S = 120.0
+WAIT_S = 300.0
 HARNESS = [sys.executable, "-m", "harness.cli"]
 STUDY = "tiny"
 # About a third of what is proposed breaks the limit; `endless` ones end when they are told to.

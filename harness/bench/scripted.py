@@ -1,0 +1,96 @@
+"""Trials without training: results like real ones, for ledgers of any length and for the loop of a sweep."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections import deque
+from collections.abc import Sequence
+
+from harness.bench import landscape
+from harness.execution import EpochDone, Event, Finished, Job, Place, Ready
+from harness.ledger import Ledger
+from harness.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.spec import SweepSpec
+
+NUM_VALIDATION_IMAGES = 10_000
+SHARE_STOPPED = 0.35  # of the searched trials, by a pruner
+SEARCH_TIME_S = 0.01
+DEVICE = Device("a processor", "cpu", "tensorflow", "float32", "none", threads=1, sharing=1)
+
+
+class ScriptedWorker:
+    """An executor of one worker that has each epoch's report and each result at once."""
+
+    def __init__(self) -> None:
+        self.places = [Place("worker-0", DEVICE.name, 1, 1)]
+        self._events: deque[Event] = deque([Ready("worker-0")])
+        self._trial: Trial | None = None
+        self._curve: list[EpochReport] = []
+
+    def start(self, worker: str, job: Job) -> None:
+        self._trial, self._curve = job.trial, []
+        self._train(worker)
+
+    def events(self, timeout_s: float) -> list[Event]:
+        return [self._events.popleft()] if self._events else []
+
+    def answer(self, worker: str, *, go_on: bool) -> None:
+        assert self._trial is not None  # noqa: S101 - only an epoch is answered
+        if go_on and len(self._curve) < self._trial.epochs:
+            self._train(worker)
+        else:
+            self._events += [Finished(worker, result(self._trial, self._curve)), Ready(worker)]
+
+    def kill(self, worker: str) -> None: ...
+
+    def close(self) -> None: ...
+
+    def _train(self, worker: str) -> None:
+        assert self._trial is not None  # noqa: S101 - after start
+        self._curve.append(landscape.report(self._trial, len(self._curve) + 1))
+        self._events.append(EpochDone(worker, self._curve[-1]))
+
+
+def result(trial: Trial, curve: Sequence[EpochReport]) -> TrialResult:
+    """What a worker would say of a trial of this curve, the images that it got wrong included."""
+    seconds = Seconds(build=0.1, compile=1.5, train=4.0 * len(curve), evaluate=1.0, cpu=5.0 * len(curve))
+    if len(curve) < trial.epochs:
+        return TrialResult(Outcome.PRUNED, None, tuple(curve), seconds, num_params=500_000, device=DEVICE)
+    error_pct = round(curve[-1].val_error_rate_pct, 2)
+    num_wrong = round(NUM_VALIDATION_IMAGES * error_pct / 100)
+    wrong = random.Random(trial.uid).sample(range(NUM_VALIDATION_IMAGES), num_wrong)  # noqa: S311 - no secret
+    return TrialResult(
+        Outcome.COMPLETED,
+        curve=tuple(curve),
+        seconds=seconds,
+        num_params=500_000,
+        peak_memory_mb=600.0,
+        device=DEVICE,
+        wrong_images=tuple(sorted(wrong)),
+        images_per_s=1000.0,
+        final_error_rate_pct=error_pct,
+        final_val_images=NUM_VALIDATION_IMAGES,
+    )
+
+
+def fill(ledger: Ledger, spec: SweepSpec, num_trials: int) -> None:
+    """Ends trials of random configurations, the documented ones first, until the study has so many."""
+    rng = random.Random(0)  # noqa: S311 - no secret
+    for number in range(len(ledger.history(spec.study)), num_trials):
+        role = Role.BASELINE if number < spec.baseline_seeds else Role.TRIAL
+        params = spec.baseline_params if role is Role.BASELINE else spec.search_space.sample(rng)
+        trial = Trial(uuid.uuid4().hex, number, params, number, spec.epochs, role)
+        is_stopped = role is Role.TRIAL and rng.random() < SHARE_STOPPED
+        _end(ledger, spec, trial, 2 if is_stopped else spec.epochs)
+
+
+def _end(ledger: Ledger, spec: SweepSpec, trial: Trial, num_epochs: int) -> None:
+    """As the loop of a sweep writes it."""
+    ledger.propose(spec.study, trial, asks=int(trial.role is Role.TRIAL), search_time_s=SEARCH_TIME_S)
+    attempt = ledger.start_attempt(trial.uid, "worker-0")
+    curve = [landscape.report(trial, epoch) for epoch in range(1, num_epochs + 1)]
+    for report in curve:
+        ledger.add_epoch(trial.uid, attempt, report, 5.0 * report.epoch)
+    ledger.finish_attempt(trial.uid, attempt, result(trial, curve), 5.0 * num_epochs, is_final=True)
+    ledger.add_search_time(trial.uid, SEARCH_TIME_S)

@@ -33,7 +33,7 @@ from harness.whole_files import leftovers
 
 POLL_S = 0.25
 TOUCH_S = 5.0
-STOPPED = "stopped by the user"
+STOPPED = "the sweep was stopped"
 
 
 class TrialSource(Protocol):

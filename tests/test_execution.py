@@ -259,7 +259,7 @@ class MadeUpWorkers:
         path = self._folder / "worker.sh"
         path.write_text(f"#!/bin/sh\n{script}\n")
         path.chmod(0o700)
-        self._patch.setattr(sys, "executable", str(path))
+        self._patch.setattr(local, "WORKER", [str(path), *local.WORKER[1:]])
         return LocalExecutor(self._spec, PLACES[:1], self._folder, self._folder / "logs")
 
     def run_a_trial(self, script: str) -> Event:

@@ -461,7 +461,7 @@ def driver(smoke: SweepSpec, digits_folder: Path, tmp_path: Path) -> Iterator[Dr
 
 def widths(number: int) -> Trial:
     """Every one of another shape, which is traced anew."""
-    return Trial(f"uid-{number}", number, {"units_1": 16 + number, "units_2": 300 - number}, seed=number, epochs=2)
+    return Trial(f"uid-{number}", number, {"units_1": 16 + number, "units_2": 300 - number}, seed=number, epochs=1)
 
 
 def the_worker() -> psutil.Process:

@@ -67,6 +67,7 @@ class LocalExecutor:
         return self._places
 
     def start(self, worker: str, job: Job) -> None:
+        self._processes[worker].has_worked = True
         self._processes[worker].turn.hand_out(job)
         self._processes[worker].send(Command(run=job))
 
@@ -123,12 +124,14 @@ class LocalExecutor:
     def _recycled(self, event: Event) -> bool:
         """Replaces a worker that is between two trials and not as good as new; the new one will say that it is ready.
 
-        After an error a device may stay unusable, and memory that has run out once is not all given back.
+        After an error a device may stay unusable, and memory that has run out once is not all given back. One that is
+        new is kept, whatever it needs.
         """
         if not isinstance(event, Ready):
             return False
         process = self._processes[event.worker]
-        if not process.is_worn_out and process.memory_mb() < MAX_WORKER_MEMORY_MB:
+        is_too_large = process.has_worked and process.memory_mb() > MAX_WORKER_MEMORY_MB
+        if not process.is_worn_out and not is_too_large:
             return False
         self._selector.unregister(process.channel)
         process.kill()
@@ -187,7 +190,7 @@ class _Process:
         self.turn = Turn()
         self.nonsense: str | None = None
         self.started = time.monotonic()
-        self.was_ready = self.is_worn_out = self.is_gone = False
+        self.was_ready = self.has_worked = self.is_worn_out = self.is_gone = False
 
     def send(self, command: Command) -> None:
         with suppress(OSError):  # if it is dying, the end of its output will say so

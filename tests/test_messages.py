@@ -160,11 +160,15 @@ GARBAGE = {
 
 @pytest.mark.parametrize(("garbage", "message"), GARBAGE.values(), ids=GARBAGE)
 def test_a_worker_that_is_told_garbage_ends_with_one_line(garbage: bytes, message: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "harness.execution.worker"], input=garbage, capture_output=True, timeout=60
-    )
-    assert (done.returncode, done.stdout) == (1, b"")
-    assert re.fullmatch(rf"worker: .*{message}.*\n", done.stderr.decode())
+    command = [sys.executable, "-m", "harness.execution.worker"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+        worker.stdin.write(garbage)
+        worker.stdin.flush()
+        if not garbage.endswith(b"\n"):
+            worker.stdin.close()  # otherwise it stays open: an end of its input would end the worker, too
+        errors = worker.stderr.read().decode()
+        assert (worker.wait(), worker.stdout.read()) == (1, b"")
+    assert re.fullmatch(rf"worker: .*{message}.*\n", errors)
 
 
 @pytest.mark.slow

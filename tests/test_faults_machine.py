@@ -165,6 +165,10 @@ def test_a_sweep_whose_disk_fills_up_stops_and_goes_on_when_there_is_room(
 ) -> None:
     home = Home(tmp_path, data, disk=disk)
     home.folder.symlink_to(disk.folder)
+    with disk.full():
+        first = home.sweep()
+        assert first.returncode == 1
+        assert_one_line(first.stderr, "ledger.db: ")
     with home.start_sweep("--trials", "1000") as sweep:
         sweep.wait_until_it_says("trial 1 ")
         with disk.full():

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -177,6 +178,14 @@ def test_test_images_are_opened_only_when_asked_for(
     result = train(Trainer(smoke.model_copy(update={"reads_test": True}), PLACE, digits_folder))
     assert opened[2:] == ["train", "validation", "test"]
     assert 0 < len(result.test_wrong_images) < 100
+
+
+def test_data_that_are_gone_are_no_fault_of_the_trial(smoke: SweepSpec, digits_folder: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(digits_folder, tmp_path / "digits")
+    trainer = Trainer(smoke.model_copy(update={"reads_test": True}), PLACE, folder)
+    (folder / "test_images.npy").unlink()
+    with pytest.raises(TroubleError, match=r"test_images\.npy: not there; run `harness data fetch`$"):
+        train(trainer)
 
 
 def test_the_timing_class_says_how_a_step_was_really_run(smoke: SweepSpec, digits_folder: Path) -> None:

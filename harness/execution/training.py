@@ -61,7 +61,7 @@ class Trainer:
         """Trains a trial to its end, or until `on_epoch` returns False. Whatever the trial does is its outcome.
 
         Raises:
-            TroubleError: its checkpoint cannot be written.
+            TroubleError: its checkpoint cannot be written, or the test images cannot be read.
         """
         devices.reset_peak_memory(self._place)
         attempt = _Attempt(self, job, on_epoch)

@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -288,8 +289,12 @@ def main() -> int:
     print(f"seed {options.seed}, {options.minutes:g} minutes, in {folder}", flush=True)
     cache = data.prepare("digits", print).parent
     _, problems = storm(folder, cache, options.seed, options.minutes * 60, lambda line: print(line, flush=True))
-    print("\n".join(problems) or "nothing is lost, and nothing is there twice")
-    return 1 if problems else 0
+    if problems:
+        print("\n".join(problems), f"all of it lies in {folder}", sep="\n")
+        return 1
+    shutil.rmtree(folder)
+    print("nothing is lost, and nothing is there twice")
+    return 0
 
 
 if __name__ == "__main__":

@@ -208,12 +208,11 @@ class Ledger:
         """
 
         def record(row: sqlite3.Row) -> Record:
-            last = self._curve(row["uid"], row["attempt"], "ORDER BY e.epoch DESC LIMIT 1")
+            last = [] if row["report"] is None else [ledger_rows.epoch_report(row)]
             return ledger_rows.trial_record(row, last, ["test_wrong_images"])
 
-        return self._read(
-            record, ledger_rows.TRIAL + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY t.number", study
-        )
+        ended = ledger_rows.TRIAL_AND_LAST_EPOCH + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY t.number"
+        return self._read(record, ended, study)
 
     def newest(self, study: str, count: int) -> list[Record]:
         """The trials that ended last, at most so many, in the order they ended; without the lists of wrong images."""

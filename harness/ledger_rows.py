@@ -19,14 +19,22 @@ from harness.spec import NAMES, SweepSpec, is_name
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 
-TRIAL = (
+_TRIAL = (
     "SELECT s.study, s.spec, t.uid, t.number, t.role, t.params, t.seed, t.epochs, t.continues, t.asked_at, t.asks,"
     " t.search_time_s, f.attempt, f.told_at, f.outcome, f.result, f.wrong_images, f.test_wrong_images,"
     " (SELECT count(*) FROM attempts a WHERE a.uid = t.uid) AS attempts,"
     " (SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a WHERE a.uid = t.uid) AS reserved_time_s"
+)
+_FROM = (
     " FROM trials t JOIN studies s ON s.study = t.study"
     " LEFT JOIN attempts f ON f.uid = t.uid AND f.told_at IS NOT NULL "
 )
+TRIAL = _TRIAL + _FROM
+_LAST_EPOCH = (
+    "LEFT JOIN epochs e ON e.uid = f.uid AND e.attempt = f.attempt"
+    " AND e.epoch = (SELECT max(x.epoch) FROM epochs x WHERE x.uid = f.uid AND x.attempt = f.attempt) "
+)
+TRIAL_AND_LAST_EPOCH = _TRIAL + ", e.epoch, e.report" + _FROM + _LAST_EPOCH
 ORIGIN = (
     "SELECT a.uid, a.attempt, coalesce(x.provenance, s.provenance) AS provenance FROM attempts a"
     " JOIN trials t ON t.uid = a.uid JOIN studies s ON s.study = t.study LEFT JOIN sessions x ON x.id = a.session "

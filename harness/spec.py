@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -127,9 +128,8 @@ class SweepSpec(Strict):
 
     def config(self, params: Params) -> Any:
         """The architecture's configuration with `params` in place of the documented values."""
-        architecture = baselines.load(self.baseline)
-        known = {field.name for field in dataclasses.fields(architecture.DOCUMENTED)}
-        return dataclasses.replace(architecture.DOCUMENTED, **{k: v for k, v in params.items() if k in known})
+        documented, known = _documented(self.baseline)
+        return dataclasses.replace(documented, **{k: v for k, v in params.items() if k in known})
 
     def trial_recipe(self, params: Params) -> Recipe:
         """The study's recipe with `params` in place of its values."""
@@ -191,6 +191,13 @@ def _check_domain(domain: Domain, name: str, documented: Scalar) -> None:
         raise SpaceError(f"it is {domain}; allowed: whole numbers, as the documented {documented}")
     if isinstance(domain, Choice) and name == "schedule" and not set(domain.options) <= set(SCHEDULES):
         raise SpaceError(f"it is {domain}; allowed: {', '.join(SCHEDULES)}")
+
+
+@cache
+def _documented(baseline: BaselineName) -> tuple[Any, frozenset[str]]:
+    """The documented configuration, and what it sets."""
+    documented = baselines.load(baseline).DOCUMENTED
+    return documented, frozenset(field.name for field in dataclasses.fields(documented))
 
 
 def is_name(text: str) -> bool:

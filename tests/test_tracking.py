@@ -507,6 +507,20 @@ def test_a_session_sends_what_is_new_and_in_the_end_what_has_changed(
     assert str(synced(home)) == "study: as it should be"
 
 
+def test_a_run_that_the_ledger_has_forgotten_is_taken_up_again(home: Path, ledger: Ledger) -> None:
+    study = Study(ledger, make_spec())
+    pending = study.ask()  # its result was in a ledger that has been put back since
+    runs_of_study = StudyRuns(home, ledger, "study")
+    store.open_client(home).create_run(runs_of_study.experiment_id, tags={"trial_uid": pending.uid})
+    runs_of_study.reconcile("RUNNING")
+    study.end(pending, 2.5)
+    study.add(2.0)
+    runs_of_study.add_new()
+    runs_of_study.finish("FINISHED")
+    assert set(runs(home)) == {"study", "trial-000", "trial-001"}
+    assert str(synced(home)) == "study: as it should be"
+
+
 def test_without_a_server_the_sweep_ends_with_two_lines_and_nothing_lost(
     home: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:

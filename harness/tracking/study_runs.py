@@ -1,7 +1,7 @@
 """The runs of one study in MLflow, made and mended to match the ledger.
 
-A run is created once per `trial_uid`: creating is not idempotent, so the tag is searched first, and everything
-after it may be repeated without harm. Only one process brings a study's runs to MLflow at a time.
+A run is created once per `trial_uid`: creating is not idempotent, so the runs with that tag are looked at first, and
+everything after it may be repeated without harm. Only one process brings a study's runs to MLflow at a time.
 """
 
 from __future__ import annotations
@@ -67,6 +67,7 @@ class StudyRuns:
         self._client = open_client(home)
         self._parent_id = ""
         self._num_points_sent: dict[str, int] = {}  # of the parent's curve, by run id
+        self._unmatched: dict[str, list[Run]] = {}  # runs of trials that have no final result, by uid
         self._added: dict[str, int] = {}  # what was shown of each trial, hashed, by uid
         reach(Step.BEFORE_EXPERIMENT)
         self.experiment_id = open_experiment(self._client, home, ledger, self._study)
@@ -85,12 +86,16 @@ class StudyRuns:
         for run in (run for unknown in runs.values() for run in unknown if _is_running(run)):
             self._client.set_terminated(run.info.run_id, "KILLED")
             self.repairs.ended += 1
+        self._unmatched = runs
         self._save_spec()
 
     def add_new(self) -> None:
-        """Brings the trials to MLflow that have got their final result since. `reconcile` comes first."""
+        """Brings the trials to MLflow that have got their final result since. `reconcile` comes first.
+
+        It has seen all runs there are: asking for each trial's would take ever longer.
+        """
         for uid in self._ledger.untracked(self._name):
-            self._add(uid)
+            self._add(uid, self._unmatched.pop(uid, []))
 
     def show_progress(self, status: Status | None) -> None:
         """Brings the parent run up to date."""
@@ -100,11 +105,11 @@ class StudyRuns:
         """Brings the trials that were added and the parent up to date; what others have changed is for `reconcile`."""
         for uid, shown in self._added.items():
             if hash(repr(self._trial_content(uid))) != shown:  # search seconds come after the result
-                self._add(uid)
+                self._add(uid, self._search(f"tags.trial_uid = '{uid}'"))
         self.show_progress(status)
 
-    def _add(self, uid: str) -> None:
-        content = self._mend_trial(uid, self._search(f"tags.trial_uid = '{uid}'"))
+    def _add(self, uid: str, found: Sequence[Run]) -> None:
+        content = self._mend_trial(uid, found)
         self._added[uid] = hash(repr(content))
 
     def _our_runs(self) -> dict[str, list[Run]]:

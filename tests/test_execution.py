@@ -1,6 +1,8 @@
 """What every executor must do, on real workers."""
 
 import contextlib
+import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -322,6 +324,25 @@ def test_a_kill_ends_a_worker_that_is_stopped_and_ignores_signals_with_all_it_st
         assert driver.wait(Died, "worker-0") == Died("worker-0", "killed by SIGKILL", out_of_memory=False)
         assert psutil.wait_procs(started, timeout=5.0)[1] == []
         assert driver.wait_until_idle() == {"worker-0"}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "is_replaced"), [(Outcome.OUT_OF_MEMORY, True), (Outcome.CRASHED, True), (Outcome.DIVERGED, False)]
+)
+def test_a_worker_in_which_something_broke_is_replaced(
+    made_up: MadeUpWorkers, outcome: Outcome, is_replaced: bool
+) -> None:
+    result = json.dumps({"result": dataclasses.asdict(TrialResult(outcome))})
+    executor = made_up.run(
+        f"ready='{{\"ready\": true}}'; read setup; echo $ready; read run; echo '{result}'; echo $ready; read on"
+    )
+    with contextlib.closing(executor):
+        driver = Driver(executor)
+        driver.wait_until_idle()
+        before = _pid("worker-0")
+        assert driver.finish(driver.start(Job(trial()))).outcome is outcome
+        driver.wait_until_idle()
+        assert (_pid("worker-0") != before) is is_replaced
 
 
 def test_a_worker_that_never_gets_ready_is_trouble(made_up: MadeUpWorkers, monkeypatch: pytest.MonkeyPatch) -> None:

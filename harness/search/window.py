@@ -24,9 +24,8 @@ def shown(scores: Sequence[Sequence[float] | None]) -> set[int] | None:
     if len(scores) <= NUM_SHOWN:
         return None
     positions = set(range(len(scores) - (NUM_SHOWN - NUM_BEST_SHOWN), len(scores)))
-    ranked = [(score, i) for i, score in enumerate(scores) if score is not None]
-    num_objectives = len(ranked[0][0]) if ranked else 0
+    num_objectives = next((len(score) for score in scores if score is not None), 0)
     for objective in range(num_objectives):
-        best = nsmallest(NUM_BEST_SHOWN // num_objectives, ((score[objective], i) for score, i in ranked))
-        positions.update(i for _, i in best)
+        ranked = ((score[objective], i) for i, score in enumerate(scores) if score is not None)
+        positions.update(i for _, i in nsmallest(NUM_BEST_SHOWN // num_objectives, ranked))
     return positions

@@ -244,8 +244,8 @@ class OptunaSearch:
         positions = window.shown([t.values if t.state is TrialState.COMPLETE else None for t in finished])
         if positions is None:
             return None
-        numbers = {finished[position].number for position in positions}
-        return [trial for trial in trials if trial.number in numbers or trial.state is TrialState.RUNNING]
+        running = [trials[opened.trial.number] for opened in self._open.values()]
+        return sorted([finished[position] for position in positions] + running, key=lambda trial: trial.number)
 
 
 def _values(spec: SweepSpec, result: TrialResult) -> list[float] | None:

@@ -9,7 +9,7 @@ from harness.bench import sweep
 from harness.bench.sweep import OURS, PEERS, Job, Race
 from harness.errors import TroubleError
 
-JOB = Job("fc", ({"units_1": 512, "units_2": 512}, {"units_1": 16, "units_2": 32}), 400, 1, 100, "digits")
+JOB = Job("fc", ({"units_1": 512, "units_2": 512}, {"units_1": 64, "units_2": 96}), 400, 1, 100, "digits")
 
 
 @pytest.mark.parametrize(("baseline", "count"), [("fc", 24), ("cnn", 12)])

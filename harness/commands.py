@@ -42,7 +42,7 @@ def verdict(options: argparse.Namespace) -> int:
     from harness.analysis.verdict_table import show_verdict, write_verdict
     from harness.display import make_display
     from harness.spec import parse_duration_s
-    from harness.verdict import Request, run_verdict
+    from harness.verdict_study import Request, run_verdict
 
     wall_s = parse_duration_s(options.budget) if options.budget else None
     request = Request(options.top, options.seeds, options.epochs, wall_s)

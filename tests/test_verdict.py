@@ -28,7 +28,7 @@ from harness.progress import StopReason
 from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 from harness.spec import SPLIT_SIZES, SweepSpec
 from harness.sweep import Sweep
-from harness.verdict import Request, VerdictEnd, best_trials, make_source, plan_verdict, run_verdict
+from harness.verdict_study import Request, VerdictEnd, best_trials, make_source, plan_verdict, run_verdict
 
 EPOCHS = 2
 NUM_IMAGES = SPLIT_SIZES["mnist"]["test"]

@@ -116,7 +116,7 @@ def _to_run(plan: Plan) -> str:
     if plan.num_left == 0:
         return "nothing is left to run"
     if plan.is_cut_short:
-        return f"at most {plan.num_left} to run, until the time is used"
+        return f"{plan.num_left} to run, probably too many for the time"
     return f"{plan.num_left} to run, about {time_range(plan.time_left.low_s, plan.time_left.high_s)}"
 
 

@@ -117,7 +117,10 @@ def test_a_plan_tells_when_the_time_will_not_do() -> None:
     ("made", "text"),
     [
         (Plan(12, TimeLeft(540.0, 840.0), False), "10 trials or 15 minutes; 12 to run, about 9 to 14 min"),
-        (Plan(12, TimeLeft(900.0, 900.0), True), "10 trials or 15 minutes; at most 12 to run, until the time is used"),
+        (
+            Plan(12, TimeLeft(900.0, 900.0), True),
+            "10 trials or 15 minutes; 12 to run, probably too many for the time",
+        ),
         (Plan(0, TimeLeft(15.0, 15.0), False), "10 trials or 15 minutes; nothing is left to run"),
     ],
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filled_ledger import CPU, DOCUMENTED, FilledLedger, make_spec
 
-from harness import runner, verdict
+from harness import runner, verdict_study
 from harness.analysis.verdict_findings import find_verdict
 from harness.analysis.verdict_sentences import sentences
 from harness.analysis.verdict_table import show_verdict, write_verdict
@@ -398,7 +398,7 @@ def command(tmp_path: Path, study: FilledLedger, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(runner.data, "prepare", lambda dataset, progress: tmp_path)
     monkeypatch.setattr(runner, "Tracker", NoTracker)
-    monkeypatch.setattr(verdict, "bring_to_mlflow", lambda home, study, display: None)
+    monkeypatch.setattr(verdict_study, "bring_to_mlflow", lambda home, study, display: None)
 
     def run(errors: TestErrors | None, *, fresh: bool = False, **request: int | float) -> VerdictEnd:
         def executor(*how: object) -> Workers:

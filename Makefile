@@ -15,7 +15,7 @@ VERDICT_FLAGS = $(call flag,TOP,top) $(call flag,SEEDS,seeds) $(call flag,EPOCHS
 	$(call flag,WORKERS,workers) $(ARGS)
 BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(ARGS)
 
-.PHONY: help setup data baselines leaderboard status doctor ui test test-faults storm lint audit lock clean
+.PHONY: help setup data baselines leaderboard compare status doctor ui test test-faults storm lint audit lock clean
 
 help:
 	@awk -F ': .*## ' '/^[a-z%-]+: .*## / { sub(/%/, "NAME", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +41,9 @@ verdict-%: $(READY) ## the same for the search of sweeps/NAME.toml, or for a stu
 
 leaderboard: $(READY) ## print the ranking and export it as CSV
 	$(BIN)/harness leaderboard $(ARGS)
+
+compare: $(READY) ## which way to search finds more? studies beside each other (STUDIES='A B')
+	$(BIN)/harness compare $(STUDIES) $(ARGS)
 
 status: $(READY) ## show how far each study is
 	$(BIN)/harness status $(ARGS)

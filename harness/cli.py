@@ -143,6 +143,8 @@ def _add_reading(commands: _Commands) -> None:
     board.add_argument("studies", nargs="*", metavar="STUDY", help="without any, one table and file for each study")
     board.add_argument("--out", metavar="FILE|-", help="write the CSV there; - for standard output")
     board.add_argument("--top", type=int, default=20, metavar="N", help="rows shown on the terminal")
+    text = "set studies beside each other: which way to search finds more for the same price?"
+    _add(commands, "compare", text).add_argument("studies", nargs="+", metavar="STUDY", help="at least two")
     export = _add(commands, "export", "hand a study on to other tools")
     export.add_argument("study")
     where = export.add_mutually_exclusive_group(required=True)

@@ -83,6 +83,18 @@ def leaderboard(options: argparse.Namespace) -> int:
     return 0
 
 
+def compare(options: argparse.Namespace) -> int:
+    from harness.analysis.comparison import compare
+    from harness.analysis.comparison_table import show_comparison, write_comparison
+
+    with _ledger() as ledger:
+        found = compare(ledger, options.studies)
+    path = write_comparison(found, home() / "comparisons")
+    show_comparison(found, sys.stdout)
+    _say(f"wrote {path}, its curves as .curves.csv and their picture as .png")
+    return 0
+
+
 def export(options: argparse.Namespace) -> int:
     with _ledger() as ledger:
         if options.optuna:
@@ -260,6 +272,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "verdict": verdict,
     "status": status,
     "leaderboard": leaderboard,
+    "compare": compare,
     "export": export,
     "data": data,
     "ui": ui,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 from statistics import NormalDist, fmean
 
 from harness.intervals import normal_quantile
@@ -39,6 +39,32 @@ def pooled_sd(groups: Sequence[Sequence[float]]) -> float | None:
         return None
     squares = sum((value - fmean(group)) ** 2 for group in groups if group for value in group)
     return math.sqrt(squares / degrees)
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile, by linear interpolation between the values; infinite ones are allowed.
+
+    Definition 7 of R. J. Hyndman and Y. Fan, "Sample Quantiles in Statistical Packages", The American Statistician 50
+    (1996) 361-365.
+    """
+    ordered = sorted(values)
+    return _quantile(ordered, 0.25), _quantile(ordered, 0.5), _quantile(ordered, 0.75)
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    position = share * (len(ordered) - 1)
+    low, high = ordered[math.floor(position)], ordered[math.ceil(position)]
+    return low if low == high else low + (position - math.floor(position)) * (high - low)
+
+
+def share_below(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    """The share of pairs in which ours is less, a tie counting half: 0.5 is no difference.
+
+    Mann and Whitney's U over the number of pairs, also called probability of improvement: R. Agarwal et al., "Deep
+    Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 34 (2021).
+    """
+    pairs = list(product(ours, theirs))
+    return sum((a < b) + 0.5 * (a == b) for a, b in pairs) / len(pairs)
 
 
 def resolution_pct(

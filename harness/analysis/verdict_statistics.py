@@ -19,6 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
+from harness.analysis.statistics import share_below
+
 Wrong = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Signs = NDArray[np.int8]
@@ -199,8 +201,7 @@ def probability_of_improvement(candidate_pct: Floats, baseline_pct: Floats) -> f
     Mann and Whitney's U over the number of pairs; R. Agarwal et al., "Deep Reinforcement Learning at the Edge of the
     Statistical Precipice", NeurIPS 34 (2021).
     """
-    u = stats.mannwhitneyu(baseline_pct, candidate_pct).statistic
-    return float(u) / (len(candidate_pct) * len(baseline_pct))
+    return share_below(candidate_pct.tolist(), baseline_pct.tolist())
 
 
 def mcnemar(candidate: Wrong, baseline: Wrong) -> float:

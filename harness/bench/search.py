@@ -14,11 +14,12 @@ import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.files import replaced, write_csv
+from harness.analysis.pictures import draw_median
+from harness.analysis.statistics import quartiles, share_below
 from harness.bench import landscape
 from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 from harness.search import NoProposal, catalogue
@@ -27,6 +28,7 @@ from harness.search.proposer import Next, Proposer
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
 
 NUM_SEEDS, NUM_TRAININGS = 15, 60
 NUM_SEEDS_QUICK, NUM_TRAININGS_QUICK = 5, 30
@@ -171,7 +173,7 @@ def table(standings: Sequence[Standing]) -> pd.DataFrame:
 
 def _row(standing: Standing, finals: dict[Contender, list[float]]) -> dict[str, object]:
     final = standing.final_pct
-    low, median, high = _quartiles(final)
+    low, median, high = quartiles(final)
     return {
         **asdict(standing.contender),
         "seeds": len(final),
@@ -179,23 +181,10 @@ def _row(standing: Standing, finals: dict[Contender, list[float]]) -> dict[str, 
         "final_regret_pct": round(median, 4),
         "final_regret_low_pct": round(low, 4),
         "final_regret_high_pct": round(high, 4),
-        "beats_random": round(_share_below(final, finals[RANDOM]), 3),
-        "beats_random_twice": round(_share_below(final, finals[TWICE]), 3),
+        "beats_random": round(share_below(final, finals[RANDOM]), 3),
+        "beats_random_twice": round(share_below(final, finals[TWICE]), 3),
         "search_time_s": round(statistics.fmean(standing.search_time_s), 4),
     }
-
-
-def _share_below(ours: list[float], theirs: list[float]) -> float:
-    """The share of pairs in which ours is less, ties counting half (the common-language effect size)."""
-    pairs = list(product(ours, theirs))
-    return sum((a < b) + 0.5 * (a == b) for a, b in pairs) / len(pairs)
-
-
-def _quartiles(values: list[float]) -> tuple[float, float, float]:
-    if len(values) == 1:
-        return values[0], values[0], values[0]
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
-    return low, median, high
 
 
 def _write_json(path: Path, standings: Sequence[Standing], best_pct: float) -> None:
@@ -246,13 +235,10 @@ def plot(standings: Sequence[Standing], path: Path) -> None:
         figure.savefig(unfinished, dpi=110, format="png")
 
 
-def _draw(axis: object, standing: Standing, *, color: str, label: str, linestyle: str = "-", band: bool = True) -> None:
+def _draw(axis: Axes, standing: Standing, *, color: str, label: str, linestyle: str = "-", band: bool = True) -> None:
     import numpy as np
 
     regret = np.asarray(standing.regret_pct)
     has_started = ~np.isnan(regret).any(axis=0)
-    trainings = np.arange(1, regret.shape[1] + 1)[has_started]
-    low, median, high = np.quantile(regret[:, has_started], [0.25, 0.5, 0.75], axis=0)
-    axis.plot(trainings, median, color=color, linestyle=linestyle, label=label)  # type: ignore[attr-defined]
-    if band:
-        axis.fill_between(trainings, low, high, color=color, alpha=0.2, linewidth=0)  # type: ignore[attr-defined]
+    trainings = np.arange(1.0, regret.shape[1] + 1)[has_started]
+    draw_median(axis, trainings, regret[:, has_started], color=color, label=label, linestyle=linestyle, band=band)

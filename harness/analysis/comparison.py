@@ -1,0 +1,266 @@
+"""Studies beside each other: which way to search finds more for the same price?
+
+Studies that differ in their search's seed alone are repeats of one method. What counts is the incumbent: the least
+validation error among the trials trained in full so far. Test images are not looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from harness.analysis.incumbents import Floats, Incumbents, Unit, read_incumbents
+from harness.analysis.leaderboard import FIDELITY
+from harness.analysis.methods import Method, find_methods
+from harness.analysis.statistics import quartiles, share_below
+from harness.analysis.studies import find_study
+from harness.errors import InputError
+from harness.ledger import Ledger
+from harness.records import Role
+from harness.spec import SweepSpec
+
+COMPARABLE = ["baseline", *FIDELITY]  # errors are comparable only among studies that agree in all of these
+NUM_BUDGETS = 10  # equal parts of the common budget, at the end of each of which methods are ranked
+ALPHA = 0.05
+NUM_PERMUTATIONS = 20_000  # with up to eight repeats each, these are all there are
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What came of a method.
+
+    Attributes:
+        method: Which.
+        error_pct: By repeat: the incumbent's error at the common budget; infinite where there was none by then.
+        mean_rank: Mean over ten parts of the common budget, from 1: see `mean_ranks`.
+    """
+
+    method: Method
+    error_pct: tuple[float, ...]
+    mean_rank: float
+
+    @property
+    def quartiles_pct(self) -> tuple[float, float, float]:
+        """Lower quartile, median and upper quartile of `error_pct`."""
+        return quartiles(self.error_pct)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Studies beside each other.
+
+    Attributes:
+        studies: Their incumbents.
+        standings: Their methods, the best mean rank first.
+        unit: In what budgets are counted: seconds of a device, or full trainings' worth of epochs where the times are
+            of several timing classes, which cannot be compared.
+        budget: The largest that every study has used.
+        p_values: Of each two methods, by their labels in the order of `standings`; see `corrected_p_values`.
+        baseline_pct: Mean error of the documented configuration over all its trainings; None if there is none, or if
+            the studies train it by different recipes.
+        num_baselines: These trainings.
+    """
+
+    studies: tuple[Incumbents, ...]
+    standings: tuple[Standing, ...]
+    unit: Unit
+    budget: float
+    p_values: Mapping[tuple[str, str], float]
+    baseline_pct: float | None
+    num_baselines: int
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """One row per method, the best mean rank first.
+
+        Columns: method, engine, sampler, pruner; seeds, how many, and studies, which; mean_rank; error_rate_pct, the
+        median over seeds of the incumbent's error at the common budget in percent, with its quartiles _low_pct and
+        _high_pct; beats_others, the share of pairs of seeds in which it is the lower one there, 0.5 being no
+        difference; budget and budget_unit (device_s or trainings).
+        """
+        return pd.DataFrame([self._row(standing) for standing in self.standings])
+
+    @property
+    def curves(self) -> pd.DataFrame:
+        """One row per searched trial in the order they ended, study by study.
+
+        Columns: method, study, seed, trial; trials, trainings and device_s, what was paid by then; error_rate_pct, the
+        incumbent's, missing before the first trial trained in full.
+        """
+        return pd.concat(
+            [
+                self._curve(standing.method, self.studies[i])
+                for standing in self.standings
+                for i in standing.method.repeats
+            ],
+            ignore_index=True,
+        )
+
+    def _row(self, standing: Standing) -> dict[str, object]:
+        spec = self.studies[standing.method.repeats[0]].spec
+        low, median, high = standing.quartiles_pct
+        others = [error for other in self.standings if other is not standing for error in other.error_pct]
+        return {
+            "method": standing.method.label,
+            "engine": spec.engine,
+            "sampler": spec.sampler,
+            "pruner": spec.pruner,
+            "seeds": len(standing.error_pct),
+            "studies": " ".join(self.studies[i].spec.study for i in standing.method.repeats),
+            "mean_rank": standing.mean_rank,
+            "error_rate_pct": _finite(median),
+            "error_rate_low_pct": _finite(low),
+            "error_rate_high_pct": _finite(high),
+            "beats_others": share_below(standing.error_pct, others) if others else None,
+            "budget": self.budget,
+            "budget_unit": self.unit,
+        }
+
+    @staticmethod
+    def _curve(method: Method, study: Incumbents) -> pd.DataFrame:
+        return pd.DataFrame(
+            {
+                "method": method.label,
+                "study": study.spec.study,
+                "seed": study.spec.seed,
+                "trial": study.trials,
+                "trials": np.arange(1, len(study.trials) + 1),
+                "trainings": study.trainings,
+                "device_s": study.device_s,
+                "error_rate_pct": np.where(np.isinf(study.error_pct), np.nan, study.error_pct),
+            }
+        )
+
+
+def compare(ledger: Ledger, studies: Sequence[str]) -> Comparison:
+    """Compares studies of one baseline and one fidelity.
+
+    Raises:
+        InputError: fewer than two studies are named, there is no such study, or they cannot be compared.
+    """
+    names = list(dict.fromkeys(studies))
+    if len(names) < 2:
+        raise InputError(f"studies are {', '.join(names) or 'none'}; allowed: at least two, to compare with each other")
+    specs = [find_study(ledger, name).spec for name in names]
+    _check_comparable(specs)
+    found = tuple(read_incumbents(ledger, spec) for spec in specs)
+    _check_trained(found)
+    return set_beside(found, _baseline_errors_pct(ledger, specs))
+
+
+def set_beside(studies: Sequence[Incumbents], baseline_errors_pct: Sequence[float] = ()) -> Comparison:
+    """Compares what was read of comparable studies; the baseline's errors are for people to look at."""
+    unit: Unit = "device_s" if len(frozenset().union(*(one.timing_classes for one in studies))) == 1 else "trainings"
+    budget = min(float(one.cost(unit)[-1]) for one in studies)
+    standings = _standings(find_methods([one.spec for one in studies]), studies, budget, unit)
+    baseline_pct = fmean(baseline_errors_pct) if baseline_errors_pct else None
+    p_values = corrected_p_values(standings)
+    return Comparison(tuple(studies), standings, unit, budget, p_values, baseline_pct, len(baseline_errors_pct))
+
+
+def mean_ranks(errors_pct: Sequence[Floats]) -> list[float]:
+    """The mean rank of each method, from 1, over budgets and over all ways to pick a repeat of each method.
+
+    A method's rank is one more than the number of methods below it, ties counting half; over all ways to pick, the
+    expected number is the sum of the shares of pairs in which the other one is below, so that methods may have
+    different numbers of repeats.
+
+    Args:
+        errors_pct: Per method, the incumbents' errors (repeat, budget), infinite where there is none.
+    """
+    at_each = [errors.T.tolist() for errors in errors_pct]  # method, budget, repeat
+    return [1 + fmean(_expected_number_below(at_each, method, i) for i in range(len(at_each[0]))) for method in at_each]
+
+
+def _expected_number_below(at_each: Sequence[list[list[float]]], method: list[list[float]], budget: int) -> float:
+    """Of the other methods."""
+    return sum(share_below(other[budget], method[budget]) for other in at_each if other is not method)
+
+
+def corrected_p_values(standings: Sequence[Standing]) -> dict[tuple[str, str], float]:
+    """Of each two methods: how probable so clear a difference at the common budget would be if there were none.
+
+    The two-sided test of H. B. Mann and D. R. Whitney, Ann. Math. Statist. 18 (1947) 50-60, over all permutations of
+    the repeats, which ties do not disturb, or 20,000 random ones where there are more. Corrected for the number of
+    pairs by S. Holm, Scand. J. Statist. 6 (1979) 65-70. Repeats are taken to be independent; where there is one only,
+    nothing is tested, and the probability is 1.
+    """
+    pairs = list(combinations(standings, 2))
+    p_values = [_p_value(a.error_pct, b.error_pct) for a, b in pairs]
+    corrected, largest = [0.0] * len(pairs), 0.0
+    for position, index in enumerate(np.argsort(p_values, kind="stable")):
+        largest = max(largest, min(1.0, (len(pairs) - position) * p_values[index]))
+        corrected[index] = largest
+    return {(a.method.label, b.method.label): p for (a, b), p in zip(pairs, corrected, strict=True)}
+
+
+def least_p_value(standings: Sequence[Standing]) -> float:
+    """What the clearest difference that there can be between two of the methods would come to, corrected."""
+    pairs = list(combinations([len(standing.error_pct) for standing in standings], 2))
+    tested = [(a, b) for a, b in pairs if min(a, b) > 1]
+    return min((min(1.0, len(pairs) * 2 / math.comb(a + b, a)) for a, b in tested), default=1.0)
+
+
+def _p_value(ours: Sequence[float], theirs: Sequence[float]) -> float:
+    if min(len(ours), len(theirs)) < 2:
+        return 1.0
+    permutations = stats.PermutationMethod(n_resamples=NUM_PERMUTATIONS, rng=np.random.default_rng(0))
+    return float(stats.mannwhitneyu(ours, theirs, method=permutations).pvalue)
+
+
+def _standings(
+    methods: Sequence[Method], studies: Sequence[Incumbents], budget: float, unit: Unit
+) -> tuple[Standing, ...]:
+    budgets = budget * np.arange(1, NUM_BUDGETS + 1) / NUM_BUDGETS
+    budgets[-1] = budget  # to the last digit: there a trial ends
+    errors = [np.array([studies[i].at(budgets, unit) for i in method.repeats]) for method in methods]
+    standings = [
+        Standing(method, tuple(error[:, -1].tolist()), rank)
+        for method, error, rank in zip(methods, errors, mean_ranks(errors), strict=True)
+    ]
+    return tuple(sorted(standings, key=lambda one: (one.mean_rank, one.quartiles_pct[1])))
+
+
+def _baseline_errors_pct(ledger: Ledger, specs: Sequence[SweepSpec]) -> list[float]:
+    """Of the documented configuration; none where the studies train it by different recipes."""
+    if any(spec.recipe != specs[0].recipe for spec in specs):
+        return []
+    records = (record for spec in specs for record in ledger.finished(spec.study))
+    results = (record.result for record in records if record.trial.role is Role.BASELINE)
+    errors = (result.error_rate_pct for result in results if result and result.outcome.is_ranked)
+    return [error for error in errors if error is not None]
+
+
+def _check_comparable(specs: Sequence[SweepSpec]) -> None:
+    for spec in specs:
+        if spec.is_verdict or not spec.space:
+            raise InputError(f"study is {spec.study}, which searches nothing; allowed: studies that search")
+        if "error" not in spec.objective:
+            raise InputError(f"study is {spec.study}, which searches for time; allowed: studies that search for error")
+    for key in COMPARABLE:
+        values = {str(getattr(spec, key)): spec.study for spec in reversed(specs)}
+        if len(values) > 1:
+            examples = " and ".join(f"{value} ({study})" for value, study in reversed(values.items()))
+            raise InputError(
+                f"{key} is {examples}; allowed: studies of one {', '.join(COMPARABLE)}, since errors are comparable"
+                " only among these"
+            )
+
+
+def _check_trained(found: Sequence[Incumbents]) -> None:
+    for one in found:
+        if not np.isfinite(one.error_pct).any():
+            raise InputError(
+                f"study {one.spec.study} has no searched trial that was trained in full; allowed: studies that have one"
+            )
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,85 @@
+"""How a study's best so far came down, against what it had cost by then."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from operator import attrgetter
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.ledger import Ledger
+from harness.records import Outcome, Record, Role
+from harness.spec import SweepSpec
+
+Floats = NDArray[np.float64]
+Unit = Literal["device_s", "trainings"]
+
+
+@dataclass(frozen=True)
+class Incumbents:
+    """A study's searched trials in the order they ended, infeasible ones, which cost nothing, left out.
+
+    The baseline's trials are left out as well: every study has them.
+
+    Attributes:
+        spec: The study's settings.
+        trials: Their numbers.
+        device_s: Seconds that a device had been held by then, all attempts counted, failed and pruned trials too. A
+            trial that continues another one adds its own epochs only, so that the sum is what was paid.
+        trainings: Epochs trained by then, in full trainings' worth.
+        error_pct: The least validation error by then among trials trained in full; infinite before the first.
+        timing_classes: In which their times were taken.
+    """
+
+    spec: SweepSpec
+    trials: NDArray[np.int64]
+    device_s: Floats
+    trainings: Floats
+    error_pct: Floats
+    timing_classes: frozenset[str] = field(default_factory=frozenset)
+
+    def cost(self, unit: Unit) -> Floats:
+        return self.device_s if unit == "device_s" else self.trainings
+
+    def at(self, budgets: Floats, unit: Unit) -> Floats:
+        """The incumbent's error (budget) when so much is paid: a trial that would end later does not count yet."""
+        steps = np.concatenate([[np.inf], self.error_pct])
+        found: Floats = steps[np.searchsorted(self.cost(unit), budgets, side="right")]
+        return found
+
+
+def read_incumbents(ledger: Ledger, spec: SweepSpec) -> Incumbents:
+    """Reads a study, which may still be running."""
+    epochs: dict[str, int] = {}  # that a trial is to reach, by uid
+    records = []
+    for record in ledger.finished(spec.study):
+        epochs[record.trial.uid] = record.trial.epochs
+        if record.trial.role is Role.TRIAL and record.result and record.result.outcome is not Outcome.INFEASIBLE:
+            records.append(record)
+    records.sort(key=attrgetter("told_at"))
+    errors = [_error_pct(record, spec) for record in records]
+    return Incumbents(
+        spec,
+        np.array([record.trial.number for record in records], np.int64),
+        np.cumsum([record.reserved_time_s for record in records], dtype=float),
+        np.cumsum([_num_epochs(record, epochs) for record in records], dtype=float) / spec.epochs,
+        np.minimum.accumulate(np.array(errors, float)),
+        frozenset(r.result.device.timing_class for r in records if r.result and r.result.device),
+    )
+
+
+def _error_pct(record: Record, spec: SweepSpec) -> float:
+    """As on the leaderboard; infinite where the trial was not trained in full."""
+    result = record.result
+    if result is None or not result.outcome.is_ranked or record.trial.epochs != spec.epochs:
+        return float("inf")
+    return float("inf") if result.error_rate_pct is None else result.error_rate_pct
+
+
+def _num_epochs(record: Record, epochs: dict[str, int]) -> int:
+    """That the trial trained itself, those of the trial that it continues apart."""
+    last = record.result.last if record.result else None
+    before = epochs.get(record.trial.continues, 0) if record.trial.continues else 0
+    return max(0, last.epoch - before) if last else 0

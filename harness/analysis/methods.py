@@ -1,0 +1,74 @@
+"""Which studies are repeats of one method, and what a method is called beside others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.spec import SweepSpec
+from harness.words import setting
+
+_OF_A_REPEAT = "seed"
+_NAMED = ("engine", "sampler")  # say themselves what they are
+_LONG = (dict, list)  # too long for a label: called after a study that has it
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to search.
+
+    Attributes:
+        label: What sets it apart from the others beside it, in words.
+        repeats: Positions of its studies, which differ in the seed of their search alone.
+    """
+
+    label: str
+    repeats: tuple[int, ...]
+
+
+def find_methods(specs: Sequence[SweepSpec]) -> list[Method]:
+    """Groups studies by all settings but seed and budget, in the order of their first studies.
+
+    A budget may be raised while a study runs, and changes nothing of what it finds up to there.
+    """
+    groups: dict[str, list[int]] = {}
+    for position, spec in enumerate(specs):
+        groups.setdefault(json.dumps(_settings(spec), sort_keys=True), []).append(position)
+    firsts = [specs[group[0]] for group in groups.values()]
+    return [Method(_label(first, firsts), tuple(group)) for first, group in zip(firsts, groups.values(), strict=True)]
+
+
+def _settings(spec: SweepSpec) -> dict[str, Any]:
+    return {key: value for key, value in spec.identity().items() if key != _OF_A_REPEAT}
+
+
+def _label(spec: SweepSpec, others: Sequence[SweepSpec]) -> str:
+    """Engine and sampler if these differ, and whatever else does; if nothing does, engine and sampler."""
+    mine, theirs = _settings(spec), [_settings(other) for other in others]
+    differing = [key for key in mine if any(mine[key] != other[key] for other in theirs)]
+    parts = [*_parts(spec, mine, differing), *_borrowed(mine, differing, others)]
+    if not parts or set(differing) & set(_NAMED):
+        parts.insert(0, f"{spec.engine} {spec.sampler}")
+    return ", ".join(parts)
+
+
+def _parts(spec: SweepSpec, mine: Mapping[str, Any], differing: Sequence[str]) -> Iterator[str]:
+    for key in differing:
+        if key == "pruner":
+            if spec.engine == "optuna":  # KerasTuner has none to choose
+                yield "no pruner" if mine[key] == "none" else f"{mine[key]} pruner"
+        elif key == "objective":
+            yield f"objective {' and '.join(mine[key])}"
+        elif key not in _NAMED and not isinstance(mine[key], _LONG):
+            yield f"{key.replace('_', ' ')} {'none' if mine[key] is None else setting(mine[key])}"
+
+
+def _borrowed(mine: Mapping[str, Any], differing: Sequence[str], others: Sequence[SweepSpec]) -> list[str]:
+    """Long settings, called after the first study that has them all."""
+    keys = [key for key in differing if isinstance(mine[key], _LONG) and key != "objective"]
+    if not keys:
+        return []
+    owner = next(other for other in others if all(_settings(other)[key] == mine[key] for key in keys))
+    return [f"{' and '.join(keys)} of {owner.study}"]

@@ -1,1 +1,16 @@
-"""Hyperparameter sweeps around documented baselines, measured honestly."""
+"""Hyperparameter sweeps around documented baselines, measured honestly.
+
+What the command does, from Python:
+
+    from harness import leaderboard, load_sweep, run_sweep, verdict
+
+    spec = load_sweep("smoke", trials=4)
+    run_sweep(spec)
+    print(leaderboard(spec))
+    print(verdict(spec, top=1, seeds=3).answer)
+"""
+
+from harness.api import compare, leaderboard, load_sweep, run_sweep, verdict
+from harness.errors import InputError, TroubleError
+
+__all__ = ["InputError", "TroubleError", "compare", "leaderboard", "load_sweep", "run_sweep", "verdict"]

@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.api import default_profile, sweep_path
 from harness.home import home, sweeps_folder
 
 if TYPE_CHECKING:
@@ -28,14 +29,14 @@ TOP = 20  # rows of a leaderboard on the terminal
 def sweep(options: argparse.Namespace) -> int:
     from harness.sweep_file import load_sweep
 
-    return _run([load_sweep(_sweep_path(options.sweep), _flags(options), _default_profile())], options)
+    return _run([load_sweep(sweep_path(options.sweep), _flags(options), default_profile())], options)
 
 
 def baseline(options: argparse.Namespace) -> int:
     from harness.sweep_file import baseline_spec
 
     names: tuple[BaselineName, ...] = ("fc", "cnn") if options.baseline == "all" else (options.baseline,)
-    return _run([baseline_spec(name, _flags(options), options.seeds, _default_profile()) for name in names], options)
+    return _run([baseline_spec(name, _flags(options), options.seeds, default_profile()) for name in names], options)
 
 
 def verdict(options: argparse.Namespace) -> int:
@@ -229,21 +230,15 @@ def _ledger() -> Iterator[Ledger]:
         yield ledger
 
 
-def _sweep_path(name: str) -> Path:
-    """A file of sweeps/ by its bare name, or any path."""
-    bare = sweeps_folder() / f"{name}.toml"
-    return bare if Path(name).name == name and bare.is_file() else Path(name)
-
-
 def _study_named(name: str) -> str:
     """A study by its own name, or by that of the file of sweeps/ which makes it on this machine."""
     from harness.sweep_file import Flags, load_sweep
 
-    path = _sweep_path(name)
+    path = sweep_path(name)
     with _ledger() as ledger:
         if name in ledger.study_names() or path.parent != sweeps_folder():
             return name
-    return load_sweep(path, Flags(), _default_profile()).study
+    return load_sweep(path, Flags(), default_profile()).study
 
 
 def _flags(options: argparse.Namespace) -> Flags:
@@ -253,12 +248,6 @@ def _flags(options: argparse.Namespace) -> Flags:
     if "objective" in given:
         given["objective"] = tuple(given["objective"].split(","))
     return validated(Flags, given, "command line")
-
-
-def _default_profile() -> str:
-    from harness.execution.devices import this_machine
-
-    return "full" if this_machine().gpu_names else "quick"
 
 
 def _say(text: str) -> None:

@@ -18,16 +18,17 @@ def sweeps_folder() -> Path:
     return project_root() / "sweeps"
 
 
-def home() -> Path:
-    """The folder of all state: `mlruns/` of the checkout, moved by HARNESS_HOME.
+def home(moved: str | Path | None = None) -> Path:
+    """The folder of all state: `moved`, or else HARNESS_HOME, or else `mlruns/` of the checkout.
 
     Raises:
         InputError: it cannot hold state, wherever it is.
     """
-    moved = os.environ.get("HARNESS_HOME")
+    name = "home" if moved else "HARNESS_HOME"
+    moved = moved or os.environ.get("HARNESS_HOME")
     folder = Path(moved).expanduser().resolve() if moved else project_root() / "mlruns"
     if os.path.isfile(folder):  # noqa: PTH113 - Path.is_file raises where a folder above may not be searched
-        raise InputError(f"HARNESS_HOME is '{folder}', which is a file; allowed: a folder, which need not exist yet")
+        raise InputError(f"{name} is '{folder}', which is a file; allowed: a folder, which need not exist yet")
     if set("?%") & set(str(folder)):  # MLflow reads them one way and SQLAlchemy another
-        raise InputError(f"HARNESS_HOME is '{folder}'; allowed: a path without ? and %, which runs' addresses garble")
+        raise InputError(f"{name} is '{folder}'; allowed: a path without ? and %, which runs' addresses garble")
     return folder

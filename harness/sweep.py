@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
+import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -385,7 +386,9 @@ class Sweep:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
-        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        # Python lets only its main thread set handlers; in another one nobody can be asked to stop.
+        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+        before = {number: signal.getsignal(number) for number in numbers}
         try:
             for number in before:
                 signal.signal(number, stop)

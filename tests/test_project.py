@@ -28,7 +28,7 @@ LAYERS = [
     WINGS,
     {"plan", "runner", "sweep", "audit", "doctor"},
     {"verdict_study", "bench"},
-    {"cli", "commands"},
+    {"api", "cli", "commands"},
 ]
 HEIGHT = {part: height for height, parts in enumerate(LAYERS, start=1) for part in parts}
 

@@ -39,6 +39,11 @@ verdict-fc: $(READY) ## the same for sweep-fc (same variables)
 verdict-%: $(READY) ## the same for the search of sweeps/NAME.toml, or for a study (same variables)
 	$(BIN)/harness verdict $* $(VERDICT_FLAGS)
 
+report-cnn: $(READY) ## sweep-cnn as one HTML file with figures (OUT=)
+report-fc: $(READY) ## the same for sweep-fc
+report-%: $(READY) ## the same for the search of sweeps/NAME.toml, or for a study
+	$(BIN)/harness report $* $(call flag,OUT,out) $(ARGS)
+
 leaderboard: $(READY) ## print the ranking and export it as CSV
 	$(BIN)/harness leaderboard $(ARGS)
 

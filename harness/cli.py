@@ -145,6 +145,9 @@ def _add_reading(commands: _Commands) -> None:
     board.add_argument("--top", type=int, default=20, metavar="N", help="rows shown on the terminal")
     text = "set studies beside each other: which way to search finds more for the same price?"
     _add(commands, "compare", text).add_argument("studies", nargs="+", metavar="STUDY", help="at least two")
+    report = _add(commands, "report", "a study as one HTML file with figures, which opens offline")
+    report.add_argument("study", metavar="STUDY|NAME", help="a study, or a file of sweeps/ for the study it makes here")
+    report.add_argument("--out", metavar="FILE", help="write it there; without it, reports/STUDY.html of the home")
     export = _add(commands, "export", "hand a study on to other tools")
     export.add_argument("study")
     where = export.add_mutually_exclusive_group(required=True)

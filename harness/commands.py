@@ -96,6 +96,15 @@ def compare(options: argparse.Namespace) -> int:
     return 0
 
 
+def report(options: argparse.Namespace) -> int:
+    from harness.report import write_report
+
+    study = _study_named(options.study)
+    path = write_report(home(), study, Path(options.out) if options.out else None)
+    _say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, all of it in one file)")
+    return 0
+
+
 def export(options: argparse.Namespace) -> int:
     with _ledger() as ledger:
         if options.optuna:
@@ -262,6 +271,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": status,
     "leaderboard": leaderboard,
     "compare": compare,
+    "report": report,
     "export": export,
     "data": data,
     "ui": ui,

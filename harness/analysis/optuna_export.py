@@ -114,7 +114,7 @@ def _trial(ledger: Ledger, spec: SweepSpec, record: Record) -> FrozenTrial:
         state=state,
         values=values,
         params=dict(record.trial.params),
-        distributions={name: _distribution(domains[name]) for name in record.trial.params},
+        distributions={name: distribution(domains[name]) for name in record.trial.params},
         intermediate_values=_curve(spec, result),
         user_attrs=_attributes(record),
     )
@@ -160,7 +160,7 @@ def _curve(spec: SweepSpec, result: TrialResult | None) -> dict[int, float]:
     return {report.epoch: report.val_error_rate_pct for report in result.curve}
 
 
-def _distribution(domain: Domain) -> BaseDistribution:
+def distribution(domain: Domain) -> BaseDistribution:
     if isinstance(domain, Choice):
         return CategoricalDistribution(domain.options)
     if isinstance(domain, Int):

@@ -1,0 +1,128 @@
+"""What all figures have in common: colours, which the page's style sheet gives, points, hover texts, ranges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+
+from harness.analysis.report.facts import Facts, error_pct
+from harness.analysis.report.importance import thinned
+from harness.records import Record, Role
+from harness.words import duration, setting
+
+# The page's script puts in what its style sheet says for light or dark.
+INK, MUTED, GRID, CARD = "var(--ink)", "var(--muted)", "var(--grid)", "var(--card)"
+SEARCHED, BASELINE, BEST = "var(--searched)", "var(--baseline)", "var(--best)"
+PRUNED, LOST = "var(--pruned)", "var(--lost)"
+FAINT = "var(--faint)"
+
+MAX_POINTS = 600  # of one figure; SVG gets slow beyond
+MAX_CURVES = 150
+ERROR_AXIS = "validation error (%)"
+
+
+def figure(x_title: str, y_title: str, height: int = 420, **layout: Any) -> go.Figure:
+    """An empty figure in the page's style."""
+    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "linecolor": MUTED, "automargin": True, "ticks": "outside"}
+    made = go.Figure(
+        layout={
+            "template": go.layout.Template(),
+            "font": {"color": INK, "size": 13, "family": "system-ui, sans-serif"},
+            "paper_bgcolor": "rgba(0,0,0,0)",
+            "plot_bgcolor": "rgba(0,0,0,0)",
+            "margin": {"l": 60, "r": 16, "t": 16, "b": 48},
+            "height": height,
+            "hovermode": "closest",
+            "hoverlabel": {"bgcolor": CARD, "bordercolor": MUTED, "font": {"color": INK}, "align": "left"},
+            "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "bgcolor": "rgba(0,0,0,0)"},
+            "xaxis": axis | {"title": {"text": x_title}},
+            "yaxis": axis | {"title": {"text": y_title}},
+        }
+    )
+    made.update_layout(**layout)
+    return made
+
+
+def shown(records: Sequence[Record]) -> list[Record]:
+    """At most `MAX_POINTS` of trials trained in full: the better half of these, and of the rest evenly many."""
+    if len(records) <= MAX_POINTS:
+        return list(records)
+    ranked = sorted(records, key=error_pct)
+    half = MAX_POINTS // 2
+    return ranked[:half] + thinned(ranked[half:], half)
+
+
+def hover(facts: Facts, record: Record) -> str:
+    """A trial for people; safe within a figure."""
+    result = record.result
+    name = "baseline" if record.trial.role is Role.BASELINE else "trial"
+    lines = [f"<b>{name} {record.trial.number}</b>"]
+    if result and result.error_rate_pct is not None:
+        lines.append(f"{result.error_rate_pct:.2f} % in {duration(facts.time_s(record))}")
+    lines += [escape(f"{key} = {setting(value)}") for key, value in record.trial.params.items()]
+    return "<br>".join(lines)
+
+
+def errors_range(errors_pct: Sequence[float]) -> tuple[float, float] | None:
+    """Where the errors worth a look lie; None: all of them do. Networks that learned nothing would flatten the rest."""
+    errors = np.asarray(errors_pct, float)
+    low, middle, most = np.quantile(errors, [0.0, 0.5, 0.9])
+    high = most + 0.25 * (most - low)
+    if errors.max() <= low + 4 * (most - low) or middle == low:
+        return None
+    return max(0.0, float(low - 0.05 * (high - low))), float(high)
+
+
+def limit_errors(made: go.Figure, errors_pct: Sequence[float], axis: str = "yaxis") -> None:
+    """Opens a figure where it is worth a look; a double click shows all."""
+    limits = errors_range(errors_pct)
+    if limits:
+        made.layout[axis].range = limits
+
+
+def scaled_time(most_s: float) -> tuple[float, str]:
+    """What to divide seconds by, and the unit that makes of them."""
+    if most_s < 300:
+        return 1.0, "s"
+    return (60.0, "minutes") if most_s < 3 * 3600 else (3600.0, "hours")
+
+
+def add_points(
+    made: go.Figure, name: str, x: Sequence[Any], y: Sequence[float], texts: Sequence[str], **how: Any
+) -> None:
+    """Points that tell on hover what they are."""
+    made.add_scatter(
+        x=list(x), y=list(y), mode="markers", name=name, hovertext=list(texts), hoverinfo="text", marker=how
+    )
+
+
+def add_best(made: go.Figure, facts: Facts, x: Any) -> None:
+    """A star for the best trial."""
+    if facts.best:
+        style = {"symbol": "star", "size": 15, "color": BEST, "line": {"color": CARD, "width": 1}}
+        add_points(made, "best trial", [x], [error_pct(facts.best)], [hover(facts, facts.best)], **style)
+
+
+def add_baseline_line(made: go.Figure, facts: Facts, x: Sequence[Any]) -> None:
+    """A line at the baseline's mean, in a band from its lowest seed to its highest."""
+    mean_pct, errors = facts.baseline_pct, list(map(error_pct, facts.baselines))
+    if mean_pct is None:
+        return
+    if len(errors) > 1:
+        made.add_hrect(y0=min(errors), y1=max(errors), fillcolor=BASELINE, opacity=0.16, line_width=0, layer="below")
+    seeds = f", {len(errors)} seeds" if len(errors) > 1 else ""
+    line = {"color": BASELINE, "dash": "dash", "width": 2}
+    text = f"baseline {mean_pct:.2f} %"
+    made.add_scatter(
+        x=list(x),
+        y=[mean_pct, mean_pct],
+        mode="lines",
+        name=f"baseline{seeds}",
+        line=line,
+        hovertext=text,
+        hoverinfo="text",
+    )

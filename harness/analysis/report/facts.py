@@ -1,0 +1,197 @@
+"""All that a report is about, read off the ledger once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from statistics import fmean
+
+import pandas as pd
+
+from harness.analysis.findings import Findings, find
+from harness.analysis.leaderboard import leaderboard
+from harness.analysis.studies import find_study
+from harness.analysis.verdict_findings import Verdict, find_verdict
+from harness.errors import InputError
+from harness.ledger import Ledger, Study, Usage
+from harness.records import Outcome, Record, Role
+from harness.spec import VERDICT, SweepSpec
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt at a trial.
+
+    Attributes:
+        trial: Number of the trial.
+        role: Why the trial was run.
+        outcome: How it ended; None: it runs, or its coordinator was killed.
+        worker: Who had it.
+        started_at: Seconds since 1970.
+        held_s: Seconds its device was held.
+        is_final: Whether the trial's result is this attempt's.
+    """
+
+    trial: int
+    role: Role
+    outcome: Outcome | None
+    worker: str
+    started_at: float
+    held_s: float
+    is_final: bool
+
+
+@dataclass(frozen=True)
+class Facts:
+    """A study as it stands.
+
+    Attributes:
+        study: Its settings.
+        records: Its trials by number, pending ones included.
+        attempts: Of these trials, by trial.
+        origins: Code, versions and machine by trial uid, of trials that have ended.
+        usage: What of its budget is used.
+        board: Its leaderboard.
+        findings: Its best against its baseline.
+        verdict: On its best, as far as it has come; None if none was begun.
+    """
+
+    study: Study
+    records: Sequence[Record]
+    attempts: Sequence[Attempt]
+    origins: dict[str, dict[str, object]]
+    usage: Usage
+    board: pd.DataFrame
+    findings: Findings
+    verdict: Verdict | None
+
+    @property
+    def spec(self) -> SweepSpec:
+        return self.study.spec
+
+    @cached_property
+    def ended(self) -> list[Record]:
+        """Trials with a final result, in the order they ended."""
+        return sorted((record for record in self.records if record.result), key=lambda record: record.told_at or 0)
+
+    @cached_property
+    def full(self) -> list[Record]:
+        """Those of them that were trained in full, whose errors can be compared."""
+        return [record for record in self.ended if _is_full(record, self.spec)]
+
+    @cached_property
+    def searched(self) -> list[Record]:
+        return [record for record in self.full if record.trial.role is Role.TRIAL]
+
+    @cached_property
+    def baselines(self) -> list[Record]:
+        return [record for record in self.full if record.trial.role is Role.BASELINE]
+
+    @property
+    def baseline_pct(self) -> float | None:
+        """Mean over its seeds."""
+        return fmean(map(error_pct, self.baselines)) if self.baselines else None
+
+    @cached_property
+    def best(self) -> Record | None:
+        """As on the leaderboard: a tie goes to the faster one."""
+        return min(self.searched, key=lambda record: (error_pct(record), own_time_s(record)), default=None)
+
+    @property
+    def top_ten(self) -> list[Record]:
+        return sorted(self.searched, key=error_pct)[:10]
+
+    @property
+    def outcomes(self) -> Counter[str]:
+        """How many trials ended how."""
+        names = [record.result.outcome.value if record.result else "pending" for record in self.records]
+        return Counter(name.replace("_", " ") for name in names)
+
+    @property
+    def time_word(self) -> str:
+        """Which time is compared: that of GPUs where any was used."""
+        used_gpu = any(record.result and record.result.gpu_time_s for record in self.full)
+        return "GPU time" if used_gpu else "device time"
+
+    def time_s(self, record: Record) -> float:
+        """Training seconds of the network that a trial ends with, those of the trials that it continues included."""
+        before = self._by_uid.get(record.trial.continues or "")
+        return own_time_s(record, gpu=self.time_word == "GPU time") + (self.time_s(before) if before else 0.0)
+
+    @cached_property
+    def _by_uid(self) -> dict[str, Record]:
+        return {record.trial.uid: record for record in self.records}
+
+    def predecessor(self, record: Record) -> Record | None:
+        """The trial that it goes on from."""
+        return self._by_uid.get(record.trial.continues or "")
+
+    @property
+    def timing_classes(self) -> Counter[str]:
+        """How many trials trained in full there are of each; times are compared only within one."""
+        return Counter(timing_class(record) for record in self.full)
+
+
+def gather(ledger: Ledger, name: str) -> Facts:
+    """Reads a study.
+
+    Raises:
+        InputError: there is no such study, or it is a verdict.
+    """
+    study = find_study(ledger, name)
+    if study.spec.is_verdict:
+        about = name.removesuffix(VERDICT)
+        raise InputError(f"study is {name!r}, which is a verdict; allowed: {about}, whose report shows it")
+    records = ledger.history(name)
+    board = leaderboard(ledger, [name])
+    verdict = name + VERDICT
+    return Facts(
+        study=study,
+        records=records,
+        attempts=[attempt for record in records for attempt in _attempts(ledger, record)],
+        origins=ledger.origins(name),
+        usage=ledger.usage(name),
+        board=board,
+        findings=find(ledger, study.spec, board),
+        verdict=find_verdict(ledger, ledger.study(verdict).spec) if verdict in ledger.study_names() else None,
+    )
+
+
+def error_pct(record: Record) -> float:
+    """Of a trial that was trained in full."""
+    error = record.result.error_rate_pct if record.result else None
+    if error is None:
+        raise ValueError(f"trial {record.trial.uid} has no error rate")
+    return error
+
+
+def own_time_s(record: Record, *, gpu: bool = False) -> float:
+    """Training seconds of a trial's final attempt."""
+    result = record.result
+    if result is None:
+        return 0.0
+    return result.gpu_time_s if gpu else result.device_time_s
+
+
+def timing_class(record: Record) -> str:
+    device = record.result.device if record.result else None
+    return device.timing_class if device else "unknown"
+
+
+def _is_full(record: Record, spec: SweepSpec) -> bool:
+    result = record.result
+    if result is None or record.trial.epochs != spec.epochs:
+        return False
+    return result.outcome.is_ranked and result.error_rate_pct is not None
+
+
+def _attempts(ledger: Ledger, record: Record) -> list[Attempt]:
+    found = ledger.attempts(record.trial.uid)
+    last = found[-1][0] if found and record.result else None
+    trial = record.trial
+    return [
+        Attempt(trial.number, trial.role, outcome, worker, started_at, held_s, is_final=number == last)
+        for number, outcome, worker, started_at, held_s in found
+    ]

@@ -1,0 +1,107 @@
+"""What it costs to find something good: best so far against device time, and what random draws would have found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import gammaln
+
+from harness.analysis.report.facts import Facts, error_pct
+
+Floats = NDArray[np.float64]
+
+MAX_DRAWS = 200  # numbers of draws that are looked at; more would not show
+BAND = (0.1, 0.9)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A study after one more of its trials has ended.
+
+    Attributes:
+        trial: The trial's number.
+        device_s: Seconds that devices were held up to here, for the baseline and for failed attempts as well.
+        num_searched: Searched trials that have been trained in full up to here.
+        best_pct: The lowest error among these; None before the first.
+        is_new_best: Whether this trial lowered it.
+    """
+
+    trial: int
+    device_s: float
+    num_searched: int
+    best_pct: float | None
+    is_new_best: bool
+
+
+def steps(facts: Facts) -> list[Step]:
+    """A study trial by trial, in the order they ended."""
+    searched = {record.trial.uid for record in facts.searched}
+    found: list[Step] = []
+    device_s, num_searched, best_pct = 0.0, 0, None
+    for record in facts.ended:
+        device_s += record.reserved_time_s
+        is_new_best = False
+        if record.trial.uid in searched:
+            num_searched += 1
+            is_new_best = best_pct is None or error_pct(record) < best_pct
+            best_pct = error_pct(record) if is_new_best else best_pct
+        found.append(Step(record.trial.number, device_s, num_searched, best_pct, is_new_best))
+    return found
+
+
+def first_below(steps: Sequence[Step], limit_pct: float) -> Step | None:
+    """When the search first had a trial below `limit_pct`."""
+    return next((step for step in steps if step.best_pct is not None and step.best_pct < limit_pct), None)
+
+
+@dataclass(frozen=True)
+class BestOf:
+    """The lowest error among k trials drawn at random; arrays by `num_draws`, errors in percent.
+
+    Attributes:
+        num_draws: k.
+        expected_pct: Its mean over all draws.
+        low_pct, high_pct: In eight of ten draws it lies between these.
+    """
+
+    num_draws: NDArray[np.int64]
+    expected_pct: Floats
+    low_pct: Floats
+    high_pct: Floats
+
+
+def best_of(errors_pct: Sequence[float]) -> BestOf:
+    """The best of k of these trials, drawn at random without replacement, for k from 1 to all of them.
+
+    Expected validation performance: J. Dodge, S. Gururangan, D. Card, R. Schwartz and N. A. Smith, "Show Your Work:
+    Improved Reporting of Experimental Results", EMNLP 2019, in the unbiased form of R. Tang, J. Lee, J. Xin, X. Liu,
+    Y. Yu and J. Lin, "Showing Your Work Doesn't Always Work", ACL 2020: of n errors in rising order the i-th is the
+    lowest of k with probability C(n - i, k - 1) / C(n, k). Which error the lowest stays below with a given probability
+    follows from C(n - i, k) / C(n, k), the probability that the first i are not among the k.
+
+    Raises:
+        ValueError: there is no error.
+    """
+    errors = np.sort(np.asarray(errors_pct, float))
+    number = len(errors)
+    if not number:
+        raise ValueError("no errors; allowed: at least one")
+    draws = np.unique(np.linspace(1, number, min(number, MAX_DRAWS)).round().astype(np.int64))
+    rank = np.arange(1, number + 1)
+    k = draws[:, None]
+    is_lowest = np.exp(_log_choose(number - rank, k - 1) - _log_choose(number, k))  # (draws, error)
+    is_below = 1 - np.exp(_log_choose(number - rank, k) - _log_choose(number, k))
+    low, high = (errors[(is_below < share - 1e-9).sum(1)] for share in BAND)
+    return BestOf(draws, is_lowest @ errors, low, high)
+
+
+def _log_choose(n: NDArray[np.int64] | int, k: NDArray[np.int64]) -> Floats:
+    """Logarithm of the number of ways to take k of n; minus infinity where there is none."""
+    n, k = np.broadcast_arrays(n, k)
+    possible = k <= n
+    rest = np.where(possible, n - k, 0)
+    ways: Floats = gammaln(n + 1.0) - gammaln(k + 1.0) - gammaln(rest + 1.0)
+    return np.where(possible, ways, -np.inf)

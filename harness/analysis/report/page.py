@@ -1,0 +1,141 @@
+"""The HTML of a report: one file with everything in it, which opens without a network."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from datetime import datetime
+from functools import cache
+from html import escape
+from pathlib import Path
+
+import plotly.graph_objects as go
+from plotly.offline import get_plotlyjs
+
+from harness.analysis.report.facts import Facts, error_pct
+from harness.analysis.report.headline import headline, headline_lines, outcome_line, subject, verdict_lines
+from harness.analysis.report.sections import Section
+from harness.analysis.report.tables import Table, provenance
+from harness.words import duration
+
+_FOLDER = Path(__file__).parent
+
+# No request leaves the page, whatever ends up in it. Plotly's parallel coordinates put their drawing code together.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:"
+
+
+def page(facts: Facts, sections: Sequence[Section], made_at: datetime) -> str:
+    """A whole HTML document. All text from users and from errors is escaped; nothing is loaded from elsewhere."""
+    title = escape(f"{facts.spec.study}: report")
+    return "\n".join(
+        [
+            "<!DOCTYPE html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
+            f"<title>{title}</title><style>{_file('page.css')}</style></head><body>",
+            *_top(facts, sections),
+            "<main>",
+            *(line for section in sections for line in _section(section)),
+            *_origin(facts, made_at),
+            "</main>",
+            f"<script>{get_plotlyjs()}</script>",
+            f"<script>{_file('page.js')}</script>",
+            "</body></html>",
+        ]
+    )
+
+
+def _top(facts: Facts, sections: Sequence[Section]) -> Iterator[str]:
+    yield f'<header><h1>{escape(facts.spec.study)}</h1><p class="subject">{escape(subject(facts.spec))}.</p>'
+    links = [*((section.key, section.title) for section in sections), ("provenance", "Provenance")]
+    yield "<nav>" + "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title in links) + "</nav></header>"
+    yield '<main><div class="tiles">' + "".join(_tile(*pair) for pair in _tiles(facts)) + "</div>"
+    yield f'<div class="answer" id="headline"><p><strong>{escape(headline(facts))}</strong></p>'
+    yield _list([*headline_lines(facts), outcome_line(facts)])
+    verdict = verdict_lines(facts)
+    if verdict:
+        yield f"<h2>Is it really better?</h2>{_list(verdict)}"
+    yield "</div></main>"
+
+
+def _tiles(facts: Facts) -> Iterator[tuple[str, str]]:
+    """The numbers that people look for first."""
+    if facts.best:
+        yield f"{error_pct(facts.best):.2f} %", f"best validation error, trial {facts.best.trial.number}"
+    if facts.baseline_pct is not None:
+        yield f"{facts.baseline_pct:.2f} %", f"documented {facts.spec.baseline}{_seeds(len(facts.baselines))}"
+    if facts.findings.resolution:
+        yield f"{facts.findings.resolution.points:.2f} points", "differences below are noise"
+    yield str(len(facts.ended)), "trials ended"
+    yield duration(facts.usage.device_s), "device time used"
+    if facts.verdict:
+        yield str(facts.verdict.answer), "verdict"
+
+
+def _seeds(number: int) -> str:
+    return f", mean of {number} seeds" if number > 1 else ""
+
+
+def _tile(value: str, what: str) -> str:
+    return f'<div class="tile"><b>{escape(value)}</b><span>{escape(what)}</span></div>'
+
+
+def _section(section: Section) -> Iterator[str]:
+    yield f'<section id="{section.key}"><h2>{escape(section.title)}</h2>'
+    yield f'<p class="explanation">{escape(section.explanation)}</p>'
+    if section.figures:
+        yield f'<div class="figures{" several" * (len(section.figures) > 1)}">'
+        for number, figure in enumerate(section.figures):
+            yield _figure(f"{section.key}-{number}", section.title, figure)
+        yield "</div>"
+    yield _list(section.lines)
+    yield from map(_table, section.tables)
+    yield "</section>"
+
+
+def _figure(name: str, title: str, figure: go.Figure) -> str:
+    height = figure.layout.height
+    # Within a script element only `</` and `<!` mean anything to HTML; \u003c is the same to JSON.
+    data = (figure.to_json() or "").replace("<", "\\u003c")
+    return (
+        f'<div class="figure" role="img" aria-label="{escape(title)}" data-figure="{name}" style="height:{height}px">'
+        f'</div><script type="application/json" id="{name}">{data}</script>'
+    )
+
+
+def _list(lines: Sequence[str]) -> str:
+    return "<ul>" + "".join(f"<li>{_with_code(line)}</li>" for line in lines) + "</ul>" if lines else ""
+
+
+def _with_code(line: str) -> str:
+    """What stands between backticks is code."""
+    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(line))
+
+
+def _table(table: Table) -> str:
+    if not table.head:
+        rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in table.rows)
+        return f'<table class="pairs">{rows}</table>'
+    head = "".join(f"<th>{escape(title)}</th>" for title in table.head)
+    rows = "".join(
+        f"<tr{' class=baseline' * (place in table.marked)}>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row)
+        + "</tr>"
+        for place, row in enumerate(table.rows)
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _origin(facts: Facts, made_at: datetime) -> Iterator[str]:
+    yield '<section id="provenance"><h2>Provenance</h2>'
+    yield '<p class="explanation">Under which settings, with which code and on which machine these numbers arose.</p>'
+    yield _table(provenance(facts))
+    yield "</section>"
+    command = f"<code>harness report {escape(facts.spec.study)}</code>"
+    yield f"<footer><p>Made {made_at:%Y-%m-%d %H:%M} by {command}</p></footer>"
+
+
+@cache
+def _file(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")

@@ -1,0 +1,276 @@
+"""The parts of a report in their order: title, what to read from it, figures, and sentences or the reason for none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import plotly.graph_objects as go
+
+from harness.analysis.report import search_figures, space_check, space_figures, tables
+from harness.analysis.report.drawing import MAX_CURVES
+from harness.analysis.report.facts import Facts, error_pct
+from harness.analysis.report.finding_cost import Step, best_of, steps
+from harness.analysis.report.headline import cost_lines
+from harness.analysis.report.importance import Importance, importance, num_needed, surfaces, thinned
+from harness.analysis.report.time_use import time_use, timeline
+from harness.records import Record
+from harness.spec import SPLIT_SIZES
+from harness.words import duration
+
+MIN_DRAWS = 3  # trials, below which random orders say nothing
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of a report.
+
+    Attributes:
+        key: Its anchor, and the start of its figures' names.
+        title: Its heading.
+        explanation: What it shows and how to read it.
+        figures: Side by side where there is room.
+        lines: Sentences below them; where there is no figure, why.
+        tables: Below these.
+    """
+
+    key: str
+    title: str
+    explanation: str
+    figures: Sequence[go.Figure] = ()
+    lines: Sequence[str] = ()
+    tables: Sequence[tables.Table] = field(default=())
+
+
+@dataclass(frozen=True)
+class Material:
+    """What several sections draw on, computed once."""
+
+    facts: Facts
+    steps: list[Step]
+    importance: Importance | None
+
+
+def material(facts: Facts) -> Material:
+    return Material(facts, steps(facts), importance(facts))
+
+
+def sections(known: Material) -> list[Section]:
+    """All there is to show of a study; a study without a search space has no parts about one."""
+    searches: list[Callable[[Material], Section]] = [
+        _best_so_far,
+        _error_against_time,
+        _top_trials,
+        _space_check,
+        _importance,
+        _parallel,
+        _slices,
+        _contours,
+    ]
+    always: list[Callable[[Material], Section]] = [_curves, _workers, _time_use]
+    order = [*searches, *always, _finding_cost] if known.facts.spec.space else [_top_trials, *always]
+    return [make(known) for make in order]
+
+
+def _best_so_far(known: Material) -> Section:
+    facts = known.facts
+    return Section(
+        "progress",
+        "Best so far against device time",
+        "Each point is a trial that was trained in full; the line is the lowest error so far. Where it falls below the"
+        " band of the baseline's seeds, the search is ahead. Time counts everything: the baseline, trials stopped early"
+        " and failed attempts.",
+        [search_figures.best_so_far(facts, known.steps)] if facts.searched else [],
+        [] if facts.searched else [_NONE_YET],
+    )
+
+
+_NONE_YET = "No searched trial has been trained in full yet, so there is nothing to show."
+
+
+def _error_against_time(known: Material) -> Section:
+    facts = known.facts
+    lines = [] if facts.searched else [_NONE_YET]
+    classes = facts.timing_classes
+    if len(classes) > 1:
+        (main, number), *_ = classes.most_common()
+        lines.append(
+            f"Times can be compared only within one timing class. Shown are the {number} trials of: {main};"
+            f" {classes.total() - number} of others are left out."
+        )
+    if any(record.trial.continues for record in facts.searched):
+        lines.append("The time of a trial that continues another one includes that one's.")
+    return Section(
+        "cost",
+        f"Error against {facts.time_word}",
+        f"Lower is more accurate, further left is cheaper to train. No trial beats those on the dotted Pareto front in"
+        f" both error and {facts.time_word}; the one to pick depends on what a second is worth.",
+        [search_figures.error_against_time(facts)] if facts.searched else [],
+        lines,
+    )
+
+
+def _top_trials(known: Material) -> Section:
+    title = "Best trials" if known.facts.spec.space else "Seeds"
+    return Section(
+        "trials",
+        title,
+        "Ranked by validation error after the last epoch, with 95 % Wilson intervals. Where they overlap, the order may"
+        " be chance. Trials that were stopped early or failed are not ranked.",
+        tables=[tables.top_trials(known.facts)],
+    )
+
+
+def _space_check(known: Material) -> Section:
+    lines = space_check.sentences(known.facts, known.importance) if known.facts.searched else [_NONE_YET]
+    return Section(
+        "space-check",
+        "Space check",
+        "Was the right space searched? Bounds that are in the way, configurations that cannot be trained, settings that"
+        " do not matter, and whether the best trials differ by more than chance.",
+        lines=lines,
+    )
+
+
+def _importance(known: Material) -> Section:
+    found, facts = known.importance, known.facts
+    if found is None:
+        number, needed = len(facts.searched), num_needed(facts.spec)
+        lines = [f"{number} searched trials were trained in full; at least {needed} that differ are needed for this."]
+    else:
+        lines = [f"fANOVA of a random forest on {found.num_trials} trials trained in full, with a fixed seed."]
+        if found.left_out:
+            lines.append(f"Left out, since not every trial has it or it never varied: {', '.join(found.left_out)}.")
+    return Section(
+        "importance",
+        "Which hyperparameters matter",
+        "The share of the differences between trials that each hyperparameter explains. A long bar deserves a closer"
+        " look below; a short one can be fixed. With few trials the bars are rough.",
+        [space_figures.importances(found)] if found else [],
+        lines,
+    )
+
+
+def _parallel(known: Material) -> Section:
+    return Section(
+        "parallel",
+        "All settings at a glance",
+        "Each line is one trial, from setting to setting to its error at the right; green is best. Drag along an axis"
+        " to keep only the lines that pass there; drag the name of an axis to reorder.",
+        [space_figures.parallel_coordinates(known.facts)] if known.facts.searched else [],
+        [] if known.facts.searched else [_NONE_YET],
+    )
+
+
+def _slices(known: Material) -> Section:
+    return Section(
+        "slices",
+        "Error by each hyperparameter",
+        "One point per trial, darker the later it was proposed; the star is the best trial, diamonds are the baseline."
+        " A slope means that the setting matters, a cloud that others matter more.",
+        space_figures.slices(known.facts) if known.facts.searched else [],
+        [] if known.facts.searched else [_NONE_YET],
+    )
+
+
+def _contours(known: Material) -> Section:
+    found = surfaces(known.facts, known.importance) if known.importance else []
+    return Section(
+        "contours",
+        "The pairs that matter most",
+        "Error by two hyperparameters at once, as a smooth surface through the trials (a Gaussian process; what all"
+        " other settings do counts as noise). Green regions are good; far from the points it is a guess.",
+        space_figures.contours(known.facts, found),
+        [] if found else ["Too few trials, or fewer than two ranges of numbers, to draw a surface."],
+    )
+
+
+def _curves(known: Material) -> Section:
+    facts = known.facts
+    trained = [record for record in facts.ended if record.result and record.result.curve]
+    records = _picked(facts, trained)
+    lines = [] if records else ["No epoch has been trained yet."]
+    if len(records) < len(trained):
+        lines.append(f"{len(records)} of {len(trained)} curves are shown: the baseline, the best, and others evenly.")
+    if any(record.trial.continues for record in records):
+        lines.append("A trial that continues another one starts where that one ended.")
+    return Section(
+        "curves",
+        "Learning curves",
+        f"Error after each epoch{_looked_at(facts)}. Solid lines went to the last epoch; dashed ones were stopped early"
+        " and end in a cross. Where a dashed line was still among the lower ones, stopping it may have been a mistake.",
+        [search_figures.learning_curves(facts, records)] if records else [],
+        lines,
+    )
+
+
+def _looked_at(facts: Facts) -> str:
+    number, total = facts.spec.validation_images, SPLIT_SIZES[facts.spec.dataset]["validation"]
+    return f", on {number:,} of the {total:,} validation images on which trials are ranked" if number < total else ""
+
+
+def _picked(facts: Facts, trained: Sequence[Record]) -> list[Record]:
+    """Few enough to be told apart: the baseline and the best twenty, and others evenly."""
+    best = sorted(facts.searched, key=error_pct)[:20]
+    kept = {record.trial.uid for record in [*best, *facts.baselines]}
+    others = thinned([record for record in trained if record.trial.uid not in kept], MAX_CURVES - len(kept))
+    kept |= {record.trial.uid for record in others}
+    return [record for record in trained if record.trial.uid in kept]
+
+
+def _workers(known: Material) -> Section:
+    found = timeline(known.facts.attempts)
+    lines = [] if found.stretches else ["No attempt has ended yet."]
+    if found.cuts_s:
+        lines.append(f"{duration(found.cut_s)} without any trial are cut out, at the dotted lines.")
+    return Section(
+        "workers",
+        "Who was at work when",
+        "A bar per attempt at a trial, a row per worker. Gaps are time in which a worker had nothing to train; many"
+        " short bars without a result mean trouble.",
+        [search_figures.workers(found)] if found.stretches else [],
+        lines,
+    )
+
+
+def _time_use(known: Material) -> Section:
+    found = time_use(known.facts)
+    lines = [
+        f"Devices were held for {duration(found.device_s)}, of which training took {found.training_share:.0%}.",
+        "Logging to MLflow runs in a thread of its own, which no trial waits for, and is not measured.",
+    ]
+    return Section(
+        "time",
+        "Where the time went",
+        "Device time by what it was used for. Training should be most of it; evaluation, compiling and building are the"
+        " price of knowing, and what failed attempts took is lost.",
+        [search_figures.time_bars(found)] if found.device_s else [],
+        lines if found.device_s else ["No device time was used yet."],
+    )
+
+
+def _finding_cost(known: Material) -> Section:
+    facts = known.facts
+    number = len(facts.searched)
+    lines = list(cost_lines(facts, known.steps))
+    if number >= MIN_DRAWS:
+        found = best_of([error_pct(record) for record in facts.searched])
+        half = int((number + 1) / 2)
+        expected = found.expected_pct[abs(found.num_draws - half).argmin()]
+        lines.append(
+            f"Half as many of these trials, drawn at random, would have come to {expected:.2f} % on average; all"
+            f" {number} came to {found.expected_pct[-1]:.2f} %."
+        )
+        figures = [search_figures.best_of_draws(facts, found)]
+    else:
+        lines.append(f"{number} searched trials were trained in full; from {MIN_DRAWS} on, random orders are shown.")
+        figures = []
+    return Section(
+        "finding",
+        "What it cost to find it",
+        "Expected validation performance: the lowest error to expect of so many of these trials in random order, beside"
+        " the order in which the search came to them. A curve that is still falling at its end says that more trials"
+        " would help; a search that learns falls faster than random order.",
+        figures,
+        lines,
+    )

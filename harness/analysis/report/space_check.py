@@ -1,0 +1,237 @@
+"""Whether the right space was searched: bounds in the way, settings that do not matter, noise against differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from scipy import stats
+
+from harness.analysis.report.facts import Facts, error_pct
+from harness.analysis.report.importance import Importance, has_order, position
+from harness.analysis.statistics import pooled_sd
+from harness.intervals import normal_quantile
+from harness.records import Outcome, Record, Role, Scalar
+from harness.space import Choice, Float, Int
+from harness.words import setting
+
+EDGE = 0.1  # of a range, at either end
+MIN_TOP, TOP_SHARE = 4, 0.25  # the best quarter is looked at, at most ten
+ALPHA = 0.05
+SMALL = 0.05  # share of the differences; a hyperparameter below it does not matter here
+MANY_INFEASIBLE = 0.2
+
+
+@dataclass(frozen=True)
+class NearBound:
+    """Good trials that crowd at one end of a range.
+
+    Attributes:
+        name: The hyperparameter.
+        end: "low" or "high", a key of the sweep file.
+        bound: Where the range ends.
+        num_near: How many of the best lie in the outer tenth.
+        num_top: The best that were looked at.
+        try_value: A bound that would leave room.
+    """
+
+    name: str
+    end: Literal["low", "high"]
+    bound: float
+    num_near: int
+    num_top: int
+    try_value: float
+
+
+def near_bounds(facts: Facts) -> list[NearBound]:
+    """Where more of the best trials lie in the outer tenth of a range than chance would put there.
+
+    A binomial test against trials spread evenly over the range (over its values, where it has steps), by magnitude
+    where magnitudes are sampled. A bound of 0, which cannot be lowered, is left out.
+    """
+    top = _top(facts)
+    found: list[NearBound] = []
+    for name, domain in facts.spec.search_space.domains.items():
+        values = [record.trial.params[name] for record in top if name in record.trial.params]
+        if not isinstance(domain, Choice) and has_order(domain) and values:
+            found += _crowds(name, domain, values)
+    return found
+
+
+def _crowds(name: str, domain: Int | Float, values: Sequence[Scalar]) -> Iterator[NearBound]:
+    places = [position(domain, value) for value in values]
+    ends: tuple[tuple[Literal["low", "high"], float, int], ...] = (
+        ("low", domain.low, sum(place <= EDGE for place in places)),
+        ("high", domain.high, sum(place >= 1 - EDGE for place in places)),
+    )
+    for end, bound, num_near in ends:
+        further = moved(domain, end)
+        if bound == 0 or further == bound or not num_near:
+            continue
+        test: Any = stats.binomtest(num_near, len(values), _share_near(domain, end), alternative="greater")
+        if test.pvalue < ALPHA:
+            yield NearBound(name, end, bound, num_near, len(values), further)
+
+
+def _share_near(domain: Int | Float, end: str) -> float:
+    """How much of a range lies in its outer tenth."""
+    values = domain.values()
+    if values is None or domain.log:
+        return EDGE
+    places = [position(domain, value) for value in values]
+    return sum(place <= EDGE if end == "low" else place >= 1 - EDGE for place in places) / len(places)
+
+
+def moved(domain: Int | Float, end: str) -> float:
+    """A bound further out, or the same where there is no room.
+
+    Twice or half of it where magnitudes are sampled, else half the range further, in whole steps.
+    """
+    if domain.log:
+        value: float = domain.high * 2 if end == "high" else domain.low / 2
+    else:
+        step = domain.step or 0
+        further = (domain.high - domain.low) / 2
+        further = max(step, round(further / step) * step) if step else further
+        value = domain.high + further if end == "high" else domain.low - further
+        if end == "low" and value <= 0 < domain.low:
+            value = domain.low / 2 if not step else domain.low - math.floor((domain.low - 1e-12) / step) * step
+    return max(1, math.floor(value)) if isinstance(domain, Int) and domain.low > 0 else value
+
+
+def _top(facts: Facts) -> list[Record]:
+    number = min(10, math.ceil(TOP_SHARE * len(facts.searched)))
+    return facts.top_ten[:number] if number >= MIN_TOP else []
+
+
+def at_bounds(facts: Facts) -> list[tuple[str, Literal["low", "high"], float]]:
+    """Ranges at whose very end the best trial lies: (hyperparameter, which end, its value)."""
+    found: list[tuple[str, Literal["low", "high"], float]] = []
+    best = facts.best.trial.params if facts.best else {}
+    for name, domain in facts.spec.search_space.domains.items():
+        if name in best and not isinstance(domain, Choice) and has_order(domain):
+            if best[name] == domain.low and domain.low != 0:
+                found.append((name, "low", domain.low))
+            elif best[name] == domain.high:
+                found.append((name, "high", domain.high))
+    return found
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How far trials lie apart by chance, and how far the best do; standard deviations in percentage points.
+
+    Attributes:
+        seeds_sd: Between seeds of the baseline.
+        top_sd: Between the best trials.
+        top_range: Between the best and the last of them.
+        num_top: How many these are.
+        resolution: Differences below are noise.
+    """
+
+    seeds_sd: float | None
+    top_sd: float
+    top_range: float
+    num_top: int
+    resolution: float | None
+
+
+def noise(facts: Facts) -> Noise | None:
+    """None: fewer than two searched trials were trained in full."""
+    errors = list(map(error_pct, facts.top_ten))
+    top_sd = pooled_sd([errors])
+    if top_sd is None:
+        return None
+    resolution = facts.findings.resolution
+    seeds_sd = pooled_sd([list(map(error_pct, facts.baselines))])
+    return Noise(seeds_sd, top_sd, errors[-1] - errors[0], len(errors), resolution.points if resolution else None)
+
+
+def infeasible(facts: Facts) -> tuple[int, int]:
+    """(infeasible, all) trials that the search proposed."""
+    searched = [record for record in facts.ended if record.trial.role is Role.TRIAL]
+    return sum(_outcome(record) is Outcome.INFEASIBLE for record in searched), len(searched)
+
+
+def _outcome(record: Record) -> Outcome | None:
+    return record.result.outcome if record.result else None
+
+
+def sentences(facts: Facts, found: Importance | None) -> list[str]:
+    """The space check for people, a line each."""
+    return [
+        *_bound_lines(facts),
+        _infeasible_line(facts),
+        *_matter_lines(facts, found),
+        *_noise_lines(facts),
+    ]
+
+
+def _bound_lines(facts: Facts) -> Iterator[str]:
+    if not _top(facts):
+        yield "Bounds: too few trials were trained in full to say whether a bound is in the way."
+        return
+    near = near_bounds(facts)
+    for one in near:
+        which = "upper" if one.end == "high" else "lower"
+        yield (
+            f"Move a bound: {one.num_near} of the {one.num_top} best trials lie in the {which} tenth of {one.name}."
+            f" Better ones may lie beyond; try `{one.end} = {setting(one.try_value)}` instead of"
+            f" {setting(one.bound)} under `space.{one.name}` of the sweep file."
+        )
+    known = {(one.name, one.end) for one in near}
+    for name, end, value in at_bounds(facts):
+        if (name, end) not in known:
+            yield (
+                f"The best trial has {name} = {setting(value)}, the end of its range (`{end}` of `space.{name}`);"
+                " the other good ones do not crowd there, so this alone is no reason to move it."
+            )
+    if not near:
+        yield "No bound is in the way: the best trials do not crowd at an end of any range."
+
+
+def _infeasible_line(facts: Facts) -> str:
+    number, total = infeasible(facts)
+    if not number:
+        return "No proposed configuration broke a limit of `[constraints]`."
+    share = number / total
+    line = (
+        f"{number} of {total} proposed configurations ({share:.0%}) broke a limit of `[constraints]`, at no device time"
+    )
+    advice = ". That is much of the space: narrower ranges would let the search propose what can be trained."
+    return line + (advice if share > MANY_INFEASIBLE else ".")
+
+
+def _matter_lines(facts: Facts, found: Importance | None) -> Iterator[str]:
+    if found is None:
+        return
+    small = [name for name, share in found.of_error.items() if share < SMALL]
+    if small:
+        shares = ", ".join(f"{name} ({found.of_error[name]:.1%})" for name in small)
+        yield (
+            f"Hardly matters for the error here: {shares} of the differences between trials. Fixing what does not"
+            " matter, or choosing it for its device time, leaves more trials for the rest."
+        )
+    else:
+        yield f"Every hyperparameter explains at least {SMALL:.0%} of the differences between trials."
+
+
+def _noise_lines(facts: Facts) -> Iterator[str]:
+    found = noise(facts)
+    if found is None:
+        return
+    spread = f"The {found.num_top} best lie within {found.top_range:.2f} points (standard deviation {found.top_sd:.2f})"
+    if found.resolution is None:
+        yield f"{spread}; how much of that is noise is not known without a second seed of the baseline."
+        return
+    seeds = f", {found.seeds_sd:.2f} between seeds of the baseline" if found.seeds_sd is not None else ""
+    sd = found.resolution / (normal_quantile(0.95) * math.sqrt(2))
+    if found.top_range < found.resolution:
+        says = "so their order is chance: any of them may be the best"
+    elif found.top_sd < 2 * sd:
+        says = "so their order is partly chance"
+    else:
+        says = "so most of their differences are real"
+    yield f"{spread}{seeds}; differences under {found.resolution:.2f} points are noise here, {says}."

@@ -1,0 +1,124 @@
+"""Where the time went, and who was at work when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import fsum
+
+from harness.analysis.report.facts import Attempt, Facts
+from harness.records import Outcome, Record
+
+NOBODY = "none"  # an infeasible configuration is given to no worker
+MIN_GAP_SHARE = 0.02  # of the time with trials; a shorter pause is shown as it is
+
+
+@dataclass(frozen=True)
+class TimeUse:
+    """Seconds by what they were used for.
+
+    Attributes:
+        completed: Of trials that were trained to their end: training, evaluation, and so on.
+        pruned: The same, of trials that were stopped early.
+        lost_s: That devices were held by attempts that came to no result: failed, timed out, lost with their worker.
+        search_s: Of the search, which devices do not wait for while other trials run.
+    """
+
+    completed: dict[str, float]
+    pruned: dict[str, float]
+    lost_s: float
+    search_s: float
+
+    @property
+    def device_s(self) -> float:
+        """All that devices were held."""
+        return fsum([*self.completed.values(), *self.pruned.values(), self.lost_s])
+
+    @property
+    def training_share(self) -> float:
+        """Of `device_s`."""
+        training_s = self.completed["training"] + self.pruned["training"]
+        return training_s / self.device_s if training_s else 0.0
+
+
+def time_use(facts: Facts) -> TimeUse:
+    """Of all attempts so far; what of an attempt's time is none of its parts is "waiting and hand-over"."""
+    held_s = {attempt.trial: attempt.held_s for attempt in facts.attempts if attempt.is_final}
+    kept = [record for record in facts.ended if _outcome(record) in (Outcome.COMPLETED, Outcome.PRUNED)]
+    numbers = {record.trial.number for record in kept}
+    lost = (one.held_s for one in facts.attempts if not (one.is_final and one.trial in numbers))
+    return TimeUse(
+        completed=_parts([record for record in kept if _outcome(record) is Outcome.COMPLETED], held_s),
+        pruned=_parts([record for record in kept if _outcome(record) is Outcome.PRUNED], held_s),
+        lost_s=fsum(lost),
+        search_s=fsum(record.search_time_s for record in facts.records),
+    )
+
+
+def _parts(records: Sequence[Record], held_s: dict[int, float]) -> dict[str, float]:
+    seconds = [record.result.seconds for record in records if record.result]
+    parts = {
+        "training": fsum(one.train for one in seconds),
+        "evaluation": fsum(one.evaluate for one in seconds),
+        "compiling": fsum(one.compile for one in seconds),
+        "building": fsum(one.build for one in seconds),
+    }
+    held = fsum(held_s.get(record.trial.number, 0.0) for record in records)
+    return {**parts, "waiting and hand-over": max(0.0, held - fsum(parts.values()))}
+
+
+def _outcome(record: Record) -> Outcome | None:
+    return record.result.outcome if record.result else None
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """An attempt on the time axis, from which the time without any attempt is cut.
+
+    Attributes:
+        attempt: Which.
+        start_s: Seconds since the study's first attempt.
+    """
+
+    attempt: Attempt
+    start_s: float
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Who was at work when.
+
+    Attributes:
+        stretches: In the order they began.
+        cuts_s: Where time without any attempt was cut out.
+        cut_s: How much of it.
+    """
+
+    stretches: list[Stretch]
+    cuts_s: list[float]
+    cut_s: float
+
+
+def timeline(attempts: Iterable[Attempt]) -> Timeline:
+    """Attempts that held a device, long pauses between them cut out."""
+    held = sorted((one for one in attempts if one.worker != NOBODY and one.held_s > 0), key=lambda one: one.started_at)
+    pauses = _pauses(held)
+    longest = MIN_GAP_SHARE * (held[-1].started_at - held[0].started_at - fsum(pauses)) if held else 0.0
+    stretches: list[Stretch] = []
+    cuts_s: list[float] = []
+    cut_s = 0.0
+    for attempt, pause_s in zip(held, pauses, strict=True):
+        if pause_s > longest:
+            cut_s += pause_s
+            cuts_s.append(attempt.started_at - held[0].started_at - cut_s)
+        stretches.append(Stretch(attempt, attempt.started_at - held[0].started_at - cut_s))
+    return Timeline(stretches, cuts_s, cut_s)
+
+
+def _pauses(held: Sequence[Attempt]) -> list[float]:
+    """Seconds without any attempt before each, which may be none."""
+    pauses, busy_until = [], held[0].started_at if held else 0.0
+    for attempt in held:
+        pauses.append(max(0.0, attempt.started_at - busy_until))
+        busy_until = max(busy_until, attempt.started_at + attempt.held_s)
+    return pauses

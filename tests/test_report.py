@@ -1,0 +1,302 @@
+"""The report as a file: one page with every figure, nothing from elsewhere, nothing unescaped; and its command."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filled_ledger import CPU, GPU, FilledLedger, filled_verdict, make_spec
+
+from harness.analysis.report.drawing import MAX_POINTS, hover, shown
+from harness.analysis.report.facts import Facts, gather
+from harness.analysis.report.sections import material, sections
+from harness.cli import main
+from harness.ledger import Ledger
+from harness.records import Outcome, Record, Role, Trial, TrialResult
+from harness.report import write_report
+
+EVIL = "</script><script>alert('x')</script>"
+
+
+class Page(HTMLParser):
+    """What a browser would make of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.places: list[str] = []  # of figures
+        self.addresses: list[str] = []
+        self.figures: dict[str, Any] = {}
+        self.scripts: list[str] = []
+        self.metas: dict[str, str] = {}
+        self.text = ""
+        self._into: str | None = None
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        known = {name: value or "" for name, value in attributes}
+        self.ids += [known["id"]] if "id" in known else []
+        self.places += [known["data-figure"]] if "data-figure" in known else []
+        self.addresses += [known[name] for name in ("href", "src", "action", "data", "poster") if name in known]
+        if tag == "meta":
+            self.metas[known.get("http-equiv") or known.get("name") or ""] = known.get("content", "")
+        self._into = (known.get("id") if known.get("type") == "application/json" else tag) if tag in _RAW else None
+
+    def handle_endtag(self, tag: str) -> None:
+        self._into = None
+
+    def handle_data(self, data: str) -> None:
+        if self._into == "script":
+            self.scripts.append(data)
+        elif self._into in (None, "title"):
+            self.text += data
+        elif self._into != "style":
+            self.figures[self._into] = json.loads(data)
+
+
+_RAW = ("script", "style", "title")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def ledger(home: Path) -> Iterator[Ledger]:
+    with closing(Ledger(home / "ledger.db")) as opened:
+        yield opened
+
+
+def fill(study: FilledLedger, number: int = 12) -> FilledLedger:
+    study.ledger.start_session(study.spec.study, {"git_commit": "abc"})
+    study.add_baseline(2.0, seed=0)
+    study.add_baseline(2.3, seed=1)
+    for place in range(number):
+        params = {"units_1": 64 + 61 * place, "units_2": 64 + (377 * place) % 900}
+        study.add(3.5 - 0.15 * place, params=params, train_s=5.0 + place)
+    study.add(4.0, Outcome.PRUNED, epochs_done=2)
+    study.add(None, Outcome.CRASHED, error="died")
+    study.ask()
+    return study
+
+
+def read(home: Path, name: str = "study") -> Page:
+    return Page((home / "reports" / f"{name}.html").read_text(encoding="utf-8"))
+
+
+def figure_keys(page: Page) -> set[str]:
+    return {re.sub(r"-\d+$", "", name) for name in page.figures}
+
+
+ALL = {"progress", "cost", "importance", "parallel", "slices", "contours", "curves", "workers", "time", "finding"}
+
+
+def test_the_command_writes_one_whole_page(ledger: Ledger, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(FilledLedger(ledger, make_spec()))
+    assert main(["report", "study"]) == 0
+    assert f"wrote {home / 'reports' / 'study.html'} (" in capsys.readouterr().out
+    assert [path.name for path in (home / "reports").iterdir()] == ["study.html"]
+    page = read(home)
+    assert figure_keys(page) == ALL
+    assert page.places == list(page.figures)  # each has its place, once
+    assert len([name for name in page.figures if name.startswith("slices")]) == 2
+    assert {"headline", "space-check", "trials", "provenance", *ALL} <= set(page.ids)
+    assert "Trial 13 is the best of 12 trained in full: it errs on 1.85 % of the validation images" in page.text
+    assert (
+        "0.30 points less than the documented network's 2.15 % (mean of 2 seeds), at 1.60x its device time" in page.text
+    )
+    assert "harness verdict study" in page.text
+
+
+def test_nothing_is_loaded_from_elsewhere(ledger: Ledger, home: Path) -> None:
+    fill(FilledLedger(ledger, make_spec()))
+    main(["report", "study"])
+    page = read(home)
+    assert page.addresses
+    assert [address for address in page.addresses if not address.startswith("#")] == []
+    assert {address[1:] for address in page.addresses} <= set(page.ids)
+    assert page.metas["Content-Security-Policy"].startswith("default-src 'none';")
+    assert "connect-src" not in page.metas["Content-Security-Policy"]
+    assert page.metas["viewport"].startswith("width=device-width")
+    plotly, own = page.scripts
+    assert len(plotly) > 1_000_000
+    assert "prefers-color-scheme: dark" in own
+
+
+def test_every_colour_of_a_figure_is_one_of_the_style_sheet(ledger: Ledger, home: Path) -> None:
+    fill(FilledLedger(ledger, make_spec()))
+    main(["report", "study"])
+    text = (home / "reports" / "study.html").read_text(encoding="utf-8")
+    light, dark = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
+    used = set(re.findall(r"var\((--\w+)\)", json.dumps(Page(text).figures)))
+    assert len(used) > 6
+    assert used <= set(re.findall(r"(--\w+):", light)) & set(re.findall(r"(--\w+):", dark))
+
+
+def test_text_from_elsewhere_is_escaped(ledger: Ledger, home: Path) -> None:
+    study = fill(FilledLedger(ledger, make_spec(), command=EVIL, git_commit=EVIL))
+    main(["report", study.spec.study])
+    page = read(home)
+    assert len(page.scripts) == 2
+    assert page.text.count(EVIL) == 2
+    record = Record(Trial("a", 0, {"schedule": "<img src=x>"}, 0, 1), TrialResult(Outcome.COMPLETED))
+    assert "<img" not in hover(gather(ledger, "study"), record)
+
+
+def test_a_file_of_ones_own(ledger: Ledger, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(FilledLedger(ledger, make_spec()))
+    assert main(["report", "study", "--out", str(home / "a" / "b.html")]) == 0
+    assert f"wrote {home / 'a' / 'b.html'}" in capsys.readouterr().out
+    assert not (home / "reports").exists()
+
+
+def test_what_cannot_be_reported_is_said_in_one_line(
+    ledger: Ledger, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(FilledLedger(ledger, make_spec()))
+    filled_verdict(ledger)
+    assert main(["report", "other"]) == 2
+    assert capsys.readouterr().err == "harness: study is 'other'; allowed: study, study.verdict\n"
+    assert main(["report", "study.verdict"]) == 2
+    assert "which is a verdict; allowed: study, whose report shows it" in capsys.readouterr().err
+    (home / "file").write_text("")
+    assert main(["report", "study", "--out", str(home / "file" / "b.html")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_an_unfinished_page_leaves_the_old_one(ledger: Ledger, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(FilledLedger(ledger, make_spec()))
+    path = write_report(home, "study")
+    old = path.read_text(encoding="utf-8")
+
+    def fails(self: Path, *arguments: object, **options: object) -> None:
+        with self.open("w") as file:
+            file.write("half")
+        raise OSError("no room")
+
+    monkeypatch.setattr(Path, "write_text", fails)
+    assert main(["report", "study"]) == 1
+    assert path.read_text(encoding="utf-8") == old
+    assert list(path.parent.iterdir()) == [path]
+
+
+def keys_and_lines(facts: Facts) -> dict[str, tuple[int, str]]:
+    return {one.key: (len(one.figures), " ".join(one.lines)) for one in sections(material(facts))}
+
+
+def test_a_study_that_has_just_begun(ledger: Ledger, home: Path) -> None:
+    study = FilledLedger(ledger, make_spec())
+    for goes_on in (
+        lambda: None,
+        lambda: study.ask(),
+        lambda: study.add_baseline(2.0),
+        lambda: study.add(2.5, Outcome.PRUNED, epochs_done=1),
+    ):
+        goes_on()
+        found = keys_and_lines(gather(ledger, "study"))
+        assert found["progress"] == (0, "No searched trial has been trained in full yet, so there is nothing to show.")
+        assert main(["report", "study"]) == 0
+    assert figure_keys(read(home)) == {"curves", "workers", "time"}
+    assert "so there is no best one" in read(home).text
+
+
+def test_few_trials_have_no_importances(ledger: Ledger) -> None:
+    study = fill(FilledLedger(ledger, make_spec()), number=4)
+    found = keys_and_lines(gather(ledger, study.spec.study))
+    assert found["importance"] == (
+        0,
+        "4 searched trials were trained in full; at least 10 that differ are needed for this.",
+    )
+    assert found["contours"][0] == 0
+    assert found["finding"][0] == 1
+
+
+def test_a_baseline_alone_has_no_parts_about_a_search(ledger: Ledger, home: Path) -> None:
+    study = FilledLedger(ledger, make_spec(space={}, reads_test=True))
+    for seed in range(2):
+        study.add(2.0, params={}, role=Role.BASELINE, seed=seed, test_wrong=range(180))
+    main(["report", "study"])
+    page = read(home)
+    assert figure_keys(page) == {"curves", "workers", "time"}
+    assert "errs on 2.00 % of the validation images and on 1.80 % of the test images (mean of 2 seeds)" in page.text
+    assert "verdict" not in page.text
+
+
+def test_two_objectives_and_settings_that_are_not_always_there(ledger: Ledger, home: Path) -> None:
+    space = {
+        "units_1": {"low": 64, "high": 1024, "log": True},
+        "schedule": {"values": ["constant", "warmup_cosine"]},
+        "warmup_share": {"low": 0.05, "high": 0.2, "when": {"schedule": ["warmup_cosine"]}},
+    }
+    study = FilledLedger(ledger, make_spec(space=space, objective=("error", "device_time")))
+    for place in range(14):
+        params = {"units_1": 64 + place, "schedule": "constant"}
+        if place % 2:
+            params |= {"schedule": "warmup_cosine", "warmup_share": 0.05 + place / 100}
+        study.add(2.0 + place / 10 * (1 + place % 2), params=params, train_s=10.0 + place)
+    main(["report", "study"])
+    page = read(home)
+    assert figure_keys(page) == ALL - {"contours"}  # one range of numbers is all that each trial has
+    (bars,) = (page.figures[name] for name in page.figures if name.startswith("importance"))
+    assert [trace["name"] for trace in bars["data"]] == ["error", "device time"]
+    assert "Left out, since not every trial has it or it never varied: warmup_share." in page.text
+    dimensions = page.figures["parallel-0"]["data"][0]["dimensions"]
+    assert [one["label"] for one in dimensions] == [*space, "error %"]
+    assert dimensions[2]["ticktext"][0] == "unset"
+
+
+def test_mixed_fidelities_and_continued_trials(ledger: Ledger, home: Path) -> None:
+    study = FilledLedger(ledger, make_spec(engine="keras-tuner", sampler="hyperband", pruner="none"))
+    short = [study.add(4.0 + place, epochs=1, train_s=2.0) for place in range(4)]
+    study.end(study.ask(epochs=3, continues=short[0]), 2.0, train_s=4.0)
+    main(["report", "study"])
+    page = read(home)
+    assert "is the best of 1 trained in full" in page.text
+    assert "The time of a trial that continues another one includes that one's." in page.text
+    star = page.figures["cost-0"]["data"][-1]
+    assert (star["name"], star["x"]) == ("best trial", [6.0])
+    (best,) = (trace for trace in page.figures["curves-0"]["data"] if trace["name"] == "best trial")
+    assert best["x"] == [1, 1, 2, 3, None]
+
+
+def test_times_are_compared_within_one_timing_class(ledger: Ledger, home: Path) -> None:
+    study = FilledLedger(ledger, make_spec())
+    study.add_baseline(2.0, device=CPU)
+    study.add(1.9, device=CPU)
+    study.add(1.5, device=GPU)
+    main(["report", "study"])
+    page = read(home)
+    assert "1 of others are left out" in page.text
+    names = {trace["name"] for trace in page.figures["cost-0"]["data"]}
+    assert "best trial" not in names  # it is of the other class
+    assert "x its" not in page.text
+
+
+def test_a_verdict_is_told(ledger: Ledger, home: Path) -> None:
+    fill(FilledLedger(ledger, make_spec()))
+    filled_verdict(ledger)
+    main(["report", "study"])
+    text = read(home).text
+    assert "NO VERDICT YET" in text
+    assert "models have read the 300 test images" in text
+
+
+def test_many_trials_are_thinned_to_the_best_and_some_others() -> None:
+    records = [
+        Record(
+            Trial(str(n), n, {}, 0, 1), TrialResult(Outcome.COMPLETED, final_error_rate_pct=n / 100, final_val_images=9)
+        )
+        for n in range(5000)
+    ]
+    found = [record.trial.number for record in shown(records)]
+    assert len(found) == MAX_POINTS
+    assert found[: MAX_POINTS // 2] == list(range(MAX_POINTS // 2))
+    assert found[-1] == 4999
+    assert shown(records[:10]) == records[:10]

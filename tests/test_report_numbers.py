@@ -1,0 +1,322 @@
+"""The numbers of a report, against examples that were computed by hand or by trying every case."""
+
+import random
+from collections.abc import Iterator
+from contextlib import closing
+from itertools import combinations
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+from filled_ledger import DOCUMENTED, GPU, FilledLedger, filled_verdict, make_spec
+
+from harness.analysis.report.facts import Attempt, Facts, gather
+from harness.analysis.report.finding_cost import best_of, first_below, steps
+from harness.analysis.report.importance import has_order, importance, num_needed, position, surfaces
+from harness.analysis.report.search_figures import curve, pareto_front
+from harness.analysis.report.space_check import at_bounds, infeasible, moved, near_bounds, noise, sentences
+from harness.analysis.report.time_use import time_use, timeline
+from harness.errors import InputError
+from harness.ledger import Ledger
+from harness.records import Outcome, Role
+from harness.space import Choice, Float, Int
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(tmp_path / "ledger.db")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def study(ledger: Ledger) -> FilledLedger:
+    return FilledLedger(ledger, make_spec())
+
+
+def facts(study: FilledLedger) -> Facts:
+    return gather(study.ledger, study.spec.study)
+
+
+def test_the_best_of_three_by_hand() -> None:
+    found = best_of([3.0, 1.0, 2.0])
+    assert found.num_draws.tolist() == [1, 2, 3]
+    assert found.expected_pct == pytest.approx([2.0, 4 / 3, 1.0])  # of (1,2), (1,3), (2,3) two have the 1
+    assert found.low_pct.tolist() == [1.0, 1.0, 1.0]
+    assert found.high_pct.tolist() == [3.0, 2.0, 1.0]
+
+
+def test_the_best_of_k_is_the_mean_over_all_draws() -> None:
+    rng = random.Random(1)
+    errors = [rng.uniform(1, 5) for _ in range(9)] + [2.0, 2.0]
+    found = best_of(errors)
+    for number, expected in zip(found.num_draws, found.expected_pct, strict=True):
+        assert expected == pytest.approx(fmean(min(draw) for draw in combinations(errors, int(number))))
+
+
+def test_the_best_of_many_is_looked_at_in_few_places() -> None:
+    found = best_of([float(error) for error in range(3000)])
+    assert len(found.num_draws) == 200
+    assert found.num_draws[0] == 1
+    assert found.num_draws[-1] == 3000
+    assert found.expected_pct[0] == pytest.approx(1499.5)
+    assert found.expected_pct[-1] == 0.0
+
+
+def test_no_error_has_no_best() -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        best_of([])
+
+
+def test_device_time_adds_up_over_all_trials(study: FilledLedger) -> None:
+    study.add_baseline(2.0, train_s=6.0)
+    study.add(3.0, train_s=16.0)
+    study.add(None, Outcome.CRASHED, train_s=1.0)
+    study.add(2.5, Outcome.PRUNED, epochs_done=1, train_s=1.0)
+    study.add(1.5, train_s=6.0)
+    study.add(1.8, train_s=6.0)
+    found = steps(facts(study))
+    assert [step.device_s for step in found] == [10.0, 30.0, 35.0, 40.0, 50.0, 60.0]
+    assert [step.best_pct for step in found] == [None, 3.0, 3.0, 3.0, 1.5, 1.5]
+    assert [step.num_searched for step in found] == [0, 1, 1, 1, 2, 3]
+    assert [step.is_new_best for step in found] == [False, True, False, False, True, False]
+    first = first_below(found, 2.0)
+    assert first is not None
+    assert (first.trial, first.device_s) == (4, 50.0)
+    assert first_below(found, 1.5) is None
+
+
+def test_the_front_holds_what_nothing_beats() -> None:
+    points = [(3.0, 1.0), (1.0, 3.0), (2.0, 3.0), (2.0, 2.0), (1.0, 3.0), (4.0, 1.0)]
+    assert sorted(pareto_front(points)) == [0, 1, 3, 4]
+    assert pareto_front([]) == []
+
+
+def test_a_continued_trial_includes_the_one_before(study: FilledLedger) -> None:
+    short = study.add(5.0, epochs=1, train_s=4.0)
+    long = study.ask(epochs=3, continues=short)
+    study.end(long, 2.0, train_s=7.0)
+    found = facts(study)
+    _, record = found.records
+    assert found.searched == [record]  # the short one has another fidelity
+    assert found.time_s(record) == 11.0
+    assert curve(found, record)[0] == (1, 5.0)
+
+
+def test_time_of_gpus_is_compared_where_there_are_any(study: FilledLedger) -> None:
+    study.add(2.0, train_s=8.0, device=GPU)
+    found = facts(study)
+    assert found.time_word == "GPU time"
+    assert found.time_s(found.records[0]) == 4.0  # half a GPU
+
+
+def test_time_by_what_it_was_used_for(study: FilledLedger) -> None:
+    study.add_baseline(2.0, train_s=10.0)
+    study.add(3.0, train_s=20.0)
+    study.add(4.0, Outcome.PRUNED, epochs_done=1, train_s=5.0)
+    study.add(None, Outcome.CRASHED, train_s=3.0)
+    lost = study.ask()
+    study.ledger.start_attempt(lost.uid, "worker-1")
+    study.ledger.close_lost_attempts(study.spec.study)
+    found = time_use(facts(study))
+    assert found.completed == {
+        "training": 30.0,
+        "evaluation": 4.0,
+        "compiling": 3.0,
+        "building": 1.0,
+        "waiting and hand-over": 0.0,
+    }
+    assert found.pruned["training"] == 5.0
+    assert found.lost_s == 7.0  # the crash with what surrounds its training; the lost attempt never got to an epoch
+    assert found.device_s == 38.0 + 9.0 + 7.0
+    assert found.search_s == 5 * 0.25
+
+
+def attempt(trial: int, started_at: float, held_s: float, worker: str = "worker-0") -> Attempt:
+    return Attempt(trial, Role.TRIAL, Outcome.COMPLETED, worker, started_at, held_s, is_final=True)
+
+
+def test_time_without_any_trial_is_cut_out() -> None:
+    found = timeline(
+        [
+            attempt(0, 1000.0, 100.0),
+            attempt(1, 1050.0, 100.0, "worker-1"),
+            attempt(2, 1101.0, 49.0),  # while the other worker was busy: no cut
+            attempt(3, 9000.0, 100.0),  # the next day
+            attempt(4, 9001.0, 0.0),
+            attempt(5, 9002.0, 0.1, "none"),
+        ]
+    )
+    assert [one.start_s for one in found.stretches] == [0.0, 50.0, 101.0, 150.0]
+    assert found.cuts_s == [150.0]
+    assert found.cut_s == 7850.0
+    assert timeline([]).stretches == []
+
+
+def fill_space(study: FilledLedger, near_high: bool) -> None:
+    """Sixteen trials; the four best at the upper end of `units_1`, or spread over it."""
+    best = (1024, 1000, 960, 930) if near_high else (100, 400, 700, 1000)
+    study.add_baseline(2.0)
+    study.add_baseline(2.2, seed=7)
+    for number, width in enumerate(best):
+        study.add(1.0 + 0.1 * number, params={"units_1": width, "units_2": 300 + number})
+    for number in range(12):
+        study.add(3.0 + 0.1 * number, params={"units_1": 64 + 70 * number, "units_2": 300 + 10 * number})
+
+
+def test_good_trials_at_a_bound_are_found(study: FilledLedger) -> None:
+    fill_space(study, near_high=True)
+    (found,) = near_bounds(facts(study))
+    assert (found.name, found.end, found.bound, found.num_near, found.num_top) == ("units_1", "high", 1024, 4, 4)
+    assert found.try_value == 1504
+    line = sentences(facts(study), None)[0]
+    assert "4 of the 4 best trials lie in the upper tenth of units_1" in line
+    assert "try `high = 1504` instead of 1024 under `space.units_1`" in line
+
+
+def test_good_trials_all_over_are_no_reason_to_move_a_bound(study: FilledLedger) -> None:
+    fill_space(study, near_high=False)
+    assert near_bounds(facts(study)) == []
+    assert sentences(facts(study), None)[0].startswith("No bound is in the way")
+
+
+def test_a_best_trial_alone_at_a_bound_is_mentioned(study: FilledLedger) -> None:
+    fill_space(study, near_high=False)
+    study.add(0.5, params={"units_1": 64, "units_2": 300})
+    assert at_bounds(facts(study)) == [("units_1", "low", 64)]
+    assert any("this alone is no reason" in line for line in sentences(facts(study), None))
+
+
+@pytest.mark.parametrize(
+    ("domain", "end", "value"),
+    [
+        (Int(64, 2048, log=True), "high", 4096),
+        (Int(64, 2048, log=True), "low", 32),
+        (Int(8, 64, 8), "high", 96),  # half of 56 in whole steps
+        (Int(8, 64, 8), "low", 8),  # there is nothing below it in whole steps
+        (Int(100, 200), "low", 50),
+        (Float(0.1, 0.5), "high", 0.7),
+        (Float(0.1, 0.5), "low", 0.05),
+        (Float(1e-4, 1e-2, log=True), "low", 5e-5),
+    ],
+)
+def test_where_a_bound_goes(domain: Int | Float, end: str, value: float) -> None:
+    assert moved(domain, end) == pytest.approx(value)
+
+
+def test_noise_against_the_spread_of_the_best(study: FilledLedger) -> None:
+    study.add_baseline(2.0)
+    study.add_baseline(2.4, seed=7)
+    for error in (1.5, 1.6, 1.7, *(3.0 + number for number in range(9))):
+        study.add(error)
+    found = noise(facts(study))
+    assert found is not None
+    assert found.num_top == 10
+    assert found.top_range == pytest.approx(9.0 - 1.5)
+    assert found.seeds_sd == pytest.approx(0.2828, abs=1e-4)  # 0.4 / sqrt(2)
+    assert found.resolution == pytest.approx(1.96 * 0.4, abs=1e-3)
+    assert "most of their differences are real" in sentences(facts(study), None)[-1]
+
+
+def test_the_order_of_equals_is_called_chance(study: FilledLedger) -> None:
+    study.add_baseline(2.0)
+    study.add_baseline(2.4, seed=7)
+    for error in (1.5, 1.6, 1.7):
+        study.add(error)
+    assert "their order is chance" in sentences(facts(study), None)[-1]
+
+
+def test_without_two_seeds_the_noise_is_not_known(study: FilledLedger) -> None:
+    study.add_baseline(2.0)
+    study.add(1.5)
+    study.add(1.6)
+    assert "not known without a second seed" in sentences(facts(study), None)[-1]
+
+
+def test_infeasible_configurations_are_counted(study: FilledLedger) -> None:
+    study.add_baseline(2.0)
+    study.add(1.5)
+    study.add(None, Outcome.INFEASIBLE)
+    assert infeasible(facts(study)) == (1, 2)
+    assert any("1 of 2 proposed configurations (50%)" in line for line in sentences(facts(study), None))
+
+
+def fill_for_importance(study: FilledLedger, number: int) -> None:
+    rng = random.Random(3)
+    for _ in range(number):
+        params = {"units_1": rng.randrange(64, 1025), "units_2": rng.randrange(64, 1025)}
+        study.add(1.0 + 4 * params["units_1"] / 1024 + 0.01 * rng.random(), params=params)
+
+
+def test_what_the_error_follows_is_important(study: FilledLedger) -> None:
+    fill_for_importance(study, 24)
+    known = facts(study)
+    found = importance(known)
+    assert found is not None
+    assert found == importance(known)  # the same trials, the same shares
+    assert list(found.of_error) == ["units_1", "units_2"]
+    assert found.of_error["units_1"] > 0.9
+    assert sum(found.of_error.values()) == pytest.approx(1.0)
+    assert found.of_time == {}
+    assert any("Hardly matters" in line and "units_2" in line for line in sentences(known, found))
+    (surface,) = surfaces(known, found)
+    assert (surface.x, surface.y) == ("units_1", "units_2")
+    middle = surface.error_pct[16]
+    assert middle[0] == pytest.approx(1.25, abs=0.4)
+    assert middle[-1] == pytest.approx(5.0, abs=0.4)
+
+
+def test_two_objectives_have_two_importances(ledger: Ledger) -> None:
+    study = FilledLedger(ledger, make_spec(objective=("error", "device_time")))
+    rng = random.Random(3)
+    for _ in range(16):
+        params = {"units_1": rng.randrange(64, 1025), "units_2": rng.randrange(64, 1025)}
+        study.add(1.0 + params["units_1"] / 1024, params=params, train_s=1.0 + params["units_2"])
+    found = importance(facts(study))
+    assert found is not None
+    assert max(found.of_error, key=found.of_error.__getitem__) == "units_1"
+    assert max(found.of_time, key=found.of_time.__getitem__) == "units_2"
+
+
+def test_too_few_trials_have_no_importances(study: FilledLedger) -> None:
+    fill_for_importance(study, num_needed(study.spec) - 1)
+    assert importance(facts(study)) is None
+
+
+def test_trials_that_do_not_differ_have_no_importances(study: FilledLedger) -> None:
+    for _ in range(12):
+        study.add(1.5)
+    assert importance(facts(study)) is None
+
+
+def test_order_and_position() -> None:
+    assert has_order(Choice((3, 5, 7)))
+    assert not has_order(Choice((7, 3, 5)))
+    assert not has_order(Choice(("a", "b")))
+    assert not has_order(Choice((False, True)))
+    assert not has_order(Int(5, 5))
+    assert position(Choice((3, 5, 7)), 5) == 0.5
+    assert position(Int(10, 1000, log=True), 100) == pytest.approx(0.5)
+    assert position(Float(0.0, 0.5), 0.25) == 0.5
+
+
+def test_a_verdict_is_part_of_the_report_on_its_study(ledger: Ledger) -> None:
+    study = FilledLedger(ledger, make_spec())
+    study.add_baseline(2.0)
+    assert facts(study).verdict is None
+    filled_verdict(ledger)
+    found = facts(study).verdict
+    assert found is not None
+    assert found.study == "study"
+    with pytest.raises(
+        InputError, match=r"'study\.verdict', which is a verdict; allowed: study, whose report shows it"
+    ):
+        gather(ledger, "study.verdict")
+
+
+def test_the_documented_configuration_is_no_searched_trial(study: FilledLedger) -> None:
+    study.add_baseline(1.0)
+    study.add(2.0, params={**DOCUMENTED, "units_1": 64})
+    found = facts(study)
+    assert found.best is not None
+    assert found.best.trial.number == 1
+    assert found.baseline_pct == 1.0

@@ -84,7 +84,11 @@ def test_studies_that_differ_in_seed_and_budget_are_repeats() -> None:
         ),
         (
             ({}, {"engine": "keras-tuner", "sampler": "hyperband", "pruner": "none"}),
-            ["optuna tpe, median pruner", "keras-tuner hyperband"],
+            ["optuna tpe", "keras-tuner hyperband"],
+        ),
+        (
+            ({}, {"pruner": "none"}, {"engine": "keras-tuner", "sampler": "hyperband", "pruner": "none"}),
+            ["optuna tpe, median pruner", "optuna tpe, no pruner", "keras-tuner hyperband"],
         ),
         (({"pruner": "none"}, {"pruner": "median"}), ["no pruner", "median pruner"]),
         (({"patience": 0}, {"patience": 2}), ["patience 0", "patience 2"]),

@@ -47,18 +47,24 @@ def _settings(spec: SweepSpec) -> dict[str, Any]:
 def _label(spec: SweepSpec, others: Sequence[SweepSpec]) -> str:
     """Engine and sampler if these differ, and whatever else does; if nothing does, engine and sampler."""
     mine, theirs = _settings(spec), [_settings(other) for other in others]
-    differing = [key for key in mine if any(mine[key] != other[key] for other in theirs)]
-    parts = [*_parts(spec, mine, differing), *_borrowed(mine, differing, others)]
+    differing = [
+        key for key in mine if any(mine[key] != other[key] for other in theirs if _is_choice(key, mine, other))
+    ]
+    parts = [*_parts(mine, differing), *_borrowed(mine, differing, others)]
     if not parts or set(differing) & set(_NAMED):
         parts.insert(0, f"{spec.engine} {spec.sampler}")
     return ", ".join(parts)
 
 
-def _parts(spec: SweepSpec, mine: Mapping[str, Any], differing: Sequence[str]) -> Iterator[str]:
+def _is_choice(key: str, mine: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether both could have had either value: a pruner is Optuna's, and KerasTuner has none to choose."""
+    return key != "pruner" or mine["engine"] == other["engine"]
+
+
+def _parts(mine: Mapping[str, Any], differing: Sequence[str]) -> Iterator[str]:
     for key in differing:
         if key == "pruner":
-            if spec.engine == "optuna":  # KerasTuner has none to choose
-                yield "no pruner" if mine[key] == "none" else f"{mine[key]} pruner"
+            yield "no pruner" if mine[key] == "none" else f"{mine[key]} pruner"
         elif key == "objective":
             yield f"objective {' and '.join(mine[key])}"
         elif key not in _NAMED and not isinstance(mine[key], _LONG):

@@ -93,6 +93,7 @@ def test_studies_that_differ_in_seed_and_budget_are_repeats() -> None:
         (({"pruner": "none"}, {"pruner": "median"}), ["no pruner", "median pruner"]),
         (({"patience": 0}, {"patience": 2}), ["patience 0", "patience 2"]),
         (({}, {"learn_from": "old"}), ["learn from none", "learn from old"]),
+        (({}, {"enqueue": ({"units_1": 64, "units_2": 64},)}), ["first trials of study-0", "first trials of study-1"]),
         (({}, {"space": DEPTH}), ["space of study-0", "space of study-1"]),
         (
             ({}, {"sampler": "random", "space": DEPTH}, {"space": DEPTH}),

@@ -14,6 +14,7 @@ from rich.table import Table
 from harness.analysis.comparison import ALPHA, Comparison, Standing, least_p_value
 from harness.analysis.comparison_picture import draw_comparison
 from harness.analysis.files import write_csv
+from harness.analysis.statistics import share_below
 from harness.words import duration
 
 MAX_NAME = 64
@@ -93,10 +94,11 @@ def _answer(comparison: Comparison) -> Iterator[str]:
         )
         return
     corrected = f", corrected for {num_pairs} pairs" if num_pairs > 1 else ""
-    medians = {standing.method.label: standing.quartiles_pct[1] for standing in standings}
+    errors_pct = {standing.method.label: standing.error_pct for standing in standings}
     clear = [(pair, p) for pair, p in comparison.p_values.items() if p <= ALPHA]
     for (one, other), p in clear:
-        lower, higher = (one, other) if medians[one] <= medians[other] else (other, one)
+        is_lower = share_below(errors_pct[one], errors_pct[other]) > 0.5
+        lower, higher = (one, other) if is_lower else (other, one)
         yield f"{lower} ends below {higher}: p = {p:.2g} (Mann-Whitney{corrected})"
     if len(clear) < num_pairs:
         rest = min(p for p in comparison.p_values.values() if p > ALPHA)

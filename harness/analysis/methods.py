@@ -12,6 +12,7 @@ from harness.words import setting
 
 _OF_A_REPEAT = "seed"
 _NAMED = ("engine", "sampler")  # say themselves what they are
+_WORDS = {"enqueue": "first trials"}
 _LONG = (dict, list)  # too long for a label: called after a study that has it
 
 
@@ -77,4 +78,4 @@ def _borrowed(mine: Mapping[str, Any], differing: Sequence[str], others: Sequenc
     if not keys:
         return []
     owner = next(other for other in others if all(_settings(other)[key] == mine[key] for key in keys))
-    return [f"{' and '.join(keys)} of {owner.study}"]
+    return [f"{' and '.join(_WORDS.get(key, key) for key in keys)} of {owner.study}"]

@@ -330,6 +330,13 @@ def test_the_table_on_the_terminal(found: Comparison) -> None:
     assert "the documented network: 5.25 %, mean of 2 trainings" in text
 
 
+def test_in_a_notebook_it_is_plain_text_too(found: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    stream = io.StringIO()
+    show_comparison(found, stream)
+    assert "optuna tpe" in stream.getvalue()
+
+
 def test_a_method_that_had_nothing_by_then_says_so(ledger: Ledger) -> None:
     late = FilledLedger(ledger, make_spec("late", sampler="random"))
     late.add(9.0, Outcome.PRUNED, train_s=100.0, epochs_done=1)

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TextIO
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from harness.analysis.comparison import ALPHA, Comparison, Standing, least_p_value
 from harness.analysis.comparison_picture import draw_comparison
 from harness.analysis.files import write_csv
 from harness.analysis.statistics import share_below
+from harness.analysis.terminal import plain_console
 from harness.words import duration
 
 MAX_NAME = 64
@@ -22,7 +22,7 @@ MAX_NAME = 64
 
 def show_comparison(comparison: Comparison, stream: TextIO) -> None:
     """Prints a row per method, best first, and what the rows allow to say."""
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console = plain_console(stream)
     console.print(_table(comparison))
     for line in sentences(comparison):
         console.print(line, soft_wrap=True)

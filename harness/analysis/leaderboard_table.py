@@ -16,6 +16,7 @@ from harness.analysis.findings import find, sentences
 from harness.analysis.hyperparameters import hyperparameters
 from harness.analysis.leaderboard import FIDELITY
 from harness.analysis.studies import find_study
+from harness.analysis.terminal import plain_console
 from harness.intervals import error_rate_interval_pct
 from harness.ledger import Ledger
 from harness.records import Outcome, Role
@@ -35,7 +36,7 @@ def show_leaderboard(
     Raises:
         InputError: there is no such study.
     """
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console = plain_console(stream)
     specs = [find_study(ledger, name).spec for name in studies]
     is_baseline = frame["rank"].notna() & (frame["role"] == Role.BASELINE)
     rows = frame[is_baseline | (np.arange(len(frame)) < top)]

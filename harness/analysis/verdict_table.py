@@ -10,10 +10,10 @@ from typing import TextIO
 
 import pandas as pd
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 
 from harness.analysis.files import replaced, write_csv
+from harness.analysis.terminal import plain_console
 from harness.analysis.verdict_findings import Comparison, Configuration, Interval, Verdict
 from harness.analysis.verdict_sentences import sentences
 from harness.words import settings
@@ -23,7 +23,7 @@ Columns = dict[str, list[str]]  # texts by title, top to bottom
 
 def show_verdict(verdict: Verdict, stream: TextIO) -> None:
     """Prints the sentences and the tables behind them."""
-    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console = plain_console(stream)
     rows = [verdict.baseline, *verdict.candidates]
     failures = [f"{row.name} failed with {failure}" for row in rows for failure in row.failures]
     for line in [*sentences(verdict), *failures]:

@@ -97,11 +97,15 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    from harness.report import write_report
+    from harness.errors import InputError, TroubleError
+    from harness.report import bring_to_mlflow, write_report
 
-    study = _study_named(options.study)
-    path = write_report(home(), study, Path(options.out) if options.out else None)
-    _say(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, all of it in one file)")
+    report = write_report(home(), _study_named(options.study), Path(options.out) if options.out else None)
+    _say(f"wrote {report.path} ({report.path.stat().st_size / 1e6:.1f} MB, all of it in one file)")
+    try:
+        bring_to_mlflow(home(), report)
+    except (InputError, TroubleError) as error:  # the page is what was asked for
+        _say(f"its figures are not in MLflow: {error}; the same command tries again")
     return 0
 
 

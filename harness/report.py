@@ -3,27 +3,59 @@
 from __future__ import annotations
 
 from contextlib import closing
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from harness.analysis.files import replaced
 from harness.analysis.report.facts import gather
 from harness.analysis.report.page import page
-from harness.analysis.report.sections import material, sections
+from harness.analysis.report.sections import Material, material, sections
+from harness.analysis.report.stills import draw_stills
+from harness.analysis.report.summary import summary
 from harness.ledger import Ledger
+from harness.tracking.reports import show_report
 
 
-def write_report(home: Path, study: str, out: Path | None = None) -> Path:
-    """Writes the report on a study, as a whole file, and returns where it is: `reports/STUDY.html` of `home`, or `out`.
+@dataclass(frozen=True)
+class Report:
+    """A report that has been written.
+
+    Attributes:
+        path: Where.
+        made_at: When, local time.
+        material: What it was made of.
+    """
+
+    path: Path
+    made_at: datetime
+    material: Material
+
+
+def write_report(home: Path, study: str, out: Path | None = None) -> Report:
+    """Writes the report on a study, as a whole file: `reports/STUDY.html` of `home`, or `out`.
 
     Raises:
         InputError: there is no such study, or it is a verdict.
         TroubleError: the file cannot be written, or the ledger cannot be read.
     """
     with closing(Ledger(home / "ledger.db")) as ledger:
-        facts = gather(ledger, study)
-    path = out or home / "reports" / f"{study}.html"
-    text = page(facts, sections(material(facts)), datetime.now())
-    with replaced(path) as unfinished:
+        known = material(gather(ledger, study))
+    report = Report(out or home / "reports" / f"{study}.html", datetime.now(), known)
+    text = page(known.facts, sections(known), report.made_at)
+    with replaced(report.path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
-    return path
+    return report
+
+
+def bring_to_mlflow(home: Path, report: Report) -> None:
+    """Puts a summary into the note of the study's parent run, and the main figures as PNG files among its artifacts.
+
+    Raises:
+        InputError: MLFLOW_TRACKING_URI is not an address that runs can go to.
+        TroubleError: MLflow cannot be had, or a sweep is bringing this study's runs there.
+    """
+    with TemporaryDirectory(prefix="harness-report-") as folder:
+        stills = draw_stills(report.material, Path(folder))
+        show_report(home, report.material.facts.spec.study, summary(report.material, report.made_at), stills)

@@ -14,7 +14,7 @@ from filled_ledger import CPU, GPU, FilledLedger, filled_verdict, make_spec
 from harness.analysis.report.drawing import MAX_POINTS, hover, shown
 from harness.analysis.report.facts import Facts, gather
 from harness.analysis.report.sections import material, sections
-from harness.cli import main
+from harness.errors import TroubleError
 from harness.ledger import Ledger
 from harness.records import Outcome, Record, Role, Trial, TrialResult
 from harness.report import write_report
@@ -98,10 +98,9 @@ def figure_keys(page: Page) -> set[str]:
 ALL = {"progress", "cost", "importance", "parallel", "slices", "contours", "curves", "workers", "time", "finding"}
 
 
-def test_the_command_writes_one_whole_page(ledger: Ledger, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_whole_page_with_every_figure(ledger: Ledger, home: Path) -> None:
     fill(FilledLedger(ledger, make_spec()))
-    assert main(["report", "study"]) == 0
-    assert f"wrote {home / 'reports' / 'study.html'} (" in capsys.readouterr().out
+    assert write_report(home, "study").path == home / "reports" / "study.html"
     assert [path.name for path in (home / "reports").iterdir()] == ["study.html"]
     page = read(home)
     assert figure_keys(page) == ALL
@@ -117,7 +116,7 @@ def test_the_command_writes_one_whole_page(ledger: Ledger, home: Path, capsys: p
 
 def test_nothing_is_loaded_from_elsewhere(ledger: Ledger, home: Path) -> None:
     fill(FilledLedger(ledger, make_spec()))
-    main(["report", "study"])
+    write_report(home, "study")
     page = read(home)
     assert page.addresses
     assert [address for address in page.addresses if not address.startswith("#")] == []
@@ -132,7 +131,7 @@ def test_nothing_is_loaded_from_elsewhere(ledger: Ledger, home: Path) -> None:
 
 def test_every_colour_of_a_figure_is_one_of_the_style_sheet(ledger: Ledger, home: Path) -> None:
     fill(FilledLedger(ledger, make_spec()))
-    main(["report", "study"])
+    write_report(home, "study")
     text = (home / "reports" / "study.html").read_text(encoding="utf-8")
     light, dark = re.findall(r":root \{(.*?)\}", text, re.DOTALL)
     used = set(re.findall(r"var\((--\w+)\)", json.dumps(Page(text).figures)))
@@ -141,8 +140,8 @@ def test_every_colour_of_a_figure_is_one_of_the_style_sheet(ledger: Ledger, home
 
 
 def test_text_from_elsewhere_is_escaped(ledger: Ledger, home: Path) -> None:
-    study = fill(FilledLedger(ledger, make_spec(), command=EVIL, git_commit=EVIL))
-    main(["report", study.spec.study])
+    fill(FilledLedger(ledger, make_spec(), command=EVIL, git_commit=EVIL))
+    write_report(home, "study")
     page = read(home)
     assert len(page.scripts) == 2
     assert page.text.count(EVIL) == 2
@@ -150,30 +149,9 @@ def test_text_from_elsewhere_is_escaped(ledger: Ledger, home: Path) -> None:
     assert "<img" not in hover(gather(ledger, "study"), record)
 
 
-def test_a_file_of_ones_own(ledger: Ledger, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fill(FilledLedger(ledger, make_spec()))
-    assert main(["report", "study", "--out", str(home / "a" / "b.html")]) == 0
-    assert f"wrote {home / 'a' / 'b.html'}" in capsys.readouterr().out
-    assert not (home / "reports").exists()
-
-
-def test_what_cannot_be_reported_is_said_in_one_line(
-    ledger: Ledger, home: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fill(FilledLedger(ledger, make_spec()))
-    filled_verdict(ledger)
-    assert main(["report", "other"]) == 2
-    assert capsys.readouterr().err == "harness: study is 'other'; allowed: study, study.verdict\n"
-    assert main(["report", "study.verdict"]) == 2
-    assert "which is a verdict; allowed: study, whose report shows it" in capsys.readouterr().err
-    (home / "file").write_text("")
-    assert main(["report", "study", "--out", str(home / "file" / "b.html")]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
-
-
 def test_an_unfinished_page_leaves_the_old_one(ledger: Ledger, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(FilledLedger(ledger, make_spec()))
-    path = write_report(home, "study")
+    path = write_report(home, "study").path
     old = path.read_text(encoding="utf-8")
 
     def fails(self: Path, *arguments: object, **options: object) -> None:
@@ -182,7 +160,8 @@ def test_an_unfinished_page_leaves_the_old_one(ledger: Ledger, home: Path, monke
         raise OSError("no room")
 
     monkeypatch.setattr(Path, "write_text", fails)
-    assert main(["report", "study"]) == 1
+    with pytest.raises(TroubleError, match="no room"):
+        write_report(home, "study")
     assert path.read_text(encoding="utf-8") == old
     assert list(path.parent.iterdir()) == [path]
 
@@ -202,7 +181,7 @@ def test_a_study_that_has_just_begun(ledger: Ledger, home: Path) -> None:
         goes_on()
         found = keys_and_lines(gather(ledger, "study"))
         assert found["progress"] == (0, "No searched trial has been trained in full yet, so there is nothing to show.")
-        assert main(["report", "study"]) == 0
+        write_report(home, "study")
     assert figure_keys(read(home)) == {"curves", "workers", "time"}
     assert "so there is no best one" in read(home).text
 
@@ -222,7 +201,7 @@ def test_a_baseline_alone_has_no_parts_about_a_search(ledger: Ledger, home: Path
     study = FilledLedger(ledger, make_spec(space={}, reads_test=True))
     for seed in range(2):
         study.add(2.0, params={}, role=Role.BASELINE, seed=seed, test_wrong=range(180))
-    main(["report", "study"])
+    write_report(home, "study")
     page = read(home)
     assert figure_keys(page) == {"curves", "workers", "time"}
     assert "errs on 2.00 % of the validation images and on 1.80 % of the test images (mean of 2 seeds)" in page.text
@@ -241,7 +220,7 @@ def test_two_objectives_and_settings_that_are_not_always_there(ledger: Ledger, h
         if place % 2:
             params |= {"schedule": "warmup_cosine", "warmup_share": 0.05 + place / 100}
         study.add(2.0 + place / 10 * (1 + place % 2), params=params, train_s=10.0 + place)
-    main(["report", "study"])
+    write_report(home, "study")
     page = read(home)
     assert figure_keys(page) == ALL - {"contours"}  # one range of numbers is all that each trial has
     (bars,) = (page.figures[name] for name in page.figures if name.startswith("importance"))
@@ -256,7 +235,7 @@ def test_mixed_fidelities_and_continued_trials(ledger: Ledger, home: Path) -> No
     study = FilledLedger(ledger, make_spec(engine="keras-tuner", sampler="hyperband", pruner="none"))
     short = [study.add(4.0 + place, epochs=1, train_s=2.0) for place in range(4)]
     study.end(study.ask(epochs=3, continues=short[0]), 2.0, train_s=4.0)
-    main(["report", "study"])
+    write_report(home, "study")
     page = read(home)
     assert "is the best of 1 trained in full" in page.text
     assert "The time of a trial that continues another one includes that one's." in page.text
@@ -271,7 +250,7 @@ def test_times_are_compared_within_one_timing_class(ledger: Ledger, home: Path) 
     study.add_baseline(2.0, device=CPU)
     study.add(1.9, device=CPU)
     study.add(1.5, device=GPU)
-    main(["report", "study"])
+    write_report(home, "study")
     page = read(home)
     assert "1 of others are left out" in page.text
     names = {trace["name"] for trace in page.figures["cost-0"]["data"]}
@@ -282,7 +261,7 @@ def test_times_are_compared_within_one_timing_class(ledger: Ledger, home: Path) 
 def test_a_verdict_is_told(ledger: Ledger, home: Path) -> None:
     fill(FilledLedger(ledger, make_spec()))
     filled_verdict(ledger)
-    main(["report", "study"])
+    write_report(home, "study")
     text = read(home).text
     assert "NO VERDICT YET" in text
     assert "models have read the 300 test images" in text

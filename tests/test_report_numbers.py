@@ -13,9 +13,10 @@ from filled_ledger import DOCUMENTED, GPU, FilledLedger, filled_verdict, make_sp
 from harness.analysis.report.facts import Attempt, Facts, gather
 from harness.analysis.report.finding_cost import best_of, first_below, steps
 from harness.analysis.report.importance import has_order, importance, num_needed, position, surfaces
-from harness.analysis.report.search_figures import curve, pareto_front
+from harness.analysis.report.search_figures import pareto_front
 from harness.analysis.report.space_check import at_bounds, infeasible, moved, near_bounds, noise, sentences
 from harness.analysis.report.time_use import time_use, timeline
+from harness.analysis.report.work_figures import curve
 from harness.errors import InputError
 from harness.ledger import Ledger
 from harness.records import Outcome, Role

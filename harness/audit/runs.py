@@ -14,7 +14,7 @@ from harness.redaction import reason, redact
 from harness.tracking.content import Parent, Point, RunContent, trial_content
 from harness.tracking.experiments import study_id
 from harness.tracking.store import open_client, set_environment, sqlite_file, tracking_uri
-from harness.tracking.summary import parent_content, progress
+from harness.tracking.summary import parent_content, progress, report_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -96,12 +96,12 @@ class _Audit:
             yield f"MLflow: run {run.info.run_name}: is {run.info.status}, and of no finished trial; delete it there"
 
     def _parent_differences(self) -> Iterator[str]:
-        content = parent_content(progress(self._ledger, self._name))
         for difference in self._one_run(_PARENT, self._name):
             yield f"MLflow: parent run: {difference}"
         run = self._run(_PARENT)
         if run is None:
             return
+        content = parent_content(progress(self._ledger, self._name), report_of([run]))
         if run.info.status not in ("FINISHED", "KILLED"):
             yield f"MLflow: parent run: status is {run.info.status}, though nobody works on the study; {_MENDS}"
         for difference in self._content_differences(run, content):

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from harness.errors import TroubleError
 from harness.failpoints import Step, reach
 from harness.ledger import Ledger
 from harness.redaction import reason
 from harness.tracking.content import Parent, RunContent, trial_content
 from harness.tracking.experiments import lost_artifacts, open_experiment
 from harness.tracking.store import open_client
-from harness.tracking.summary import parent_content, progress
+from harness.tracking.summary import REPORT_TAG, parent_content, progress, report_of
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
@@ -31,6 +32,7 @@ _PAGE = 1000
 _POINTS_PER_BATCH = 900  # MLflow takes 1,000 items at once, parameters and tags among them
 _MAX_DIGEST = 36
 _SPEC_FILE = "sweep.json"
+_REPORT_FOLDER = "report"
 _PARENT = "sweep"
 
 
@@ -101,6 +103,21 @@ class StudyRuns:
         """Brings the parent run up to date."""
         self._mend_parent(self._search(f"tags.role = '{_PARENT}'"), status)
 
+    def show_report(self, text: str, files: Sequence[Path]) -> None:
+        """Adds `text` to the parent run's note and `files` to its artifacts; an earlier report's go.
+
+        Raises:
+            TroubleError: the home has moved, and MLflow looks for artifacts where it was.
+        """
+        self.show_progress(None)
+        lost = self._lost_artifacts()
+        if lost:
+            raise TroubleError(lost)
+        self._client.set_tag(self._parent_id, REPORT_TAG, text)
+        for file in files:
+            self._client.log_artifact(self._parent_id, str(file), _REPORT_FOLDER)
+        self.show_progress(None)
+
     def finish(self, status: Status | None) -> None:
         """Brings the trials that were added and the parent up to date; what others have changed is for `reconcile`."""
         for uid, shown in self._added.items():
@@ -148,7 +165,7 @@ class StudyRuns:
         return trial_content(study, record, started_at, held_s, parent)
 
     def _mend_parent(self, found: Sequence[Run], status: Status | None) -> None:
-        content = parent_content(progress(self._ledger, self._name))
+        content = parent_content(progress(self._ledger, self._name), report_of(found))
         ended: list[Status] = [run.info.status for run in found if not _is_running(run)]
         status = status or (ended[0] if ended else None)
         content = replace(content, status=status or content.status)
@@ -207,16 +224,20 @@ class StudyRuns:
     def _save_spec(self) -> None:
         """The study's settings as a file. A store of artifacts that cannot be reached must not hold up the runs."""
         try:
-            lost = lost_artifacts(self._client, self._home, self.experiment_id)
+            lost = self._lost_artifacts()
             if lost:
-                self.repairs.problems.append(
-                    f"{self._home} has moved: MLflow still looks for artifacts of {self._name} in {lost};"
-                    " without mlflow.db, `harness sync` makes it anew"
-                )
-            elif not self._client.list_artifacts(self._parent_id):
+                self.repairs.problems.append(lost)
+            elif not any(file.path == _SPEC_FILE for file in self._client.list_artifacts(self._parent_id)):
                 self._client.log_text(self._parent_id, self._study.spec.model_dump_json(indent=2), _SPEC_FILE)
         except Exception as error:
             self.repairs.problems.append(f"{_SPEC_FILE} was not saved to MLflow: {reason(error)}")
+
+    def _lost_artifacts(self) -> str | None:
+        lost = lost_artifacts(self._client, self._home, self.experiment_id)
+        return lost and (
+            f"{self._home} has moved: MLflow still looks for artifacts of {self._name} in {lost};"
+            " without mlflow.db, `harness sync` makes it anew"
+        )
 
 
 def _pick(found: Sequence[Run], content: RunContent, tracked_id: str | None) -> Run | None:

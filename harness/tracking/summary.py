@@ -6,12 +6,18 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean
+from typing import TYPE_CHECKING
 
 from harness.intervals import error_rate_interval_pct
 from harness.ledger import Ledger, Study, Usage
 from harness.records import Record, Role
 from harness.spec import VERDICT, SweepSpec
 from harness.tracking.content import Point, RunContent, run_name, study_tags, test_error_rate_pct
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+REPORT_TAG = "report"  # of a parent run: what the ledger does not know, since it was written at one moment
 
 
 @dataclass(frozen=True)
@@ -84,8 +90,13 @@ def error_pct(record: Record) -> float:
     return float("inf") if error is None else error
 
 
-def parent_content(progress: Progress) -> RunContent:
-    """The parent run of a study."""
+def report_of(runs: Sequence[Run]) -> str:
+    """What `harness report` has told a study's parent run, of which there may be several for a while."""
+    return next((str(run.data.tags[REPORT_TAG]) for run in runs if REPORT_TAG in run.data.tags), "")
+
+
+def parent_content(progress: Progress, report: str = "") -> RunContent:
+    """The parent run of a study; `report`, Markdown, stands at the end of its note."""
     study = progress.study
     return RunContent(
         name=study.spec.study,
@@ -97,7 +108,8 @@ def parent_content(progress: Progress) -> RunContent:
             "role": "sweep",
             "budget": study.spec.budget.model_dump_json(exclude_none=True),
             "mlflow.runName": study.spec.study,
-            "mlflow.note.content": summary(progress),
+            "mlflow.note.content": "\n\n".join(filter(None, [summary(progress), report])),
+            **({REPORT_TAG: report} if report else {}),
         },
         params=_settings(study),
         points=_best_so_far(progress),

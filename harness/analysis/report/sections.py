@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 
 import plotly.graph_objects as go
 
-from harness.analysis.report import search_figures, space_check, space_figures, tables
-from harness.analysis.report.drawing import MAX_CURVES
+from harness.analysis.report import search_figures, space_check, space_figures, tables, work_figures
 from harness.analysis.report.facts import Facts, error_pct
 from harness.analysis.report.finding_cost import Step, best_of, steps
 from harness.analysis.report.headline import cost_lines
-from harness.analysis.report.importance import Importance, importance, num_needed, surfaces, thinned
+from harness.analysis.report.importance import Importance, importance, num_needed, surfaces
 from harness.analysis.report.time_use import time_use, timeline
-from harness.records import Record
+from harness.analysis.report.work_figures import curves_shown, with_curves
 from harness.spec import SPLIT_SIZES
 from harness.words import duration
 
@@ -187,11 +186,10 @@ def _contours(known: Material) -> Section:
 
 def _curves(known: Material) -> Section:
     facts = known.facts
-    trained = [record for record in facts.ended if record.result and record.result.curve]
-    records = _picked(facts, trained)
+    num_trained, records = len(with_curves(facts)), curves_shown(facts)
     lines = [] if records else ["No epoch has been trained yet."]
-    if len(records) < len(trained):
-        lines.append(f"{len(records)} of {len(trained)} curves are shown: the baseline, the best, and others evenly.")
+    if len(records) < num_trained:
+        lines.append(f"{len(records)} of {num_trained} curves are shown: the baseline, the best, and others evenly.")
     if any(record.trial.continues for record in records):
         lines.append("A trial that continues another one starts where that one ended.")
     return Section(
@@ -199,7 +197,7 @@ def _curves(known: Material) -> Section:
         "Learning curves",
         f"Error after each epoch{_looked_at(facts)}. Solid lines went to the last epoch; dashed ones were stopped early"
         " and end in a cross. Where a dashed line was still among the lower ones, stopping it may have been a mistake.",
-        [search_figures.learning_curves(facts, records)] if records else [],
+        [work_figures.learning_curves(facts)] if records else [],
         lines,
     )
 
@@ -207,15 +205,6 @@ def _curves(known: Material) -> Section:
 def _looked_at(facts: Facts) -> str:
     number, total = facts.spec.validation_images, SPLIT_SIZES[facts.spec.dataset]["validation"]
     return f", on {number:,} of the {total:,} validation images on which trials are ranked" if number < total else ""
-
-
-def _picked(facts: Facts, trained: Sequence[Record]) -> list[Record]:
-    """Few enough to be told apart: the baseline and the best twenty, and others evenly."""
-    best = sorted(facts.searched, key=error_pct)[:20]
-    kept = {record.trial.uid for record in [*best, *facts.baselines]}
-    others = thinned([record for record in trained if record.trial.uid not in kept], MAX_CURVES - len(kept))
-    kept |= {record.trial.uid for record in others}
-    return [record for record in trained if record.trial.uid in kept]
 
 
 def _workers(known: Material) -> Section:
@@ -228,7 +217,7 @@ def _workers(known: Material) -> Section:
         "Who was at work when",
         "A bar per attempt at a trial, a row per worker. Gaps are time in which a worker had nothing to train; many"
         " short bars without a result mean trouble.",
-        [search_figures.workers(found)] if found.stretches else [],
+        [work_figures.workers(found)] if found.stretches else [],
         lines,
     )
 
@@ -244,7 +233,7 @@ def _time_use(known: Material) -> Section:
         "Where the time went",
         "Device time by what it was used for. Training should be most of it; evaluation, compiling and building are the"
         " price of knowing, and what failed attempts took is lost.",
-        [search_figures.time_bars(found)] if found.device_s else [],
+        [work_figures.time_bars(found)] if found.device_s else [],
         lines if found.device_s else ["No device time was used yet."],
     )
 

@@ -1,0 +1,31 @@
+"""A report's summary and figures on the parent run of its study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+
+from harness.errors import TroubleError
+from harness.ledger import Ledger
+from harness.locks import runs_lock
+from harness.redaction import reason, redact
+from harness.tracking.store import tracking_uri
+from harness.tracking.study_runs import StudyRuns
+
+
+def show_report(home: Path, study: str, text: str, files: Sequence[Path]) -> None:
+    """Adds `text`, Markdown, to the parent run's note and `files` to its artifacts, in place of an earlier report's.
+
+    Raises:
+        InputError: MLFLOW_TRACKING_URI is not an address that runs can go to.
+        TroubleError: MLflow cannot be had, or another process is bringing the study's runs there.
+    """
+    uri = tracking_uri(home)
+    with runs_lock(home, study), closing(Ledger(home / "ledger.db")) as ledger:
+        try:
+            StudyRuns(home, ledger, study).show_report(text, files)
+        except TroubleError:  # the ledger's, say, which is no fault of MLflow's
+            raise
+        except Exception as error:
+            raise TroubleError(f"MLflow ({redact(uri)}): {reason(error)}") from error

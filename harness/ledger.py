@@ -247,12 +247,23 @@ class Ledger:
 
     def origins(self, study: str) -> dict[str, dict[str, Any]]:
         """The same for every trial of a study that has a final result, by uid."""
-        rows = self._read(
-            lambda row: (row["uid"], ledger_rows.provenance(row)),
-            ledger_rows.ORIGIN + "WHERE t.study = ? AND a.told_at IS NOT NULL",
+        ended = self._read(
+            lambda row: (row["uid"], row["session"]),
+            "SELECT a.uid, a.session FROM attempts a JOIN trials t ON t.uid = a.uid"
+            " WHERE t.study = ? AND a.told_at IS NOT NULL",
             study,
         )
-        return dict(rows)
+        sessions = dict(ended)
+        # Read once a session and not once a trial: a diff may be long.
+        one_of_each = {session: uid for uid, session in sessions.items()}
+        found = {session: self.origin(uid) for session, uid in one_of_each.items()}
+        return {uid: found[session] for uid, session in sessions.items()}
+
+    def diffs(self, study: str) -> Iterator[str]:
+        """The uncommitted changes that its sessions ran with, one at a time, since each may be long."""
+        sessions = "SELECT * FROM sessions WHERE study = ? AND provenance IS NOT NULL ORDER BY id"
+        found = (origin.get("git_diff") for origin in self._read(ledger_rows.session_provenance, sessions, study))
+        return (str(diff) for diff in found if diff)
 
     def usage(self, study: str) -> Usage:
         trials = self._count(
@@ -262,7 +273,7 @@ class Ledger:
             Role.BASELINE,
             Outcome.INFEASIBLE,
         )
-        sessions = self._read(ledger_rows.session, "SELECT * FROM sessions WHERE study = ?", study)
+        sessions = self._read(ledger_rows.session, "SELECT id, started_at, wall_s FROM sessions WHERE study = ?", study)
         held = self._read(
             ledger_rows.held_s,
             "SELECT a.uid, a.attempt, a.reserved_time_s FROM attempts a JOIN trials t ON t.uid = a.uid"

@@ -124,6 +124,11 @@ def provenance(row: sqlite3.Row) -> dict[str, Any]:
     return Cells("sessions", f"of attempt {row['uid']}/{row['attempt']}", row).read("provenance", _origin)
 
 
+def session_provenance(row: sqlite3.Row) -> dict[str, Any]:
+    """From a row of `sessions` that has one."""
+    return Cells("sessions", str(row["id"]), row).read("provenance", json_object)
+
+
 def session(row: sqlite3.Row) -> tuple[float, float]:
     """(started_at, wall_s) from a row of `sessions`."""
     cells = Cells("sessions", str(row["id"]), row)

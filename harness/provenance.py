@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
 import shutil
 import subprocess
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
 
 from harness.home import project_root
+from harness.redaction import redact_code
 
+MAX_DIFF_BYTES = 1_000_000
 PACKAGES = ("tensorflow", "jax", "torch", "keras", "keras-tuner", "optuna", "mlflow", "numpy", "pandas")
 
 
@@ -22,6 +27,34 @@ def provenance() -> dict[str, str | bool | None]:
         "host": platform.node(),
         **{name: version for name in PACKAGES if (version := _version(name))},
     }
+
+
+def session_provenance() -> dict[str, str | bool | None]:
+    """`provenance()`, and as `git_diff` what tracked files have in them that is in no commit, where there is any."""
+    diff = uncommitted_diff(project_root())
+    return provenance() | ({"git_diff": diff} if diff else {})
+
+
+def uncommitted_diff(folder: Path) -> str:
+    """How the tracked files of a checkout differ from its commit, for `git apply`; empty if they do not, or it is none.
+
+    Without passwords, and cut with a note after MAX_DIFF_BYTES. Untracked files are never looked at.
+    """
+    git = shutil.which("git")
+    if git is None:
+        return ""
+    # Not as the user likes to see it, but as it can be applied.
+    plainly = ["--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/"]
+    with subprocess.Popen([git, "diff", "HEAD", *plainly], cwd=folder, stdout=PIPE, stderr=DEVNULL) as process:
+        assert process.stdout is not None  # noqa: S101 - for the type checker
+        diff = process.stdout.read(MAX_DIFF_BYTES + 1)
+    text = redact_code(diff[:MAX_DIFF_BYTES].decode(errors="replace"))
+    return text if len(diff) <= MAX_DIFF_BYTES else f"{text}\n[cut here: it is longer than {MAX_DIFF_BYTES:,} bytes]\n"
+
+
+def diff_file(diff: str) -> str:
+    """The name under which a diff is kept as a file."""
+    return f"uncommitted-{hashlib.sha256(diff.encode()).hexdigest()[:8]}.diff"
 
 
 def _version(package: str) -> str | None:

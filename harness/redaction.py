@@ -17,6 +17,11 @@ _SECRETS = (
 )
 MAX_REASON = 300  # characters
 
+# In code: password = "...", "token": "..."; in files of settings: API_KEY=...
+_NAMES = r"password|passwd|pwd|token|secret|(?:api|access|private)_?key"
+_LITERAL = re.compile(rf"""(?i)((?:{_NAMES})\w*["']?\s*[:=]\s*["'])[^"'\n]+""")
+_SETTING = re.compile(r"\b([A-Z0-9_]*(?:PASSWORD|PASSWD|PWD|TOKEN|SECRET|KEY)[A-Z0-9_]*=)[^\s\"']+")
+
 
 def reason(error: BaseException) -> str:
     """What went wrong, as one line without credentials."""
@@ -26,11 +31,24 @@ def reason(error: BaseException) -> str:
 
 def redact(text: str) -> str:
     """`text` without the user names and passwords of URIs, and without the user's own wherever they stand."""
+    text = re.sub(r"(\w+://)?\S*@", r"\1***@", _without_own_secrets(text))
+    return re.sub(r"(?i)(password|passwd|pwd|token|secret|key)=[^&\s'\"]+", r"\1=***", text)
+
+
+def redact_code(text: str) -> str:
+    """Source code without passwords: those in URIs, the user's own, and what is given as one in code or settings.
+
+    Unlike `redact` it leaves alone whatever else code may hold, so that a diff can still be applied.
+    """
+    text = re.sub(r"(\w+://)[^\s/@'\"]+@", r"\1***@", _without_own_secrets(text))
+    return _SETTING.sub(r"\1***", _LITERAL.sub(r"\1***", text))
+
+
+def _without_own_secrets(text: str) -> str:
     secrets = {os.environ.get(name) for name in _SECRETS}
     with contextlib.suppress(ValueError):
         password = urlsplit(os.environ.get("MLFLOW_TRACKING_URI", "")).password
         secrets |= {password, unquote(password or "")}
     for secret in filter(None, secrets):
         text = text.replace(secret, "***")
-    text = re.sub(r"(\w+://)?\S*@", r"\1***@", text)
-    return re.sub(r"(?i)(password|passwd|pwd|token|secret|key)=[^&\s'\"]+", r"\1=***", text)
+    return text

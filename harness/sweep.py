@@ -25,7 +25,7 @@ from harness.failpoints import Step, reach
 from harness.forecast import Open
 from harness.ledger import Ledger
 from harness.progress import Progress, StopReason
-from harness.provenance import provenance
+from harness.provenance import session_provenance
 from harness.records import EpochReport, Outcome, Record, Trial, TrialResult
 from harness.search import NoProposal, catalogue
 from harness.search.proposer import Next
@@ -107,7 +107,7 @@ class Sweep:
         self._spec, self._ledger, self._source, self._executor = spec, ledger, source, executor
         self._listeners, self._display, self._checkpoints = listeners, display, checkpoints
         self._started = time.monotonic()
-        self._session = ledger.start_session(spec.study, provenance())
+        self._session = ledger.start_session(spec.study, session_provenance())
         reach(Step.AFTER_SESSION)
         self._touched = self._started
         ledger.close_lost_attempts(spec.study)

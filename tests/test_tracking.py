@@ -21,6 +21,7 @@ from harness.analysis.leaderboard import leaderboard
 from harness.errors import InputError, TroubleError
 from harness.ledger import Ledger
 from harness.locks import InUseError, runs_lock
+from harness.provenance import diff_file
 from harness.records import Outcome, Role
 from harness.redaction import reason, redact
 from harness.spec import SweepSpec
@@ -392,6 +393,49 @@ def test_a_name_that_another_ledger_has_taken_is_left_to_it(
     assert theirs.startswith("study-2")
     assert set(runs(home, theirs)) == {"study", "trial-000"}
     assert str(synced(other_home)) == str(synced(home)) == "study: as it should be"
+
+
+def parents_files(home: Path) -> dict[str, str]:
+    """The artifacts of the parent run."""
+    run = runs(home)["study"]
+    files = [artifact.path for artifact in client(home).list_artifacts(run.info.run_id)]
+    folder = home / "artifacts" / "study" / run.info.run_id / "artifacts"
+    return {name: (folder / name).read_text() for name in files}
+
+
+def test_each_run_says_on_which_code_it_rests_and_the_parent_keeps_what_is_in_no_commit(
+    home: Path, study: Study
+) -> None:
+    versions = {"python": "3.11.2", "keras": "3.15.1", "host": "here"}
+    diffs = ["--- a/one\n+++ b/one\n", "--- a/two\n+++ b/zwei, ä\n"]
+    for diff in (diffs[0], diffs[1], diffs[0]):
+        study.ledger.start_session("study", {"git_commit": "def", "git_dirty": True, "git_diff": diff, **versions})
+        study.add(2.0)
+    study.ledger.start_session("study", {"git_commit": "def", "git_dirty": False, **versions})
+    study.add(2.1)
+    synced(home)
+    names = [diff_file(diff) for diff in diffs]
+    tags = {name: run.data.tags for name, run in runs(home).items()}
+    kept = [tags[f"trial-{number:03}"].get("uncommitted_changes") for number in (5, 6, 7, 8, 9)]
+    assert kept == [None, names[0], names[1], names[0], None]
+    assert tags["trial-009"]["versions"] == "python 3.11.2, keras 3.15.1"
+    assert {run["digest"] for run in tags.values()} == {study.spec.digest()}
+    files = parents_files(home)
+    assert {name: files[name] for name in names} == dict(zip(names, diffs, strict=True))
+    assert SweepSpec.model_validate_json(files["sweep.json"]) == study.spec
+    assert str(synced(home)) == "study: as it should be"
+
+
+def test_what_a_new_session_ran_with_is_kept_when_it_ends(home: Path, study: Study) -> None:
+    """The first look at MLflow may come before the session is in the ledger."""
+    tracked = StudyRuns(home, study.ledger, "study")
+    tracked.reconcile("RUNNING")
+    assert set(parents_files(home)) == {"sweep.json"}
+    study.ledger.start_session("study", {"git_commit": "def", "git_dirty": True, "git_diff": "a diff"})
+    study.add(2.0)
+    tracked.add_new()
+    tracked.finish("FINISHED")
+    assert set(parents_files(home)) == {"sweep.json", diff_file("a diff")}
 
 
 def test_an_artifact_store_out_of_reach_holds_up_no_run(home: Path, study: Study) -> None:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import baselines
 from harness.intervals import error_rate_interval_pct
 from harness.ledger import Study
+from harness.provenance import PACKAGES, diff_file
 from harness.records import Device, EpochReport, Outcome, Record, Role, TrialResult
 from harness.spec import SPLIT_SIZES, SweepSpec
 
@@ -225,9 +226,13 @@ def study_tags(study: Study) -> dict[str, str]:
         "sampler": spec.sampler,
         "pruner": spec.pruner,
         "train_images": str(spec.train_images),
+        "digest": spec.digest(),
         "mlflow.source.type": "LOCAL",
         "mlflow.source.name": str(provenance.get("command") or "harness"),
     }
     if provenance.get("git_commit"):
         tags["mlflow.source.git.commit"] = str(provenance["git_commit"])
-    return tags
+    if provenance.get("git_diff"):
+        tags["uncommitted_changes"] = diff_file(str(provenance["git_diff"]))  # of the parent run's artifacts
+    versions = [f"{name} {provenance[name]}" for name in ("python", *PACKAGES) if provenance.get(name)]
+    return tags | ({"versions": ", ".join(versions)} if versions else {})

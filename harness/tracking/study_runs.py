@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 from harness.errors import TroubleError
 from harness.failpoints import Step, reach
 from harness.ledger import Ledger
+from harness.provenance import diff_file
 from harness.redaction import reason
 from harness.tracking.content import Parent, RunContent, trial_content
 from harness.tracking.experiments import lost_artifacts, open_experiment
@@ -89,7 +90,7 @@ class StudyRuns:
             self._client.set_terminated(run.info.run_id, "KILLED")
             self.repairs.ended += 1
         self._unmatched = runs
-        self._save_spec()
+        self._save_files()
 
     def add_new(self) -> None:
         """Brings the trials to MLflow that have got their final result since. `reconcile` comes first.
@@ -124,6 +125,7 @@ class StudyRuns:
             if hash(repr(self._trial_content(uid))) != shown:  # search seconds come after the result
                 self._add(uid, self._search(f"tags.trial_uid = '{uid}'"))
         self.show_progress(status)
+        self._save_files()  # this session may have been too young for `reconcile` to see its own
 
     def _add(self, uid: str, found: Sequence[Run]) -> None:
         content = self._mend_trial(uid, found)
@@ -221,16 +223,28 @@ class StudyRuns:
             self._client.set_terminated(run_id, content.status, content.end_ms)
         reach(Step.AFTER_TERMINATED)
 
-    def _save_spec(self) -> None:
-        """The study's settings as a file. A store of artifacts that cannot be reached must not hold up the runs."""
+    def _save_files(self) -> None:
+        """What the study ran with, as files. A store of artifacts that cannot be reached must not hold up the runs."""
         try:
             lost = self._lost_artifacts()
             if lost:
                 self.repairs.problems.append(lost)
-            elif not any(file.path == _SPEC_FILE for file in self._client.list_artifacts(self._parent_id)):
-                self._client.log_text(self._parent_id, self._study.spec.model_dump_json(indent=2), _SPEC_FILE)
+                return
+            saved = {file.path for file in self._client.list_artifacts(self._parent_id)}
+            for name, text in self._files():
+                if name not in saved:
+                    self._client.log_text(self._parent_id, text, name)
+                    saved.add(name)
+        except TroubleError:  # the ledger's
+            raise
         except Exception as error:
             self.repairs.problems.append(f"{_SPEC_FILE} was not saved to MLflow: {reason(error)}")
+
+    def _files(self) -> Iterator[tuple[str, str]]:
+        """(name, content) of each: the settings, and what sessions ran with that was in no commit."""
+        yield _SPEC_FILE, self._study.spec.model_dump_json(indent=2)
+        for diff in self._ledger.diffs(self._name):
+            yield diff_file(diff), diff
 
     def _lost_artifacts(self) -> str | None:
         lost = lost_artifacts(self._client, self._home, self.experiment_id)

@@ -189,7 +189,7 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
         _say(_how_it_ended(spec, end))
         if spec.space:
             _say(f"is the best of them really better? harness verdict {spec.study}")
-    _say("browse: make ui, or mlflow ui at the project's root")
+    _say(f"browse: make ui, or harness report {specs[0].study} for one page with figures")
     return 0
 
 

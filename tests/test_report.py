@@ -140,11 +140,11 @@ def test_every_colour_of_a_figure_is_one_of_the_style_sheet(ledger: Ledger, home
 
 
 def test_text_from_elsewhere_is_escaped(ledger: Ledger, home: Path) -> None:
-    fill(FilledLedger(ledger, make_spec(), command=EVIL, git_commit=EVIL))
+    fill(FilledLedger(ledger, make_spec(), platform=EVIL))
     write_report(home, "study")
     page = read(home)
     assert len(page.scripts) == 2
-    assert page.text.count(EVIL) == 2
+    assert page.text.count(EVIL) == 1
     record = Record(Trial("a", 0, {"schedule": "<img src=x>"}, 0, 1), TrialResult(Outcome.COMPLETED))
     assert "<img" not in hover(gather(ledger, "study"), record)
 

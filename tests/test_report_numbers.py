@@ -10,6 +10,7 @@ from statistics import fmean
 import pytest
 from filled_ledger import DOCUMENTED, GPU, FilledLedger, filled_verdict, make_spec
 
+from harness.analysis.report.drawing import log_ticks
 from harness.analysis.report.facts import Attempt, Facts, gather
 from harness.analysis.report.finding_cost import best_of, first_below, steps
 from harness.analysis.report.importance import has_order, importance, num_needed, position, surfaces
@@ -84,6 +85,11 @@ def test_device_time_adds_up_over_all_trials(study: FilledLedger) -> None:
     assert first is not None
     assert (first.trial, first.device_s) == (4, 50.0)
     assert first_below(found, 1.5) is None
+
+
+def test_ticks_of_an_axis_of_magnitudes() -> None:
+    assert log_ticks(1.4, 31.0) == [2.0, 5.0, 10.0, 20.0]
+    assert log_ticks(0.3, 0.9) == [0.5]
 
 
 def test_the_front_holds_what_nothing_beats() -> None:

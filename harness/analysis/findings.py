@@ -64,7 +64,7 @@ def find(ledger: Ledger, spec: SweepSpec, leaderboard: pd.DataFrame) -> Findings
 
 def sentences(findings: Findings) -> list[str]:
     """The findings for people, a line each."""
-    return [_noise(findings), _best(findings)]
+    return [noise(findings), _best(findings)]
 
 
 def _repeated(rows: pd.DataFrame, hyperparameters: list[str]) -> list[pd.DataFrame]:
@@ -101,10 +101,10 @@ def _best(findings: Findings) -> str:
     gain = baseline_pct - best_pct
     if gain <= 0:
         return f"{best}, not below the baseline's {baseline_pct:.2f} %{seeds}"
-    return f"{best}, {gain:.2f} points below the baseline's {baseline_pct:.2f} %{seeds}: {_weight(findings, gain)}"
+    return f"{best}, {gain:.2f} points below the baseline's {baseline_pct:.2f} %{seeds}: {weight(findings, gain)}"
 
 
-def _weight(findings: Findings, gain: float) -> str:
+def weight(findings: Findings, gain: float) -> str:
     """What a gain over the baseline is worth."""
     resolution = findings.resolution
     if resolution is None:
@@ -116,7 +116,7 @@ def _weight(findings: Findings, gain: float) -> str:
     return f"more than noise between two trials{luck}"
 
 
-def _noise(findings: Findings) -> str:
+def noise(findings: Findings) -> str:
     resolution = findings.resolution
     if resolution is None:
         return "no configuration was trained with two seeds, so which differences are noise is not known"

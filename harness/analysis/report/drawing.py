@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 from typing import Any
@@ -75,6 +76,13 @@ def errors_range(errors_pct: Sequence[float]) -> tuple[float, float] | None:
     if errors.max() <= low + 4 * (most - low) or middle == low:
         return None
     return max(0.0, float(low - 0.05 * (high - low))), float(high)
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, 20 and so on, as far as they lie within these bounds, both above 0."""
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{digit}e{decade}") for decade in decades for digit in (1, 2, 5)]
+    return [tick for tick in ticks if low <= tick <= high]
 
 
 def limit_errors(made: go.Figure, errors_pct: Sequence[float], axis: str = "yaxis") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from harness.analysis.findings import sentences as finding_sentences
+from harness.analysis.findings import noise, weight
 from harness.analysis.report.facts import Facts, error_pct, timing_class
 from harness.analysis.report.finding_cost import Step, first_below
 from harness.analysis.verdict_sentences import sentences as verdict_sentences
@@ -40,7 +40,8 @@ def headline(facts: Facts) -> str:
     against = f"{abs(points):.2f} points {than} than the documented network's {baseline_pct:.2f} %"
     if round(points, 2) == 0:
         against = f"as the documented network does ({baseline_pct:.2f} %)"
-    return f"{error}, {against}{_seeds(facts)}{_times(facts, best)}."
+    gain = f" The gain is {weight(facts.findings, points)}." if points > 0 else ""
+    return f"{error}, {against}{_seeds(facts)}{_times(facts, best)}.{gain}"
 
 
 def _trained(facts: Facts) -> str:
@@ -78,13 +79,17 @@ def headline_lines(facts: Facts) -> Iterator[str]:
     if facts.best:
         yield f"Its settings: `{settings(facts.best.trial.params)}`."
     if facts.spec.space:
-        yield from (f"{line[:1].upper()}{line[1:]}." for line in finding_sentences(facts.findings))
+        yield f"{_capital(noise(facts.findings))}."
+
+
+def _capital(line: str) -> str:
+    return f"{line[:1].upper()}{line[1:]}"
 
 
 def verdict_lines(facts: Facts) -> list[str]:
     """What was found when the best were trained again, or how to find out."""
     if facts.verdict:
-        return [f"{line[:1].upper()}{line[1:]}." for line in verdict_sentences(facts.verdict)]
+        return [f"{_capital(line)}." for line in verdict_sentences(facts.verdict)]
     if not facts.best:
         return []
     return [

@@ -70,7 +70,7 @@ def _tiles(facts: Facts) -> Iterator[tuple[str, str]]:
     yield str(len(facts.ended)), "trials ended"
     yield duration(facts.usage.device_s), "device time used"
     if facts.verdict:
-        yield str(facts.verdict.answer), "verdict"
+        yield str(facts.verdict.answer).capitalize(), "verdict"
 
 
 def _seeds(number: int) -> str:

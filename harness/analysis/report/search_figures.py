@@ -32,7 +32,7 @@ def best_so_far(facts: Facts, steps: Sequence[Step]) -> go.Figure:
     scale, unit = scaled_time(steps[-1].device_s)
     made = figure(f"device time used ({unit})", ERROR_AXIS)
     at = {step.trial: step.device_s / scale for step in steps}
-    found = [step for step in steps if step.best_pct is not None]
+    found = [step for step in steps if step.is_new_best or (step.best_pct is not None and step is steps[-1])]
     points = shown(facts.searched)
     add_points(
         made,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import plotly.graph_objects as go
 
-from harness.analysis.report import search_figures, space_check, space_figures, tables, work_figures
+from harness.analysis.report import search_figures, space_check, space_figures, tables, verdict_figures, work_figures
 from harness.analysis.report.facts import Facts, error_pct
 from harness.analysis.report.finding_cost import Step, best_of, steps
 from harness.analysis.report.headline import cost_lines
@@ -57,6 +57,7 @@ def material(facts: Facts) -> Material:
 def sections(known: Material) -> list[Section]:
     """All there is to show of a study; a study without a search space has no parts about one."""
     searches: list[Callable[[Material], Section]] = [
+        *([_verdict] if known.facts.verdict else []),
         _best_so_far,
         _error_against_time,
         _top_trials,
@@ -69,6 +70,23 @@ def sections(known: Material) -> list[Section]:
     always: list[Callable[[Material], Section]] = [_curves, _workers, _time_use]
     order = [*searches, *always, _finding_cost] if known.facts.spec.space else [_top_trials, *always]
     return [make(known) for make in order]
+
+
+def _verdict(known: Material) -> Section:
+    verdict = known.facts.verdict
+    if verdict is None:
+        raise ValueError("there is no verdict")
+    pairs = verdict_figures.compared(verdict)
+    return Section(
+        "verdict",
+        "The verdict: trained again with fresh seeds",
+        "Each line is a candidate's difference from the documented network in test error, with an interval that holds"
+        " for all candidates and looks together with 95 %. All of it left of zero: better. Across zero: not"
+        " distinguishable.",
+        [verdict_figures.differences(pairs)] if pairs else [],
+        [] if pairs else ["Too few seeds are trained to compare anything yet."],
+        [verdict_figures.errors_table(verdict)] if pairs else [],
+    )
 
 
 def _best_so_far(known: Material) -> Section:
@@ -192,6 +210,10 @@ def _curves(known: Material) -> Section:
         lines.append(f"{len(records)} of {num_trained} curves are shown: the baseline, the best, and others evenly.")
     if any(record.trial.continues for record in records):
         lines.append("A trial that continues another one starts where that one ended.")
+    if any(record.trial.epochs < facts.spec.epochs for record in records):
+        lines.append(
+            "Dotted trials were given fewer epochs by the search, so their errors are not ranked with the others."
+        )
     return Section(
         "curves",
         "Learning curves",
@@ -212,6 +234,8 @@ def _workers(known: Material) -> Section:
     lines = [] if found.stretches else ["No attempt has ended yet."]
     if found.cuts_s:
         lines.append(f"{duration(found.cut_s)} without any trial are cut out, at the dotted lines.")
+    if found.num_short:
+        lines.append(f"The {found.num_short} shortest attempts are left out.")
     return Section(
         "workers",
         "Who was at work when",

@@ -40,6 +40,7 @@ def parallel_coordinates(facts: Facts) -> go.Figure:
     records = shown(facts.searched)
     errors = [error_pct(record) for record in records]
     low, high = errors_range(errors) or (min(errors), max(errors))
+    low, high = math.floor(100 * low) / 100, math.ceil(100 * high) / 100  # which are shown as they are
     made = figure("", "", height=460, margin={"l": 60, "r": 60, "t": 80, "b": 30})
     dimensions = [
         _dimension(name, domain, [record.trial.params.get(name) for record in records])

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 # Okabe and Ito's colours, as on the page.
-_SEARCHED, _BASELINE, _BEST, _PRUNED = "#0072b2", "#d55e00", "#009e73", "#8b929b"
+_SEARCHED, _BASELINE, _BEST, _PRUNED, _SHORT = "#0072b2", "#d55e00", "#009e73", "#8b929b", "#b04a8c"
 
 
 def draw_stills(known: Material, folder: Path) -> list[Path]:
@@ -124,6 +124,8 @@ def _curve_style(facts: Facts, record: Record) -> tuple[str, dict[str, Any]]:
         return "best trial", {"color": _BEST, "linewidth": 2.5, "zorder": 4}
     if record.trial.role is Role.BASELINE:
         return "baseline", {"color": _BASELINE, "linewidth": 2.0, "zorder": 3}
+    if record.trial.epochs < facts.spec.epochs:
+        return "given fewer epochs", {"color": _SHORT, "linewidth": 0.9, "linestyle": ":"}
     if record.result and record.result.outcome is Outcome.COMPLETED:
         return "trained to the end", {"color": _SEARCHED, "linewidth": 0.9, "alpha": 0.6}
     return "stopped early", {"color": _PRUNED, "linewidth": 0.9, "linestyle": "--", "marker": "x", "markevery": [-1]}

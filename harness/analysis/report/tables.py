@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.report.facts import Facts
+from harness.provenance import PACKAGES
 from harness.records import Role
+from harness.spec import Budget
 from harness.words import duration, setting
 
 TOP = 15
@@ -38,14 +40,14 @@ def top_trials(facts: Facts) -> Table:
     is_baseline = ranked["role"] == Role.BASELINE
     rows = ranked[is_baseline | (np.arange(len(ranked)) < TOP)]
     names = list(facts.spec.space)
-    time = "gpu_time_s" if facts.time_word == "GPU time" else "device_time_s"
+    times_s = {record.trial.number: facts.time_s(record) for record in facts.full}
     test = bool(rows["test_error_rate_pct"].notna().any())
     head = ["rank", "trial", "error % (95 % interval)", *(["test error %"] if test else [])]
     head += [f"{facts.time_word} s", "parameters", *names]
     return Table(
         head,
         [
-            [*_start(row, test=test), f"{row[time]:.1f}", f"{row['num_params']:,}", *_cells(row, names)]
+            [*_start(row, test=test), f"{times_s[row['trial']]:.1f}", f"{row['num_params']:,}", *_cells(row, names)]
             for row in _rows(rows)
         ],
         frozenset(place for place, role in enumerate(rows["role"]) if role == Role.BASELINE),
@@ -71,46 +73,38 @@ def _cells(row: dict[str, Any], names: Sequence[str]) -> list[str]:
 
 def provenance(facts: Facts) -> Table:
     """Settings, code, versions and machines, a name and a value each."""
-    spec, study = facts.spec, facts.study
-    budget = spec.budget
-    limits = [f"{budget.trials} trials"]
-    limits += [
-        f"{duration(seconds)} {what}"
-        for seconds, what in ((budget.wall_s, "in all"), (budget.device_s, "of device time"))
-        if seconds
-    ]
-    origin = {
-        key: value for key, value in study.provenance.items() if key not in ("lessons", "git_commit", "git_dirty")
-    }
+    spec, origin = facts.spec, facts.study.provenance
+    limits = spec.constraints.model_dump(exclude_none=True)
+    versions = [f"{name} {origin[name]}" for name in ("python", *PACKAGES) if origin.get(name)]
+    data = f"{spec.dataset}, {spec.train_images:,} training images, {spec.validation_images:,} for each epoch's error"
     rows = [
         ("study", spec.study),
-        ("begun", datetime.fromtimestamp(study.created_at).isoformat(" ", "minutes")),
-        ("budget", ", ".join(limits)),
-        ("baseline", f"{spec.baseline}, {spec.baseline_seeds} seeds"),
-        (
-            "data",
-            f"{spec.dataset}, {spec.train_images:,} training images, {spec.validation_images:,} for each epoch's error",
-        ),
+        ("begun", datetime.fromtimestamp(facts.study.created_at).isoformat(" ", "minutes")),
+        ("budget", _budget(spec.budget)),
+        ("baseline", f"{spec.baseline}, seeds: {spec.baseline_seeds}"),
+        ("data", data),
         ("recipe", ", ".join(f"{key} = {setting(value)}" for key, value in spec.recipe.items())),
-        *[(f"space.{name}", str(domain)) for name, domain in spec.search_space.domains.items()],
-        *[
-            (f"constraints.{key}", setting(value))
-            for key, value in spec.constraints.model_dump(exclude_none=True).items()
-        ],
+        *((f"space.{name}", str(domain)) for name, domain in spec.search_space.domains.items()),
+        *((f"constraints.{key}", setting(value)) for key, value in limits.items()),
         ("digest of the settings", spec.digest()),
+        ("digest of the data", str(origin.get("data_digest", "not known"))),
         ("code", ", ".join(_commits(facts)) or "not known"),
-        *[("timing class", f"{name} ({number} trials)") for name, number in facts.timing_classes.most_common()],
-        *[(key.replace("_", " "), str(value)) for key, value in origin.items() if value is not None],
+        ("versions", ", ".join(versions) or "not known"),
+        ("platform", str(origin.get("platform", "not known"))),
+        *(("timing class", f"{name}: {number} trials") for name, number in facts.timing_classes.most_common()),
     ]
     return Table((), rows)
+
+
+def _budget(budget: Budget) -> str:
+    limits = [f"{budget.trials} trials"]
+    limits += [f"{duration(budget.wall_s)} in all"] if budget.wall_s else []
+    limits += [f"{duration(budget.device_s)} of device time"] if budget.device_s else []
+    return ", ".join(limits)
 
 
 def _commits(facts: Facts) -> list[str]:
     """The commits that trials ran on, each once."""
     origins = [facts.study.provenance, *facts.origins.values()]
-    found = {
-        str(one["git_commit"]) + " with changes" * bool(one.get("git_dirty"))
-        for one in origins
-        if one.get("git_commit")
-    }
-    return sorted(found)
+    known = [(str(one["git_commit"]), bool(one.get("git_dirty"))) for one in origins if one.get("git_commit")]
+    return [commit + " with changes" * is_dirty for commit, is_dirty in sorted(set(known))]

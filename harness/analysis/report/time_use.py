@@ -10,6 +10,7 @@ from harness.analysis.report.facts import Attempt, Facts
 from harness.records import Outcome, Record
 
 NOBODY = "none"  # an infeasible configuration is given to no worker
+MAX_STRETCHES = 1_500  # of one figure
 MIN_GAP_SHARE = 0.02  # of the time with trials; a shorter pause is shown as it is
 
 
@@ -46,7 +47,8 @@ def time_use(facts: Facts) -> TimeUse:
     held_s = {attempt.trial: attempt.held_s for attempt in facts.attempts if attempt.is_final}
     kept = [record for record in facts.ended if _outcome(record) in (Outcome.COMPLETED, Outcome.PRUNED)]
     numbers = {record.trial.number for record in kept}
-    lost = (one.held_s for one in facts.attempts if not (one.is_final and one.trial in numbers))
+    given = (one for one in facts.attempts if one.worker != NOBODY)
+    lost = (one.held_s for one in given if not (one.is_final and one.trial in numbers))
     return TimeUse(
         completed=_parts([record for record in kept if _outcome(record) is Outcome.COMPLETED], held_s),
         pruned=_parts([record for record in kept if _outcome(record) is Outcome.PRUNED], held_s),
@@ -92,11 +94,13 @@ class Timeline:
         stretches: In the order they began.
         cuts_s: Where time without any attempt was cut out.
         cut_s: How much of it.
+        num_short: Attempts too short to be seen among so many others, which are left out.
     """
 
     stretches: list[Stretch]
     cuts_s: list[float]
     cut_s: float
+    num_short: int = 0
 
 
 def timeline(attempts: Iterable[Attempt]) -> Timeline:
@@ -112,7 +116,9 @@ def timeline(attempts: Iterable[Attempt]) -> Timeline:
             cut_s += pause_s
             cuts_s.append(attempt.started_at - held[0].started_at - cut_s)
         stretches.append(Stretch(attempt, attempt.started_at - held[0].started_at - cut_s))
-    return Timeline(stretches, cuts_s, cut_s)
+    shown = sorted(stretches, key=lambda one: -one.attempt.held_s)[:MAX_STRETCHES]
+    shown.sort(key=lambda one: one.start_s)
+    return Timeline(shown, cuts_s, cut_s, len(stretches) - len(shown))
 
 
 def _pauses(held: Sequence[Attempt]) -> list[float]:

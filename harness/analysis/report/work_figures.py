@@ -17,13 +17,14 @@ from harness.analysis.report.drawing import (
     SEARCHED,
     figure,
     hover,
+    log_ticks,
     scaled_time,
 )
 from harness.analysis.report.facts import Attempt, Facts, error_pct
 from harness.analysis.report.importance import thinned
 from harness.analysis.report.time_use import Timeline, TimeUse
 from harness.records import Outcome, Record, Role
-from harness.words import duration
+from harness.words import duration, setting
 
 _BAR = {
     "completed": SEARCHED,
@@ -121,14 +122,17 @@ def learning_curves(facts: Facts) -> go.Figure:
     """Validation error by epoch; trials that were stopped early are dashed and end in a cross."""
     made, records = figure("epoch", ERROR_AXIS), curves_shown(facts)
     best = facts.best.trial.uid if facts.best else ""
+    searched = [one for one in records if _kept(one, Role.TRIAL) and one.trial.uid != best]
     groups = {
         "stopped early": [one for one in records if one.result and one.result.outcome is Outcome.PRUNED],
-        "trained to the end": [one for one in records if _kept(one, Role.TRIAL) and one.trial.uid != best],
+        "given fewer epochs": [one for one in searched if one.trial.epochs < facts.spec.epochs],
+        "trained to the end": [one for one in searched if one.trial.epochs == facts.spec.epochs],
         "baseline": [one for one in records if _kept(one, Role.BASELINE)],
         "best trial": [one for one in records if one.trial.uid == best],
     }
     styles = {
         "stopped early": {"color": PRUNED, "width": 1.2, "dash": "dash"},
+        "given fewer epochs": {"color": LOST, "width": 1.2, "dash": "dot"},
         "trained to the end": {"color": SEARCHED, "width": 1.2},
         "baseline": {"color": BASELINE, "width": 2.5},
         "best trial": {"color": BEST, "width": 3},
@@ -136,8 +140,10 @@ def learning_curves(facts: Facts) -> go.Figure:
     for name, group in groups.items():
         if group:
             _add_curves(made, facts, name, group, styles[name])
-    if all(error > 0 for trace in made.data for error in trace.y if error is not None):
-        made.update_yaxes(type="log")
+    errors = [error for trace in made.data for error in trace.y if error is not None]
+    if min(errors) > 0:
+        ticks = log_ticks(min(errors) / 1.1, max(errors) * 1.1)
+        made.update_yaxes(type="log", tickvals=ticks, ticktext=[setting(tick) for tick in ticks])
     if facts.spec.epochs <= 20:
         made.update_xaxes(dtick=1)
     return made

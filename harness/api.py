@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -248,5 +249,17 @@ def _ledger(home: str | Path | None) -> Iterator[Ledger]:
 def _display(quiet: bool) -> Iterator[Display]:
     from harness.display import make_display
 
-    with Path(os.devnull).open("w") as nowhere, make_display(nowhere if quiet else sys.stdout) as display:
+    with (
+        _without_progress_bars(),
+        Path(os.devnull).open("w") as nowhere,
+        make_display(nowhere if quiet else sys.stdout) as display,
+    ):
         yield display
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """In a notebook, what Optuna and MLflow load warns that it cannot draw progress bars, which nobody wants."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        yield

@@ -332,9 +332,11 @@ def test_the_table_on_the_terminal(found: Comparison) -> None:
 
 def test_in_a_notebook_it_is_plain_text_too(found: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a kernel does
     stream = io.StringIO()
     show_comparison(found, stream)
     assert "optuna tpe" in stream.getvalue()
+    assert "\x1b" not in stream.getvalue()
 
 
 def test_a_method_that_had_nothing_by_then_says_so(ledger: Ledger) -> None:

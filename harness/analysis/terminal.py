@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TextIO
+from typing import Literal, TextIO
 
 from rich.console import Console
 
 
 def plain_console(stream: TextIO) -> Console:
-    """Prints text as it is, and in a notebook too to `stream`, where rich would show a web page of its own instead."""
-    return Console(file=stream, highlight=False, markup=False, emoji=False, force_jupyter=False)
+    """Prints text as it is: bold on a terminal, without control codes elsewhere.
+
+    In a notebook rich would show a web page of its own, or control codes, since a kernel sets FORCE_COLOR.
+    """
+    color_system: Literal["auto"] | None = "auto" if stream.isatty() else None
+    return Console(
+        file=stream, highlight=False, markup=False, emoji=False, force_jupyter=False, color_system=color_system
+    )

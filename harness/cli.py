@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sweep(commands)
     _add_baseline(commands)
     _add_verdict(commands)
+    _add_reproduce(commands)
     _add_reading(commands)
     _add_upkeep(commands)
     return parser
@@ -126,6 +127,13 @@ def _add_verdict(commands: _Commands) -> None:
     verdict.add_argument("--budget", metavar="2h", help="stop after so much time in all")
     verdict.add_argument("--workers", type=int, metavar="N", help="trainings at once; without it, one per core or GPU")
     verdict.add_argument("--fresh", action="store_true", help="begin anew; the old one is kept under a dated name")
+
+
+def _add_reproduce(commands: _Commands) -> None:
+    text = "train a trial again from its record: does it come out the same? exit status 0 if so, 1 if not"
+    reproduce = _add(commands, "reproduce", text)
+    reproduce.add_argument("study", metavar="STUDY|NAME", help="a study, or a file of sweeps/ whose study it is here")
+    reproduce.add_argument("trial", metavar="TRIAL", type=int, help="its number, as on the leaderboard")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -59,6 +59,22 @@ def verdict(options: argparse.Namespace) -> int:
     return 0
 
 
+def reproduce(options: argparse.Namespace) -> int:
+    from harness.analysis.reproduction import Match
+    from harness.analysis.reproduction_sentences import sentences
+    from harness.display import make_display
+    from harness.reproduction import reproduce as train_again
+
+    with make_display(sys.stdout) as display:
+        done = train_again(_study_named(options.study), options.trial, home(), display)
+    for line in sentences(done.agreement):
+        _say(line)
+    for path in done.diffs:
+        _say(f"it was trained with changes that are in no commit: git apply {path}")
+    _say(f"wrote {done.path}")
+    return 1 if done.agreement.match is Match.DIFFERENT else 0
+
+
 def status(options: argparse.Namespace) -> int:
     from harness.analysis.status import render, status, to_json
     from harness.plan import time_left
@@ -272,6 +288,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sweep": sweep,
     "baseline": baseline,
     "verdict": verdict,
+    "reproduce": reproduce,
     "status": status,
     "leaderboard": leaderboard,
     "compare": compare,

@@ -82,6 +82,20 @@ def test_each_trial_has_one_run_and_one_row(finished: subprocess.CompletedProces
             assert rows[run_id][name] == run.data.params[name]
 
 
+def test_a_trial_is_trained_again_and_comes_out_the_same(
+    finished: subprocess.CompletedProcess[str], harness: Harness, home: Path
+) -> None:
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        before = ledger.usage("smoke-quick")
+    again = harness("reproduce", "smoke", "2")
+    assert (again.returncode, again.stderr) == (0, "")
+    assert "IDENTICAL: all 16 numbers of 3 epochs and of the trained model are as recorded" in again.stdout
+    assert (home / "reproductions" / "smoke-quick-2.json").exists()
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        assert ledger.usage("smoke-quick") == before
+    assert len(runs_of(home, "smoke-quick")) == 6
+
+
 def test_the_same_command_says_that_the_budget_is_used(
     finished: subprocess.CompletedProcess[str], harness: Harness, home: Path
 ) -> None:
@@ -130,6 +144,8 @@ def test_a_changed_file_is_refused_with_the_keys_and_the_ways_on(harness: Harnes
         (("leaderboard", "nope"), "study is 'nope'; allowed:"),
         (("export", "nope", "--csv", "x.csv"), "study is 'nope'; allowed:"),
         (("verdict", "nope"), "study is 'nope'; allowed:"),
+        (("reproduce", "nope", "0"), "study is 'nope'; allowed:"),
+        (("reproduce", "nope", "first"), "argument TRIAL: invalid int value: 'first'"),
         (("verdict", "smoke", "--seeds", "4"), "--seeds is 4; allowed: 3, 5, 8, 12, 20"),
         (("verdict", "smoke", "--budget", "soon"), "duration is 'soon'; allowed:"),
         (

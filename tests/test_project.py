@@ -27,7 +27,7 @@ LAYERS = [
     {"spec", "sweep_file", "ledger", "ledger_rows", "ledger_schema", "cost_model", "forecast", "progress"},
     WINGS,
     {"plan", "runner", "sweep", "audit", "doctor"},
-    {"verdict_study", "report", "bench"},
+    {"verdict_study", "reproduction", "report", "bench"},
     {"api", "cli", "commands"},
 ]
 HEIGHT = {part: height for height, parts in enumerate(LAYERS, start=1) for part in parts}

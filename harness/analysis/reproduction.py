@@ -1,0 +1,228 @@
+"""Whether a trial that was trained again came out as it is recorded, and what was not the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from harness.analysis.statistics import resolution_pct
+from harness.intervals import error_rate_interval_pct
+from harness.provenance import PACKAGES, diff_file
+from harness.records import Device, EpochReport, Outcome, TrialResult
+
+# Whatever came of the others was no doing of the training, which may well go on now.
+REPEATABLE = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED)
+
+_CURVE = ("train_loss", "val_loss", "val_error_rate_pct", "val_images")
+_DEVICE = ("name", "kind", "backend", "precision", "engine", "threads")
+_HARMLESS = ("host", "keras-tuner", "optuna", "mlflow", "pandas")  # no number of a training comes from them
+
+
+class Match(StrEnum):
+    """How well two trainings agree."""
+
+    IDENTICAL = "identical"
+    WITHIN = "within the seeds' interval"
+    DIFFERENT = "different"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Something that was not the same for both trainings.
+
+    Attributes:
+        what: Its name.
+        recorded: As the ledger has it.
+        now: As it is now.
+        may_matter: Whether a training's numbers may depend on it.
+    """
+
+    what: str
+    recorded: str
+    now: str
+    may_matter: bool = True
+
+
+@dataclass(frozen=True)
+class Deviation:
+    """A number that came out otherwise; `epoch` is None where it is about the trained model."""
+
+    epoch: int | None
+    what: str
+    recorded: str
+    now: str
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Within which error rates agree, in percent, ends included; `basis` says what it rests on."""
+
+    low_pct: float
+    high_pct: float
+    basis: str
+
+    def holds(self, error_rate_pct: float) -> bool:
+        return self.low_pct <= error_rate_pct <= self.high_pct
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A training beside its record.
+
+    Attributes:
+        match: How well they agree.
+        num_epochs: Epochs that were compared, from the first on.
+        num_numbers: Numbers that were compared.
+        deviations: Those that came out otherwise, in the order of training.
+        recorded_pct, now_pct: Validation errors after the last epoch; None where there is none, or none to be shown.
+        interval: In which `now_pct` has to lie where the same numbers cannot be expected; None where that is None.
+        conditions: All that was not the same.
+        must_be_identical: Whether the same numbers are to be expected.
+    """
+
+    match: Match
+    num_epochs: int
+    num_numbers: int
+    deviations: tuple[Deviation, ...]
+    recorded_pct: float | None
+    now_pct: float | None
+    interval: Interval | None
+    conditions: tuple[Condition, ...]
+    must_be_identical: bool
+
+
+def judge(
+    recorded: TrialResult, now: TrialResult, interval: Interval | None, conditions: Sequence[Condition]
+) -> Agreement:
+    """Compares every number that does not depend on the clock.
+
+    On a CPU, with nothing changed that numbers may depend on, only the same numbers are a match: docs/reproduce.md has
+    the measurements behind that. Elsewhere an error within `interval` is one.
+
+    Args:
+        recorded: With the curve from the trial's first epoch on, also where it went on from another trial.
+        now: What came of training again as many epochs.
+        interval: In which errors agree.
+        conditions: What is not the same.
+    """
+    epochs = sorted({report.epoch for report in (*recorded.curve, *now.curve)})
+    deviations = (*_curve_deviations(recorded.curve, now.curve), *_end_deviations(recorded, now))
+    on_cpu = all(result.device is None or result.device.kind == "cpu" for result in (recorded, now))
+    must_be_identical = on_cpu and not any(condition.may_matter for condition in conditions)
+    now_pct = now.error_rate_pct
+    is_within = interval is not None and now_pct is not None and interval.holds(now_pct)
+    ended_alike = not any(deviation.what in ("outcome", "epoch") for deviation in deviations)
+    match = Match.WITHIN if is_within and ended_alike and not must_be_identical else Match.DIFFERENT
+    return Agreement(
+        match=match if deviations else Match.IDENTICAL,
+        num_epochs=len(epochs),
+        num_numbers=len(epochs) * len(_CURVE) + len(_ends(recorded, now)),
+        deviations=deviations,
+        recorded_pct=recorded.error_rate_pct,
+        now_pct=now_pct,
+        interval=interval,
+        conditions=tuple(conditions),
+        must_be_identical=must_be_identical,
+    )
+
+
+def seeds_interval(recorded: TrialResult, seeds: Sequence[TrialResult]) -> Interval | None:
+    """In which the error of the same configuration may lie when chance fell otherwise; None: `recorded` has no error.
+
+    With two or more `seeds` of one configuration, trained as long and judged on as many images: as far on both sides of
+    the recorded error as two trainings differ by chance, `resolution_pct` has the formula. Otherwise as far as two
+    equal error rates differ, each on its own sample of so many images: sqrt((p - l)^2 + (u - p)^2) with Wilson's limits
+    l and u of the recorded error p, the hybrid score interval of a difference; method 10 of R. G. Newcombe, Statistics
+    in Medicine 17 (1998) 873-890.
+    """
+    error_pct, num_images = recorded.error_rate_pct, recorded.num_val_images
+    if error_pct is None or num_images is None:
+        return None
+    alike = [seed for seed in seeds if seed.num_val_images == num_images]
+    errors = [seed.error_rate_pct for seed in alike if seed.error_rate_pct is not None]
+    wrong = [seed.wrong_images for seed in alike if seed.wrong_images is not None]
+    resolution = resolution_pct([errors], [wrong], num_images)
+    if resolution is None:
+        low_pct, high_pct = error_rate_interval_pct(error_pct, num_images)
+        points, basis = math.hypot(error_pct - low_pct, high_pct - error_pct), "two equal error rates"
+    else:
+        points, basis = resolution.points, f"{len(errors)} seeds of the baseline"
+    basis += f", {num_images:,} validation images"
+    return Interval(max(0.0, error_pct - points), min(100.0, error_pct + points), basis)
+
+
+def changed_origin(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Condition]:
+    """Code, versions and machine that are not the same; both as `session_provenance` has them."""
+    for name, words in {"git_commit": "code", "git_diff": "uncommitted changes"}.items():
+        before, after = recorded.get(name), now.get(name)
+        if name == "git_diff":
+            before, after = _changes(recorded), _changes(now)
+        if before != after:
+            yield Condition(words, _shown(before), _shown(after))
+    for name in ("data_digest", "python", *PACKAGES, "platform", "host"):
+        if recorded.get(name) != now.get(name):
+            yield Condition(name, _shown(recorded.get(name)), _shown(now.get(name)), name not in _HARMLESS)
+
+
+def changed_device(recorded: Device | None, now: Device | None) -> Iterator[Condition]:
+    """What did the work, where it is not the same."""
+    for name in _DEVICE:
+        before, after = getattr(recorded, name, None), getattr(now, name, None)
+        if before != after:
+            yield Condition(f"device {name}", _shown(before), _shown(after))
+
+
+def _changes(origin: Mapping[str, Any]) -> str | None:
+    """What tells uncommitted changes apart."""
+    if origin.get("git_diff"):
+        return diff_file(str(origin["git_diff"]))
+    return "there were some, not kept" if origin.get("git_dirty") else None
+
+
+def _shown(value: object) -> str:
+    return "none" if value is None else str(value)
+
+
+def _curve_deviations(recorded: Sequence[EpochReport], now: Sequence[EpochReport]) -> Iterator[Deviation]:
+    before, after = ({report.epoch: report for report in curve} for curve in (recorded, now))
+    for epoch in sorted({*before, *after}):
+        if epoch not in before or epoch not in after:
+            is_there, is_missing = "trained", "not trained"
+            pair = (is_there, is_missing) if epoch in before else (is_missing, is_there)
+            yield Deviation(epoch, "epoch", *pair)
+            continue
+        for name in _CURVE:
+            old, new = getattr(before[epoch], name), getattr(after[epoch], name)
+            if old != new:
+                yield Deviation(epoch, name, *_number_texts(old, new))
+
+
+def _end_deviations(recorded: TrialResult, now: TrialResult) -> Iterator[Deviation]:
+    for name, (before, after) in _ends(recorded, now).items():
+        if before == after:
+            continue
+        if name == "wrong images":
+            only_before, only_after = len(set(before) - set(after or ())), len(set(after or ()) - set(before))
+            yield Deviation(None, name, f"{only_before} of them only then", f"{only_after} only now")
+        else:
+            yield Deviation(None, name, _shown(before), _shown(after))
+
+
+def _ends(recorded: TrialResult, now: TrialResult) -> dict[str, tuple[Any, Any]]:
+    """What is compared of the trained model, as (recorded, now)."""
+    names = {"num_params": "parameters", "final_error_rate_pct": "final error %", "wrong_images": "wrong images"}
+    pairs = {words: (getattr(recorded, name), getattr(now, name)) for name, words in names.items()}
+    ends = {words: pair for words, pair in pairs.items() if pair[0] is not None}  # a worker that died told none of them
+    return ends | ({"outcome": (recorded.outcome, now.outcome)} if recorded.outcome in REPEATABLE else {})
+
+
+def _number_texts(recorded: float | None, now: float | None) -> tuple[str, str]:
+    """Both with as many digits as they are apart, and by how much."""
+    if recorded is None or now is None:
+        return _shown(recorded), _shown(now)
+    apart = abs(now - recorded)
+    digits = min(17, max(4, 2 + math.ceil(math.log10(max(abs(recorded), abs(now)) / apart))))
+    return f"{recorded:.{digits}g}", f"{now:.{digits}g}, {apart:.2g} apart"

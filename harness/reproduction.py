@@ -1,0 +1,245 @@
+"""`harness reproduce`: one trial, trained again from the ledger's record alone, beside what is recorded of it.
+
+It is no trial of the study: nothing is written into the ledger or to MLflow, the search hears nothing of it, and the
+test images stay sealed, also where the trial has read them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.analysis.reproduction import (
+    Agreement,
+    Condition,
+    changed_device,
+    changed_origin,
+    judge,
+    seeds_interval,
+)
+from harness.analysis.studies import find_study
+from harness.display import Display
+from harness.errors import InputError, TroubleError
+from harness.execution import Died, EpochDone, Executor, Finished, Job, Place, Ready, data, devices
+from harness.execution.local import LocalExecutor
+from harness.ledger import Ledger, Study
+from harness.provenance import diff_file, session_provenance
+from harness.records import Device, Outcome, Record, Role, Trial, TrialResult
+from harness.spec import SweepSpec
+from harness.whole_files import replaced
+from harness.words import duration, settings
+
+FOLDER = "reproductions"  # of the home
+MAX_SEEDS = 50  # of the baseline, whose wrong images are compared; more would tell no more
+POLL_S = 0.25
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What the ledger has of a trial.
+
+    Attributes:
+        study: Its study.
+        record: The trial, with its result.
+        before: The trials that it went on from, the first one first.
+        origins: Where each of these, and it, was trained.
+        seeds: The baseline's results, where they were trained as long as this trial.
+    """
+
+    study: Study
+    record: Record
+    before: tuple[Record, ...]
+    origins: tuple[dict[str, Any], ...]
+    seeds: tuple[TrialResult, ...]
+
+    @property
+    def trial(self) -> Trial:
+        return self.record.trial
+
+    @property
+    def result(self) -> TrialResult:
+        """With the curve from the first epoch on."""
+        results = [record.result for record in (*self.before, self.record) if record.result]
+        return dataclasses.replace(results[-1], curve=tuple(report for result in results for report in result.curve))
+
+    @property
+    def devices(self) -> list[Device | None]:
+        return [record.result.device for record in (*self.before, self.record) if record.result]
+
+    @property
+    def num_epochs(self) -> int:
+        """After how many it is stopped; a trial that diverged ends by itself."""
+        ends_by_itself = self.result.outcome in (Outcome.COMPLETED, Outcome.DIVERGED)
+        return self.trial.epochs if ends_by_itself or not self.result.last else self.result.last.epoch
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A trial that was trained again.
+
+    Attributes:
+        agreement: Whether it came out as it is recorded.
+        path: The same with the new curve, as JSON.
+        diffs: What was in no commit when it was recorded, as files for `git apply`.
+    """
+
+    agreement: Agreement
+    path: Path
+    diffs: tuple[Path, ...]
+
+
+def reproduce(study: str, number: int, home: Path, display: Display) -> Reproduction:
+    """Trains a trial again, from its first epoch, and compares.
+
+    It runs alone, with as many threads as it had, on the kind of device it had where this machine has one.
+
+    Args:
+        study: The study's name.
+        number: The trial's.
+        home: Folder of all state.
+        display: What people see meanwhile.
+
+    Raises:
+        InputError: there is no such study or trial, or nothing of it that could be trained again.
+        TroubleError: data, ledger or a worker cannot be had, or the worker died.
+    """
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        recorded = read(ledger, study, number)
+    spec = recorded.study.spec.model_copy(update={"reads_test": False})
+    place = find_place(devices.this_machine(), recorded.result.device)
+    display.plan(_plan(recorded, place))
+    now = _train(spec, recorded, place, home, display)
+    interval = seeds_interval(recorded.result, recorded.seeds)
+    agreement = judge(recorded.result, now, interval, list(_conditions(recorded, now)))
+    if spec.trains_on_validation:  # errors on images that a model knows are shown nowhere
+        agreement = dataclasses.replace(agreement, recorded_pct=None, now_pct=None, interval=None)
+    folder, name = home / FOLDER, f"{spec.study}-{number}"
+    written = {"study": spec.study, "trial": number, **dataclasses.asdict(agreement), "curve": now.curve}
+    _write(folder / f"{name}.json", json.dumps(written, indent=2, default=vars, allow_nan=False) + "\n")
+    return Reproduction(agreement, folder / f"{name}.json", tuple(_write_diffs(recorded, folder)))
+
+
+def read(ledger: Ledger, study: str, number: int) -> Recorded:
+    """A trial, and what it takes to judge another training of it.
+
+    Raises:
+        InputError: there is no such study or trial, or nothing of it that could be trained again.
+    """
+    found = find_study(ledger, study)
+    records = {record.trial.number: record for record in ledger.history(found.spec.study)}
+    if number not in records:
+        allowed = f"0 to {max(records)}" if records else "none yet"
+        raise InputError(f"trial is {number}; allowed in {found.spec.study}: {allowed}")
+    _check_trained(found.spec.study, records[number])
+    record = ledger.record(records[number].trial.uid)
+    before = _before(ledger, record)
+    seeds = [other for other in records.values() if other.trial.role is Role.BASELINE and _is_alike(other, record)]
+    results = [ledger.record(seed.trial.uid).result for seed in seeds[:MAX_SEEDS]]
+    return Recorded(
+        found,
+        record,
+        before,
+        tuple(_origin(ledger, found, one) for one in (*before, record)),
+        tuple(result for result in results if result),
+    )
+
+
+def find_place(machine: devices.Machine, device: Device | None) -> Place:
+    """Where this machine trains one trial as `device` did."""
+    if device is not None and device.kind == "cpu":
+        return Place("worker-0", machine.cpu_name, device.threads, sharing=1)
+    return dataclasses.replace(devices.places(machine, 1)[0], sharing=1)
+
+
+def _check_trained(study: str, record: Record) -> None:
+    which = f"trial {record.trial.number} of {study}"
+    if record.result is None:
+        raise InputError(f"{which} has no result yet; allowed: a trial that has ended")
+    if record.result.last is None:
+        why = f": {record.result.error}" if record.result.error else ""
+        raise InputError(f"{which} is {record.result.outcome} with no epoch trained{why}; allowed: a trained one")
+
+
+def _before(ledger: Ledger, record: Record) -> tuple[Record, ...]:
+    """The trials that it went on from, the first one first."""
+    if record.trial.continues is None:
+        return ()
+    previous = ledger.record(record.trial.continues)
+    return (*_before(ledger, previous), previous)
+
+
+def _is_alike(seed: Record, record: Record) -> bool:
+    """Whether both were trained to the end of the same number of epochs, so that their last errors compare."""
+    results = seed.result, record.result
+    ended = all(result is not None and result.outcome.is_ranked for result in results)
+    return ended and seed.trial.epochs == record.trial.epochs
+
+
+def _origin(ledger: Ledger, study: Study, record: Record) -> dict[str, Any]:
+    """Where a trial was trained, and on which data."""
+    return {"data_digest": study.provenance.get("data_digest"), **ledger.origin(record.trial.uid)}
+
+
+def _plan(recorded: Recorded, place: Place) -> list[str]:
+    trial, result = recorded.trial, recorded.result
+    took_s = sum(record.reserved_time_s for record in (*recorded.before, recorded.record))
+    took = f"{recorded.num_epochs} epochs; it took {duration(took_s)} then"
+    threads = f"{place.threads} thread{'s' * (place.threads != 1)}"
+    sealed = ["test      stays sealed: this is no result of the study"] if recorded.study.spec.reads_test else []
+    return [
+        f"trial     {trial.number} of {recorded.study.spec.study}: {result.outcome}, seed {trial.seed}, {took}",
+        *([f"settings  {settings(trial.params)}"] if trial.params else []),
+        f"device    {place.device_name}{'' if place.gpu else f', {threads}'}",
+        *sealed,
+    ]
+
+
+def _train(spec: SweepSpec, recorded: Recorded, place: Place, home: Path, display: Display) -> TrialResult:
+    trial = dataclasses.replace(recorded.trial, continues=None)
+    data_folder = data.prepare(spec.dataset, display.note)
+    with closing(LocalExecutor(spec, [place], data_folder, home / "logs" / FOLDER)) as executor:
+        return _drive(executor, spec, trial, recorded.num_epochs, display)
+
+
+def _drive(executor: Executor, spec: SweepSpec, trial: Trial, num_epochs: int, display: Display) -> TrialResult:
+    """Trains one trial for so many epochs on the only worker."""
+    while True:
+        for event in executor.events(POLL_S):
+            if isinstance(event, Ready):
+                executor.start(event.worker, Job(trial))
+                display.started(trial, event.worker, 1)
+            elif isinstance(event, EpochDone):
+                images_per_s = spec.train_images / max(event.report.seconds.train, 0.001)
+                display.epoch(trial, event.worker, event.report, images_per_s)
+                executor.answer(event.worker, go_on=event.report.epoch < num_epochs)
+            elif isinstance(event, Finished):
+                display.finished(trial, event.result)
+                return event.result
+            elif isinstance(event, Died):
+                raise TroubleError(f"worker {event.reason} while it trained the trial again")
+
+
+def _conditions(recorded: Recorded, now: TrialResult) -> Iterator[Condition]:
+    """All that was not the same, each once, of every trial on the way."""
+    here = {**session_provenance(), "data_digest": data.data_digest(recorded.study.spec.dataset)}
+    changed: list[Condition] = []
+    for origin, device in zip(recorded.origins, recorded.devices, strict=True):
+        changed += [*changed_origin(origin, here), *changed_device(device, now.device)]
+    yield from dict.fromkeys(changed)
+
+
+def _write_diffs(recorded: Recorded, folder: Path) -> Iterator[Path]:
+    diffs = {str(origin["git_diff"]) for origin in recorded.origins if origin.get("git_diff")}
+    for diff in sorted(diffs):
+        _write(folder / diff_file(diff), diff)
+        yield folder / diff_file(diff)
+
+
+def _write(path: Path, text: str) -> None:
+    with replaced(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")

@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_baseline(commands)
     _add_verdict(commands)
     _add_reproduce(commands)
+    _add_predict(commands)
     _add_reading(commands)
     _add_upkeep(commands)
     return parser
@@ -134,6 +135,21 @@ def _add_reproduce(commands: _Commands) -> None:
     reproduce = _add(commands, "reproduce", text)
     reproduce.add_argument("study", metavar="STUDY|NAME", help="a study, or a file of sweeps/ whose study it is here")
     reproduce.add_argument("trial", metavar="TRIAL", type=int, help="its number, as on the leaderboard")
+
+
+def _add_predict(commands: _Commands) -> None:
+    predict = _add(commands, "predict", "ask the champion that a verdict has made which digits PNG pictures show")
+    predict.description = (
+        "Asks a registered network which digits PNG pictures show. A picture with a light border is inverted; the digit"
+        " is cut out, scaled and centred as MNIST's were. One of 28 x 28 pixels is only inverted, if need be."
+    )
+    predict.add_argument("images", nargs="+", metavar="IMAGE", help="PNG files")
+    predict.add_argument(
+        "--model",
+        default="champion",
+        help="champion (the newest, and the default), or a registered model: NAME, NAME@ALIAS or NAME/VERSION",
+    )
+    predict.add_argument("--json", action="store_true", help="for programs")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:

@@ -18,6 +18,7 @@ from harness.api import default_profile, sweep_path
 from harness.home import home, sweeps_folder
 
 if TYPE_CHECKING:
+    from harness.analysis.verdict_findings import Verdict
     from harness.ledger import Ledger
     from harness.runner import StudyEnd
     from harness.spec import BaselineName, SweepSpec
@@ -56,6 +57,20 @@ def verdict(options: argparse.Namespace) -> int:
     if end.was_interrupted:
         _say(f"{study}: interrupted; nothing is lost, and the same command goes on from here")
         return 130
+    _crown(end.verdict)
+    return 0
+
+
+def predict(options: argparse.Namespace) -> int:
+    from harness.predict import predict, to_json
+
+    model, predictions = predict(home(), options.model, [Path(image) for image in options.images])
+    if options.json:
+        _say(json.dumps(to_json(model, predictions), indent=2))
+        return 0
+    _say(f"{model.describe()}\n{model.file}\n\ndigit  probability  file")
+    for one in predictions:
+        _say(f"{one.digit:5}  {one.probability:11.2%}  {one.path}")
     return 0
 
 
@@ -209,6 +224,20 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
     return 0
 
 
+def _crown(verdict: Verdict) -> None:
+    """The verdict has been shown: what MLflow or the disk cannot take now is no reason to fail."""
+    from harness.champion import crown
+    from harness.errors import TroubleError
+
+    try:
+        champion = crown(home(), verdict)
+    except TroubleError as error:
+        _say(f"the champion is not registered yet, the same command tries again: {error}")
+        return
+    if champion:
+        _say(f"champion: {champion.describe()}; `harness predict IMAGE...` asks it\n{champion.file}")
+
+
 def _how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
     if not spec.space:
         return f"{spec.study}: done; every seed has read the test images once"
@@ -289,6 +318,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "baseline": baseline,
     "verdict": verdict,
     "reproduce": reproduce,
+    "predict": predict,
     "status": status,
     "leaderboard": leaderboard,
     "compare": compare,

@@ -17,7 +17,7 @@ VARIABLE = "HARNESS_FAILPOINT"
 
 
 class Step(StrEnum):
-    """Every step on a trial's way from the search to the leaderboard at which a process can be killed."""
+    """Every step on a trial's way from the search to leaderboard and registry at which a process can be killed."""
 
     # A study's beginning and the start of each session
     BEFORE_STUDY = "before_study"
@@ -51,6 +51,12 @@ class Step(StrEnum):
     BEFORE_TERMINATED = "before_terminated"
     AFTER_TERMINATED = "after_terminated"
     AFTER_TRACKED = "after_tracked"
+    # A champion's way to the registry
+    BEFORE_MODEL = "before_model"
+    AFTER_MODEL = "after_model"
+    BEFORE_VERSION = "before_version"
+    AFTER_VERSION = "after_version"
+    AFTER_ALIAS = "after_alias"
     # A table's way to its file
     BEFORE_FILE = "before_file"
     AFTER_FILE = "after_file"

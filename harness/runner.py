@@ -116,7 +116,8 @@ def run_trials(
                 tracker.close(timeout_s=INTERRUPTED_WAIT_S)  # the next start brings the rest
             elif tracker:
                 tracker.close(is_finished=True)
-        if reason is StopReason.EXHAUSTED:  # with a larger budget, the others go on from their checkpoints
+        # With a larger budget, the others go on from their checkpoints; a verdict's champion is not registered yet.
+        if reason is StopReason.EXHAUSTED and not spec.is_verdict:
             shutil.rmtree(checkpoints, ignore_errors=True)
         return StudyEnd(reason, was_used_up=False)
 

@@ -53,7 +53,7 @@ class TrialSource(Protocol):
         """Hears of a final result, which is committed."""
 
     def continuable(self) -> frozenset[str]:
-        """uids of the trials whose checkpoints are still needed."""
+        """uids of the trials whose checkpoints or weights are still needed."""
 
 
 class Listener(Protocol):
@@ -229,17 +229,18 @@ class Sweep:
 
     def _job(self, trial: Trial) -> Job:
         may_be_continued = trial.epochs < self._spec.epochs
+        may_be_champion = self._spec.is_verdict and trial.seed == self._spec.seed
         return Job(
             trial,
             load_from=self._checkpoint(trial.continues) if trial.continues else None,
-            save_to=self._checkpoint(trial.uid) if may_be_continued else None,
+            save_to=self._checkpoint(trial.uid) if may_be_continued or may_be_champion else None,
         )
 
     def _checkpoint(self, uid: str) -> Path:
         return self._checkpoints / f"{uid}{CHECKPOINT_SUFFIX}"
 
     def _drop_checkpoints(self) -> None:
-        """Removes the weights that no trial can go on from any more, and those that a killed worker left unfinished."""
+        """Removes the weights that nobody needs any more, and those that a killed worker left unfinished."""
         open_trials = [running.trial for running in self._running.values()] + list(self._pending)
         needed = self._source.continuable() | {t.continues for t in open_trials} | {t.uid for t in open_trials}
         for path in self._checkpoints.glob(f"*{CHECKPOINT_SUFFIX}"):

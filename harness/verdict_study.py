@@ -189,7 +189,8 @@ class Confirmations:
         self._ended.append((trial, result))
 
     def continuable(self) -> frozenset[str]:
-        return frozenset()
+        """The trainings with the first seed: one of them becomes the champion, maybe after more seeds."""
+        return frozenset(trial.uid for trial, _ in self._ended if trial.seed == self._spec.seed)
 
     def _trial(self, seed: int, position: int) -> Trial:
         number, params = seed * len(self._configurations) + position, self._configurations[position]

@@ -27,7 +27,8 @@ LAYERS = [
     {"spec", "sweep_file", "ledger", "ledger_rows", "ledger_schema", "cost_model", "forecast", "progress"},
     WINGS,
     {"plan", "runner", "sweep", "audit", "doctor"},
-    {"verdict_study", "reproduction", "report", "bench"},
+    {"verdict_study", "reproduction", "champion", "report", "bench"},
+    {"predict"},
     {"api", "cli", "commands"},
 ]
 HEIGHT = {part: height for height, parts in enumerate(LAYERS, start=1) for part in parts}

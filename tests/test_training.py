@@ -6,10 +6,11 @@ import resource
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from harness.errors import TroubleError
-from harness.execution import Job, Place, data
+from harness.execution import Job, Place, data, models
 from harness.execution.training import Trainer
 from harness.records import EpochReport, Outcome, Trial, TrialResult
 from harness.spec import SPLIT_SIZES, SweepSpec
@@ -88,6 +89,19 @@ def test_a_continued_trial_is_the_uninterrupted_one(
     assert [report.train_loss for report in start.curve + rest.curve] == [report.train_loss for report in whole.curve]
     assert rest.error_rate_pct == whole.error_rate_pct
     assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
+
+
+@pytest.mark.parametrize("more", [{}, RANDOM], ids=["plain", "with layers that have a state"])
+def test_a_trial_trained_to_its_end_leaves_the_network_that_was_judged(
+    trainer: Trainer, digits_folder: Path, tmp_path: Path, more: dict[str, float | bool]
+) -> None:
+    trial = dataclasses.replace(TRIAL, params={**TRIAL.params, **more})
+    result = train(trainer, trial, save_to=tmp_path / "uid.npz")
+    network = models.rebuild(trainer.spec, trial.params, tmp_path / "uid.npz")
+    images, labels = data.load("digits", "validation", digits_folder)
+    answers = models.probabilities(network, images.astype(np.float32) / 255.0).argmax(axis=1)
+    assert tuple(np.flatnonzero(answers != labels)) == result.wrong_images
+    assert (tmp_path / "uid.npz").stat().st_size < 4.1 * result.num_params + 10_000, "no optimizer state"
 
 
 def test_a_stopped_trial_is_pruned(trainer: Trainer) -> None:

@@ -144,10 +144,10 @@ def spec_for(ledger: Ledger, **request: int | float) -> SweepSpec:
     return spec
 
 
-def train(ledger: Ledger, spec: SweepSpec, workers: Workers) -> StopReason:
+def train(ledger: Ledger, spec: SweepSpec, workers: Workers, checkpoints: Path | None = None) -> StopReason:
     records, costs = ledger.history(spec.study), CostModel(spec, cpu_estimate(1e11))
     source = make_source(spec, ledger, records)
-    display, checkpoints = PlainDisplay(io.StringIO()), Path(ledger.path).parent / "checkpoints"
+    display, checkpoints = PlainDisplay(io.StringIO()), checkpoints or Path(ledger.path).parent / "checkpoints"
     return Sweep(spec, ledger, records, source, workers, [], display, checkpoints, costs).run()
 
 

@@ -139,6 +139,12 @@ class Verdict:
     test_images: int
     dataset: str
 
+    @property
+    def best(self) -> Configuration | None:
+        """Of the candidates of which the answer is true, the one with the lowest error; None if there is none."""
+        rated = [(one.errors.mean_pct, one) for one in self.candidates if one.answer is self.answer and one.errors]
+        return min(rated, key=lambda pair: pair[0])[1] if rated else None
+
 
 def find_verdict(ledger: Ledger, spec: SweepSpec) -> Verdict:
     """Reads a verdict, the study with these settings, as far as it has come."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,34 +209,48 @@ class _Attempt:
         if self._trainer.spec.reads_test:
             self._test_wrong = self._trainer.test(engine)
         if self._job.save_to is not None:
-            save_checkpoint(model, self._job.save_to)
+            is_continued = self._job.trial.epochs < self._trainer.spec.epochs
+            (save_checkpoint if is_continued else save_weights)(model, self._job.save_to)
         return Outcome.COMPLETED
 
 
 def save_checkpoint(model: keras.Model, path: Path) -> None:
-    """Writes weights and optimizer state, whole or not at all.
+    """Writes weights and optimizer state, whole or not at all, for training to go on.
 
     Not in Keras's own format: on a full disk the HDF5 library takes the whole process down.
 
     Raises:
         TroubleError: it cannot be written.
     """
-    with replaced(path) as unfinished:
-        with unfinished.open("wb") as file:
-            np.savez(file, *map(keras.ops.convert_to_numpy, _state(model)))
-        reach(Step.BEFORE_CHECKPOINT)
+    _save([*model.variables, *model.optimizer.variables], path)
 
 
 def load_checkpoint(model: keras.Model, path: Path) -> None:
     """Puts back what `save_checkpoint` wrote of a model of the same configuration."""
+    _load([*model.variables, *model.optimizer.variables], path)
+
+
+def save_weights(model: keras.Model, path: Path) -> None:
+    """As `save_checkpoint`, but only what the trained network is made of: a third of that."""
+    _save(model.variables, path)
+
+
+def load_weights(model: keras.Model, path: Path) -> None:
+    """Puts back what `save_weights` wrote of a model of the same configuration."""
+    _load(model.variables, path)
+
+
+def _save(variables: Sequence[keras.Variable], path: Path) -> None:
+    with replaced(path) as unfinished:
+        with unfinished.open("wb") as file:
+            np.savez(file, *map(keras.ops.convert_to_numpy, variables))
+        reach(Step.BEFORE_CHECKPOINT)
+
+
+def _load(variables: Sequence[keras.Variable], path: Path) -> None:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-        for variable, name in zip(_state(model), saved.files, strict=True):
+        for variable, name in zip(variables, saved.files, strict=True):
             variable.assign(saved[name])
-
-
-def _state(model: keras.Model) -> list[keras.Variable]:
-    """All that training changes, the state of random layers included."""
-    return [*model.variables, *model.optimizer.variables]
 
 
 def _judged(probabilities: Floats, labels: NDArray[np.uint8]) -> tuple[Floats, Positions]:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.errors import InputError
 from harness.search import Search
 from harness.search.limits import check_limits
+from harness.silence import silent_stderr
 from harness.space import Choice, Float, SpaceError
 from harness.spec import Engine, SweepSpec
 
@@ -178,25 +175,10 @@ def make_search(spec: SweepSpec) -> Search:
         from harness.search.with_optuna import OptunaSearch
 
         return OptunaSearch(spec)
-    with _silent_stderr():
+    with silent_stderr():
         from harness.search.with_keras_tuner import KerasTunerSearch
 
     return KerasTunerSearch(spec)
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """TensorFlow's native code greets at file descriptor 2 when it is loaded, whatever its log level is set to."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with Path(os.devnull).open("wb") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        sys.stderr.flush()
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _of_engine(engine: Engine) -> list[Sampler]:

@@ -1,0 +1,134 @@
+"""The champion: the network that a verdict's answer puts forward, registered in MLflow for `harness predict`.
+
+A candidate that is BETTER becomes champion; else the documented baseline is, where there is no champion yet. Of the
+winner's trainings it is the one with the first seed: choosing among them would be choosing by test error, since
+nothing else is known of a training that has learned from the validation images as well.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.analysis.verdict_findings import Configuration, Verdict
+from harness.analysis.verdict_sentences import sentences
+from harness.analysis.verdict_trainings import Answer
+from harness.errors import TroubleError
+from harness.execution import CHECKPOINT_SUFFIX, data, models
+from harness.failpoints import Step, reach
+from harness.ledger import Ledger, Study
+from harness.locks import runs_lock
+from harness.records import Outcome, Record
+from harness.spec import VERDICT, SweepSpec
+from harness.tracking.champion import Candidate, register
+from harness.tracking.content import Parent, trial_content
+from harness.tracking.registry import Registered, Registry
+
+if TYPE_CHECKING:
+    import keras
+
+
+def model_name(dataset: str, baseline: str) -> str:
+    """The registered model that all champions of a baseline are versions of."""
+    return f"{dataset}-{baseline}"
+
+
+def crown(home: Path, verdict: Verdict) -> Registered | None:
+    """Sees to it that the model which a verdict puts forward is registered; returns the champion there is then.
+
+    None while there is no answer, or where the baseline itself could not be trained. It may be repeated: what was
+    begun is completed, and what is done stays, also where people have given the alias to another version since.
+
+    Raises:
+        TroubleError: MLflow cannot be had or lacks the training's run, there is no room, or the weights are gone.
+    """
+    reach(Step.BEFORE_MODEL)
+    name = verdict.study + VERDICT
+    with closing(Ledger(home / "ledger.db")) as ledger, runs_lock(home, name):
+        study, winner = ledger.study(name), _winner(verdict)
+        record = winner and _first_training(ledger, study.spec, winner)
+        if not winner or not record:
+            return None
+        registry = Registry(home)
+        champion = registry.find(model_name(study.spec.dataset, study.spec.baseline))
+        if winner.trial is not None or champion is None:
+            champion = register(registry, _candidate(home, ledger, study, verdict, winner, record))
+        if verdict.answer is not Answer.NOT_DISTINGUISHABLE:  # which more seeds may change
+            _keep_only(home / "checkpoints" / name, record)
+    return champion
+
+
+def _winner(verdict: Verdict) -> Configuration | None:
+    if verdict.answer is Answer.OPEN:
+        return None
+    return verdict.best if verdict.answer is Answer.BETTER else verdict.baseline
+
+
+def _first_training(ledger: Ledger, spec: SweepSpec, winner: Configuration) -> Record | None:
+    """The training of a configuration with the verdict's first seed; None if it failed."""
+    for record in ledger.finished(spec.study):
+        is_it = record.trial.seed == spec.seed and dict(record.trial.params) == winner.params
+        if is_it and record.result and record.result.outcome is Outcome.COMPLETED:
+            return record
+    return None
+
+
+def _candidate(
+    home: Path, ledger: Ledger, study: Study, verdict: Verdict, winner: Configuration, record: Record
+) -> Candidate:
+    spec, uid = study.spec, record.trial.uid
+    *_, started_at, held_s = ledger.attempts(uid)[-1]
+    content = trial_content(study, record, started_at, held_s, Parent("", None))
+    tracked = ledger.tracked(uid)
+    if tracked is None:
+        raise TroubleError("MLflow does not have the training's run yet")
+    return Candidate(
+        name=model_name(spec.dataset, spec.baseline),
+        training=uid,
+        run_id=tracked[0],
+        points=[point for point in content.points if point.step == 0],
+        params=content.params,
+        dataset=(spec.dataset, str(study.provenance["data_digest"])),
+        tags=_tags(verdict, winner, record),
+        description="\n\n".join([*sentences(verdict), _WHICH.format(record.trial.seed)]),
+        build=partial(_build, spec, record, _weights(home / "checkpoints" / spec.study, record)),
+    )
+
+
+_WHICH = "The weights are those of the training with the first seed, {}, and were not chosen by their test error."
+
+
+def _tags(verdict: Verdict, winner: Configuration, record: Record) -> dict[str, str]:
+    """What people look for on the version's page."""
+    tags = {"study": verdict.study, "network": winner.name, "answer": str(verdict.answer)}
+    tags |= {"seed": str(record.trial.seed), "seeds": str(len(verdict.seeds))}
+    if winner.errors and winner.cost:
+        tags["test_error_pct"] = f"{winner.errors.mean_pct:.2f} ± {winner.errors.sd_pct:.2f}"
+        tags["device_time_s"] = f"{winner.cost.device_time_s:.1f}"
+        tags["num_params"] = str(winner.cost.num_params)
+    if winner.comparison and winner.comparison.device_time_ratio:
+        tags["device_time_ratio"] = f"{winner.comparison.device_time_ratio:.2f}"
+    return tags
+
+
+def _build(spec: SweepSpec, record: Record, weights: Path) -> tuple[keras.Model, NDArray[np.float32]]:
+    """The network, and a training image as an example of what it takes."""
+    network = models.rebuild(spec, record.trial.params, weights)
+    images, _ = data.load(spec.dataset, "train", data.prepare(spec.dataset, lambda line: None))
+    return network, images[:1, ..., np.newaxis].astype(np.float32) / 255.0
+
+
+def _weights(folder: Path, record: Record) -> Path:
+    return folder / f"{record.trial.uid}{CHECKPOINT_SUFFIX}"
+
+
+def _keep_only(folder: Path, record: Record) -> None:
+    """Removes the weights of the others; the champion's stay, to register it anew where MLflow's store is lost."""
+    for path in folder.glob(f"*{CHECKPOINT_SUFFIX}"):
+        if path != _weights(folder, record):
+            path.unlink()

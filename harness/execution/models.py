@@ -1,0 +1,86 @@
+"""Trained networks outside of training: built again around the weights that a training left, loaded, asked."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+import baselines
+from harness.errors import TroubleError
+from harness.redaction import reason
+from harness.silence import silent_stderr
+from harness.spec import SweepSpec
+
+if TYPE_CHECKING:
+    import keras
+
+    from harness.records import Params
+
+Floats = NDArray[np.float32]
+
+IMAGE_SHAPE, NUM_CLASSES = (28, 28, 1), 10
+
+# As for workers; what the user has set stays.
+_DEFAULTS = {
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+}
+
+
+def rebuild(spec: SweepSpec, params: Params, weights: Path) -> keras.Model:
+    """The network of a trial with the weights that its training saved.
+
+    Raises:
+        TroubleError: the weights are gone, or are another network's.
+    """
+    _load_keras()
+    from harness.execution.training import load_weights
+
+    model = baselines.load(spec.baseline).build(spec.config(params))
+    try:
+        load_weights(model, weights)
+    except FileNotFoundError:
+        raise TroubleError(f"its weights are gone ({weights}); --fresh trains anew") from None
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise TroubleError(f"its weights cannot be read from {weights}: {reason(error)}") from error
+    return model
+
+
+def open_model(path: Path) -> keras.Model:
+    """The network of a `.keras` file, which cannot bring code of its own, from images (n, 28, 28, 1) to 10 classes.
+
+    Raises:
+        TroubleError: it is no such file.
+    """
+    _load_keras()
+    import keras
+
+    try:
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # a foreign file may raise nearly anything
+        raise TroubleError(f"{path} cannot be loaded: {reason(error)}") from error
+    shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    if shapes != ((None, *IMAGE_SHAPE), (None, NUM_CLASSES)):
+        raise TroubleError(f"{path} takes and gives {shapes}; allowed: images {IMAGE_SHAPE} to {NUM_CLASSES} classes")
+    return model
+
+
+def probabilities(model: keras.Model, images: Floats) -> Floats:
+    """(n, 10) for grey images (n, 28, 28) in 0..1."""
+    predicted: Floats = model.predict(images[..., np.newaxis], verbose=0)
+    return predicted
+
+
+def _load_keras() -> None:
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    with silent_stderr():
+        import keras
+
+        keras.ops.convert_to_tensor(0.0)  # starts the backend, which looks for GPUs and says so

@@ -1,0 +1,96 @@
+"""`harness predict`: asks a registered network which digits pictures show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import baselines
+from harness.champion import model_name
+from harness.errors import InputError
+from harness.execution import models
+from harness.images import read_digit
+from harness.spec import SPLIT_SIZES
+from harness.tracking.registry import CHAMPION, Registered, Registry, has_store
+
+NAMES = [model_name(dataset, baseline) for dataset in SPLIT_SIZES for baseline in baselines.NAMES]
+ALLOWED = f"{CHAMPION}, NAME, NAME@ALIAS or NAME/VERSION"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a network says of a picture.
+
+    Attributes:
+        path: The picture.
+        probabilities: Of the digits 0 to 9.
+    """
+
+    path: Path
+    probabilities: tuple[float, ...]
+
+    @property
+    def digit(self) -> int:
+        return int(np.argmax(self.probabilities))
+
+    @property
+    def probability(self) -> float:
+        return self.probabilities[self.digit]
+
+
+def predict(home: Path, model: str, paths: Sequence[Path]) -> tuple[Registered, list[Prediction]]:
+    """Asks a registered network for the digits of PNG files; returns it with its answers, in the files' order.
+
+    Args:
+        home: Folder of all state.
+        model: `champion` for the newest champion of any baseline, or NAME, NAME@ALIAS or NAME/VERSION of a registered
+            model; NAME alone is its champion.
+        paths: PNG files; see `read_digit` for what is done with them.
+
+    Raises:
+        InputError: there is no such model, or a file cannot be read.
+        TroubleError: MLflow cannot be had, or the model's file is gone.
+    """
+    digits = np.stack([read_digit(path) for path in paths])
+    found = _find(home, model)
+    network = models.open_model(Registry(home).fetch(found))
+    answers = models.probabilities(network, digits)
+    return found, [Prediction(path, tuple(answer.tolist())) for path, answer in zip(paths, answers, strict=True)]
+
+
+def to_json(model: Registered, predictions: Sequence[Prediction]) -> dict[str, Any]:
+    """For programs: the model's name, version, file and tags; each picture's digit and probabilities."""
+    return {
+        "model": {"name": model.name, "version": model.version, "file": str(model.file), "tags": dict(model.tags)},
+        "predictions": [_answer(one) for one in predictions],
+    }
+
+
+def _answer(one: Prediction) -> dict[str, Any]:
+    return {
+        "file": str(one.path),
+        "digit": one.digit,
+        "probability": one.probability,
+        "probabilities": one.probabilities,
+    }
+
+
+def _find(home: Path, model: str) -> Registered:
+    parts = re.fullmatch(r"(?:models:/)?([^@/:]+)(?:@([^@/:]+)|/(\d{1,9}))?", model)
+    if parts is None:
+        raise InputError(f"--model is {model!r}; allowed: {ALLOWED}")
+    name, alias, version = parts.groups()
+    found = None
+    if has_store(home):
+        registry, is_any = Registry(home), model == CHAMPION
+        found = registry.newest_champion(NAMES) if is_any else registry.find(name, version, alias or CHAMPION)
+    if found is None:
+        raise InputError(
+            f"--model is {model!r}, which is not there; allowed: {ALLOWED} of what `harness verdict` has registered"
+        )
+    return found

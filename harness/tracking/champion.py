@@ -1,0 +1,187 @@
+"""Registers a champion in MLflow: the model with what is known of it, a version of it, and the alias.
+
+What comes from a training has its uid as a tag. So each step can be repeated: what an earlier process has done is
+found, and what is missing is done.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.failpoints import Step, reach
+from harness.tracking.content import Point
+from harness.tracking.registry import CHAMPION, TRAINING, Registered, Registry, unless_missing
+
+if TYPE_CHECKING:
+    import keras
+    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities.model_registry import ModelVersion
+
+_SINCE = "champion_since"  # tag of a version that has been given the alias once; then people may move it
+_MODEL_VERSIONS = "mlflow.modelVersions"  # tag by which MLflow's page leads from a model to its versions
+_ABOUT = "Networks that `harness verdict` put forward; the alias `champion` is on the one that `harness predict` asks."
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is to be registered.
+
+    Attributes:
+        name: Of the registered model.
+        training: uid of the training that the weights come from.
+        run_id: That training's run.
+        points: The run's summary numbers, which are the model's too.
+        params: Hyperparameters, as text.
+        dataset: (name, digest), as in the run.
+        tags, description: Of the version.
+        build: Makes the network and an example of its input.
+    """
+
+    name: str
+    training: str
+    run_id: str
+    points: Sequence[Point]
+    params: Mapping[str, str]
+    dataset: tuple[str, str]
+    tags: Mapping[str, str]
+    description: str
+    build: Callable[[], tuple[keras.Model, NDArray[np.float32]]]
+
+
+def register(registry: Registry, candidate: Candidate) -> Registered:
+    """Registers a model, unless that is done, and makes it champion, unless it has been before.
+
+    Raises:
+        TroubleError: MLflow or its store of artifacts cannot be had, or `candidate.build` raises it.
+    """
+    with registry.asked():
+        return registry.describe(_Registration(registry, candidate).run())
+
+
+class _Registration:
+    """One candidate's way into the registry; raises whatever MLflow raises."""
+
+    def __init__(self, registry: Registry, candidate: Candidate) -> None:
+        self._client, self._candidate = registry.client, candidate
+
+    def run(self) -> ModelVersion:
+        version = self._found_version() or self._new_version(self._ready_model())
+        if _SINCE in version.tags:
+            return version
+        name, number = version.name, version.version
+        self._client.set_registered_model_alias(name, CHAMPION, number)
+        reach(Step.AFTER_ALIAS)
+        self._client.set_model_version_tag(name, number, _SINCE, time.strftime("%Y-%m-%d %H:%M:%S"))
+        return self._client.get_model_version(name, number)
+
+    def _found_version(self) -> ModelVersion | None:
+        versions = self._client.search_model_versions(f"name = '{self._candidate.name}'")
+        return next((one for one in versions if one.tags.get(TRAINING) == self._candidate.training), None)
+
+    def _new_version(self, model: LoggedModel) -> ModelVersion:
+        reach(Step.BEFORE_VERSION)
+        candidate = self._candidate
+        if unless_missing(lambda: self._client.get_registered_model(candidate.name)) is None:
+            self._client.create_registered_model(candidate.name, description=_ABOUT)
+        version = self._client.create_model_version(
+            candidate.name,
+            model.artifact_location,
+            candidate.run_id,
+            {TRAINING: candidate.training, **candidate.tags},
+            description=candidate.description,
+            model_id=model.model_id,
+        )
+        # A server does this itself.
+        shown = json.dumps([{"name": candidate.name, "version": version.version}])
+        self._client.set_logged_model_tags(model.model_id, {_MODEL_VERSIONS: shown})
+        reach(Step.AFTER_VERSION)
+        return version
+
+    def _ready_model(self) -> LoggedModel:
+        """The logged model of this training, whole."""
+        from mlflow.entities import LoggedModelStatus
+
+        run = self._client.get_run(self._candidate.run_id)
+        model = self._found_model(run) or self._new_model(run)
+        reach(Step.AFTER_MODEL)
+        if model.status is LoggedModelStatus.READY:
+            return model
+        self._save(model)
+        self._link(model, run)
+        return self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+    def _found_model(self, run: Run) -> LoggedModel | None:
+        tagged = f"tags.{TRAINING} = '{self._candidate.training}'"
+        return next(iter(self._client.search_logged_models([run.info.experiment_id], tagged)), None)
+
+    def _new_model(self, run: Run) -> LoggedModel:
+        return self._client.create_logged_model(
+            run.info.experiment_id,
+            self._candidate.name,
+            run.info.run_id,
+            {TRAINING: self._candidate.training},
+            dict(self._candidate.params),
+            "keras",
+        )
+
+    def _save(self, model: LoggedModel) -> None:
+        """As `mlflow.keras.log_model` does, which works on the address that is set for the whole process."""
+        network, example = self._candidate.build()  # first: it loads Keras quietly, as `mlflow.keras` does not
+
+        import mlflow.keras
+        from mlflow.models import Model
+
+        run_id, location = self._candidate.run_id, model.artifact_location
+        info = Model(location, run_id, model_uuid=model.model_id, model_id=model.model_id)
+        with TemporaryDirectory() as folder:
+            mlflow.keras.save_model(
+                network,
+                folder,
+                mlflow_model=info,
+                signature=_signature(network),
+                input_example=example,
+                pip_requirements=_requirements(),
+            )
+            self._client.log_model_artifacts(model.model_id, folder)
+
+    def _link(self, model: LoggedModel, run: Run) -> None:
+        """The run's numbers become the model's, with the data set that they were taken on."""
+        from mlflow.entities import LoggedModelOutput, Metric
+
+        outputs = run.outputs.model_outputs if run.outputs else []
+        if model.model_id not in [output.model_id for output in outputs]:
+            self._client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, 0)])
+        name, digest = self._candidate.dataset
+        # The run has them already, at the same moments, so it stays as it is.
+        metrics = [
+            Metric(key, value, time_ms, step, model.model_id, name, digest, run.info.run_id)
+            for key, value, step, time_ms in self._candidate.points
+        ]
+        self._client.log_batch(run.info.run_id, metrics)
+
+
+def _signature(network: keras.Model) -> Any:
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    def schema(shape: tuple[int | None, ...]) -> Schema:
+        return Schema([TensorSpec(np.dtype(np.float32), tuple(-1 if size is None else size for size in shape))])
+
+    return ModelSignature(schema(network.input_shape), schema(network.output_shape))
+
+
+def _requirements() -> list[str]:
+    """What it takes to load the model, as it is installed here."""
+    import keras
+
+    packages = ("keras", keras.backend.backend(), "numpy")
+    return [f"{package}=={importlib.metadata.version(package)}" for package in packages]

@@ -1,0 +1,141 @@
+"""MLflow's registry of models: finds the champion or another registered model, and its file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from harness.errors import InputError, TroubleError
+from harness.redaction import reason, redact
+from harness.tracking.store import open_client, set_environment, sqlite_file, tracking_uri
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+CHAMPION = "champion"  # the alias
+TRAINING = "training"  # tag of what the harness has registered: uid of the training that it comes from
+
+_FILE = "data/model.keras"  # where `mlflow.keras` puts it
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A version of a registered model.
+
+    Attributes:
+        name, version: By which MLflow knows it.
+        is_champion: Whether it has the alias.
+        tags: Of the version.
+        source: URI of the folder that holds it.
+    """
+
+    name: str
+    version: str
+    is_champion: bool
+    tags: Mapping[str, str]
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.name} version {self.version}"
+
+    def describe(self) -> str:
+        """Which network it is, if the harness has registered it."""
+        if TRAINING not in self.tags:
+            return str(self)
+        return "{0}: {network} of {study}, trained with seed {seed}".format(self, **self.tags)
+
+    @property
+    def file(self) -> Path | str:
+        """The `.keras` file: a path, or a URI where it lies elsewhere."""
+        parts = urlsplit(self.source)
+        is_local = parts.scheme in ("", "file")
+        return Path(url2pathname(parts.path)) / _FILE if is_local else f"{self.source}/{_FILE}"
+
+
+class Registry:
+    """The registered models of a home's MLflow.
+
+    Raises:
+        InputError: MLFLOW_TRACKING_URI is not an address that runs can go to.
+        TroubleError: MLflow cannot be had; every method raises it as well.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._uri = tracking_uri(home)
+        with self.asked():
+            self.client = open_client(home)
+
+    @contextmanager
+    def asked(self) -> Iterator[None]:
+        """Makes one line of whatever MLflow, its database or the network raise."""
+        set_environment()
+        try:
+            yield
+        except (InputError, TroubleError):
+            raise
+        except Exception as error:
+            raise TroubleError(f"MLflow ({redact(self._uri)}): {reason(error)}") from error
+
+    def find(self, name: str, version: str | None = None, alias: str = CHAMPION) -> Registered | None:
+        """A model's version with this number, or without a number the one with this alias; None: there is none."""
+        with self.asked():
+            if version is None:
+                found = self._by_alias(name, alias)
+            else:
+                found = unless_missing(lambda: self.client.get_model_version(name, version))
+            return None if found is None else self.describe(found)
+
+    def newest_champion(self, names: Sequence[str]) -> Registered | None:
+        """Of these models' champions, less those that somebody else has registered, the one that was made last."""
+        with self.asked():
+            found = [version for name in names if (version := self._by_alias(name, CHAMPION))]
+            ours = [version for version in found if TRAINING in version.tags]
+            newest = max(ours, key=lambda version: int(version.creation_timestamp), default=None)
+            return None if newest is None else self.describe(newest)
+
+    def describe(self, version: ModelVersion) -> Registered:
+        aliases = self.client.get_registered_model(version.name).aliases  # a version that was searched for has none
+        is_champion = str(aliases.get(CHAMPION)) == str(version.version)
+        source = str(version.source).rstrip("/")
+        return Registered(version.name, str(version.version), is_champion, dict(version.tags), source)
+
+    def fetch(self, model: Registered) -> Path:
+        """The model's `.keras` file on this machine; it stays where it is if it is here already.
+
+        Raises:
+            TroubleError: it is not where MLflow has it, or it cannot be fetched.
+        """
+        from mlflow.artifacts import download_artifacts
+
+        if isinstance(model.file, Path) and not model.file.is_file():
+            raise TroubleError(f"{model} is not where MLflow looks for it ({model.file}); was its home moved?")
+        with self.asked():
+            return Path(download_artifacts(f"{model.source}/{_FILE}", tracking_uri=self._uri))
+
+    def _by_alias(self, name: str, alias: str) -> ModelVersion | None:
+        return unless_missing(lambda: self.client.get_model_version_by_alias(name, alias))
+
+
+def unless_missing(ask: Callable[[], T]) -> T | None:
+    """None where MLflow says that there is no such thing, or that nothing can have such a name."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return ask()
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def has_store(home: Path) -> bool:
+    """Whether there is an MLflow to ask; a server may be, the home's own file is looked for."""
+    file = sqlite_file(tracking_uri(home))
+    return file is None or file.exists()

@@ -1,6 +1,7 @@
 """The report as a file: one page with every figure, nothing from elsewhere, nothing unescaped; and its command."""
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from contextlib import closing
@@ -226,6 +227,10 @@ def test_two_objectives_and_settings_that_are_not_always_there(ledger: Ledger, h
     (bars,) = (page.figures[name] for name in page.figures if name.startswith("importance"))
     assert [trace["name"] for trace in bars["data"]] == ["error", "device time"]
     assert "Left out, since not every trial has it or it never varied: warmup_share." in page.text
+    axes = [page.figures[name]["layout"]["xaxis"] for name in page.figures if name.startswith("slices")]
+    assert [axis.get("type") for axis in axes] == ["log", "category", None]
+    assert axes[0]["range"][0] < math.log10(64) < math.log10(1024) < axes[0]["range"][1]  # all of it, searched or not
+    assert axes[2]["tickvals"][0] == 0.05
     dimensions = page.figures["parallel-0"]["data"][0]["dimensions"]
     assert [one["label"] for one in dimensions] == [*space, "error %"]
     assert dimensions[2]["ticktext"][0] == "unset"

@@ -89,7 +89,8 @@ def test_device_time_adds_up_over_all_trials(study: FilledLedger) -> None:
 
 def test_ticks_of_an_axis_of_magnitudes() -> None:
     assert log_ticks(1.4, 31.0) == [2.0, 5.0, 10.0, 20.0]
-    assert log_ticks(0.3, 0.9) == [0.5]
+    assert log_ticks(1.4, 6.0) == [1.5, 2.0, 3.0, 5.0]  # of the plain ones there are but two
+    assert log_ticks(1.7, 2.6) == [1.8, 2.0, 2.5]
 
 
 def test_the_front_holds_what_nothing_beats() -> None:

@@ -23,6 +23,7 @@ FAINT = "var(--faint)"
 
 MAX_POINTS = 600  # of one figure; SVG gets slow beyond
 MAX_CURVES = 150
+MIN_TICKS = 3
 ERROR_AXIS = "validation error (%)"
 
 
@@ -79,10 +80,14 @@ def errors_range(errors_pct: Sequence[float]) -> tuple[float, float] | None:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, 20 and so on, as far as they lie within these bounds, both above 0."""
+    """1, 2, 5, 10, 20 and so on, as far as they lie within these bounds, both above 0; more where these are few."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [float(f"{digit}e{decade}") for decade in decades for digit in (1, 2, 5)]
-    return [tick for tick in ticks if low <= tick <= high]
+    for digits in ("1 2 5", "1 1.5 2 3 5 7", "1 1.2 1.4 1.6 1.8 2 2.5 3 3.5 4 5 6 7 8 9"):
+        ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits.split()]
+        ticks = [tick for tick in ticks if low <= tick <= high]
+        if len(ticks) >= MIN_TICKS:
+            break
+    return ticks
 
 
 def limit_errors(made: go.Figure, errors_pct: Sequence[float], axis: str = "yaxis") -> None:

@@ -37,7 +37,7 @@ MAX_TICKS = 6
 
 def parallel_coordinates(facts: Facts) -> go.Figure:
     """A line per trial through all its settings to its error; the darkest lines are the best."""
-    records = shown(facts.searched)
+    records = sorted(shown(facts.searched), key=error_pct, reverse=True)  # the best on top
     errors = [error_pct(record) for record in records]
     low, high = errors_range(errors) or (min(errors), max(errors))
     low, high = math.floor(100 * low) / 100, math.ceil(100 * high) / 100  # which are shown as they are
@@ -152,12 +152,17 @@ def _shown_value(domain: Domain, record: Record, name: str) -> Scalar:
 
 
 def _scale_axis(axis: Any, domain: Domain) -> None:
+    """The whole of a domain, searched or not, with a little room at its ends."""
     if isinstance(domain, Choice):
         options = [escape(setting(option)) for option in domain.options]
         axis.update(type="category", categoryorder="array", categoryarray=options, range=[-0.5, len(options) - 0.5])
         return
+    low, high = _scaled(domain, domain.low), _scaled(domain, domain.high)
+    room = 0.05 * (high - low) or 1.0
+    ticks = _ticks(domain)
+    axis.update(range=[low - room, high + room], tickvals=ticks, ticktext=[setting(tick) for tick in ticks])
     if domain.log:
-        axis.update(type="log", tickvals=_ticks(domain), ticktext=[setting(tick) for tick in _ticks(domain)])
+        axis.type = "log"
 
 
 def contours(facts: Facts, found: Sequence[Surface]) -> list[go.Figure]:
@@ -198,7 +203,7 @@ def _contour(facts: Facts, surface: Surface, low: float, high: float) -> go.Figu
         ),
         (
             [facts.best] if facts.best else [],
-            {"color": BEST, "symbol": "star", "size": 15, "line": {"color": CARD, "width": 1.5}},
+            {"color": INK, "symbol": "star", "size": 15, "line": {"color": CARD, "width": 1.5}},
         ),
     ):
         x, y = ([position(domains[name], one.trial.params[name]) for one in records] for name in (surface.x, surface.y))

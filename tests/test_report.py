@@ -56,6 +56,7 @@ class Page(HTMLParser):
         elif self._into in (None, "title"):
             self.text += data
         elif self._into != "style":
+            assert "<" not in data  # whatever stands in it, it cannot end the element
             self.figures[self._into] = json.loads(data)
 
 

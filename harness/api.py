@@ -160,7 +160,8 @@ def verdict(
 ) -> Verdict:
     """Trains a study's best trials and its baseline again with fresh seeds and compares them: `harness verdict`.
 
-    This reads the test images, once per model, and can take long: (1 + top) x seeds trainings at full length. Ctrl-C is
+    The network that the answer puts forward is then MLflow's champion (docs/champion.md). This
+    reads the test images, once per model, and can take long: (1 + top) x seeds trainings at full length. Ctrl-C is
     as with `run_sweep`, and the same call goes on; once it is settled, it trains nothing.
 
     Args:
@@ -183,6 +184,7 @@ def verdict(
         KeyboardInterrupt: it was interrupted.
     """
     from harness.analysis.verdict_table import show_verdict
+    from harness.champion import crowned
     from harness.spec import parse_duration_s
     from harness.verdict_study import Request, run_verdict
 
@@ -191,8 +193,10 @@ def verdict(
         end = run_verdict(_name(study), request, places.home(home), display, num_workers=workers, fresh=fresh)
     if end.was_interrupted:
         raise _interrupted(_name(study))
+    champion = crowned(places.home(home), end.verdict)
     if not quiet:
         show_verdict(end.verdict, sys.stdout)
+        sys.stdout.write(f"{champion}\n")
     return end.verdict
 
 

@@ -38,6 +38,17 @@ def model_name(dataset: str, baseline: str) -> str:
     return f"{dataset}-{baseline}"
 
 
+def crowned(home: Path, verdict: Verdict) -> str:
+    """What came of `crown`, for people who have seen the verdict: what MLflow cannot take now is no reason to fail."""
+    try:
+        champion = crown(home, verdict)
+    except TroubleError as error:
+        return f"the champion is not registered yet, the same command tries again: {error}"
+    if champion is None:
+        return "there is no champion yet"
+    return f"champion: {champion.describe()}; `harness predict IMAGE...` asks it\n{champion.file}"
+
+
 def crown(home: Path, verdict: Verdict) -> Registered | None:
     """Sees to it that the model which a verdict puts forward is registered; returns the champion there is then.
 

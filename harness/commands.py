@@ -18,7 +18,6 @@ from harness.api import default_profile, sweep_path
 from harness.home import home, sweeps_folder
 
 if TYPE_CHECKING:
-    from harness.analysis.verdict_findings import Verdict
     from harness.ledger import Ledger
     from harness.runner import StudyEnd
     from harness.spec import BaselineName, SweepSpec
@@ -42,6 +41,7 @@ def baseline(options: argparse.Namespace) -> int:
 
 def verdict(options: argparse.Namespace) -> int:
     from harness.analysis.verdict_table import show_verdict, write_verdict
+    from harness.champion import crowned
     from harness.display import make_display
     from harness.spec import parse_duration_s
     from harness.verdict_study import Request, run_verdict
@@ -57,7 +57,7 @@ def verdict(options: argparse.Namespace) -> int:
     if end.was_interrupted:
         _say(f"{study}: interrupted; nothing is lost, and the same command goes on from here")
         return 130
-    _crown(end.verdict)
+    _say(crowned(home(), end.verdict))
     return 0
 
 
@@ -222,20 +222,6 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
             _say(f"is the best of them really better? harness verdict {spec.study}")
     _say(f"browse: make ui, or harness report {specs[0].study} for one page with figures")
     return 0
-
-
-def _crown(verdict: Verdict) -> None:
-    """The verdict has been shown: what MLflow or the disk cannot take now is no reason to fail."""
-    from harness.champion import crown
-    from harness.errors import TroubleError
-
-    try:
-        champion = crown(home(), verdict)
-    except TroubleError as error:
-        _say(f"the champion is not registered yet, the same command tries again: {error}")
-        return
-    if champion:
-        _say(f"champion: {champion.describe()}; `harness predict IMAGE...` asks it\n{champion.file}")
 
 
 def _how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:

@@ -46,7 +46,10 @@ def crowned(home: Path, verdict: Verdict) -> str:
         return f"the champion is not registered yet, the same command tries again: {error}"
     if champion is None:
         return "there is no champion yet"
-    return f"champion: {champion.describe()}; `harness predict IMAGE...` asks it\n{champion.file}"
+    here = champion.file
+    if isinstance(here, Path) and here.is_relative_to(Path.cwd()):
+        here = here.relative_to(Path.cwd())
+    return f"champion: {champion.describe()}; `harness predict IMAGE...` asks it\n{here}"
 
 
 def crown(home: Path, verdict: Verdict) -> Registered | None:

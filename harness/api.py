@@ -142,7 +142,7 @@ def leaderboard(*studies: str | SweepSpec, home: str | Path | None = None) -> pd
     """
     from harness.analysis.leaderboard import leaderboard as board
 
-    with _ledger(home) as ledger:
+    with open_ledger(home) as ledger:
         return board(ledger, [_name(study) for study in studies] or ledger.study_names())
 
 
@@ -216,7 +216,7 @@ def compare(*studies: str | SweepSpec, home: str | Path | None = None) -> Compar
     """
     from harness.analysis.comparison import compare as compare_studies
 
-    with _ledger(home) as ledger:
+    with open_ledger(home) as ledger:
         return compare_studies(ledger, [_name(study) for study in studies])
 
 
@@ -242,7 +242,8 @@ def _interrupted(study: str) -> KeyboardInterrupt:
 
 
 @contextmanager
-def _ledger(home: str | Path | None) -> Iterator[Ledger]:
+def open_ledger(home: str | Path | None = None) -> Iterator[Ledger]:
+    """A home's ledger, closed in the end."""
     from harness.ledger import Ledger
 
     with closing(Ledger(places.home(home) / "ledger.db")) as ledger:

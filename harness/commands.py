@@ -8,13 +8,12 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.api import default_profile, sweep_path
+from harness.api import default_profile, open_ledger, sweep_path
 from harness.home import home, sweeps_folder
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def status(options: argparse.Namespace) -> int:
     from harness.analysis.status import render, status, to_json
     from harness.plan import time_left
 
-    with _ledger() as ledger:
+    with open_ledger() as ledger:
         names = _studies(ledger, [options.study] if options.study else [])
         found = [replace(one, time_left=time_left(ledger, one)) for one in (status(ledger, name) for name in names)]
     if options.json:
@@ -106,7 +105,7 @@ def status(options: argparse.Namespace) -> int:
 
 def leaderboard(options: argparse.Namespace) -> int:
     """One CSV for the studies that are named; without names, one for each study there is."""
-    with _ledger() as ledger:
+    with open_ledger() as ledger:
         if options.studies or options.out:
             _write_leaderboard(ledger, _studies(ledger, options.studies), options.out, options.top)
         else:
@@ -119,7 +118,7 @@ def compare(options: argparse.Namespace) -> int:
     from harness.analysis.comparison import compare
     from harness.analysis.comparison_table import show_comparison, write_comparison
 
-    with _ledger() as ledger:
+    with open_ledger() as ledger:
         found = compare(ledger, options.studies)
     path = write_comparison(found, home() / "comparisons")
     show_comparison(found, sys.stdout)
@@ -141,7 +140,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    with _ledger() as ledger:
+    with open_ledger() as ledger:
         if options.optuna:
             from harness.analysis.optuna_export import export_optuna
 
@@ -176,7 +175,7 @@ def ui(options: argparse.Namespace) -> int:
 def sync(options: argparse.Namespace) -> int:
     from harness.tracking.mlflow_runs import sync
 
-    with _ledger() as ledger:
+    with open_ledger() as ledger:
         report = sync(home(), ledger.study_names(), _say)
     _say(str(report))
     return 0 if report.is_complete else 1
@@ -215,7 +214,7 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
         if end.reason is StopReason.INTERRUPTED:
             _say(f"{spec.study}: interrupted; nothing is lost, and the same command goes on from here")
             return 130
-        with _ledger() as ledger:
+        with open_ledger() as ledger:
             _write_leaderboard(ledger, [spec.study], None, TOP)
         _say(_how_it_ended(spec, end))
         if spec.space:
@@ -266,20 +265,12 @@ def _studies(ledger: Ledger, named: list[str]) -> list[str]:
     return [find_study(ledger, name).spec.study for name in named] or ledger.study_names()
 
 
-@contextmanager
-def _ledger() -> Iterator[Ledger]:
-    from harness.ledger import Ledger
-
-    with closing(Ledger(home() / "ledger.db")) as ledger:
-        yield ledger
-
-
 def _study_named(name: str) -> str:
     """A study by its own name, or by that of the file of sweeps/ which makes it on this machine."""
     from harness.sweep_file import Flags, load_sweep
 
     path = sweep_path(name)
-    with _ledger() as ledger:
+    with open_ledger() as ledger:
         if name in ledger.study_names() or path.parent != sweeps_folder():
             return name
     return load_sweep(path, Flags(), default_profile()).study

@@ -258,6 +258,12 @@ class Record:
     reserved_time_s: float = 0.0
     search_time_s: float = 0.0
 
+    def full_error_pct(self, epochs: int) -> float | None:
+        """Validation error, percent, of a trial that was trained to the end of a study's `epochs`; None: it was not."""
+        if self.result is None or not self.result.outcome.is_ranked or self.trial.epochs != epochs:
+            return None
+        return self.result.error_rate_pct
+
 
 def _check_numbers(record: Seconds | EpochReport | Device | TrialResult) -> None:
     """Raises ValueError unless every number can be one: all that is measured is finite and not negative."""

@@ -257,7 +257,7 @@ def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> N
 
 def _rank(record: Record, spec: SweepSpec) -> tuple[float, float] | None:
     """As on the leaderboard; None: not ranked."""
-    trial, result = record.trial, record.result
-    if result is None or not result.outcome.is_ranked or trial.role is not Role.TRIAL or trial.epochs != spec.epochs:
+    error_pct = record.full_error_pct(spec.epochs)
+    if record.result is None or error_pct is None or record.trial.role is not Role.TRIAL:
         return None
-    return None if result.error_rate_pct is None else (result.error_rate_pct, result.device_time_s)
+    return error_pct, record.result.device_time_s

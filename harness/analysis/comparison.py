@@ -21,6 +21,7 @@ from harness.analysis.leaderboard import FIDELITY
 from harness.analysis.methods import Method, find_methods
 from harness.analysis.statistics import quartiles, share_below
 from harness.analysis.studies import find_study
+from harness.analysis.verdict_statistics import holm
 from harness.errors import InputError
 from harness.ledger import Ledger
 from harness.records import Role
@@ -189,16 +190,12 @@ def corrected_p_values(standings: Sequence[Standing]) -> dict[tuple[str, str], f
 
     The two-sided test of H. B. Mann and D. R. Whitney, Ann. Math. Statist. 18 (1947) 50-60, over all permutations of
     the repeats, which ties do not disturb, or 20,000 random ones where there are more. Corrected for the number of
-    pairs by S. Holm, Scand. J. Statist. 6 (1979) 65-70. Repeats are taken to be independent; where there is one only,
+    pairs (`holm`). Repeats are taken to be independent; where there is one only,
     nothing is tested, and the probability is 1.
     """
     pairs = list(combinations(standings, 2))
-    p_values = [_p_value(a.error_pct, b.error_pct) for a, b in pairs]
-    corrected, largest = [0.0] * len(pairs), 0.0
-    for position, index in enumerate(np.argsort(p_values, kind="stable")):
-        largest = max(largest, min(1.0, (len(pairs) - position) * p_values[index]))
-        corrected[index] = largest
-    return {(a.method.label, b.method.label): p for (a, b), p in zip(pairs, corrected, strict=True)}
+    corrected = holm(np.array([_p_value(a.error_pct, b.error_pct) for a, b in pairs]))
+    return {(a.method.label, b.method.label): p for (a, b), p in zip(pairs, corrected.tolist(), strict=True)}
 
 
 def least_p_value(standings: Sequence[Standing]) -> float:

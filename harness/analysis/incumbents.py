@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from operator import attrgetter
 from typing import Literal
 
@@ -59,23 +60,15 @@ def read_incumbents(ledger: Ledger, spec: SweepSpec) -> Incumbents:
         if record.trial.role is Role.TRIAL and record.result and record.result.outcome is not Outcome.INFEASIBLE:
             records.append(record)
     records.sort(key=attrgetter("told_at"))
-    errors = [_error_pct(record, spec) for record in records]
+    errors = [record.full_error_pct(spec.epochs) for record in records]
     return Incumbents(
         spec,
         np.array([record.trial.number for record in records], np.int64),
         np.cumsum([record.reserved_time_s for record in records], dtype=float),
         np.cumsum([_num_epochs(record, epochs) for record in records], dtype=float) / spec.epochs,
-        np.minimum.accumulate(np.array(errors, float)),
+        np.minimum.accumulate(np.array([inf if error is None else error for error in errors], float)),
         frozenset(r.result.device.timing_class for r in records if r.result and r.result.device),
     )
-
-
-def _error_pct(record: Record, spec: SweepSpec) -> float:
-    """As on the leaderboard; infinite where the trial was not trained in full."""
-    result = record.result
-    if result is None or not result.outcome.is_ranked or record.trial.epochs != spec.epochs:
-        return float("inf")
-    return float("inf") if result.error_rate_pct is None else result.error_rate_pct
 
 
 def _num_epochs(record: Record, epochs: dict[str, int]) -> int:

@@ -85,18 +85,23 @@ def places(machine: Machine, num_workers: int | None) -> list[Place]:
     return [Place(f"worker-{i}", machine.cpu_name, threads, sharing=count) for i in range(count)]
 
 
+# As much of a GPU's memory as is needed and not all of it, for TensorFlow and for JAX; and no greetings.
+FRAMEWORK_ENVIRONMENT = {
+    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    "TF_CPP_MIN_LOG_LEVEL": "2",
+}
+
+
 def worker_environment(place: Place) -> dict[str, str]:
     """Environment for a worker's process; must be set before its framework is loaded."""
     threads = str(place.threads)
     return {
         "CUDA_VISIBLE_DEVICES": place.gpu or "",
-        # As much of a GPU's memory as is needed and not all of it, for TensorFlow and for JAX.
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        **FRAMEWORK_ENVIRONMENT,
         "TF_NUM_INTRAOP_THREADS": threads,
         "TF_NUM_INTEROP_THREADS": threads,
         "OMP_NUM_THREADS": threads,
-        "TF_CPP_MIN_LOG_LEVEL": "2",
         "PYTHONHASHSEED": "0",
         "HARNESS_WORKER": place.name,  # for people who look at the process list
     }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 import baselines
 from harness.errors import TroubleError
+from harness.execution.devices import FRAMEWORK_ENVIRONMENT
 from harness.redaction import reason
 from harness.silence import silent_stderr
 from harness.spec import SweepSpec
@@ -24,13 +25,6 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float32]
 
 IMAGE_SHAPE, NUM_CLASSES = (28, 28, 1), 10
-
-# As for workers; what the user has set stays.
-_DEFAULTS = {
-    "TF_CPP_MIN_LOG_LEVEL": "2",
-    "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-    "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
-}
 
 
 def rebuild(spec: SweepSpec, params: Params, weights: Path) -> keras.Model:
@@ -78,8 +72,8 @@ def probabilities(model: keras.Model, images: Floats) -> Floats:
 
 
 def _load_keras() -> None:
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    for name, value in FRAMEWORK_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)  # what the user has set stays
     with silent_stderr():
         import keras
 

@@ -79,7 +79,7 @@ class Facts:
     @cached_property
     def full(self) -> list[Record]:
         """Those of them that were trained in full, whose errors can be compared."""
-        return [record for record in self.ended if _is_full(record, self.spec)]
+        return [record for record in self.ended if record.full_error_pct(self.spec.epochs) is not None]
 
     @cached_property
     def searched(self) -> list[Record]:
@@ -117,7 +117,7 @@ class Facts:
 
     def time_s(self, record: Record) -> float:
         """Training seconds of the network that a trial ends with, those of the trials that it continues included."""
-        before = self._by_uid.get(record.trial.continues or "")
+        before = self.predecessor(record)
         return own_time_s(record, gpu=self.time_word == "GPU time") + (self.time_s(before) if before else 0.0)
 
     @cached_property
@@ -178,13 +178,6 @@ def own_time_s(record: Record, *, gpu: bool = False) -> float:
 def timing_class(record: Record) -> str:
     device = record.result.device if record.result else None
     return device.timing_class if device else "unknown"
-
-
-def _is_full(record: Record, spec: SweepSpec) -> bool:
-    result = record.result
-    if result is None or record.trial.epochs != spec.epochs:
-        return False
-    return result.outcome.is_ranked and result.error_rate_pct is not None
 
 
 def _attempts(ledger: Ledger, record: Record) -> list[Attempt]:

@@ -84,7 +84,7 @@ audit: $(READY) ## look for insecure code and, over the network, for known holes
 	esac >&2; exit 1; }
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-header $(if $(UPGRADE),--upgrade) --extra dev --extra cmaes pyproject.toml
+	--no-header $(if $(UPGRADE),--upgrade) --extra dev --extra cmaes --extra jax --extra cluster pyproject.toml
 lock: $(READY) ## remake the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
 	$(COMPILE) --output-file requirements.lock
 	$(COMPILE) --extra gpu --constraint requirements.lock --output-file requirements-gpu.lock

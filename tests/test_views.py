@@ -31,7 +31,7 @@ def test_a_view_has_its_name_and_the_same_content_each_time() -> None:
 def test_the_leaderboard_is_sorted_by_error_and_shows_error_times_and_hyperparameters() -> None:
     board = state(View.LEADERBOARD)
     assert (board["orderByKey"], board["orderByAsc"]) == ("metrics.`error_rate_pct`", True)
-    assert board["searchFilter"] == "tags.role != 'sweep'"
+    assert board["searchFilter"] == "tags.outcome = 'completed'"
     columns = board["selectedColumns"]
     assert columns[:2] == ["tags.`outcome`", "metrics.`error_rate_pct`"]
     assert {"metrics.`gpu_time_s`", "metrics.`device_time_s`"} < set(columns)

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-_TRIALS = "tags.role != 'sweep'"
+# A pruned trial's error is of fewer images and has no place in a ranking.
+_RANKED = "tags.outcome = 'completed'"
 _FILTERS = {
-    "leaderboard": _TRIALS,
-    "search-space": "tags.outcome = 'completed'",
-    "curves": f"{_TRIALS} and attributes.status = 'FINISHED'",
+    "leaderboard": _RANKED,
+    "search-space": _RANKED,
+    "curves": "tags.role != 'sweep' and attributes.status = 'FINISHED'",
 }
 _RUN_NAME, _CREATED = "attributes.`Run Name`", "runDateAndNestInfo"  # MLflow's own columns, always there
 

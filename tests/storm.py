@@ -7,14 +7,9 @@ When it is over, the study is run to its end in peace, `harness sync` brings the
 from __future__ import annotations
 
 import argparse
-import contextlib
-import http.client
-import os
 import random
 import shutil
 import signal
-import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,13 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from killed_sweeps import STUDY, Started, Sweeps
+from mlflow_server import Server
 
 from harness.execution import data
-from harness.tracking import store
 
 SAY_EVERY_S = 10.0
 LONGEST_END_S = 60.0  # after Ctrl-C
-START_TIMEOUT_S = 120.0
 TRIALS_IN_PEACE = 5
 BROKEN_MACHINE = "before they are ready"  # what a coordinator says when too many workers die while they load
 
@@ -48,54 +42,6 @@ class _Due:
     at: float
     num_done: int
     action: Action
-
-
-class Server:
-    """A real MLflow server over HTTP, on a port of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
-        self._store = f"sqlite:///{folder / 'server.db'}"
-        self.uri = f"http://127.0.0.1:{self._port}"
-        store.set_environment()
-        store.make_store(self._store)
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self._port), "--workers", "1"]
-        command += ["--backend-store-uri", self._store, "--artifacts-destination", str(self._folder / "artifacts")]
-        environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-
-    def wait_until_it_answers(self) -> None:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not self._answers():
-            assert time.monotonic() < deadline, f"no MLflow server after {START_TIMEOUT_S} s"
-            time.sleep(0.1)
-
-    def _answers(self) -> bool:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=1)) as connection:
-            try:
-                connection.request("GET", "/health")
-                return connection.getresponse().status == http.HTTPStatus.OK
-            except (OSError, http.client.HTTPException):
-                return False
-
-    def send(self, number: signal.Signals) -> None:
-        """To the server and all it has started."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-
-    def kill(self) -> None:
-        self.send(signal.SIGKILL)
-        if self._process is not None:
-            self._process.wait()
-        self._process = None
 
 
 @dataclass

@@ -227,6 +227,12 @@ def test_the_experiment_has_views_and_says_that_it_is_model_training(home: Path,
         assert f"](#/experiments/{experiment.experiment_id}/runs?" in experiment.tags["mlflow.note.content"]
 
 
+def test_an_error_has_no_character_that_postgresql_refuses(home: Path, ledger: Ledger) -> None:
+    Study(ledger, make_spec(dataset="digits")).add(None, Outcome.CRASHED, error="before\0after")
+    synced(home)
+    assert runs(home)["trial-000"].data.tags["error"] == "before\N{REPLACEMENT CHARACTER}after"
+
+
 def test_the_runs_of_a_verdict_say_what_they_confirm_and_show_test_errors_alone(home: Path, ledger: Ledger) -> None:
     filled_verdict(ledger)
     synced(home, "study.verdict")

@@ -187,7 +187,7 @@ def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> 
     if record.trial.role is Role.BASELINE or confirmed == Role.BASELINE:
         tags["mlflow.runColor"] = _BASELINE_COLOR
     if result.error:
-        tags["error"] = result.error[:_MAX_ERROR]
+        tags["error"] = result.error[:_MAX_ERROR].replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL takes none
     if record.trial.continues:
         tags["continues"] = record.trial.continues
     if parent.continues_run_id:

@@ -162,7 +162,8 @@ def test_slurm_starts_ray_on_every_node_and_the_sweep_on_one(called: tuple[list[
     begin, separator = words.index("ray"), words.index("--")
     assert words[:begin] == ["--ntasks-per-node=1", "--cpus-per-task=16", "--kill-on-bad-exit=0"]
     assert words[begin:separator] == shlex.split(
-        "ray symmetric-run --address node07:23456 --min-nodes 2 --num-cpus=16 --disable-usage-stats"
+        "ray symmetric-run --address node07:23456 --min-nodes 2"
+        " --num-cpus=16 --include-dashboard=false --disable-usage-stats"
     )
     assert words[separator + 1 :] == [
         *("harness", "sweep", "my sweep.toml", "--budget", "8h"),

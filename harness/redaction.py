@@ -7,15 +7,17 @@ import os
 import re
 from urllib.parse import unquote, urlsplit
 
-# Of tracking servers and of stores of artifacts; their values are kept out of every message.
+# Of tracking servers, stores of artifacts and databases; their values are kept out of every message.
 _SECRETS = (
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
     "DATABRICKS_TOKEN",
     "AWS_SECRET_ACCESS_KEY",
     "AWS_SESSION_TOKEN",
+    "PGPASSWORD",
 )
 MAX_REASON = 300  # characters
+_SAYS_WHEN = "(raised as a result of "  # what SQLAlchemy may say before it says what went wrong
 
 # In code: password = "...", "token": "..."; in files of settings: API_KEY=...
 _NAMES = r"password|passwd|pwd|token|secret|(?:api|access|private)_?key"
@@ -25,13 +27,14 @@ _SETTING = re.compile(r"\b([A-Z0-9_]*(?:PASSWORD|PASSWD|PWD|TOKEN|SECRET|KEY)[A-
 
 def reason(error: BaseException) -> str:
     """What went wrong, as one line without credentials."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line.strip() for line in str(error).splitlines()]
+    lines = [line for line in lines if line and not line.startswith(_SAYS_WHEN)]
     return redact(lines[0] if lines else type(error).__name__)[:MAX_REASON]
 
 
 def redact(text: str) -> str:
     """`text` without the user names and passwords of URIs, and without the user's own wherever they stand."""
-    text = re.sub(r"(\w+://)?\S*@", r"\1***@", _without_own_secrets(text))
+    text = re.sub(r"([\w+]+://)?\S*@", r"\1***@", _without_own_secrets(text))
     return re.sub(r"(?i)(password|passwd|pwd|token|secret|key)=[^&\s'\"]+", r"\1=***", text)
 
 

@@ -323,7 +323,8 @@ def test_a_server_that_answers_gets_the_runs_and_nobody_the_password(
 def test_what_is_set_in_the_environment_is_kept_out_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "aws5ecret")
     monkeypatch.setenv("DATABRICKS_TOKEN", "dapi123")
-    assert redact("no access with aws5ecret or dapi123") == "no access with *** or ***"
+    monkeypatch.setenv("PGPASSWORD", "pg5ecret")
+    assert redact("no access with aws5ecret, pg5ecret or dapi123") == "no access with ***, *** or ***"
     assert redact("host=x password=abc port=1") == "host=x password=*** port=1"
 
 

@@ -665,6 +665,12 @@ def test_credentials_are_kept_out_of_messages(monkeypatch: pytest.MonkeyPatch) -
     error = RuntimeError("\n  no answer from https://anna:ge%2Fheim@host/x: 'ge/heim' with t0ken\nmore")
     assert reason(error) == "no answer from https://***@host/x: '***' with ***"
     assert redact("postgresql://u:p/@w@host/db") == "postgresql://***@host/db"
+    assert redact("postgresql+psycopg2://u:p@host/db") == "postgresql+psycopg2://***@host/db"
+
+
+def test_of_a_databases_error_the_line_that_says_what_is_wrong_is_shown() -> None:
+    error = RuntimeError("(raised as a result of Query-invoked autoflush; ...)\n(DataError) value too long\n[SQL: ...]")
+    assert reason(error) == "(DataError) value too long"
 
 
 def test_mlflow_is_set_to_be_quiet_quick_to_give_up_and_free_of_pickles(monkeypatch: pytest.MonkeyPatch) -> None:

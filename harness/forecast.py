@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -32,21 +33,37 @@ class TimeLeft:
         return TimeLeft(min(self.low_s, limit_s), min(self.high_s, limit_s))
 
 
+class Held(Protocol):
+    """A trial on a worker. There may be a thousand, so what is not asked for is not computed."""
+
+    @property
+    def trial(self) -> Trial: ...
+
+    @property
+    def held_s(self) -> float:
+        """Seconds that it has held its worker."""
+
+
 @dataclass(frozen=True)
 class Open:
     """The trials of a study that are proposed and not done.
 
     Attributes:
-        running: Those on workers, with the seconds they have held them.
+        running: Those on workers.
         pending: Those that wait for a worker.
     """
 
-    running: Sequence[tuple[Trial, float]] = ()
+    running: Sequence[Held] = ()
     pending: Sequence[Trial] = ()
 
     @property
     def trials(self) -> list[Trial]:
-        return [*(trial for trial, _ in self.running), *self.pending]
+        return [*(running.trial for running in self.running), *self.pending]
+
+    @property
+    def held_s(self) -> float:
+        """Seconds that workers have been held by what is running, together."""
+        return sum(running.held_s for running in self.running)
 
 
 class Forecast:
@@ -61,6 +78,7 @@ class Forecast:
     def __init__(self, spec: SweepSpec, costs: CostModel, records: Iterable[Record] = ()) -> None:
         self._spec, self.costs = spec, costs
         self._epochs: dict[str, int] = {}  # by uid
+        self._work: dict[str, Floats] = {}  # of open trials, by uid
         self._asked: deque[Floats] = deque(maxlen=NUM_RECENT)
         self._trained: deque[Floats] = deque(maxlen=NUM_RECENT)
         telling: deque[Record] = deque(maxlen=NUM_RECENT)
@@ -74,6 +92,7 @@ class Forecast:
         """Takes in what a trial was meant to train, and what it has trained."""
         trial, result = record.trial, record.result
         self._epochs[trial.uid] = trial.epochs
+        self._work.pop(trial.uid, None)
         if result is None or not _tells(record):
             return
         is_to_the_end = result.outcome is Outcome.COMPLETED
@@ -82,7 +101,12 @@ class Forecast:
 
     def held_s(self, trial: Trial) -> float:
         """Seconds that a worker will be held if the trial is trained to its end."""
-        return float(self.costs.held_s(self.costs.work(trial, self._epochs.get(trial.continues or "", 0))))
+        return float(self.costs.held_s(self._work_of(trial)))
+
+    def each_held_s(self, trials: Sequence[Trial]) -> list[float]:
+        """The same for each of several trials."""
+        held_s: list[float] = self.costs.held_s(np.array([self._work_of(t) for t in trials]).reshape(-1, 4)).tolist()
+        return held_s
 
     def quarter_s(self) -> float:
         """Seconds that a worker would be held by the cheapest quarter of what the search proposes."""
@@ -91,15 +115,16 @@ class Forecast:
 
     def time_left(self, open_: Open, num_baselines: int, num_searched: int, num_workers: int) -> TimeLeft:
         """Seconds until all is done: what is open, and trials that are not proposed yet."""
-        held_s = {trial.uid: self.held_s(trial) for trial in open_.trials}
-        searched_s = [held_s[trial.uid] for trial in open_.trials if trial.role is not Role.BASELINE]
+        trials = open_.trials
+        held_s = {trial.uid: seconds for trial, seconds in zip(trials, self.each_held_s(trials), strict=True)}
+        searched_s = [held_s[trial.uid] for trial in trials if trial.role is not Role.BASELINE]
         share = self._trained_share(sum(searched_s))
         mean_s, deviation_s = self._searched_s(searched_s, share)
 
         def whole_s(trial: Trial) -> float:
             return held_s[trial.uid] * (share if trial.role is Role.TRIAL else 1.0)
 
-        begun = [max(0.0, whole_s(trial) - so_far_s) for trial, so_far_s in open_.running]
+        begun = [max(0.0, whole_s(running.trial) - running.held_s) for running in open_.running]
         waiting_s = sum(whole_s(trial) for trial in open_.pending) + num_baselines * self._baseline_s()
         total_s = sum(begun) + waiting_s + num_searched * mean_s
         # Towards the end workers have nothing left to do while others finish their last trial.
@@ -108,6 +133,11 @@ class Forecast:
         error_s = math.hypot(math.sqrt(num_searched) * deviation_s / num_workers, self.costs.error * wall_s)
         factor = math.exp(NUM_DEVIATIONS * error_s / wall_s) if wall_s else 1.0
         return TimeLeft(wall_s / factor, wall_s * factor)
+
+    def _work_of(self, trial: Trial) -> Floats:
+        if trial.uid not in self._work:
+            self._work[trial.uid] = self.costs.work(trial, self._epochs.get(trial.continues or "", 0))
+        return self._work[trial.uid]
 
     def _searched_s(self, open_s: Sequence[float], share: float) -> tuple[float, float]:
         """Mean and standard deviation of the seconds that a searched trial will hold a worker."""

@@ -1,8 +1,9 @@
 """The ledger: the one truth about every study, in one SQLite file.
 
-Each change is one durable transaction, committed before anybody acts on it. A trial has one final result at most,
-which the schema itself enforces. "Running" is never stored: it is an attempt without an outcome. One process writes a
-study at a time (see `harness.locks`); several studies may be written at once, and anybody may read.
+Each change, or several together, is one durable transaction, committed before anybody acts on it. A trial has one
+final result at most, which the schema itself enforces. "Running" is never stored: it is an attempt without an outcome.
+One process writes a study at a time (see `harness.locks`); several studies may be written at once, and anybody may
+read.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -65,6 +66,12 @@ class Ledger:
 
     def close(self) -> None:
         self._db.close()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Commits all that the block changes as one: all of it or nothing, and one flush to the disk."""
+        with self._transaction():
+            yield
 
     # Studies
 
@@ -400,7 +407,7 @@ class Ledger:
         return int(row[0])
 
     def _transaction(self) -> AbstractContextManager[None]:
-        return transaction(self._db, self.path)
+        return nullcontext() if self._db.in_transaction else transaction(self._db, self.path)
 
 
 def _study(row: sqlite3.Row) -> Study:

@@ -109,11 +109,10 @@ class Progress:
         """
         if trial.role is Role.BASELINE or reports[-1].epoch >= trial.epochs:
             return False
-        left_s = self._costs.left_s(trial, reports)
-        budget, device_s = self._spec.budget, self._device_s + sum(held_s for _, held_s in open_.running)
-        if _is_over(budget.wall_s, self._used.wall_s + wall_s + left_s):
+        left_s, budget = self._costs.left_s(trial, reports), self._spec.budget
+        if budget.wall_s is not None and self._used.wall_s + wall_s + left_s > (1 + GRACE) * budget.wall_s:
             self._overran[trial.uid] = StopReason.WALL_TIME
-        elif _is_over(budget.device_s, device_s + left_s):
+        elif budget.device_s is not None and self._device_s + open_.held_s + left_s > (1 + GRACE) * budget.device_s:
             self._overran[trial.uid] = StopReason.DEVICE_TIME
         return trial.uid in self._overran
 
@@ -132,10 +131,12 @@ class Progress:
 
     def budget_left_s(self, wall_s: float, open_: Open, num_workers: int) -> float:
         """Seconds until a time budget is used; infinite where there is none."""
-        budget, device_s = self._spec.budget, self._device_s + sum(held_s for _, held_s in open_.running)
-        by_wall_s = math.inf if budget.wall_s is None else budget.wall_s - self._used.wall_s - wall_s
-        by_device_s = math.inf if budget.device_s is None else (budget.device_s - device_s) / num_workers
-        return max(0.0, min(by_wall_s, by_device_s))
+        budget, left_s = self._spec.budget, [math.inf]
+        if budget.wall_s is not None:
+            left_s.append(budget.wall_s - self._used.wall_s - wall_s)
+        if budget.device_s is not None:
+            left_s.append((budget.device_s - self._device_s - open_.held_s) / num_workers)
+        return max(0.0, min(left_s))
 
     def _count(self, record: Record) -> None:
         result = record.result
@@ -159,8 +160,9 @@ class Progress:
 
     def _committed_s(self, open_: Open) -> float:
         """Device time that is used, and that running trials will use."""
-        running = (max(held_s, self._forecast.held_s(trial)) for trial, held_s in open_.running)
-        return self._device_s + sum(running)
+        expected_s = self._forecast.each_held_s([running.trial for running in open_.running])
+        in_all_s = (max(running.held_s, s) for running, s in zip(open_.running, expected_s, strict=True))
+        return self._device_s + sum(in_all_s)
 
     def _is_better(self, record: Record) -> bool:
         if record.trial.role is not Role.TRIAL:
@@ -168,7 +170,3 @@ class Progress:
         best = self.best.result.error_rate_pct if self.best and self.best.result else None
         error = record.result.error_rate_pct if record.result else None
         return error is not None and (best is None or error < best)
-
-
-def _is_over(limit_s: float | None, seconds: float) -> bool:
-    return limit_s is not None and seconds > (1 + GRACE) * limit_s

@@ -119,6 +119,7 @@ class Sweep:
         self._idle: deque[str] = deque()
         self._running: dict[str, _Running] = {}
         self._stop: StopReason | None = None
+        self._has_news = False  # a trial has ended
         self._num_signals = 0  # all that the handler changes: it may come between any two steps
 
     def run(self) -> StopReason:
@@ -130,9 +131,9 @@ class Sweep:
         with self._signals():
             try:
                 while not self._is_over():
-                    self._hand_out()
-                    for event in self._executor.events(POLL_S):
-                        self._handle(event)
+                    # Between two asks the workers are heard: an answer is quick, and a thousand asks are not.
+                    may_go_on = self._hand_out()
+                    self._handle_all(self._executor.events(0.0 if may_go_on else POLL_S))
                     self._kill_overdue()
                     self._touch()
             except Exception:
@@ -165,22 +166,25 @@ class Sweep:
 
     @property
     def _open(self) -> Open:
-        return Open([(running.trial, running.held_s) for running in self._running.values()], list(self._pending))
+        return Open(list(self._running.values()), list(self._pending))
 
-    def _hand_out(self) -> None:
-        while self._idle and not self._is_interrupted:
-            trial = self._next_pending() or self._propose()
-            if trial is None:
-                return
-            worker = self._idle.popleft()
-            attempt = self._ledger.start_attempt(trial.uid, worker)
-            reach(Step.AFTER_START_ATTEMPT)
-            self._running[worker] = _Running(trial, attempt, time.monotonic())
-            self._executor.start(worker, self._job(trial))
-            reach(Step.AFTER_HAND_OUT)
-            self._display.started(trial, worker, attempt)
-            if self._asks_ahead and not self._pending and (ahead := self._propose()):
-                self._pending.append(ahead)
+    def _hand_out(self) -> bool:
+        """Gives a free worker a trial, if there are both. Whether another might be given one now."""
+        if not self._idle or self._is_interrupted:
+            return False
+        trial = self._next_pending() or self._propose()
+        if trial is None:
+            return False
+        worker = self._idle.popleft()
+        attempt = self._ledger.start_attempt(trial.uid, worker)
+        reach(Step.AFTER_START_ATTEMPT)
+        self._running[worker] = _Running(trial, attempt, time.monotonic())
+        self._executor.start(worker, self._job(trial))
+        reach(Step.AFTER_HAND_OUT)
+        self._display.started(trial, worker, attempt)
+        if self._asks_ahead and not self._pending and (ahead := self._propose()):
+            self._pending.append(ahead)
+        return bool(self._idle)
 
     def _next_pending(self) -> Trial | None:
         """A trial committed earlier that the budget has room for.
@@ -252,6 +256,26 @@ class Sweep:
 
     # What the workers say
 
+    def _handle_all(self, events: Sequence[Event]) -> None:
+        self._commit_epochs([event for event in events if isinstance(event, EpochDone)])
+        for event in events:
+            self._handle(event)
+        if self._has_news:
+            self._has_news = False
+            self._drop_checkpoints()
+            self._show_progress()
+
+    def _commit_epochs(self, events: Sequence[EpochDone]) -> None:
+        """All that were reported at once, in one transaction: of many, flushing each to the disk takes the time."""
+        known = [(event, self._running[event.worker]) for event in events if event.worker in self._running]
+        if not known:
+            return
+        reach(Step.BEFORE_EPOCH)
+        with self._ledger.together():
+            for event, running in known:
+                self._ledger.add_epoch(running.trial.uid, running.attempt, event.report, running.held_s)
+        reach(Step.AFTER_EPOCH)
+
     def _handle(self, event: Event) -> None:
         if isinstance(event, Ready):
             self._idle.append(event.worker)
@@ -273,9 +297,6 @@ class Sweep:
 
     def _on_epoch(self, event: EpochDone) -> None:
         running, report = self._running[event.worker], event.report
-        reach(Step.BEFORE_EPOCH)
-        self._ledger.add_epoch(running.trial.uid, running.attempt, report, running.held_s)
-        reach(Step.AFTER_EPOCH)
         running.reported.append(report)
         started = time.monotonic()
         go_on = self._source.report(running.trial, report)
@@ -340,10 +361,9 @@ class Sweep:
         for listener in self._listeners:
             listener.notify()
         reach(Step.AFTER_NOTIFY)
-        self._drop_checkpoints()
         self._progress.add(Record(trial, result, reserved_time_s=held_s))
         self._display.finished(trial, result)
-        self._show_progress()
+        self._has_news = True
 
     # Time
 
@@ -358,9 +378,11 @@ class Sweep:
             self._show_progress()
 
     def _kill_overdue(self) -> None:
-        limit_s = self._spec.trial_timeout_s
+        if self._spec.trial_timeout_s is None:
+            return
+        begun_before = time.monotonic() - self._spec.trial_timeout_s
         for worker, running in self._running.items():
-            if limit_s is not None and running.held_s > limit_s and not running.has_timed_out:
+            if running.started < begun_before and not running.has_timed_out:
                 running.has_timed_out = True
                 self._executor.kill(worker)
 

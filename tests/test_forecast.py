@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import pytest
 from filled_ledger import CPU, DOCUMENTED, make_spec
@@ -11,6 +12,11 @@ from harness.records import EpochReport, Outcome, Params, Record, Role, Seconds,
 SPEC = make_spec()
 ESTIMATE = cpu_estimate(1e9)  # slow enough for seconds
 SMALL, LARGE = {"units_1": 64, "units_2": 64}, {"units_1": 1024, "units_2": 1024}
+
+
+class Running(NamedTuple):
+    trial: Trial
+    held_s: float
 
 
 def record(number: int, params: Params = DOCUMENTED, epochs_done: int = 3, role: Role = Role.TRIAL) -> Record:
@@ -73,15 +79,15 @@ def test_baseline_seeds_are_the_documented_configuration() -> None:
 def test_running_trials_have_only_the_rest_left() -> None:
     trial = replace(record(9).trial, role=Role.BASELINE)
     found = forecast(record(0))
-    left = found.time_left(Open(running=[(trial, 0.75 * whole_s())]), 0, 0, 2)
+    left = found.time_left(Open(running=[Running(trial, 0.75 * whole_s())]), 0, 0, 2)
     assert middle(left) == pytest.approx(0.25 * whole_s(), rel=0.01)
-    late = found.time_left(Open(running=[(trial, 5 * whole_s())]), 0, 0, 2)
+    late = found.time_left(Open(running=[Running(trial, 5 * whole_s())]), 0, 0, 2)
     assert late == TimeLeft(0.0, 0.0)
 
 
 def test_one_long_trial_is_not_shared_among_workers() -> None:
     trial = Trial("t9", 9, DOCUMENTED, 0, 3, Role.BASELINE)
-    left = forecast(record(0)).time_left(Open(running=[(trial, 0.0)]), 0, 0, 4)
+    left = forecast(record(0)).time_left(Open(running=[Running(trial, 0.0)]), 0, 0, 4)
     assert middle(left) == pytest.approx(whole_s(), rel=0.01)
 
 
@@ -95,7 +101,7 @@ def test_pruning_makes_the_rest_shorter() -> None:
 def test_the_search_tells_what_size_it_proposes() -> None:
     space = forecast(typical=(SMALL,)).time_left(Open(), 0, 10, 1)
     drifted = forecast(*(record(n, LARGE) for n in range(15)), typical=(SMALL,)).time_left(Open(), 0, 10, 1)
-    running = [(Trial(f"t{n}", n, LARGE, 0, 3), 0.0) for n in range(5)]
+    running = [Running(Trial(f"t{n}", n, LARGE, 0, 3), 0.0) for n in range(5)]
     open_only = forecast(typical=(SMALL,)).time_left(Open(running=running), 0, 10, 1)
     assert middle(space) < middle(open_only) - 5 * whole_s(LARGE)
     assert middle(drifted) > 0.6 * 10 * whole_s(LARGE)

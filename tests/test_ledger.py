@@ -191,3 +191,22 @@ def test_each_trial_comes_from_the_session_that_ran_it_last(ledger: Ledger) -> N
     assert frame["git_commit"].to_dict() == {0: "abc", 1: "def"}
     with pytest.raises(KeyError):
         ledger.origin("nobody")
+
+
+def test_changes_together_are_one_or_none(ledger: Ledger) -> None:
+    with ledger.together():
+        run(ledger, 0)
+        with closing(Ledger(ledger.path)) as reader:
+            assert reader.history("study") == []
+    assert [record.trial.number for record in ledger.history("study")] == [0]
+
+    def fail_half_way() -> None:
+        with ledger.together():
+            run(ledger, 1)
+            run(ledger, 0)  # is there already
+
+    with pytest.raises(sqlite3.IntegrityError):
+        fail_half_way()
+    assert [record.trial.number for record in ledger.history("study")] == [0]
+    run(ledger, 2)
+    assert len(ledger.history("study")) == 2

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from statistics import fmean, median
+from typing import NamedTuple
 
 import pytest
 from clocked_sweep import run_clocked
@@ -21,6 +22,11 @@ from harness.sweep_file import Flags, load_sweep
 SMALL = {"units_1": 64, "units_2": 64}
 WHOLE_S = 20.0  # what the documented configuration takes in all
 BUSY_S = WHOLE_S - 3.0
+
+
+class Running(NamedTuple):
+    trial: Trial
+    held_s: float
 
 
 def progress(used_s: float = 0.0, wall_s: float | None = None, device_s: float | None = None) -> Progress:
@@ -58,9 +64,12 @@ def test_a_trial_needs_room_in_what_is_left_of_the_time() -> None:
 def test_running_trials_have_a_claim_on_the_device_time() -> None:
     study = progress(used_s=50.0, device_s=100.0)
     assert study.lack(trial(), 1e6, NOTHING) is None
-    assert study.lack(trial(), 0.0, Open(running=[(trial(1), 5.0)])) is None
-    assert study.lack(trial(), 0.0, Open(running=[(trial(1), 5.0), (trial(2), 1.0)])) is StopReason.DEVICE_TIME
-    assert study.lack(trial(), 0.0, Open(running=[(trial(1), 31.0)])) is StopReason.DEVICE_TIME
+    assert study.lack(trial(), 0.0, Open(running=[Running(trial(1), 5.0)])) is None
+    assert (
+        study.lack(trial(), 0.0, Open(running=[Running(trial(1), 5.0), Running(trial(2), 1.0)]))
+        is StopReason.DEVICE_TIME
+    )
+    assert study.lack(trial(), 0.0, Open(running=[Running(trial(1), 31.0)])) is StopReason.DEVICE_TIME
 
 
 def test_the_baseline_is_run_whatever_the_budget_says() -> None:
@@ -90,7 +99,7 @@ def test_a_running_trial_is_given_a_little_grace() -> None:
 
 def test_a_running_trial_overruns_the_device_time_of_all() -> None:
     study = progress(device_s=100.0)
-    others = [(trial(1), 60.0), (trial(2), 33.0)]
+    others = [Running(trial(1), 60.0), Running(trial(2), 33.0)]
     assert not study.overruns(trial(), [report(1)], 1e6, Open(running=others[:1]))
     assert study.overruns(trial(), [report(1)], 0.0, Open(running=others))
 
@@ -99,7 +108,7 @@ def test_used_trials_are_a_reason_to_stop_also_when_time_is_left() -> None:
     study = progress(wall_s=1e6)
     for number in range(8):
         study.add(ended(number))
-    open_ = Open(running=[(trial(8), 1.0)], pending=[trial(9)])
+    open_ = Open(running=[Running(trial(8), 1.0)], pending=[trial(9)])
     assert study.used_up(0.0, open_) is StopReason.TRIALS
     assert study.used_up(0.0, Open(running=open_.running)) is None
     assert study.over(0.0, open_) is None, "what is pending is still to be run"

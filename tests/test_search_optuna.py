@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
 import optuna
 import pytest
+import scipy.special
 from optuna.trial import FrozenTrial, TrialState
 from simulated_study import (
     CONDITIONAL,
@@ -22,7 +24,7 @@ from simulated_study import (
 
 from harness.records import Outcome, Record, Role, Seconds, Trial, TrialResult
 from harness.search import NoProposal, with_optuna
-from harness.search.optuna_parts import HALVING
+from harness.search.optuna_parts import HALVING, PercentilePruner, Storage, new_sampler
 from harness.search.proposer import Proposer
 from harness.search.window import NUM_BEST_SHOWN, NUM_SHOWN
 from harness.search.with_optuna import OptunaSearch
@@ -204,6 +206,45 @@ def test_a_long_study_is_shown_by_its_best_and_latest_trials(monkeypatch: pytest
     search.ask("two", 1001, 0)
     assert len(past) in {trial.number for trial in shown[1]}  # still running, so that it repels
     assert len(search._study.trials) == len(past) + 2
+
+
+@pytest.mark.parametrize("percentile", [50.0, 75.0])
+@pytest.mark.parametrize("num_past", [0, 4, 7, 300])
+def test_the_percentile_pruner_decides_as_optunas_does(percentile: float, num_past: int) -> None:
+    ours, theirs = PercentilePruner(percentile, 2), optuna.pruners.PercentilePruner(percentile, n_warmup_steps=2)
+    study = optuna.create_study(storage=Storage(), sampler=optuna.samplers.RandomSampler(0))
+    for i in range(num_past):
+        curve = {step: round(chance(i, step), 1) for step in range(1, 6 if i % 3 else 3)}
+        state = TrialState.COMPLETE if i % 4 else TrialState.PRUNED
+        study.add_trial(optuna.trial.create_trial(state=state, value=1.0, intermediate_values=curve))
+    stopped = 0
+    for i in range(60):
+        trial = study.ask()
+        for step in range(1, 6):
+            trial.report(round(chance("new", i) + chance("new", i, step) / 10, 2), step)
+            frozen = study.trials[trial.number]
+            assert ours.prune(study, frozen) == theirs.prune(study, frozen)
+            stopped += ours.prune(study, frozen)
+        study.tell(trial, 0.5)
+    assert stopped > 10
+
+
+@pytest.mark.parametrize("space", [MIXED, CONDITIONAL, STEPPED], ids=["mixed", "conditional", "stepped"])
+def test_tpe_knows_the_space_that_optuna_would_find(space: dict[str, object]) -> None:
+    spec = make_spec(space=space)
+    study = study_of(SimulatedStudy(spec).run(40))
+    trial = study.trials[-1]
+    found = optuna.samplers.TPESampler(seed=1).infer_relative_search_space(study, trial)
+    assert list(new_sampler(spec, 1).infer_relative_search_space(study, trial).items()) == list(found.items())
+
+
+def test_optuna_uses_the_faster_function_and_its_own_is_the_same() -> None:
+    from optuna.samplers._tpe import _truncnorm
+
+    at = np.concatenate([np.linspace(-40, 10, 1001), [-1e3, 0.0]])
+    own = np.array([_truncnorm._log_ndtr_single(value) for value in at])
+    np.testing.assert_allclose(_truncnorm._log_ndtr(at), own, rtol=1e-9, atol=1e-15)
+    assert _truncnorm._log_ndtr is scipy.special.log_ndtr
 
 
 @pytest.mark.parametrize("pruner", ["percentile", "hyperband"])

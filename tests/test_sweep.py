@@ -406,3 +406,58 @@ def test_checkpoints_go_when_nothing_needs_them(spec: SweepSpec, ledger: Ledger,
     study.sweep.run()
     assert all("t1" in names for names in seen), "t2 goes on from it"
     assert {path.name for path in folder.iterdir()} == {being_written}
+
+
+class AllAtOnce(ScriptedWorkers):
+    """Says all there is to say at once, and notes what it is told, in order."""
+
+    def __init__(self, num_workers: int) -> None:
+        super().__init__(num_workers)
+        self.heard: list[str] = []
+
+    def events(self, timeout_s: float) -> list[Event]:
+        now = list(self._events)
+        self._events.clear()
+        return now
+
+    def start(self, worker: str, job: Job) -> None:
+        self.heard.append("start")
+        super().start(worker, job)
+
+    def answer(self, worker: str, *, go_on: bool) -> None:
+        self.heard.append("answer")
+        super().answer(worker, go_on=go_on)
+
+
+def test_workers_are_heard_between_two_asks(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    study = Study(spec, ledger, tmp_path, workers=AllAtOnce(4))
+    assert study.sweep.run() is StopReason.TRIALS
+    assert study.workers.heard[:4] == ["start", "answer", "start", "answer"]
+    assert len(set(study.workers.started)) == 4
+
+
+def test_epochs_reported_at_once_are_committed_together_before_anybody_is_answered(
+    spec: SweepSpec, ledger: Ledger, tmp_path: Path
+) -> None:
+    study = Study(spec, ledger, tmp_path, workers=AllAtOnce(4))
+    commits: list[str] = []
+    ledger._db.set_trace_callback(lambda statement: commits.append(statement))
+    known: list[int] = []
+    answer = study.workers.answer
+
+    def look_and_answer(worker: str, *, go_on: bool) -> None:
+        with closing(Ledger(ledger.path)) as reader:  # sees what is committed, and nothing else
+            known.append(reader._count("epochs"))
+        answer(worker, go_on=go_on)
+
+    study.workers.answer = look_and_answer
+    study.sweep.run()
+    ledger._db.set_trace_callback(None)
+    assert known == sorted(known)
+    assert all(committed >= answered for answered, committed in enumerate(known, start=1))
+    num_transactions = sum(" epochs " in statement for statement in _first_of_each_transaction(commits))
+    assert 0 < num_transactions < 4 * EPOCHS
+
+
+def _first_of_each_transaction(statements: list[str]) -> list[str]:
+    return [after for before, after in itertools.pairwise(statements) if before.startswith("BEGIN")]

@@ -1,9 +1,15 @@
-"""Optuna's words for ours: domains, samplers, pruners, and the storage of a study."""
+"""Optuna's words for ours: domains, samplers, pruners, and the storage of a study.
+
+Optuna looks through all trials after each epoch, and takes most of a TPE ask for a function that it computes number by
+number. With a thousand workers and 100,000 trials neither would do: see docs/scaling.md.
+"""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count, takewhile
 
@@ -12,9 +18,12 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
+from optuna.samplers._tpe import _truncnorm
 from optuna.trial import FrozenTrial, TrialState
+from scipy.special import log_ndtr
 
 from harness.search.settings import reduction_factor
+from harness.search.window import Window
 from harness.space import Choice, Domain, Float
 from harness.spec import SweepSpec
 
@@ -22,14 +31,32 @@ from harness.spec import SweepSpec
 NSGA2_POPULATION = 12
 
 
+# Trials that must be completed before any is stopped: Optuna's default.
+NUM_STARTUP_TRIALS = 5
+
+MANY = 100  # values at once are sorted in faster than inserted one by one
+
+# The same function to the last digits, for whole arrays: an ask takes a third of the time.
+_truncnorm._log_ndtr = log_ndtr
+
 # Pruners that note with each trial how it did at the end of each rung.
 HALVING = ("successive_halving", "hyperband")
 
 
 class Storage(optuna.storages.InMemoryStorage):
-    """Can show a part of its trials only, while a sampler looks; keeps the trials that it is given."""
+    """Can show a part of its trials only, while a sampler looks; keeps the trials that it is given.
 
-    shown: list[FrozenTrial] | None = None
+    Attributes:
+        shown: All that can be seen, if that is not everything.
+        completed: Completed trials, in the order in which they became known.
+        window: Has taken in all finished trials that have not failed.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown: list[FrozenTrial] | None = None
+        self.completed: list[FrozenTrial] = []
+        self.window = Window()
 
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         trial_id = super().create_new_trial(study_id)
@@ -40,10 +67,62 @@ class Storage(optuna.storages.InMemoryStorage):
             self._update_cache(trial_id, study_id)
         return trial_id
 
+    def _update_cache(self, trial_id: int, study_id: int) -> None:
+        super()._update_cache(trial_id, study_id)
+        trial = self._get_trial(trial_id)
+        if trial.state is TrialState.COMPLETE:
+            self.completed.append(trial)
+        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
+            self.window.add(trial.number, trial.values if trial.state is TrialState.COMPLETE else None)
+
     def get_all_trials(self, study_id: int, deepcopy: bool = True, states: object | None = None) -> list[FrozenTrial]:
         if self.shown is None:
             return super().get_all_trials(study_id, deepcopy, states)  # type: ignore[arg-type]
         return [trial for trial in self.shown if states is None or trial.state in states]  # type: ignore[operator]
+
+
+class PercentilePruner(BasePruner):
+    """Optuna's pruner of that name for a study on a `Storage`: the same rule without a look at every trial.
+
+    A trial is stopped if the least that it has reported is above this percentile of what the completed trials reported
+    at the same step.
+
+    Args:
+        percentile: In percent.
+        num_spared: Steps in which none is stopped.
+    """
+
+    def __init__(self, percentile: float, num_spared: int) -> None:
+        self._percentile, self._num_spared = percentile, num_spared
+        self._num_known = 0
+        self._values: dict[int, list[float]] = defaultdict(list)  # of completed trials, by step, ascending
+
+    def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
+        assert isinstance(study._storage, Storage)  # noqa: S101 - see above
+        self._learn(study._storage.completed)
+        step = trial.last_step
+        if step is None or step < self._num_spared or self._num_known < NUM_STARTUP_TRIALS or not self._values[step]:
+            return False
+        return min(trial.intermediate_values.values()) > quantile(self._values[step], self._percentile / 100)
+
+    def _learn(self, completed: Sequence[FrozenTrial]) -> None:
+        new = completed[self._num_known :]
+        is_past = len(new) > MANY
+        for trial in new:
+            for step, value in trial.intermediate_values.items():
+                (list.append if is_past else insort)(self._values[step], value)
+        if is_past:
+            for values in self._values.values():
+                values.sort()
+        self._num_known = len(completed)
+
+
+def quantile(ascending: Sequence[float], share: float) -> float:
+    """By linear interpolation, as numpy does it."""
+    position = share * (len(ascending) - 1)
+    below = ascending[int(position)]
+    above = ascending[min(int(position) + 1, len(ascending) - 1)]
+    return below + (above - below) * (position - int(position))
 
 
 def distribution(domain: Domain) -> BaseDistribution:
@@ -67,6 +146,17 @@ def suggested(opened: optuna.Trial, name: str, distribution: BaseDistribution) -
         case CategoricalDistribution(choices=choices):
             return opened.suggest_categorical(name, choices)  # type: ignore[return-value]
     raise TypeError(f"distribution is {distribution!r}; allowed: whole numbers, real numbers, categories")
+
+
+class _TPESampler(optuna.samplers.TPESampler):
+    """Knows which hyperparameters all trials have, for which Optuna's goes through all that it is shown, each time."""
+
+    def __init__(self, seed: int, known: Mapping[str, BaseDistribution]) -> None:
+        super().__init__(seed=seed)
+        self._known = known
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return {name: one for name, one in sorted(self._known.items()) if not one.single()}
 
 
 @contextmanager
@@ -99,7 +189,8 @@ def new_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
         case "gp":
             return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     # Its grouping of conditional parameters is an experiment of Optuna's, and was no better on a space like ours.
-    return samplers.TPESampler(seed=seed)
+    unconditional = {name: domain for name, domain in spec.search_space.domains.items() if not domain.when}
+    return _TPESampler(seed, {name: distribution(domain) for name, domain in unconditional.items()})
 
 
 @_experiments_allowed()
@@ -115,9 +206,9 @@ def _pruner(spec: SweepSpec) -> BasePruner:
     factor = reduction_factor(spec.epochs)
     match spec.pruner:
         case "median":
-            return optuna.pruners.MedianPruner(n_warmup_steps=num_spared)
+            return PercentilePruner(50.0, num_spared)
         case "percentile":
-            return optuna.pruners.PercentilePruner(75.0, n_warmup_steps=num_spared)
+            return PercentilePruner(75.0, num_spared)
         case "successive_halving":
             return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=factor)
         case "hyperband":

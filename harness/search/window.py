@@ -7,25 +7,46 @@ study's trials alone, so that a resumed study is shown the same.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Sequence
-from heapq import nsmallest
 
 NUM_SHOWN = 300
 NUM_BEST_SHOWN = 60
 
 
-def shown(scores: Sequence[Sequence[float] | None]) -> set[int] | None:
-    """Positions of the finished trials that a sampler is shown; None: all of them.
+class Window:
+    """Takes in a study's finished trials one by one, and knows which are to be shown without looking at all again."""
 
-    Args:
-        scores: Of each finished trial, in the order of their proposals: its score by objective, less being better; None
-            of one that did not train to its end.
-    """
-    if len(scores) <= NUM_SHOWN:
-        return None
-    positions = set(range(len(scores) - (NUM_SHOWN - NUM_BEST_SHOWN), len(scores)))
-    num_objectives = next((len(score) for score in scores if score is not None), 0)
-    for objective in range(num_objectives):
-        ranked = ((score[objective], i) for i, score in enumerate(scores) if score is not None)
-        positions.update(i for _, i in nsmallest(NUM_BEST_SHOWN // num_objectives, ranked))
-    return positions
+    def __init__(self) -> None:
+        self._num_trials = 0
+        self._latest: list[int] = []  # ascending
+        self._best: dict[int, list[tuple[float, int]]] = {}  # by objective, ascending
+
+    def add(self, number: int, score: Sequence[float] | None) -> None:
+        """Takes in a trial.
+
+        Args:
+            number: Its position among the study's proposals.
+            score: By objective, less being better; None if it did not train to its end.
+        """
+        self._num_trials += 1
+        insort(self._latest, number)
+        del self._latest[: -(NUM_SHOWN - NUM_BEST_SHOWN)]
+        for objective, value in enumerate(score or ()):
+            best = self._best.setdefault(objective, [])
+            insort(best, (value, number))
+            del best[NUM_BEST_SHOWN // len(score or ()) :]
+
+    def shown(self) -> set[int] | None:
+        """Numbers of the trials that a sampler is shown; None: all of them."""
+        if self._num_trials <= NUM_SHOWN:
+            return None
+        return {*self._latest, *(number for best in self._best.values() for _, number in best)}
+
+
+def shown(scores: Sequence[Sequence[float] | None]) -> set[int] | None:
+    """Positions of the finished trials that a sampler is shown, in the order of their proposals; None: all of them."""
+    window = Window()
+    for position, score in enumerate(scores):
+        window.add(position, score)
+    return window.shown()

@@ -17,7 +17,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from harness.records import EpochReport, Outcome, Params, Record, Role, Scalar, Trial, TrialResult
-from harness.search import NoProposal, Proposal, catalogue, limits, replaying, window
+from harness.search import NoProposal, Proposal, catalogue, limits, replaying
 from harness.search.coding import decode, encode_all, identity
 from harness.search.optuna_parts import HALVING, Storage, distribution, new_pruner, new_sampler, rungs, suggested
 from harness.search.settings import BAD_OUTCOMES, ask_seed
@@ -239,13 +239,12 @@ class OptunaSearch:
             self._study.sampler, self._storage.shown = resting, None
 
     def _shown(self) -> list[FrozenTrial] | None:
-        trials = self._study.get_trials(deepcopy=False)
-        finished = [trial for trial in trials if trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        positions = window.shown([t.values if t.state is TrialState.COMPLETE else None for t in finished])
-        if positions is None:
+        numbers = self._storage.window.shown()
+        if numbers is None:
             return None
-        running = [trials[opened.trial.number] for opened in self._open.values()]
-        return sorted([finished[position] for position in positions] + running, key=lambda trial: trial.number)
+        trials = self._study.get_trials(deepcopy=False)
+        numbers |= {opened.trial.number for opened in self._open.values()}
+        return [trials[number] for number in sorted(numbers)]
 
 
 def _values(spec: SweepSpec, result: TrialResult) -> list[float] | None:

@@ -191,7 +191,7 @@ def _add_upkeep(commands: _Commands) -> None:
     doctor = _add(commands, "doctor", "look at the installation, or recount studies from scratch")
     doctor.add_argument("--audit", nargs="+", metavar="STUDY", help="ledger against MLflow against exported CSV")
     bench = _add(commands, "bench", "measure this harness against others")
-    bench.add_argument("what", choices=("engine", "overhead", "search", "sweep", "target"))
+    bench.add_argument("what", choices=("engine", "overhead", "scale", "search", "sweep", "target"))
     bench.add_argument("--quick", action="store_true", help="within 5 minutes on two cores")
     bench.add_argument("--repeats", type=int, metavar="N", help="seeds of a search, rounds of a race")
 

@@ -16,6 +16,7 @@ from harness.spec import SweepSpec
 NUM_VALIDATION_IMAGES = 10_000
 SHARE_STOPPED = 0.35  # of the searched trials, by a pruner
 SEARCH_TIME_S = 0.01
+NUM_TOGETHER = 1000  # trials that are filled in with one flush to the disk
 DEVICE = Device("a processor", "cpu", "tensorflow", "float32", "none", threads=1, sharing=1)
 
 
@@ -77,12 +78,19 @@ def result(trial: Trial, curve: Sequence[EpochReport]) -> TrialResult:
 def fill(ledger: Ledger, spec: SweepSpec, num_trials: int) -> None:
     """Ends trials of random configurations, the documented ones first, until the study has so many."""
     rng = random.Random(0)  # noqa: S311 - no secret
-    for number in range(len(ledger.history(spec.study)), num_trials):
-        role = Role.BASELINE if number < spec.baseline_seeds else Role.TRIAL
-        params = spec.baseline_params if role is Role.BASELINE else spec.search_space.sample(rng)
-        trial = Trial(uuid.uuid4().hex, number, params, number, spec.epochs, role)
-        is_stopped = role is Role.TRIAL and rng.random() < SHARE_STOPPED
-        _end(ledger, spec, trial, 2 if is_stopped else spec.epochs)
+    first = len(ledger.history(spec.study))
+    for start in range(first, num_trials, NUM_TOGETHER):
+        with ledger.together():
+            for number in range(start, min(start + NUM_TOGETHER, num_trials)):
+                _add(ledger, spec, number, rng)
+
+
+def _add(ledger: Ledger, spec: SweepSpec, number: int, rng: random.Random) -> None:
+    role = Role.BASELINE if number < spec.baseline_seeds else Role.TRIAL
+    params = spec.baseline_params if role is Role.BASELINE else spec.search_space.sample(rng)
+    trial = Trial(uuid.uuid4().hex, number, params, number, spec.epochs, role)
+    is_stopped = role is Role.TRIAL and rng.random() < SHARE_STOPPED
+    _end(ledger, spec, trial, 2 if is_stopped else spec.epochs)
 
 
 def _end(ledger: Ledger, spec: SweepSpec, trial: Trial, num_epochs: int) -> None:

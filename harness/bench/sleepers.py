@@ -1,0 +1,143 @@
+"""Workers that sleep and answer: any number of them, in real time, without training anything."""
+
+from __future__ import annotations
+
+import heapq
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Generic, TypeVar
+
+from harness.bench import landscape, scripted
+from harness.execution import EpochDone, Event, Finished, Job, Place, Ready
+from harness.records import EpochReport, Trial
+
+T = TypeVar("T")
+
+DEVIATION = 0.1  # of the seconds that trials take, relative
+SHORTEST = 0.01  # first trial, relative to a whole one
+
+
+class TimeIsUpError(Exception):
+    """Enough has been seen."""
+
+
+@dataclass
+class _Work:
+    """What a worker is doing."""
+
+    trial: Trial
+    epoch_s: float
+    curve: list[EpochReport] = field(default_factory=list)
+
+
+@dataclass
+class Seen:
+    """What happened within a span of time.
+
+    Attributes:
+        next_s: Seconds from each trial's end to the worker's next trial.
+        answer_s: Seconds from each epoch's end to the word to go on or to stop.
+        trained_s: Seconds of the epochs that ended.
+        num_epochs: How many these were.
+        num_finished: How many trials ended.
+        coordinator_idle_s: Seconds in which the coordinator waited for workers.
+    """
+
+    next_s: list[float] = field(default_factory=list)
+    answer_s: list[float] = field(default_factory=list)
+    trained_s: float = 0.0
+    num_epochs: int = 0
+    num_finished: int = 0
+    coordinator_idle_s: float = 0.0
+
+
+class Sleepers(Generic[T]):
+    """An executor whose workers take so long for an epoch and do nothing, until the time is up.
+
+    All are ready at once. The first trial of each goes by faster, by a factor between 0 and 1, so that trials end at
+    all times from then on.
+
+    Args:
+        num_workers: How many.
+        epoch_s: Seconds of an epoch, in the mean over trials.
+        warm_up_s: Seconds after which `seen` begins anew.
+        measured_s: Seconds after that in which `events` goes on; then it raises TimeIsUpError.
+        look: Called by the loop's thread at the beginning and at the end of that time; `looks` keeps what it returns.
+    """
+
+    def __init__(
+        self, num_workers: int, epoch_s: float, warm_up_s: float, measured_s: float, look: Callable[[], T]
+    ) -> None:
+        self.places = [Place(f"worker-{i}", scripted.DEVICE.name, 1, num_workers) for i in range(num_workers)]
+        self.seen = Seen()
+        self.looks: list[T] = []
+        self.all_started_s: float | None = None  # when the last worker had its first trial
+        self._epoch_s, self._rng = epoch_s, random.Random(0)  # noqa: S311 - no secret
+        self._started = time.monotonic()
+        self._warm_at = self._started + warm_up_s
+        self._until, self._look = self._warm_at + measured_s, look
+        self._coming: list[tuple[float, int, Event]] = []  # by when
+        self._order = count()
+        self._said_at: dict[str, float] = {}  # the last word of each worker
+        self._work: dict[str, _Work] = {}
+        for place in self.places:
+            self._say(Ready(place.name), self._started)
+
+    def start(self, worker: str, job: Job) -> None:
+        now, is_first = time.monotonic(), worker not in self._work
+        self.seen.next_s.append(now - self._said_at[worker])
+        factor = max(SHORTEST, self._rng.random()) if is_first else self._rng.lognormvariate(0.0, DEVIATION)
+        self._work[worker] = _Work(job.trial, self._epoch_s * factor)
+        if is_first and len(self._work) == len(self.places):
+            self.all_started_s = now - self._started
+        self._train(worker, now)
+
+    def answer(self, worker: str, *, go_on: bool) -> None:
+        now, work = time.monotonic(), self._work[worker]
+        self.seen.answer_s.append(now - self._said_at[worker])
+        if go_on and len(work.curve) < work.trial.epochs:
+            self._train(worker, now)
+            return
+        self._say(Finished(worker, scripted.result(work.trial, work.curve)), now)
+        self._say(Ready(worker), now)
+
+    def events(self, timeout_s: float) -> list[Event]:
+        before = time.monotonic()
+        if not self.looks and before >= self._warm_at:
+            self.seen = Seen()
+            self.looks.append(self._look())
+        elif before >= self._until:
+            self.looks.append(self._look())
+            raise TimeIsUpError
+        wait_s = min(timeout_s, self._coming[0][0] - before if self._coming else timeout_s)
+        if wait_s > 0:
+            time.sleep(wait_s)
+            self.seen.coordinator_idle_s += time.monotonic() - before
+        return self._due(time.monotonic())
+
+    def kill(self, worker: str) -> None: ...
+
+    def close(self) -> None: ...
+
+    def _due(self, now: float) -> list[Event]:
+        events: list[Event] = []
+        while self._coming and self._coming[0][0] <= now:
+            said_at, _, event = heapq.heappop(self._coming)
+            self._said_at[event.worker] = said_at
+            events.append(event)
+            if isinstance(event, EpochDone):
+                self.seen.num_epochs += 1
+                self.seen.trained_s += self._work[event.worker].epoch_s
+            self.seen.num_finished += isinstance(event, Finished)
+        return events
+
+    def _train(self, worker: str, now: float) -> None:
+        work = self._work[worker]
+        work.curve.append(landscape.report(work.trial, len(work.curve) + 1))
+        self._say(EpochDone(worker, work.curve[-1]), now + work.epoch_s)
+
+    def _say(self, event: Event, at: float) -> None:
+        heapq.heappush(self._coming, (at, next(self._order), event))

@@ -119,7 +119,7 @@ class Sweep:
         self._idle: deque[str] = deque()
         self._running: dict[str, _Running] = {}
         self._stop: StopReason | None = None
-        self._has_news = False  # a trial has ended
+        self._search_times_s: dict[str, float] = {}  # not committed yet, of trials that have ended, by uid
         self._num_signals = 0  # all that the handler changes: it may come between any two steps
 
     def run(self) -> StopReason:
@@ -172,18 +172,24 @@ class Sweep:
         """Gives a free worker a trial, if there are both. Whether another might be given one now."""
         if not self._idle or self._is_interrupted:
             return False
-        trial = self._next_pending() or self._propose()
+        pending = self._next_pending()
+        proposal = None if pending else self._propose()
+        trial = proposal.trial if proposal else pending
         if trial is None:
             return False
         worker = self._idle.popleft()
-        attempt = self._ledger.start_attempt(trial.uid, worker)
+        with self._ledger.together():
+            if proposal:
+                self._commit(proposal)
+            attempt = self._ledger.start_attempt(trial.uid, worker)
         reach(Step.AFTER_START_ATTEMPT)
         self._running[worker] = _Running(trial, attempt, time.monotonic())
         self._executor.start(worker, self._job(trial))
         reach(Step.AFTER_HAND_OUT)
         self._display.started(trial, worker, attempt)
         if self._asks_ahead and not self._pending and (ahead := self._propose()):
-            self._pending.append(ahead)
+            self._commit(ahead)
+            self._pending.append(ahead.trial)
         return bool(self._idle)
 
     def _next_pending(self) -> Trial | None:
@@ -195,20 +201,27 @@ class Sweep:
             broken = self._source.broken_limit(trial)
             if broken is not None:
                 self._pending.remove(trial)
-                self._refuse(trial, broken)
+                self._tell(*self._refused(trial, broken))
             elif self._has_room(trial):
                 self._pending.remove(trial)
                 return trial
         return None
 
-    def _refuse(self, trial: Trial, broken_limit: str) -> None:
-        """Ends a trial without asking a worker."""
-        attempt = self._ledger.start_attempt(trial.uid, "none")
-        running = _Running(trial, attempt, time.monotonic())
-        self._finish(running, TrialResult(Outcome.INFEASIBLE, broken_limit), held_s=0.0)
+    def _refused(self, trial: Trial, broken_limit: str) -> tuple[_Running, TrialResult, float]:
+        """Commits that no worker is asked: an attempt, its result, and the seconds that a worker was held."""
+        result = TrialResult(Outcome.INFEASIBLE, broken_limit)
+        with self._ledger.together():
+            attempt = self._ledger.start_attempt(trial.uid, "none")
+            self._ledger.finish_attempt(trial.uid, attempt, result, 0.0, is_final=True)
+        return _Running(trial, attempt, time.monotonic()), result, 0.0
 
-    def _propose(self) -> Trial | None:
-        """The next trial, committed; None when there is none now."""
+    def _commit(self, proposal: Next) -> None:
+        reach(Step.BEFORE_PROPOSE)
+        self._ledger.propose(self._spec.study, proposal.trial, proposal.asks, proposal.search_time_s)
+        reach(Step.AFTER_PROPOSE)
+
+    def _propose(self) -> Next | None:
+        """The next trial that there is room for, not committed yet; None when there is none now."""
         while self._stop is None:
             self._stop = self._used_up()
             if self._stop is not None:
@@ -219,15 +232,16 @@ class Sweep:
                 self._stop = StopReason.EXHAUSTED
             if isinstance(proposal, NoProposal):
                 break
-            reach(Step.BEFORE_PROPOSE)
-            self._ledger.propose(self._spec.study, proposal.trial, proposal.asks, proposal.search_time_s)
-            reach(Step.AFTER_PROPOSE)
             self._progress.num_proposed += 1
             if proposal.infeasible is not None:
-                self._refuse(proposal.trial, proposal.infeasible)
+                with self._ledger.together():
+                    self._commit(proposal)
+                    refused = self._refused(proposal.trial, proposal.infeasible)
+                self._tell(*refused)
             elif self._has_room(proposal.trial):
-                return proposal.trial
+                return proposal
             else:
+                self._commit(proposal)
                 self._pending.append(proposal.trial)  # for a larger budget; a smaller one may still have room
         return None
 
@@ -260,10 +274,8 @@ class Sweep:
         self._commit_epochs([event for event in events if isinstance(event, EpochDone)])
         for event in events:
             self._handle(event)
-        if self._has_news:
-            self._has_news = False
-            self._drop_checkpoints()
-            self._show_progress()
+        if self._search_times_s:
+            self._spread_news()
 
     def _commit_epochs(self, events: Sequence[EpochDone]) -> None:
         """All that were reported at once, in one transaction: of many, flushing each to the disk takes the time."""
@@ -349,21 +361,33 @@ class Sweep:
 
     def _finish(self, running: _Running, result: TrialResult, held_s: float) -> None:
         """Commits a final result, then tells everybody."""
-        trial = running.trial
         reach(Step.BEFORE_RESULT)
-        self._ledger.finish_attempt(trial.uid, running.attempt, result, held_s, is_final=True)
+        self._ledger.finish_attempt(running.trial.uid, running.attempt, result, held_s, is_final=True)
         reach(Step.AFTER_RESULT)
+        self._tell(running, result, held_s)
+
+    def _tell(self, running: _Running, result: TrialResult, held_s: float) -> None:
+        """Tells the search and whoever looks on of a final result, which is committed."""
+        trial = running.trial
         started = time.monotonic()
         self._source.tell(trial, result)
         reach(Step.AFTER_TELL)
-        self._ledger.add_search_time(trial.uid, running.search_time_s + time.monotonic() - started)
+        self._search_times_s[trial.uid] = running.search_time_s + time.monotonic() - started
+        self._progress.add(Record(trial, result, reserved_time_s=held_s))
+        self._display.finished(trial, result)
+
+    def _spread_news(self) -> None:
+        """What is done once for all trials that have ended meanwhile."""
+        with self._ledger.together():
+            for uid, search_time_s in self._search_times_s.items():
+                self._ledger.add_search_time(uid, search_time_s)
+        self._search_times_s.clear()
         reach(Step.AFTER_SEARCH_TIME)
         for listener in self._listeners:
             listener.notify()
         reach(Step.AFTER_NOTIFY)
-        self._progress.add(Record(trial, result, reserved_time_s=held_s))
-        self._display.finished(trial, result)
-        self._has_news = True
+        self._drop_checkpoints()
+        self._show_progress()
 
     # Time
 
@@ -421,7 +445,8 @@ class Sweep:
 
     def _cancel_running(self) -> None:
         """Closes the attempts of an abrupt end, so that they are charged; their trials stay pending."""
-        for running in self._running.values():
-            result = TrialResult(Outcome.CANCELLED, STOPPED, curve=tuple(running.reported))
-            self._ledger.finish_attempt(running.trial.uid, running.attempt, result, running.held_s, is_final=False)
+        with self._ledger.together():
+            for running in self._running.values():
+                result = TrialResult(Outcome.CANCELLED, STOPPED, curve=tuple(running.reported))
+                self._ledger.finish_attempt(running.trial.uid, running.attempt, result, running.held_s, is_final=False)
         self._running.clear()

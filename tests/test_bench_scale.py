@@ -47,6 +47,7 @@ def test_sleepers_say_what_workers_say_and_their_waits_are_noted() -> None:
     assert ready == Ready("worker-0")
     seen = sleepers.seen
     assert (seen.num_epochs, seen.num_finished, len(seen.answer_s), len(seen.next_s)) == (2, 1, 2, 1)
+    assert seen.num_whole == 1.0
     assert seen.trained_s > 0
     assert seen.coordinator_idle_s > 0
     assert sleepers.all_started_s is None, "worker-1 waits"
@@ -63,6 +64,7 @@ def test_a_stopped_trial_has_not_completed() -> None:
     finished, _ = said(sleepers)
     assert isinstance(finished, Finished)
     assert finished.result.outcome is Outcome.PRUNED
+    assert sleepers.seen.num_whole == 0.5
 
 
 def test_sleepers_go_when_the_time_is_up() -> None:
@@ -170,7 +172,8 @@ def test_all_is_written_whole(tmp_path: Path) -> None:
 
 def measured(**changes: object) -> Measured:
     settings = {
-        "resume_s": 1.0, "all_started_s": None, "trials_per_s": 10.0, "epochs_per_s": 50.0, "waiting_share": 0.2,
+        "resume_s": 1.0, "all_started_s": None, "trials_per_s": 10.0, "epochs_per_s": 40.0, "trained_share": 0.8,
+        "waiting_share": 0.2,
         "ask_s": [0.01, 0.02], "next_s": [], "answer_s": [0.001], "busy_share": 0.4, "loop_cpu_pct": 30.0,
         "other_cpu_pct": 0.0, "memory_mb": 100.0, "mlflow_per_s": None, "mlflow_behind": None,
     }  # fmt: skip
@@ -178,11 +181,10 @@ def measured(**changes: object) -> Measured:
 
 
 def test_what_is_offered_and_what_could_be_done_follow_from_what_was_done() -> None:
-    assert scale.offered_per_s(measured()) == pytest.approx(12.5)
+    assert scale.offered_per_s(SMALL, measured()) == pytest.approx(4 / 0.05 / 0.8)
     assert scale.could_per_s(measured()) == pytest.approx(25.0)
-    assert scale.offered_per_s(measured(waiting_share=1.0, trials_per_s=0.0)) == 0.0
     row = scale.table([(SMALL, measured())], {12: 0.5}, {}, ()).iloc[0]
-    assert (row["ask_ms"], row["ask_ms_p95"], row["next_ms"]) == (15.0, 19.5, "")
+    assert (row["ask_ms"], row["ask_ms_p95"], row["next_ms"], row["cpu_ms"]) == (15.0, 19.5, "", 30.0)
 
 
 def test_the_plans_offer_what_a_thousand_workers_with_trials_of_a_minute_do() -> None:

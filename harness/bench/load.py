@@ -64,6 +64,7 @@ class Measured:
         resume_s: Seconds to read the history and to rebuild the search from it, before.
         all_started_s: Seconds until each worker had its first trial; None: not by the end.
         trials_per_s, epochs_per_s: What was done.
+        trained_share: Of its epochs, the part that a trial was trained, in the mean.
         waiting_share: Of the workers' time, the part in which they had nothing to do.
         ask_s: Seconds of each ask.
         next_s, answer_s: See `Seen`.
@@ -78,6 +79,7 @@ class Measured:
     all_started_s: float | None
     trials_per_s: float
     epochs_per_s: float
+    trained_share: float
     waiting_share: float
     ask_s: list[float]
     next_s: list[float]
@@ -142,6 +144,7 @@ def measure(load: Load, home: Path) -> Measured:
             sleepers.all_started_s,
             seen.num_finished / span_s,
             seen.num_epochs / span_s,
+            seen.num_whole / seen.num_finished if seen.num_finished else 1.0,
             max(0.0, 1 - seen.trained_s / (span_s * load.num_workers)),
             proposer.ask_s[first.num_asks : last.num_asks],
             seen.next_s,

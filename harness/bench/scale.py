@@ -174,11 +174,12 @@ def table(
     """One row per load, then one per sampler and number of workers in a crowd; cells that do not apply are empty text.
 
     Columns: what ("load" or "search"), sampler, workers; of loads: trial_s, history, mlflow (whether runs go there),
-    offered_per_s and reached_per_s (trials), busy_pct (of the loop's time), could_per_s (trials, at this busy share),
-    ask_ms, next_ms (a free worker's wait) and answer_ms (a wait at an epoch's end), each with a _p95, all_started_s,
-    resume_s, loop_cpu_pct, other_cpu_pct, memory_mb, ledger_mb (of the history), mlflow_per_s, mlflow_behind; of
-    searches: regret_N_pct with its quartiles _low and _high over seeds, the true error of what looks best after N
-    trials above the least there is, in points.
+    offered_per_s and reached_per_s (trials), waiting_pct (of the workers' time), busy_pct (of the loop's time),
+    could_per_s (trials, at this busy share), cpu_ms (CPU time of the loop per trial), ask_ms, next_ms (a free worker's
+    wait) and answer_ms (a wait at an epoch's end), each with a _p95, all_started_s, resume_s, loop_cpu_pct,
+    other_cpu_pct, memory_mb, ledger_mb (of the history), mlflow_per_s, mlflow_behind; of searches: regret_N_pct with
+    its quartiles _low and _high over seeds, the true error of what looks best after N trials above the least there is,
+    in points.
     """
     import pandas as pd
 
@@ -189,9 +190,9 @@ def table(
     return frame.where(frame.notna(), "")
 
 
-def offered_per_s(seen: Measured) -> float:
-    """Trials that would have been done if no worker had ever waited; none was done if all had waited all the time."""
-    return seen.trials_per_s / (1 - seen.waiting_share) if seen.waiting_share < 1 else 0.0
+def offered_per_s(load: Load, seen: Measured) -> float:
+    """Trials that would be done if no worker ever waited."""
+    return load.num_workers / (load.trial_s * seen.trained_share)
 
 
 def could_per_s(seen: Measured) -> float:
@@ -207,10 +208,12 @@ def _load_row(load: Load, seen: Measured, ledger_mb: float) -> dict[str, Any]:
         "trial_s": round(load.trial_s, 2),
         "history": load.history,
         "mlflow": load.with_mlflow,
-        "offered_per_s": round(offered_per_s(seen), 2),
+        "offered_per_s": round(offered_per_s(load, seen), 2),
         "reached_per_s": round(seen.trials_per_s, 2),
+        "waiting_pct": round(100 * seen.waiting_share, 1),
         "busy_pct": round(100 * seen.busy_share, 1),
         "could_per_s": round(could_per_s(seen), 1),
+        "cpu_ms": _rounded(10 * seen.loop_cpu_pct / seen.trials_per_s) if seen.trials_per_s else None,
         **_milliseconds("ask", seen.ask_s),
         **_milliseconds("next", seen.next_s),
         **_milliseconds("answer", seen.answer_s),

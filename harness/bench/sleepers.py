@@ -43,6 +43,7 @@ class Seen:
         trained_s: Seconds of the epochs that ended.
         num_epochs: How many these were.
         num_finished: How many trials ended.
+        num_whole: The same, counting one that was stopped early by the part of it that was trained.
         coordinator_idle_s: Seconds in which the coordinator waited for workers.
     """
 
@@ -51,6 +52,7 @@ class Seen:
     trained_s: float = 0.0
     num_epochs: int = 0
     num_finished: int = 0
+    num_whole: float = 0.0
     coordinator_idle_s: float = 0.0
 
 
@@ -131,7 +133,9 @@ class Sleepers(Generic[T]):
             if isinstance(event, EpochDone):
                 self.seen.num_epochs += 1
                 self.seen.trained_s += self._work[event.worker].epoch_s
-            self.seen.num_finished += isinstance(event, Finished)
+            elif isinstance(event, Finished):
+                self.seen.num_finished += 1
+                self.seen.num_whole += len(event.result.curve) / self._work[event.worker].trial.epochs
         return events
 
     def _train(self, worker: str, now: float) -> None:

@@ -8,12 +8,13 @@ UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 
 # Variables become flags (TRIALS=40 is --trials 40); ARGS= is passed on as it is.
 flag = $(if $($1),--$2 '$($1)')
+WHERE_FLAGS = $(call flag,EXECUTOR,executor) $(call flag,ADDRESS,address)
 SWEEP_FLAGS = $(call flag,TRIALS,trials) $(call flag,BUDGET,budget) $(call flag,ENGINE,engine) \
 	$(call flag,SAMPLER,sampler) $(call flag,PRUNER,pruner) $(call flag,PROFILE,profile) \
-	$(call flag,WORKERS,workers) $(call flag,SEED,seed) $(ARGS)
+	$(call flag,WORKERS,workers) $(call flag,SEED,seed) $(WHERE_FLAGS) $(ARGS)
 VERDICT_FLAGS = $(call flag,TOP,top) $(call flag,SEEDS,seeds) $(call flag,EPOCHS,epochs) $(call flag,BUDGET,budget) \
-	$(call flag,WORKERS,workers) $(ARGS)
-BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(ARGS)
+	$(call flag,WORKERS,workers) $(WHERE_FLAGS) $(ARGS)
+BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(WHERE_FLAGS) $(ARGS)
 
 .PHONY: help setup data baselines leaderboard compare status doctor ui test test-faults storm lint audit lock clean
 
@@ -26,7 +27,7 @@ setup: $(READY) ## install everything into .venv; every target does it when need
 data: $(READY) ## fetch MNIST and check its contents
 	$(BIN)/harness data fetch $(ARGS)
 
-sweep-cnn: $(READY) ## search around the documented CNN (TRIALS= BUDGET= ENGINE= SAMPLER= PRUNER= PROFILE= WORKERS= SEED=)
+sweep-cnn: $(READY) ## search around the documented CNN (TRIALS= BUDGET= ENGINE= SAMPLER= PRUNER= PROFILE= WORKERS= SEED= EXECUTOR= ADDRESS=)
 sweep-fc: $(READY) ## search around the documented fully connected network (same variables)
 sweep-%: $(READY) ## run the search of sweeps/NAME.toml (same variables)
 	$(BIN)/harness sweep $* $(SWEEP_FLAGS)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from harness.analysis.comparison import Comparison
     from harness.analysis.verdict_findings import Verdict
     from harness.display import Display
+    from harness.execution.workplaces import Cluster
     from harness.ledger import Ledger
     from harness.runner import StudyEnd
     from harness.spec import Dataset, Engine, Objective, SweepSpec
@@ -93,6 +94,7 @@ def run_sweep(
     workers: int | None = None,
     fresh: bool = False,
     quiet: bool = False,
+    cluster: Cluster | None = None,
 ) -> StudyEnd:
     """Runs a study until its budget is used, or goes on with one that was interrupted: `harness sweep`.
 
@@ -106,6 +108,7 @@ def run_sweep(
         workers: Trials at once; None: one per core or GPU.
         fresh: Keep an earlier study of this name under a dated name and start anew.
         quiet: Print nothing. Else what the command prints: plain lines wherever there is no terminal.
+        cluster: A Ray cluster for the workers (docs/cluster.md); None: they run on this machine.
 
     Returns:
         Why it ended, and whether the budget had been used before.
@@ -119,7 +122,7 @@ def run_sweep(
     from harness.runner import run_study
 
     with _display(quiet) as display:
-        end = run_study(spec, places.home(home), display, num_workers=workers, fresh=fresh)
+        end = run_study(spec, places.home(home), display, num_workers=workers, fresh=fresh, cluster=cluster)
     if end.reason is StopReason.INTERRUPTED:
         raise _interrupted(spec.study)
     return end
@@ -157,6 +160,7 @@ def verdict(
     workers: int | None = None,
     fresh: bool = False,
     quiet: bool = False,
+    cluster: Cluster | None = None,
 ) -> Verdict:
     """Trains a study's best trials and its baseline again with fresh seeds and compares them: `harness verdict`.
 
@@ -174,6 +178,7 @@ def verdict(
         workers: Trainings at once; None: one per core or GPU.
         fresh: Keep an earlier verdict under a dated name and begin anew.
         quiet: Print nothing. Else its progress, and in the end the verdict with its tables.
+        cluster: A Ray cluster for the workers (docs/cluster.md); None: they run on this machine.
 
     Returns:
         The answer, and all numbers behind it.
@@ -190,7 +195,9 @@ def verdict(
 
     request = Request(top, seeds, epochs, parse_duration_s(budget) if budget else None)
     with _display(quiet) as display:
-        end = run_verdict(_name(study), request, places.home(home), display, num_workers=workers, fresh=fresh)
+        end = run_verdict(
+            _name(study), request, places.home(home), display, num_workers=workers, fresh=fresh, cluster=cluster
+        )
     if end.was_interrupted:
         raise _interrupted(_name(study))
     champion = crowned(places.home(home), end.verdict)

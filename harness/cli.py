@@ -128,6 +128,7 @@ def _add_verdict(commands: _Commands) -> None:
     verdict.add_argument("--budget", metavar="2h", help="stop after so much time in all")
     verdict.add_argument("--workers", type=int, metavar="N", help="trainings at once; without it, one per core or GPU")
     verdict.add_argument("--fresh", action="store_true", help="begin anew; the old one is kept under a dated name")
+    _add_cluster_options(verdict)
 
 
 def _add_reproduce(commands: _Commands) -> None:
@@ -157,6 +158,17 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", help="mnist, or digits (small, needs no download)")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the search and of the first training")
     parser.add_argument("--workers", type=int, metavar="N", help="trials at once; without it, one per core or GPU")
+    _add_cluster_options(parser)
+
+
+def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="where workers run: local or ray")
+    ray = parser.add_argument_group("with --executor ray")
+    text = "the cluster: auto, or its head's HOST:PORT; without it, one is started here"
+    ray.add_argument("--address", metavar="ADDRESS", help=text)
+    ray.add_argument("--cpus-per-worker", type=int, metavar="N", help="CPUs that each worker holds, and its threads: 1")
+    text = "GPUs that each worker holds: 1 (the default where there are GPUs), 0.5 for two on each, 0 for none"
+    ray.add_argument("--gpus-per-worker", type=float, metavar="X", help=text)
 
 
 def _add_reading(commands: _Commands) -> None:

@@ -17,6 +17,7 @@ from harness.api import default_profile, open_ledger, sweep_path
 from harness.home import home, sweeps_folder
 
 if TYPE_CHECKING:
+    from harness.execution.workplaces import Cluster
     from harness.ledger import Ledger
     from harness.runner import StudyEnd
     from harness.spec import BaselineName, SweepSpec
@@ -49,7 +50,15 @@ def verdict(options: argparse.Namespace) -> int:
     request = Request(options.top, options.seeds, options.epochs, wall_s)
     study = _study_named(options.study)
     with make_display(sys.stdout) as display:
-        end = run_verdict(study, request, home(), display, num_workers=options.workers, fresh=options.fresh)
+        end = run_verdict(
+            study,
+            request,
+            home(),
+            display,
+            num_workers=options.workers,
+            fresh=options.fresh,
+            cluster=_cluster(options),
+        )
     path = write_verdict(end.verdict, home() / "verdicts")
     show_verdict(end.verdict, sys.stdout)
     _say(f"wrote {path}, and the same as .csv")
@@ -208,9 +217,10 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
     from harness.progress import StopReason
     from harness.runner import run_study
 
+    fresh, cluster = getattr(options, "fresh", False), _cluster(options)
     for spec in specs:
         with make_display(sys.stdout) as display:
-            end = run_study(spec, home(), display, num_workers=options.workers, fresh=getattr(options, "fresh", False))
+            end = run_study(spec, home(), display, num_workers=options.workers, fresh=fresh, cluster=cluster)
         if end.reason is StopReason.INTERRUPTED:
             _say(f"{spec.study}: interrupted; nothing is lost, and the same command goes on from here")
             return 130
@@ -221,6 +231,19 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
             _say(f"is the best of them really better? harness verdict {spec.study}")
     _say(f"browse: make ui, or harness report {specs[0].study} for one page with figures")
     return 0
+
+
+def _cluster(options: argparse.Namespace) -> Cluster | None:
+    from harness.errors import InputError
+    from harness.execution.workplaces import Cluster
+
+    asked = {name: getattr(options, name) for name in ("address", "cpus_per_worker", "gpus_per_worker")}
+    if options.executor == "ray":
+        return Cluster(**asked)
+    for name, value in asked.items():
+        if value is not None:
+            raise InputError(f"--{name.replace('_', '-')} is {value}; allowed: with --executor ray")
+    return None
 
 
 def _how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -72,19 +73,26 @@ def make_plan(progress: Progress, pending: Sequence[Trial], num_workers: int) ->
 
 def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
     """The plan in lines for people."""
-    first = places[0]
-    device = f"{first.device_name}, {len(places)} workers of {first.threads} threads"
-    if first.gpu is not None:
-        device = f"{first.device_name}, {len(places)} workers, {first.sharing} per GPU"
     limits = [f"{spec.budget.trials} trials"]
     limits += [f"{spec.budget.wall_s / 60:g} minutes"] if spec.budget.wall_s is not None else []
     limits += [f"{spec.budget.device_s / 60:g} device minutes"] if spec.budget.device_s is not None else []
     return [
         *_subject(spec),
-        f"device    {device}",
+        *_devices(places),
         f"profile   {spec.profile}: {spec.train_images:,} training images, {spec.epochs} epochs",
         f"budget    {' or '.join(limits)}; {_to_run(plan)}",
     ]
+
+
+def _devices(places: Sequence[Place]) -> Iterator[str]:
+    """A line for each kind of place, and on a cluster one for its nodes."""
+    for kind, count in Counter(map(_where, places)).items():
+        device_name, is_gpu, threads, sharing = kind
+        size = f", {sharing} per GPU" if is_gpu else f" of {threads} threads"
+        yield f"device    {device_name}, {count} workers{size}"
+    nodes = Counter(place.node for place in places if place.node is not None)
+    if nodes:
+        yield f"nodes     {', '.join(f'{node} ({count})' for node, count in nodes.items())}"
 
 
 def time_left(ledger: Ledger, status: Status) -> TimeLeft | None:

@@ -25,8 +25,13 @@ def provenance() -> dict[str, str | bool | None]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
-        **{name: version for name in PACKAGES if (version := _version(name))},
+        **versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """Of those of PACKAGES that are installed."""
+    return {name: version for name in PACKAGES if (version := _version(name))}
 
 
 def session_provenance() -> dict[str, str | bool | None]:

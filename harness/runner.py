@@ -14,8 +14,8 @@ from typing import Any
 from harness.analysis.studies import find_study
 from harness.display import Display
 from harness.errors import InputError, TroubleError
-from harness.execution import data, devices
-from harness.execution.local import LocalExecutor
+from harness.execution import data
+from harness.execution.workplaces import Cluster, Workplace, open_workplace
 from harness.failpoints import Step, reach
 from harness.forecast import Open
 from harness.ledger import Ledger
@@ -50,7 +50,15 @@ class StudyEnd:
 MakeSource = Callable[[Ledger, Sequence[Record]], TrialSource]
 
 
-def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int | None, fresh: bool) -> StudyEnd:
+def run_study(
+    spec: SweepSpec,
+    home: Path,
+    display: Display,
+    *,
+    num_workers: int | None,
+    fresh: bool,
+    cluster: Cluster | None = None,
+) -> StudyEnd:
     """Starts a study or goes on with it, until its budget is used or the process is asked to stop.
 
     Args:
@@ -59,6 +67,7 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
         display: What people see.
         num_workers: How many trials at once; None: as many as the machine has cores or GPUs for.
         fresh: Keep an earlier study of this name under a dated name and start anew.
+        cluster: Where the workers are; None: on this machine.
 
     Raises:
         InputError: the settings do not go together, or differ from the study's earlier ones.
@@ -69,7 +78,7 @@ def run_study(spec: SweepSpec, home: Path, display: Display, *, num_workers: int
         return Proposer(spec, catalogue.make_search(spec), records, learned(ledger, spec))
 
     catalogue.check(spec)
-    return run_trials(spec, home, display, make_proposer, num_workers=num_workers, fresh=fresh)
+    return run_trials(spec, home, display, make_proposer, num_workers=num_workers, fresh=fresh, cluster=cluster)
 
 
 def run_trials(
@@ -80,19 +89,34 @@ def run_trials(
     *,
     num_workers: int | None,
     fresh: bool,
+    cluster: Cluster | None = None,
     origin: Mapping[str, Any] = MappingProxyType({}),
 ) -> StudyEnd:
     """As `run_study`, for trials of any source, made from the ledger and the study's records.
 
     `origin` is what the ledger is to remember of where a new study comes from, besides code and versions.
     """
-    places = devices.places(devices.this_machine(), num_workers)
+    with closing(open_workplace(num_workers, cluster, display.note)) as workplace:
+        return _run_at(workplace, spec, home, display, make_source, fresh=fresh, origin=origin)
+
+
+def _run_at(
+    workplace: Workplace,
+    spec: SweepSpec,
+    home: Path,
+    display: Display,
+    make_source: MakeSource,
+    *,
+    fresh: bool,
+    origin: Mapping[str, Any],
+) -> StudyEnd:
     data_folder = data.prepare(spec.dataset, display.note)
     with closing(Ledger(home / "ledger.db")) as ledger:
         if not fresh:  # who changed the file wants to know that, also while the study runs
             _check_unchanged(ledger, spec)
     with study_lock(home, spec.study), closing(Ledger(home / "ledger.db")) as ledger:
         open_study(ledger, spec, fresh=fresh, origin=origin)
+        places = workplace.places
         records, costs = ledger.history(spec.study), make_costs(ledger, spec, places)
         progress = Progress(spec, records, ledger.usage(spec.study), costs)
         pending = [record.trial for record in records if record.result is None]
@@ -102,7 +126,7 @@ def run_trials(
             bring_to_mlflow(home, spec.study, display)
             return StudyEnd(used_up, was_used_up=True)
         # The workers load their framework while the search is rebuilt here.
-        executor = LocalExecutor(spec, places, data_folder, home / "logs" / spec.study)
+        executor = workplace.executor(spec, data_folder, home / "logs" / spec.study)
         checkpoints = home / "checkpoints" / spec.study
         tracker, reason = None, StopReason.INTERRUPTED
         try:

@@ -412,7 +412,8 @@ class Sweep:
 
     def _show_progress(self) -> None:
         progress = self._progress
-        left = progress.time_left(self._wall_s, self._open, len(self._executor.places))
+        num_workers = len(self._executor.places)  # none where a cluster has lost all its nodes
+        left = progress.time_left(self._wall_s, self._open, num_workers) if num_workers else None
         self._display.progress(progress.done, progress.total, left, progress.best, progress.baseline)
 
     # Being stopped

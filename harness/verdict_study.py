@@ -22,6 +22,7 @@ from harness.analysis.verdict_statistics import LOOKS
 from harness.analysis.verdict_trainings import Trainings, configurations
 from harness.display import Display
 from harness.errors import InputError
+from harness.execution.workplaces import Cluster
 from harness.ledger import Ledger, Study
 from harness.locks import study_lock
 from harness.progress import StopReason
@@ -78,7 +79,14 @@ class VerdictEnd:
 
 
 def run_verdict(
-    study: str, request: Request, home: Path, display: Display, *, num_workers: int | None, fresh: bool
+    study: str,
+    request: Request,
+    home: Path,
+    display: Display,
+    *,
+    num_workers: int | None,
+    fresh: bool,
+    cluster: Cluster | None = None,
 ) -> VerdictEnd:
     """Begins the verdict on a study or goes on with it, until the answer is clear or the budget is used.
 
@@ -89,6 +97,7 @@ def run_verdict(
         display: What people see.
         num_workers: How many trainings at once; None: as many as the machine has cores or GPUs for.
         fresh: Keep an earlier verdict under a dated name and begin anew.
+        cluster: Where the workers are; None: on this machine.
 
     Raises:
         InputError: there is no such study, or no verdict on it as it is asked for.
@@ -101,7 +110,14 @@ def run_verdict(
             bring_to_mlflow(home, spec.study, display)
         else:
             end = run_trials(
-                spec, home, display, partial(make_source, spec), num_workers=num_workers, fresh=fresh, origin=origin
+                spec,
+                home,
+                display,
+                partial(make_source, spec),
+                num_workers=num_workers,
+                fresh=fresh,
+                cluster=cluster,
+                origin=origin,
             )
             reason = end.reason
         return VerdictEnd(reason is StopReason.INTERRUPTED, find_verdict(ledger, ledger.study(spec.study).spec))

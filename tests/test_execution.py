@@ -38,20 +38,20 @@ class Driver:
 
     def start(self, job: Job) -> str:
         """Starts a trial on the next worker that is ready, and returns the worker."""
-        self._wait_until(lambda: bool(self._idle))
+        self.wait_for(lambda: bool(self._idle))
         worker = self._idle.pop(0)
         self.executor.start(worker, job)
         return worker
 
     def wait(self, kind: type[Event], worker: str) -> Event:
         """The next event of a kind from a worker; others are kept."""
-        self._wait_until(lambda: any(isinstance(e, kind) and e.worker == worker for e in self._seen))
+        self.wait_for(lambda: any(isinstance(e, kind) and e.worker == worker for e in self._seen))
         event = next(e for e in self._seen if isinstance(e, kind) and e.worker == worker)
         self._seen.remove(event)
         return event
 
     def wait_until_idle(self) -> set[str]:
-        self._wait_until(lambda: len(self._idle) == len(self.executor.places))
+        self.wait_for(lambda: len(self._idle) == len(self.executor.places))
         return set(self._idle)
 
     def finish(self, worker: str) -> TrialResult:
@@ -62,7 +62,7 @@ class Driver:
                 return event.result
             self.executor.answer(worker, go_on=True)
 
-    def _wait_until(self, condition: Callable[[], bool]) -> None:
+    def wait_for(self, condition: Callable[[], bool]) -> None:
         deadline = time.monotonic() + WAIT_S
         while not condition():
             assert time.monotonic() < deadline, f"waited {WAIT_S} s in vain; seen {self._seen}"
@@ -73,13 +73,13 @@ class Driver:
                     self._seen.append(event)
 
 
-@pytest.fixture(scope="class")
-def driver(executor: Executor) -> Driver:
-    return Driver(executor)
-
-
 class ExecutorContract:
     """Run by each executor's own test class, which brings the fixture `executor`: two workers, for all its tests."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def driver(cls, executor: Executor) -> Driver:
+        return Driver(executor)
 
     def test_every_worker_says_that_it_is_ready(self, driver: Driver) -> None:
         assert driver.wait_until_idle() == {place.name for place in PLACES}

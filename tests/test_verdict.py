@@ -21,7 +21,7 @@ from harness.analysis.verdict_trainings import Answer
 from harness.cost_model import CostModel, cpu_estimate
 from harness.display import PlainDisplay
 from harness.errors import InputError, TroubleError
-from harness.execution import EpochDone, Event, Finished, Job, Place, Ready
+from harness.execution import EpochDone, Event, Finished, Job, Place, Ready, workplaces
 from harness.ledger import Ledger
 from harness.locks import study_lock
 from harness.progress import StopReason
@@ -405,7 +405,7 @@ def command(tmp_path: Path, study: FilledLedger, monkeypatch: pytest.MonkeyPatch
             assert errors is not None, "nothing was to be trained"
             return Workers(errors)
 
-        monkeypatch.setattr(runner, "LocalExecutor", executor)
+        monkeypatch.setattr(workplaces, "LocalExecutor", executor)
         display = PlainDisplay(io.StringIO())
         return run_verdict("study", Request(**request), tmp_path, display, num_workers=2, fresh=fresh)
 

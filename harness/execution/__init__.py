@@ -25,6 +25,7 @@ class Place:
         threads: CPU threads it may use.
         sharing: How many workers share the device.
         gpu: UUID of its GPU, by which CUDA and NVML know it; None for the CPU.
+        node: The machine it is on, where that is not the coordinator's own.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Place:
     threads: int
     sharing: int
     gpu: str | None = None
+    node: str | None = None
 
     @property
     def gpu_fraction(self) -> float:
@@ -87,7 +89,7 @@ class Executor(Protocol):
 
     @property
     def places(self) -> list[Place]:
-        """One for each worker, whether it is up or not."""
+        """One for each worker, whether it is ready or not; on a cluster they come and go while a study runs."""
 
     def start(self, worker: str, job: Job) -> None:
         """Hands a trial to a worker that is ready."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -47,6 +47,35 @@ def prepare(dataset: str, progress: Progress) -> Path:
         TroubleError: no source has it (a line for each, and what to do), or the cache cannot be written.
     """
     wanted, folder = _dataset(dataset), _folder(dataset)
+    return _put_right(dataset, progress, lambda: _split(wanted, _fetch(wanted, folder, progress)))
+
+
+def keep(dataset: str, arrays: Arrays) -> Path:
+    """As `prepare`, of the arrays that another machine's cache holds instead of a source: they are checked as well.
+
+    Raises:
+        InputError: as `prepare`.
+        TroubleError: the arrays are others, or the cache cannot be written.
+    """
+
+    def checked() -> Arrays:
+        try:
+            _require(_dataset(dataset).kept, arrays)
+        except (KeyError, ValueError) as error:
+            raise TroubleError(f"{dataset}: another machine's copy is not what it should be: {error}") from error
+        return arrays
+
+    return _put_right(dataset, lambda line: None, checked)
+
+
+def files(dataset: str, folder: Path) -> dict[str, Path]:
+    """The files of `dataset` that `prepare` returned the folder of, by the names of their arrays."""
+    return {name: folder / f"{name}.npy" for name in _dataset(dataset).kept}
+
+
+def _put_right(dataset: str, progress: Progress, make: Callable[[], Arrays]) -> Path:
+    """The folder of `dataset`; what is wrong or missing there is replaced by what `make` returns."""
+    wanted, folder = _dataset(dataset), _folder(dataset)
     if not _problems(wanted, folder):
         return folder
     with _writing(folder, progress):
@@ -55,7 +84,7 @@ def prepare(dataset: str, progress: Progress) -> Path:
             if check.path.exists():
                 progress(f"{check.path}: {check.problem}; it will be replaced")
         if problems:
-            _write(folder, _split(wanted, _fetch(wanted, folder, progress)))
+            _write(folder, make())
             progress(f"{dataset}: verified, kept in {folder}")
     return folder
 

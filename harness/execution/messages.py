@@ -94,8 +94,12 @@ class Turn:
 
 def to_line(message: Command | Report) -> bytes:
     """Raises ValueError if a number in it is not finite."""
-    said = {kind: content for kind, content in vars(message).items() if content is not None}
-    return json.dumps(said, default=_plain, allow_nan=False).encode() + b"\n"
+    return to_json({kind: content for kind, content in vars(message).items() if content is not None}) + b"\n"
+
+
+def to_json(value: object) -> bytes:
+    """Any of our types, as `parse_json` reads it. Raises ValueError if a number in it is not finite."""
+    return json.dumps(value, default=_plain, allow_nan=False).encode()
 
 
 def read_command(line: bytes) -> Command:

@@ -1,0 +1,125 @@
+"""Connecting to a Ray cluster, or starting one on this machine, without its noise and in bounded time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import baselines
+import harness
+from harness.errors import InputError, TroubleError
+from harness.execution import devices
+
+CONNECT_TIMEOUT_S = 5.0
+OBJECT_STORE_BYTES = 500 * 2**20  # of a cluster that is started here: a data set of 55 MB, and weights on their way
+SHIPPED_ENVIRONMENT = ("KERAS_BACKEND",)
+# Of changes to come, and of what the cluster's processes write: Ray prints that into the middle of whatever is shown.
+_SILENCE = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".*"}
+_HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+_SETTINGS = 4  # type of the frame that a server says first, RFC 9113
+
+
+def connect(address: str | None) -> ModuleType:
+    """Ray, connected as this process's own job. The harness's code travels with the job.
+
+    Args:
+        address: As in `Cluster`.
+
+    Raises:
+        InputError: Ray is not installed, the address is none, or this process is connected already.
+        TroubleError: nothing there answers as a Ray cluster does.
+    """
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    for name, value in _SILENCE.items():
+        os.environ.setdefault(name, value)
+    if address is None:
+        _lock_with_token()
+    ray = _load()
+    if ray.is_initialized():
+        raise InputError("this process is connected to Ray already; allowed: after ray.shutdown()")
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "auto")
+    if address not in (None, "auto"):
+        _check_answers(str(address))
+    try:
+        with _own_signals():
+            ray.init(
+                address=address or "local",
+                runtime_env=_runtime_environment(),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                **({} if address else _local_size()),
+            )
+    except Exception as error:  # of many kinds
+        raise TroubleError(f"{_named(address)}: {' '.join(str(error).split())[:500]}") from error
+    return ray
+
+
+def _load() -> ModuleType:
+    try:
+        import ray
+    except ImportError:
+        raise InputError("--executor ray needs Ray, which is not installed: pip install 'harness[cluster]'") from None
+    return ray
+
+
+def _named(address: str | None) -> str:
+    return f"no Ray cluster at {address}" if address else "Ray cannot be started here"
+
+
+def _lock_with_token() -> None:
+    """Nobody else may use a cluster that is started here; Ray would write a token of its own into the user's home."""
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def _local_size() -> dict[str, Any]:
+    machine = devices.this_machine()
+    return {
+        "num_cpus": machine.num_cores,
+        "num_gpus": len(machine.gpus),
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "include_dashboard": False,
+    }
+
+
+def _runtime_environment() -> dict[str, Any]:
+    """The code that runs here, for every node, in front of whatever is installed there."""
+    packages = [str(Path(str(package.__file__)).parent) for package in (harness, baselines)]
+    shipped = {name: value for name in SHIPPED_ENVIRONMENT if (value := os.environ.get(name))}
+    return {"py_modules": packages, "env_vars": shipped, "excludes": ["__pycache__"]}
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself would try for minutes, and not listen to anybody meanwhile."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"--address is {address!r}; allowed: auto, or HOST:PORT of a cluster's head")
+    try:
+        with socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S) as connection:
+            connection.sendall(_HTTP2_HELLO)
+            answer = connection.recv(9)
+    except (OSError, OverflowError) as error:
+        raise TroubleError(f"no Ray cluster at {address}: {error}") from error
+    if len(answer) < 4 or answer[3] != _SETTINGS:
+        raise TroubleError(f"no Ray cluster at {address}: something else answers there")
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Puts back the handler that Ray replaces."""
+    is_main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if is_main:
+            signal.signal(signal.SIGTERM, before)

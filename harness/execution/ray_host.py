@@ -1,0 +1,150 @@
+"""What runs on a node of a Ray cluster: looks at the node, and hosts a local executor with one worker there.
+
+Plain Python, which `on_ray` makes an actor. Commands and events are the JSON of `messages`; only a data set's files and
+a trial's weights are bytes.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from platformdirs import user_log_path
+
+from harness.errors import TroubleError
+from harness.execution import CHECKPOINT_SUFFIX, Finished, Job, data, devices
+from harness.execution.local import LocalExecutor
+from harness.execution.messages import Setup, read_command, to_json
+from harness.provenance import versions
+
+Files = Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a host found where Ray has put it.
+
+    Attributes:
+        node_id: Ray's name of the node.
+        device_name: Processor, or model of the GPU.
+        gpu: UUID of the GPU that Ray gave it.
+        versions: Of the packages that training depends on.
+    """
+
+    node_id: str
+    device_name: str
+    gpu: str | None
+    versions: dict[str, str]
+
+
+class Host:
+    """Keeps one worker. Its methods are called one after another, each when the one before has answered."""
+
+    def look(self, *, wants_gpu: bool) -> bytes:
+        """`Seen` as JSON.
+
+        Raises:
+            TroubleError: it should have a GPU, and the node's driver shows none.
+        """
+        import ray
+
+        os.environ["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"  # as Ray counts them
+        if not wants_gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides none from those that asked for none
+        machine = devices.this_machine()
+        if wants_gpu and not machine.gpus:
+            raise TroubleError("Ray has given a GPU to the worker, but nvidia-smi shows none")
+        gpu = machine.gpus[0] if wants_gpu else None
+        seen = Seen(
+            ray.get_runtime_context().get_node_id(),
+            gpu.name if gpu else machine.cpu_name,
+            gpu.uuid if gpu else None,
+            versions(),
+        )
+        return to_json(seen)
+
+    def has_data(self, dataset: str) -> bool:
+        """Whether this node's own cache has all of it; every byte is looked at."""
+        return not any(check.problem for check in data.verify(dataset))
+
+    def open(self, command: bytes, files: Files | None) -> None:
+        """Starts the worker; a data set that the node lacks comes as `files` and goes into the node's cache.
+
+        Raises:
+            TroubleError: data or worker cannot be had.
+        """
+        setup = read_command(command).setup
+        assert setup is not None  # noqa: S101 - for the type checker
+        folder = data.keep(setup.spec.dataset, _arrays(files)) if files else data.cache_folder() / setup.spec.dataset
+        self._scratch = Path(tempfile.mkdtemp(prefix="harness-"))
+        self._executor = _start(setup, folder)
+
+    def exchange(
+        self, commands: list[bytes], weights: bytes | None, kill: bool, wait_s: float
+    ) -> tuple[list[bytes], bytes | None]:
+        """Passes on what the coordinator says, then waits for the worker's next word.
+
+        Args:
+            commands: For the worker.
+            weights: A file for the trial among the commands to go on from.
+            kill: End the worker and all it started.
+            wait_s: How long to wait at most.
+
+        Returns:
+            Events as JSON, and the file that the trial among them left behind.
+
+        Raises:
+            TroubleError: as `LocalExecutor.events`.
+        """
+        worker = self._executor.places[0].name
+        for line in commands:
+            command = read_command(line)
+            if command.run is not None:
+                self._executor.start(worker, self._here(command.run, weights))
+            elif command.go_on is not None:
+                self._executor.answer(worker, go_on=command.go_on)
+        if kill:
+            self._executor.kill(worker)
+        events = self._executor.events(wait_s)
+        is_over = any(isinstance(event, Finished) for event in events)
+        return [to_json(event) for event in events], self._left() if is_over else None
+
+    def close(self) -> None:
+        self._executor.close()
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _here(self, job: Job, weights: bytes | None) -> Job:
+        """The job with files of this node in place of the coordinator's."""
+        load_from, save_to = self._file("before"), self._file("after")
+        for left in (load_from, save_to):  # by one that died
+            left.unlink(missing_ok=True)
+        if weights is not None:
+            load_from.write_bytes(weights)
+        return replace(job, load_from=load_from if job.load_from else None, save_to=save_to if job.save_to else None)
+
+    def _left(self) -> bytes | None:
+        self._file("before").unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            weights = self._file("after").read_bytes()
+            self._file("after").unlink()
+            return weights
+        return None
+
+    def _file(self, name: str) -> Path:
+        return self._scratch / f"{name}{CHECKPOINT_SUFFIX}"
+
+
+def _start(setup: Setup, data_folder: Path) -> LocalExecutor:
+    log_folder = user_log_path("harness") / setup.spec.study
+    return LocalExecutor(setup.spec, [setup.place], data_folder, log_folder)
+
+
+def _arrays(files: Files) -> dict[str, np.ndarray]:
+    return {name: np.load(io.BytesIO(content), allow_pickle=False) for name, content in files.items()}

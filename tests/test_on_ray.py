@@ -1,0 +1,318 @@
+"""Workers on a Ray cluster: what every executor must do, and what happens to nodes; on real clusters."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from test_execution import Driver, ExecutorContract, trial
+
+from harness.errors import InputError, TroubleError
+from harness.execution import Died, EpochDone, Executor, Job, data, on_ray
+from harness.execution.on_ray import RayWorkplace, Share, share
+from harness.execution.ray_connection import connect
+from harness.execution.workplaces import Cluster
+from harness.records import Outcome
+from harness.spec import SweepSpec
+
+if find_spec("ray") is None:  # not imported here, since Ray reads its environment when it is
+    pytest.skip("Ray comes with the extra `cluster`", allow_module_level=True)
+
+NODE = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
+
+
+class Nodes:
+    """A cluster with a head that has no room for workers, and nodes with room for one each."""
+
+    def __init__(self, folder: Path) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._folder = folder
+        self._cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "node_name": "head"})
+        self.address = str(self._cluster.address)
+
+    def add(self, name: str, **environment: str) -> Any:
+        environment = {"XDG_STATE_HOME": str(self._folder / "state"), **environment}
+        return self._cluster.add_node(**NODE, num_cpus=1, node_name=name, env_vars=environment)
+
+    def close(self) -> None:
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def ray_environment() -> Iterator[None]:
+    """A token for these clusters alone, and nothing printed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
+        patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        yield
+
+
+@pytest.fixture(scope="module")
+def node_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The cache of a node that has no data yet."""
+    return tmp_path_factory.mktemp("node data")
+
+
+@pytest.fixture(scope="module")
+def two_nodes(
+    ray_environment: None, tmp_path_factory: pytest.TempPathFactory, digits_folder: Path, node_data: Path
+) -> Iterator[Nodes]:
+    """For tests that leave it as it is: one node has the data, one has none."""
+    nodes = Nodes(tmp_path_factory.mktemp("nodes"))
+    nodes.add("node-0", HARNESS_DATA=str(digits_folder.parent))
+    nodes.add("node-1", HARNESS_DATA=str(node_data))
+    yield nodes
+    nodes.close()
+
+
+@pytest.fixture
+def nodes(ray_environment: None, tmp_path: Path) -> Iterator[Nodes]:
+    """For tests that add nodes and kill them."""
+    nodes = Nodes(tmp_path)
+    yield nodes
+    nodes.close()
+
+
+def executor_on(address: str, spec: SweepSpec, folder: Path, said: list[str], workers: int | None = None) -> Executor:
+    workplace = RayWorkplace(Cluster(address), workers, said.append)
+    return workplace.executor(spec, folder, Path("unused"))
+
+
+class TestRayExecutor(ExecutorContract):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def executor(cls, two_nodes: Nodes, smoke: SweepSpec, digits_folder: Path) -> Iterator[Executor]:
+        with closing(executor_on(two_nodes.address, smoke, digits_folder, [])) as executor:
+            yield executor
+
+    def test_places_are_shares_of_nodes(self, driver: Driver) -> None:
+        places = driver.executor.places
+        assert {place.node for place in places} == {"node-0", "node-1"}
+        assert [(place.threads, place.sharing, place.gpu) for place in places] == [(1, 1, None)] * 2
+
+    def test_a_node_without_the_data_has_them_now(
+        self, driver: Driver, node_data: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        driver.wait_until_idle()
+        monkeypatch.setenv("HARNESS_DATA", str(node_data))
+        assert [check.problem for check in data.verify("digits")] == [None] * 6
+
+    def test_a_trial_from_weights_that_are_not_there_crashes(self, driver: Driver, tmp_path: Path) -> None:
+        result = driver.finish(driver.start(Job(trial(), load_from=tmp_path / "gone.npz")))
+        assert result.outcome is Outcome.CRASHED
+        assert result.error is not None
+        assert "No such file" in result.error
+
+    def test_closing_ends_all_workers(self, driver: Driver) -> None:
+        driver.wait_until_idle()
+        workers = processes("worker-0") + processes("worker-1")
+        assert len(workers) == 2
+        driver.executor.close()
+        assert psutil.wait_procs(workers, timeout=5.0)[1] == []
+
+
+def processes(worker: str) -> list[psutil.Process]:
+    """The processes of this user that train as `worker` under Ray."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            is_worker = process.environ().get("HARNESS_WORKER") == worker
+            if is_worker and "RAY_RAYLET_PID" in process.environ():
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def raylet(node: Any) -> psutil.Process:
+    return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+
+def raylet_of(process: psutil.Process) -> int:
+    """The raylet that has started a worker's host."""
+    return int(process.environ()["RAY_RAYLET_PID"])
+
+
+# Nodes and hosts that are lost
+
+
+@pytest.mark.slow
+def test_a_lost_node_costs_its_attempt_and_a_new_one_is_used(
+    nodes: Nodes, smoke: SweepSpec, digits_folder: Path
+) -> None:
+    by_pid = {raylet(node).pid: node for node in (nodes.add("node-0"), nodes.add("node-1"))}
+    said: list[str] = []
+    with closing(executor_on(nodes.address, smoke, digits_folder, said)) as executor:
+        driver = Driver(executor)
+        lost, other = driver.start(Job(trial(epochs=3))), driver.start(Job(trial(epochs=3)))
+        driver.wait(EpochDone, lost)
+        (worker,) = processes(lost)
+        name = next(place.node for place in executor.places if place.name == lost)
+        raylet(by_pid[raylet_of(worker)]).kill()
+        died = driver.wait(Died, lost)
+        assert died == Died(lost, f"lost with its host on {name}", out_of_memory=False)
+        assert psutil.wait_procs([worker], timeout=10.0)[1] == []
+        assert [place.name for place in executor.places] == [other]
+        assert driver.finish(other).outcome is Outcome.COMPLETED
+        nodes.add("node-2")
+        assert driver.wait_until_idle() == {lost, other}
+        assert {place.node for place in executor.places} == {"node-0", "node-1", "node-2"} - {name}
+        assert driver.finish(driver.start(Job(trial()))).outcome is Outcome.COMPLETED
+        assert f"{lost} is on node-2" in said
+        nodes.add("node-3")  # and one more than there were
+        driver.wait_for(lambda: len(executor.places) == 3)
+        driver.wait_until_idle()
+
+
+@pytest.mark.slow
+def test_a_lost_host_is_replaced(nodes: Nodes, smoke: SweepSpec, digits_folder: Path) -> None:
+    nodes.add("node-0")
+    with closing(executor_on(nodes.address, smoke, digits_folder, [], workers=1)) as executor:
+        driver = Driver(executor)
+        driver.start(Job(trial()))
+        driver.wait(EpochDone, "worker-0")
+        (worker,) = processes("worker-0")
+        worker.parent().kill()
+        assert driver.wait(Died, "worker-0") == Died("worker-0", "lost with its host on node-0", out_of_memory=False)
+        assert psutil.wait_procs([worker], timeout=10.0)[1] == []
+        assert driver.finish(driver.start(Job(trial()))).outcome is Outcome.COMPLETED
+
+
+@pytest.mark.slow
+def test_a_host_that_hangs_is_given_up_when_its_worker_is_killed(
+    nodes: Nodes, smoke: SweepSpec, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_ray, "KILL_TIMEOUT_S", 1.0)
+    nodes.add("node-0")
+    with closing(executor_on(nodes.address, smoke, digits_folder, [])) as executor:
+        driver = Driver(executor)
+        driver.start(Job(trial()))
+        driver.wait(EpochDone, "worker-0")
+        (worker,) = processes("worker-0")
+        worker.parent().suspend()
+        executor.kill("worker-0")
+        assert driver.wait(Died, "worker-0") == Died("worker-0", "says nothing, on node-0", out_of_memory=False)
+        assert psutil.wait_procs([worker], timeout=10.0)[1] == []
+        assert driver.finish(driver.start(Job(trial()))).outcome is Outcome.COMPLETED
+
+
+COORDINATOR = """
+import sys
+from pathlib import Path
+from harness.execution import Job, Ready
+from harness.execution.on_ray import RayWorkplace
+from harness.execution.workplaces import Cluster
+from harness.records import Trial
+from harness.spec import SweepSpec
+spec = SweepSpec.model_validate_json(sys.argv[1])
+workplace = RayWorkplace(Cluster(sys.argv[3] or None), 1, print)
+executor = workplace.executor(spec, Path(sys.argv[2]), Path())
+while not any(isinstance(event, Ready) for event in executor.events(1.0)): pass
+executor.start("worker-0", Job(Trial("uid", 0, {"units_1": 32, "units_2": 16}, 0, 1000)))
+while not executor.events(1.0): pass
+executor.answer("worker-0", go_on=True)
+print("training", flush=True)
+while True:
+    for event in executor.events(1.0): executor.answer("worker-0", go_on=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_private", [False, True])
+def test_workers_do_not_outlive_their_coordinator(
+    nodes: Nodes, smoke: SweepSpec, digits_folder: Path, is_private: bool
+) -> None:
+    nodes.add("node-0")
+    arguments = [smoke.model_dump_json(), str(digits_folder), "" if is_private else nodes.address]
+    with subprocess.Popen([sys.executable, "-c", COORDINATOR, *arguments], stdout=subprocess.PIPE) as coordinator:
+        assert coordinator.stdout.readline() == b"training\n"
+        workers = processes("worker-0")
+        assert len(workers) == 1
+        coordinator.kill()
+    assert psutil.wait_procs(workers, timeout=10.0)[1] == []
+
+
+# What is asked for
+
+
+def test_a_worker_holds_a_cpu_or_a_gpu_with_its_share_of_them() -> None:
+    cpus = {"CPU": 8.0, "memory": 64e9}
+    gpus = {"CPU": 32.0, "GPU": 4.0, "memory": 256e9}
+    assert share(Cluster(), [cpus]) == Share(1, 0.0)
+    assert share(Cluster(), [cpus, gpus]) == Share(8, 1.0)
+    assert share(Cluster(gpus_per_worker=0.33), [gpus]) == Share(2, 1 / 3)
+    assert share(Cluster(gpus_per_worker=0.0), [gpus]) == Share(1, 0.0)
+    assert share(Cluster(cpus_per_worker=4), [cpus, gpus]) == Share(4, 1.0)
+    with pytest.raises(InputError, match=r"^--gpus-per-worker is 1; allowed where no node has a GPU: 0$"):
+        share(Cluster(gpus_per_worker=1.0), [cpus])
+
+
+def test_a_node_has_room_for_what_all_its_resources_allow() -> None:
+    assert Share(1, 0.0).room({"CPU": 8.0, "memory": 64e9}) == 8
+    assert Share(1, 0.0).room({"CPU": 8.0, "memory": 3.5e9}) == 2
+    assert Share(2, 1 / 3).room({"CPU": 32.0, "GPU": 2.0, "memory": 64e9}) == 6
+    assert Share(2, 1.0).room({"CPU": 32.0, "memory": 64e9}) == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"cpus_per_worker": 0}, "--cpus-per-worker is 0; allowed: at least 1"),
+        ({"gpus_per_worker": 0.7}, "--gpus-per-worker is 0.7; allowed: 0, 1, or a whole part of one"),
+        ({"gpus_per_worker": 2.0}, "--gpus-per-worker is 2; allowed: 0, 1, or a whole part of one"),
+        ({"address": "ray://head:10001"}, "--address is 'ray://head:10001'; allowed: auto, or HOST:PORT"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(asked: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"^{message}"):
+        Cluster(**asked)
+
+
+def test_without_ray_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(InputError, match=r"^--executor ray needs Ray.*: pip install 'harness\[cluster\]'$"):
+        connect("127.0.0.1:6379")
+
+
+@pytest.mark.parametrize("address", ["head", "head:http", ":6379"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(InputError, match=f"^--address is '{address}'; allowed: auto, or HOST:PORT"):
+        connect(address)
+
+
+def test_an_address_where_nobody_answers_is_trouble() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(TroubleError, match=f"^no Ray cluster at {address}: .*refused$"):
+            connect(address)
+
+
+def test_an_address_where_something_else_answers_is_trouble() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(1)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(TroubleError, match=f"^no Ray cluster at {address}: something else answers there$"):
+            connect(address)
+        thread.join()

@@ -108,7 +108,7 @@ def run_sweep(
         workers: Trials at once; None: one per core or GPU.
         fresh: Keep an earlier study of this name under a dated name and start anew.
         quiet: Print nothing. Else what the command prints: plain lines wherever there is no terminal.
-        cluster: A Ray cluster for the workers (docs/cluster.md); None: they run on this machine.
+        cluster: A Ray cluster for the workers (docs/cluster/); None: they run on this machine.
 
     Returns:
         Why it ended, and whether the budget had been used before.
@@ -178,7 +178,7 @@ def verdict(
         workers: Trainings at once; None: one per core or GPU.
         fresh: Keep an earlier verdict under a dated name and begin anew.
         quiet: Print nothing. Else its progress, and in the end the verdict with its tables.
-        cluster: A Ray cluster for the workers (docs/cluster.md); None: they run on this machine.
+        cluster: A Ray cluster for the workers (docs/cluster/); None: they run on this machine.
 
     Returns:
         The answer, and all numbers behind it.

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import psutil
 import pytest
 from test_execution import Driver, ExecutorContract, trial
 
 from harness.errors import InputError, TroubleError
-from harness.execution import Died, EpochDone, Executor, Job, data, on_ray
+from harness.execution import Died, EpochDone, Executor, Job, data, devices, on_ray
 from harness.execution.on_ray import RayWorkplace, Share, share
 from harness.execution.ray_connection import connect
 from harness.execution.workplaces import Cluster
+from harness.ledger import Ledger
 from harness.records import Outcome
 from harness.spec import SweepSpec
 
 if find_spec("ray") is None:  # not imported here, since Ray reads its environment when it is
     pytest.skip("Ray comes with the extra `cluster`", allow_module_level=True)
 
+TOKEN = secrets.token_hex(32)
 NODE = {"object_store_memory": 100 * 2**20, "include_dashboard": False}
 
 
@@ -40,9 +45,9 @@ class Nodes:
         self._cluster = Cluster(initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "node_name": "head"})
         self.address = str(self._cluster.address)
 
-    def add(self, name: str, **environment: str) -> Any:
+    def add(self, name: str, num_cpus: int = 1, **environment: str) -> Any:
         environment = {"XDG_STATE_HOME": str(self._folder / "state"), **environment}
-        return self._cluster.add_node(**NODE, num_cpus=1, node_name=name, env_vars=environment)
+        return self._cluster.add_node(**NODE, num_cpus=num_cpus, node_name=name, env_vars=environment)
 
     def close(self) -> None:
         self._cluster.shutdown()
@@ -53,7 +58,7 @@ def ray_environment() -> Iterator[None]:
     """A token for these clusters alone, and nothing printed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN", "a" * 64)
+        patch.setenv("RAY_AUTH_TOKEN", TOKEN)
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_DEDUP_LOGS_SKIP_REGEX", ".*")
         patch.setenv("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -124,21 +129,25 @@ class TestRayExecutor(ExecutorContract):
         assert psutil.wait_procs(workers, timeout=5.0)[1] == []
 
 
-def processes(worker: str) -> list[psutil.Process]:
-    """The processes of this user that train as `worker` under Ray."""
+def processes(worker: str, name: str = "RAY_AUTH_TOKEN", value: str = TOKEN) -> list[psutil.Process]:
+    """The processes that train as `worker` and have `value` in their environment."""
     found = []
     for process in psutil.process_iter():
-        try:
-            is_worker = process.environ().get("HARNESS_WORKER") == worker
-            if is_worker and "RAY_RAYLET_PID" in process.environ():
+        with suppress(psutil.Error):
+            environment = process.environ()
+            if environment.get("HARNESS_WORKER") == worker and environment.get(name) == value:
                 found.append(process)
-        except psutil.Error:
-            continue
     return found
 
 
 def raylet(node: Any) -> psutil.Process:
     return psutil.Process(node.all_processes["raylet"][0].process.pid)
+
+
+def lose(node: Any) -> None:
+    """Ends a node as if it were switched off, but leaves the workers on it to themselves."""
+    for process in [raylet(node), *raylet(node).children()]:
+        process.kill()
 
 
 def raylet_of(process: psutil.Process) -> int:
@@ -161,13 +170,14 @@ def test_a_lost_node_costs_its_attempt_and_a_new_one_is_used(
         driver.wait(EpochDone, lost)
         (worker,) = processes(lost)
         name = next(place.node for place in executor.places if place.name == lost)
-        raylet(by_pid[raylet_of(worker)]).kill()
+        lose(by_pid[raylet_of(worker)])
         died = driver.wait(Died, lost)
         assert died == Died(lost, f"lost with its host on {name}", out_of_memory=False)
         assert psutil.wait_procs([worker], timeout=10.0)[1] == []
         assert [place.name for place in executor.places] == [other]
         assert driver.finish(other).outcome is Outcome.COMPLETED
         nodes.add("node-2")
+        driver.wait_for(lambda: len(executor.places) == 2)
         assert driver.wait_until_idle() == {lost, other}
         assert {place.node for place in executor.places} == {"node-0", "node-1", "node-2"} - {name}
         assert driver.finish(driver.start(Job(trial()))).outcome is Outcome.COMPLETED
@@ -245,6 +255,22 @@ def test_workers_do_not_outlive_their_coordinator(
     assert psutil.wait_procs(workers, timeout=10.0)[1] == []
 
 
+@pytest.mark.slow
+def test_a_private_cluster_is_locked_and_leaves_no_file(smoke: SweepSpec, digits_folder: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", COORDINATOR, smoke.model_dump_json(), str(digits_folder), ""]
+    with subprocess.Popen(
+        command, env={**environment, "HOME": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as coordinator:
+        assert coordinator.stdout.readline() == b"training\n"
+        (worker,) = processes("worker-0", "HOME", str(tmp_path))
+        locked = worker.environ()
+        coordinator.kill()
+        assert coordinator.stderr.read() == b""
+    assert (locked["RAY_AUTH_MODE"], len(locked["RAY_AUTH_TOKEN"])) == ("token", 64)
+    assert not (tmp_path / ".ray").exists()
+
+
 # What is asked for
 
 
@@ -316,3 +342,91 @@ def test_an_address_where_something_else_answers_is_trouble() -> None:
         with pytest.raises(TroubleError, match=f"^no Ray cluster at {address}: something else answers there$"):
             connect(address)
         thread.join()
+
+
+# The command, from end to end
+
+
+@pytest.fixture
+def environment(ray_environment: None, digits_folder: Path, tmp_path: Path) -> dict[str, str]:
+    changed = {"HARNESS_HOME": str(tmp_path / "home"), "HARNESS_DATA": str(digits_folder.parent), "NO_COLOR": "1"}
+    return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | changed
+
+
+def harness(*arguments: str) -> list[str]:
+    return [sys.executable, "-u", "-m", "harness.cli", *arguments]
+
+
+def run(environment: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(harness(*arguments), env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    return done
+
+
+def runs_of(home: Path, study: str) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{home}/mlflow.db")
+    experiment = client.get_experiment_by_name(study)
+    assert experiment is not None
+    return client.search_runs([experiment.experiment_id], "tags.role != 'sweep'", max_results=1000)
+
+
+@pytest.mark.slow
+def test_a_study_is_the_same_as_on_this_machine(nodes: Nodes, environment: dict[str, str], tmp_path: Path) -> None:
+    num_cores = devices.num_usable_cores()
+    nodes.add("node-0", num_cpus=num_cores)
+    sweep = ("sweep", "smoke", "--trials", "4", "--budget", "1h", "--workers", "1", "--as")
+    on_ray = ("--executor", "ray", "--address", nodes.address, "--cpus-per-worker", str(num_cores))
+    run(environment, *sweep, "here")
+    said = run(environment, *sweep, "there", *on_ray).stdout
+    assert "nodes     node-0 (1)" in said
+    home = tmp_path / "home"
+    boards = (pd.read_csv(home / "leaderboards" / f"{study}.csv") for study in ("here", "there"))
+    here, there = (board.sort_values("trial", ignore_index=True) for board in boards)  # ranks may be shared
+    assert list(here) == list(there)
+    same = ["trial", "role", "outcome", "error_rate_pct", "units_1", "units_2", "epochs", "seed", "timing_class"]
+    pd.testing.assert_frame_equal(here[same], there[same])
+    kinds = [
+        {name: set(getattr(run.data, name)) for name in ("metrics", "params", "tags")}
+        for study in ("here", "there")
+        for run in sorted(runs_of(home, study), key=lambda run: int(run.data.tags["trial"]))
+    ]
+    assert kinds[: len(kinds) // 2] == kinds[len(kinds) // 2 :]
+    for study in ("here", "there"):
+        assert run(environment, "doctor", "--audit", study).stdout == f"{study}: no differences\n"
+
+
+@pytest.mark.slow
+def test_a_node_that_is_lost_in_the_middle_of_a_study_loses_nothing(
+    nodes: Nodes, environment: dict[str, str], tmp_path: Path
+) -> None:
+    kept, lost = nodes.add("node-0"), nodes.add("node-1")
+    sweep = harness("sweep", "smoke", "--trials", "20", "--budget", "1h", "--executor", "ray")
+    with subprocess.Popen(
+        [*sweep, "--address", nodes.address],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        while not (line := process.stdout.readline()).startswith("trial "):
+            assert line, process.stderr.read()
+        lose(lost)
+        output, errors = process.communicate()
+    assert (process.returncode, errors) == (0, ""), output
+    assert "lost with its host on node-1; it goes on where a node has room" in output
+    assert "Raylet" not in output  # what Ray itself would say of it
+    assert kept.any_processes_alive()
+    with closing(Ledger(tmp_path / "home" / "ledger.db")) as ledger:
+        records = ledger.history("smoke-quick")
+        attempts = [attempt[1] for record in records for attempt in ledger.attempts(record.trial.uid)]
+    assert [record.trial.number for record in records] == list(range(22))
+    assert {record.result.outcome for record in records if record.result} <= {Outcome.COMPLETED, Outcome.PRUNED}
+    assert attempts.count(Outcome.CRASHED) <= 1
+    assert len(runs_of(tmp_path / "home", "smoke-quick")) == 22
+    assert run(environment, "doctor", "--audit", "smoke-quick").stdout == "smoke-quick: no differences\n"
+
+
+def test_what_is_for_ray_alone_is_refused_without_it(environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        harness("sweep", "smoke", "--address", "auto"), env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, "harness: --address is auto; allowed: with --executor ray\n")

@@ -10,6 +10,8 @@ import io
 import os
 import shutil
 import tempfile
+import threading
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -83,6 +85,7 @@ class Host:
         setup = read_command(command).setup
         assert setup is not None  # noqa: S101 - for the type checker
         folder = data.keep(setup.spec.dataset, _arrays(files)) if files else data.cache_folder() / setup.spec.dataset
+        _end_with_raylet()
         self._scratch = Path(tempfile.mkdtemp(prefix="harness-"))
         self._executor = _start(setup, folder)
 
@@ -139,6 +142,21 @@ class Host:
 
     def _file(self, name: str) -> Path:
         return self._scratch / f"{name}{CHECKPOINT_SUFFIX}"
+
+
+def _end_with_raylet() -> None:
+    """Ends this process, and its worker with it, when the part of Ray that has started it is gone.
+
+    Ray itself leaves it there, with nobody who could call it.
+    """
+    raylet = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == raylet:
+            time.sleep(1.0)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _start(setup: Setup, data_folder: Path) -> LocalExecutor:

@@ -16,6 +16,8 @@ import jsonschema
 import pytest
 import yaml
 
+from harness import cli
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "cluster"
 SCHEMA = json.loads((Path(__file__).parent / "fixtures" / "rayjob.schema.json").read_text())
@@ -98,11 +100,18 @@ def test_the_manifest_fits_kuberays_own_definition() -> None:
         assert path[-1] in ("cpu", "memory") or not jsonschema.Draft202012Validator(schema).is_valid(changed), path
 
 
+def assert_sweeps_on_the_cluster(command: list[str]) -> None:
+    program, *arguments = command
+    options = cli._parser().parse_args(arguments)
+    assert (program, options.command, options.executor, options.address) == ("harness", "sweep", "ray", "auto")
+
+
 def test_the_manifests_parts_go_together() -> None:
     claim, job = documents()
     cluster = job["spec"]["rayClusterSpec"]
     head = cluster["headGroupSpec"]["template"]["spec"]
     pods = [head, *(group["template"]["spec"] for group in cluster["workerGroupSpecs"])]
+    assert_sweeps_on_the_cluster(shlex.split(job["spec"]["entrypoint"]))
     assert cluster["rayVersion"] == locked_ray()
     assert len({container["image"] for pod in pods for container in pod["containers"]}) == 1
     assert head["volumes"][0]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
@@ -165,10 +174,8 @@ def test_slurm_starts_ray_on_every_node_and_the_sweep_on_one(called: tuple[list[
         "ray symmetric-run --address node07:23456 --min-nodes 2"
         " --num-cpus=16 --include-dashboard=false --disable-usage-stats"
     )
-    assert words[separator + 1 :] == [
-        *("harness", "sweep", "my sweep.toml", "--budget", "8h"),
-        *("--executor", "ray", "--address", "auto"),
-    ]
+    assert words[separator + 1 : -4] == ["harness", "sweep", "my sweep.toml", "--budget", "8h"]
+    assert_sweeps_on_the_cluster(words[separator + 1 :])
 
 
 def test_every_job_has_a_token_of_its_own(called: tuple[list[str], str]) -> None:

@@ -114,7 +114,7 @@ else
 $(READY): pyproject.toml $(LOCK)
 	test -f $@ && $(BIN)/python -c '' || rm -rf .venv
 	rm -f $@
-	test -d .venv || echo "Setting up .venv from $(LOCK), once: about a minute, 0.8 GB to download" >&2
+	test -d .venv || echo "Setting up .venv from $(LOCK), once: about a minute, 1 GB to download" >&2
 	test -d .venv || '$(FOUND_PYTHON)' -m venv .venv
 	sed -n '/^uv==/,/^    #/p' $(LOCK) >.venv/uv.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt

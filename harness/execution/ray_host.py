@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import shutil
 import tempfile
 import threading
@@ -86,7 +87,7 @@ class Host:
         assert setup is not None  # noqa: S101 - for the type checker
         folder = data.keep(setup.spec.dataset, _arrays(files)) if files else data.cache_folder() / setup.spec.dataset
         _end_with_raylet()
-        self._scratch = Path(tempfile.mkdtemp(prefix="harness-"))
+        self._scratch = Path(tempfile.gettempdir()) / f"harness-{secrets.token_hex(16)}"
         self._executor = _start(setup, folder)
 
     def exchange(
@@ -126,6 +127,8 @@ class Host:
     def _here(self, job: Job, weights: bytes | None) -> Job:
         """The job with files of this node in place of the coordinator's."""
         load_from, save_to = self._file("before"), self._file("after")
+        if job.load_from or job.save_to:  # few trials need it, and one that is killed leaves it behind
+            self._scratch.mkdir(mode=0o700, exist_ok=True)
         for left in (load_from, save_to):  # by one that died
             left.unlink(missing_ok=True)
         if weights is not None:

@@ -21,7 +21,7 @@ from harness.audit.files import leftovers
 from harness.audit.rows import damage, open_read_only
 from harness.audit.runs import live_runs
 from harness.errors import InputError
-from harness.execution import data, devices
+from harness.execution import backends, data, devices
 from harness.execution.datasets import DATASETS
 from harness.ledger_schema import SCHEMA_VERSION
 from harness.redaction import reason, redact
@@ -56,6 +56,7 @@ def examine(home: Path) -> Iterator[Finding]:
     """One finding after another. A home that is not there yet stays so."""
     yield _ok("python", f"{sys.version.split()[0]}, {sys.executable}")
     yield _libraries()
+    yield _backend()
     machine = devices.this_machine()
     yield _machine(machine)
     yield _gpu(machine)
@@ -99,6 +100,17 @@ def _libraries() -> Finding:
     if missing := [name for name in names if _version(name) is None]:
         return _problem("libraries", f"{', '.join(missing)} not installed; `make clean setup` installs all anew")
     return _ok("libraries", ", ".join(f"{name} {_version(name)}" for name in NAMED_LIBRARIES))
+
+
+def _backend() -> Finding:
+    versions = backends.installed()
+    try:
+        chosen = backends.backend()
+    except InputError as error:
+        return _problem("backend", str(error))
+    others = [f"{name} {version}" for name, version in versions.items() if name != chosen]
+    also = f"; installed too, for {backends.VARIABLE}: {', '.join(others)}" if others else ""
+    return _ok("backend", f"{chosen} {versions[chosen]}{also}")
 
 
 def _machine(machine: devices.Machine) -> Finding:

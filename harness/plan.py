@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from harness.analysis.status import Status
 from harness.cost_model import NUM_KNOWN, CostModel, Floats, Measured, cpu_estimate, gpu_estimate, measured
-from harness.execution import Place
+from harness.execution import Place, backends
 from harness.forecast import Forecast, Open, TimeLeft
 from harness.ledger import Ledger
 from harness.progress import Progress
@@ -47,7 +47,7 @@ class Plan:
 
 def make_costs(ledger: Ledger, spec: SweepSpec, places: Sequence[Place]) -> CostModel:
     """A study's cost model for a session at these places, with what the ledger knows of them."""
-    here = {_where(place) for place in places}
+    here = {(*_where(place), backends.backend()) for place in places}
     known = [one for one in _measured_before(ledger, spec) if _whereabouts(one.device) in here]
     on_gpu = places[0].gpu is not None
     estimate = _usual(spec, on_gpu) if known or on_gpu else cpu_estimate(_gemm_flops_per_s() / places[0].sharing)
@@ -89,7 +89,7 @@ def _devices(places: Sequence[Place]) -> Iterator[str]:
     for kind, count in Counter(map(_where, places)).items():
         device_name, is_gpu, threads, sharing = kind
         size = f", {sharing} per GPU" if is_gpu else f" of {threads} threads"
-        yield f"device    {device_name}, {count} workers{size}"
+        yield f"device    {device_name}, {count} workers{size}, {backends.backend()}"
     nodes = Counter(place.node for place in places if place.node is not None)
     if nodes:
         yield f"nodes     {', '.join(f'{node} ({count})' for node, count in nodes.items())}"
@@ -157,8 +157,8 @@ def _where(place: Place) -> tuple[str, bool, int, int]:
     return place.device_name, place.gpu is not None, place.threads, place.sharing
 
 
-def _whereabouts(device: Device) -> tuple[str, bool, int, int]:
-    return device.name, device.kind == "gpu", device.threads, device.sharing
+def _whereabouts(device: Device) -> tuple[str, bool, int, int, str]:
+    return device.name, device.kind == "gpu", device.threads, device.sharing, device.backend.split()[0]
 
 
 def _usual(spec: SweepSpec, on_gpu: bool) -> Floats:

@@ -229,6 +229,11 @@ class TrialResult:
         return self.seconds.train
 
     @property
+    def tie_break(self) -> tuple[str, float]:
+        """What ranks equal errors, the least first: device time, which counts within one timing class only."""
+        return self.device.timing_class if self.device else "", self.device_time_s
+
+    @property
     def gpu_time_s(self) -> float:
         """GPUs reserved x seconds of the training region; 0.0 where no GPU was used."""
         return self.seconds.train * (self.device.gpu_fraction if self.device else 0.0)

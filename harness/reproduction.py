@@ -25,7 +25,7 @@ from harness.analysis.reproduction import (
 from harness.analysis.studies import find_study
 from harness.display import Display
 from harness.errors import InputError, TroubleError
-from harness.execution import Died, EpochDone, Executor, Finished, Job, Place, Ready, data, devices
+from harness.execution import Died, EpochDone, Executor, Finished, Job, Place, Ready, backends, data, devices
 from harness.execution.local import LocalExecutor
 from harness.ledger import Ledger, Study
 from harness.provenance import diff_file, session_provenance
@@ -108,6 +108,7 @@ def reproduce(study: str, number: int, home: Path, display: Display) -> Reproduc
         InputError: there is no such study or trial, or nothing of it that could be trained again.
         TroubleError: data, ledger or a worker cannot be had, or the worker died.
     """
+    backends.backend()  # a wrong one is said before anything else is
     with closing(Ledger(home / "ledger.db")) as ledger:
         recorded = read(ledger, study, number)
     spec = recorded.study.spec.model_copy(update={"reads_test": False})

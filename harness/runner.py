@@ -14,7 +14,7 @@ from typing import Any
 from harness.analysis.studies import find_study
 from harness.display import Display
 from harness.errors import InputError, TroubleError
-from harness.execution import data
+from harness.execution import backends, data
 from harness.execution.workplaces import Cluster, Workplace, open_workplace
 from harness.failpoints import Step, reach
 from harness.forecast import Open
@@ -96,6 +96,7 @@ def run_trials(
 
     `origin` is what the ledger is to remember of where a new study comes from, besides code and versions.
     """
+    origin = {"backend": backends.backend(), **origin}
     with closing(open_workplace(num_workers, cluster, display.note)) as workplace:
         return _run_at(workplace, spec, home, display, make_source, fresh=fresh, origin=origin)
 
@@ -114,6 +115,7 @@ def _run_at(
     with closing(Ledger(home / "ledger.db")) as ledger:
         if not fresh:  # who changed the file wants to know that, also while the study runs
             _check_unchanged(ledger, spec)
+            _check_backend(ledger, spec, origin["backend"])
     with study_lock(home, spec.study), closing(Ledger(home / "ledger.db")) as ledger:
         open_study(ledger, spec, fresh=fresh, origin=origin)
         places = workplace.places
@@ -201,6 +203,20 @@ def _check_unchanged(ledger: Ledger, spec: SweepSpec) -> None:
             f"study {spec.study} was started with other settings ({', '.join(changed)}); allowed: --as NAME for a study"
             " of its own beside it, or --fresh to keep the old one under a dated name and start anew"
         )
+
+
+def _check_backend(ledger: Ledger, spec: SweepSpec, backend: str) -> None:
+    """Raises InputError if the study is there and was begun on another backend: its times could not be compared."""
+    if spec.study not in ledger.study_names():
+        return
+    before = ledger.study(spec.study).provenance.get("backend", backends.DEFAULT)
+    if before == backend:
+        return
+    beside = "" if spec.is_verdict else "--as NAME for a study of its own beside it, or "
+    raise InputError(
+        f"study {spec.study} was begun on {before}, and would now go on on {backend}; allowed:"
+        f" {backends.VARIABLE}={before}, {beside}--fresh to keep the old one under a dated name and start anew"
+    )
 
 
 def _keep(ledger: Ledger, spec: SweepSpec) -> None:

@@ -271,9 +271,9 @@ def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> N
     )
 
 
-def _rank(record: Record, spec: SweepSpec) -> tuple[float, float] | None:
+def _rank(record: Record, spec: SweepSpec) -> tuple[float, str, float] | None:
     """As on the leaderboard; None: not ranked."""
     error_pct = record.full_error_pct(spec.epochs)
     if record.result is None or error_pct is None or record.trial.role is not Role.TRIAL:
         return None
-    return error_pct, record.result.device_time_s
+    return error_pct, *record.result.tie_break

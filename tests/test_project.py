@@ -37,6 +37,7 @@ SLOW_TO_LOAD = {"tensorflow", "keras", "keras_tuner", "mlflow"}
 MAY_LOAD_THEM = (
     "harness.execution.training",
     "harness.execution.engines",
+    "harness.execution.jax_engine",
     "harness.search.with_keras_tuner",
     "harness.tracking.",
     "harness.bench.peers",  # a program of its own

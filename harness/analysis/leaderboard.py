@@ -88,7 +88,8 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
     """Every trial of `studies` that has ended, indexed by trial uid, best first.
 
     Trials of one fidelity (`FIDELITY`) stand together, the fidelity with most training first. Within one, completed
-    trials of the baseline and of the search come first, by validation error of the last epoch, then by device time;
+    trials of the baseline and of the search come first, by validation error of the last epoch, then within one timing
+    class by device time (`TrialResult.tie_break`);
     they alone have a `rank`, from 1. Then come a verdict's own trainings (role confirm), which learn from the
     validation images and so have no error on them, then pruned trials, then failed ones.
 
@@ -190,13 +191,14 @@ def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
         "profile": True,
         "tier": True,
         "error": True,
+        "class": True,
         "time": True,
         "study": True,
         "trial": True,
     }
-    frame = frame.assign(
-        error=frame["error_rate_pct"].where(ranked), time=frame["device_time_s"].where(ranked)
-    ).sort_values(list(by), ascending=list(by.values()))
+    decisive = {"error": "error_rate_pct", "class": "timing_class", "time": "device_time_s"}
+    frame = frame.assign(**{key: frame[column].where(ranked) for key, column in decisive.items()})
+    frame = frame.sort_values(list(by), ascending=list(by.values()))
     ranks = frame.groupby(FIDELITY).cumcount() + 1
     return frame.assign(rank=ranks.where(frame["tier"] == 0).astype("Int64"))
 

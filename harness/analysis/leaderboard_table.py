@@ -37,6 +37,7 @@ def show_leaderboard(
         InputError: there is no such study.
     """
     console = plain_console(stream)
+    frame = frame.assign(clock=_clocks(frame))
     specs = [find_study(ledger, name).spec for name in studies]
     is_baseline = frame["rank"].notna() & (frame["role"] == Role.BASELINE)
     rows = frame[is_baseline | (np.arange(len(frame)) < top)]
@@ -94,6 +95,8 @@ def _start(rows: pd.DataFrame) -> Columns:
         columns["test error %\n(95 % interval)"] = [_test_error(*pair) for pair in pairs]
     kind = "gpu" if (rows["gpu_time_s"] > 0).any() else "device"
     columns[f"{kind}\ntime s"] = [f"{time_s:.1f}" for time_s in rows[f"{kind}_time_s"]]
+    if rows["clock"].nunique() > 1:
+        columns["timing\nclass"] = list(rows["clock"].fillna(""))
     columns["para-\nmeters"] = [f"{num:,}" for num in rows["num_params"]]
     return columns
 
@@ -138,15 +141,26 @@ def _left_out(frame: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
     return [f"not shown: {', '.join(parts)}"] if parts else []
 
 
+def _clocks(frame: pd.DataFrame) -> pd.Series:
+    """A letter for each row's timing class, in the order of the rows; none where nothing was timed."""
+    names = frame["timing_class"].dropna().unique()
+    return frame["timing_class"].map({name: _letters(place) for place, name in enumerate(names)})
+
+
+def _letters(place: int) -> str:
+    """a to z, then aa and so on."""
+    before, place = divmod(place, 26)
+    return (_letters(before - 1) if before else "") + chr(ord("a") + place)
+
+
 def _cautions(frame: pd.DataFrame) -> list[str]:
     """What keeps rows from being compared."""
     ranked = frame[frame["rank"].notna()]
     lines = []
-    num_classes = ranked["timing_class"].nunique()
-    if num_classes > 1:
-        lines.append(
-            f"times come from {num_classes} timing classes: compare them only within one (column timing_class)"
-        )
+    clocks = ranked.dropna(subset="clock").drop_duplicates("clock")
+    if len(clocks) > 1:
+        lines.append(f"times come from {len(clocks)} timing classes: compare them only within one")
+        lines += [f"  {clock}: {name}" for clock, name in zip(clocks["clock"], clocks["timing_class"], strict=True)]
     if ranked["continues"].notna().any():
         lines.append("a trial that continues another one does not count that one's epochs in its times")
     if len(ranked.drop_duplicates(FIDELITY)) > 1:

@@ -122,7 +122,7 @@ def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], 
     """Counts by outcome, the baseline's errors, and the best searched trial."""
     outcomes: Counter[str] = Counter()
     baselines: list[float] = []
-    lowest: tuple[float, float] = (math.inf, math.inf)
+    lowest: tuple[float, str, float] = (math.inf, "", math.inf)
     best: Best | None = None
     for record in records:
         trial, result = record.trial, record.result
@@ -134,9 +134,9 @@ def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], 
             continue
         if trial.role is Role.BASELINE:
             baselines.append(error_pct)
-        elif trial.role is Role.TRIAL and (error_pct, result.device_time_s) < lowest:
-            lowest = error_pct, result.device_time_s
-            best = Best(trial.number, *lowest, dict(trial.params))
+        elif trial.role is Role.TRIAL and (error_pct, *result.tie_break) < lowest:
+            lowest = error_pct, *result.tie_break
+            best = Best(trial.number, error_pct, result.device_time_s, dict(trial.params))
     return outcomes, baselines, best
 
 

@@ -1,4 +1,4 @@
-"""How fast a training step is: this engine beside Keras's own `fit` and a loop written by hand.
+"""How fast a training step is: this engine beside Keras's own `fit` and, on TensorFlow, a loop written by hand.
 
 All run in one process on all cores, in turn, round after round, on the same images; so their ratios mean something on a
 machine that is not quiet, and the figures are this machine's alone.
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 import baselines
 from baselines.recipe import RECIPE, optimizer
 from harness.analysis.files import replaced, write_csv
+from harness.execution.backends import backend
 from harness.execution.devices import num_usable_cores, this_machine
 
 if TYPE_CHECKING:
@@ -98,7 +99,9 @@ def measure(network: Network, num_rounds: int) -> Timing:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (network.num_images, 28, 28), dtype=np.uint8)
     labels = rng.integers(0, 10, network.num_images).astype(np.uint8)
-    makers = {STOCK: _stock, OURS: _ours, BY_HAND: _by_hand}
+    makers = {STOCK: _stock, OURS: _ours}
+    if backend() == "tensorflow":
+        makers[BY_HAND] = _by_hand
     epochs = {name: make(_model(network), images, labels) for name, make in makers.items()}
     for epoch in epochs.values():
         epoch()
@@ -122,7 +125,11 @@ def table(timings: Sequence[Timing]) -> pd.DataFrame:
             "contender": contender,
             "images_per_s": round(statistics.median(speeds)),
             "ratio_to_fit": round(timing.ratio(contender, STOCK), 2),
-            "ratio_to_loop_by_hand": round(timing.ratio(contender, BY_HAND), 2),
+            **(
+                {"ratio_to_loop_by_hand": round(timing.ratio(contender, BY_HAND), 2)}
+                if BY_HAND in timing.images_per_s
+                else {}
+            ),
             "share_of_gemm_peak": round(timing.share_of_peak(contender), 2),
         }
         for timing in timings
@@ -212,13 +219,13 @@ def _one_hot(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 def _gemm_flops_per_s() -> float:
     """Of the framework's own matrix product, the best of three."""
-    import tensorflow as tf
+    import keras
 
-    matrix = tf.ones((GEMM_SIDE, GEMM_SIDE))
+    matrix = keras.ops.ones((GEMM_SIDE, GEMM_SIDE))
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
-        float(tf.matmul(matrix, matrix)[0, 0])
+        float(keras.ops.matmul(matrix, matrix)[0, 0])
         seconds.append(time.perf_counter() - started)
     return 2 * GEMM_SIDE**3 / min(seconds)
 
@@ -228,7 +235,7 @@ def _write_json(path: Path, timings: Sequence[Timing]) -> None:
     data = {
         "machine": machine.gpu_names[0] if machine.gpu_names else machine.cpu_name,
         "num_cores": num_usable_cores(),
-        "versions": {name: importlib.metadata.version(name) for name in ("keras", "tensorflow")},
+        "versions": {name: importlib.metadata.version(name) for name in ("keras", backend())},
         "timings": [dataclasses.asdict(timing) for timing in timings],
     }
     with replaced(path) as unfinished:

@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from harness.errors import InputError, TroubleError
-from harness.execution import Place
+from harness.execution import Place, backends
 from harness.execution.gpus import Gpu, usable_gpus
 
 WORKER_MEMORY_MB = 1500  # a worker with TensorFlow loaded and the documented CNN in training
@@ -101,7 +101,9 @@ def worker_environment(place: Place) -> dict[str, str]:
         **FRAMEWORK_ENVIRONMENT,
         "TF_NUM_INTRAOP_THREADS": threads,
         "TF_NUM_INTEROP_THREADS": threads,
-        "OMP_NUM_THREADS": threads,
+        "OMP_NUM_THREADS": threads,  # PyTorch's
+        "NPROC": threads,  # JAX's: how many processors XLA takes itself to have
+        backends.VARIABLE: backends.backend(),
         "PYTHONHASHSEED": "0",
         "HARNESS_WORKER": place.name,  # for people who look at the process list
     }

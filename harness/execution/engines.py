@@ -1,4 +1,4 @@
-"""How a step is run: one compiled call for each epoch where TensorFlow is the backend, Keras's own `fit` elsewhere.
+"""How a step is run: compiled where TensorFlow or JAX is the backend, by Keras's own `fit` elsewhere.
 
 An engine holds one model in training. Images are bytes until they reach a batch, so that they take a quarter of the
 memory and lie on the device once for all trials of a worker.
@@ -6,6 +6,8 @@ memory and lie on the device once for all trials of a worker.
 
 from __future__ import annotations
 
+import importlib
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -43,21 +45,15 @@ class Engine(Protocol):
         """Class probabilities (num_images, 10) of the first images."""
 
 
-def is_compiled() -> bool:
-    """Whether an epoch runs as one compiled call, and data lie on the device."""
-    return bool(keras.backend.backend() == "tensorflow")
-
-
 def hold(images: Bytes, labels: Bytes) -> Images:
     """Puts images onto the device, for as long as the result lives."""
     # Filled up to whole batches, since a batch of another shape would be compiled on its own.
     fill = -len(images) % EVALUATION_BATCH
     padded = np.pad(images, ((0, fill), (0, 0), (0, 0))), np.pad(labels, (0, fill))
-    if not is_compiled():
-        return Images(*padded, len(images))
-    import tensorflow as tf
-
-    return Images(tf.constant(padded[0]), tf.constant(padded[1]), len(images))
+    if keras.backend.backend() == "torch":
+        return Images(*padded, len(images))  # `fit` takes them from here
+    on_device = keras.ops.convert_to_tensor
+    return Images(on_device(padded[0]), on_device(padded[1]), len(images))
 
 
 def make_engine(model: keras.Model, train: Images, validation: Images, batch_size: int, *, xla: bool) -> Engine:
@@ -68,11 +64,15 @@ def make_engine(model: keras.Model, train: Images, validation: Images, batch_siz
         train: What it is trained on.
         validation: What it is judged on; other images can be predicted too, after compiling for their number.
         batch_size: Images a step.
-        xla: Compile with XLA, if all layers can be.
+        xla: Let XLA compile a whole epoch, if it can all layers; for GPUs. JAX has no other compiler.
     """
-    if not is_compiled():
-        return KerasFit(model, train, batch_size)
-    return CompiledEpochs(model, train, validation, batch_size, xla=xla)
+    if keras.backend.backend() == "tensorflow":
+        return CompiledEpochs(model, train, validation, batch_size, xla=xla)
+    if keras.backend.backend() == "jax":
+        from harness.execution.jax_engine import JaxSteps
+
+        return JaxSteps(model, train, validation, batch_size, whole_epochs=xla)
+    return KerasFit(model, train, batch_size)
 
 
 class CompiledEpochs:
@@ -119,7 +119,7 @@ class CompiledEpochs:
     def _step(self, positions: Any) -> Any:
         import tensorflow as tf
 
-        images = _scaled(tf.gather(self._data.images, positions))
+        images = scaled(tf.gather(self._data.images, positions))
         labels = tf.one_hot(tf.gather(self._data.labels, positions), NUM_CLASSES)
         with tf.GradientTape() as tape:
             losses = keras.losses.categorical_crossentropy(labels, self._model(images, training=True))
@@ -159,7 +159,7 @@ class CompiledEpochs:
         found = tf.TensorArray(tf.float32, size=size, element_shape=(EVALUATION_BATCH, NUM_CLASSES))
 
         def batch(number: Any, found: Any) -> tuple[Any, Any]:
-            return number + 1, found.write(number, self._model(_scaled(batches[number]), training=False))
+            return number + 1, found.write(number, self._model(scaled(batches[number]), training=False))
 
         return tf.while_loop(lambda number, _: number < num_batches, batch, (0, found))[1].concat()
 
@@ -179,18 +179,21 @@ class KerasFit:
         self.predict(train, EVALUATION_BATCH)
 
     def train(self, order: Order) -> float:
+        if keras.backend.backend() == "torch":
+            # Dropout draws from PyTorch's own generator there, which no checkpoint has. The order is the epoch's own.
+            importlib.import_module("torch").manual_seed(zlib.crc32(order.tobytes()))
         positions = order.reshape(-1)
-        images = _scaled(self._data.images[positions])
+        images = scaled(self._data.images[positions])
         labels = np.eye(NUM_CLASSES, dtype=np.float32)[self._data.labels[positions]]
         history = self._model.fit(images, labels, batch_size=order.shape[1], shuffle=False, verbose=0)
         return float(history.history["loss"][0])
 
     def predict(self, images: Images, num_images: int) -> Floats:
         starts = range(0, num_images, EVALUATION_BATCH)
-        batches = (_scaled(images.images[start : start + EVALUATION_BATCH]) for start in starts)
+        batches = (scaled(images.images[start : start + EVALUATION_BATCH]) for start in starts)
         return np.concatenate([self._model.predict_on_batch(batch) for batch in batches])[:num_images]
 
 
-def _scaled(images: Any) -> Any:
+def scaled(images: Any) -> Any:
     """Grey values 0..255 to 0..1, with a channel: (n, 28, 28) to (n, 28, 28, 1)."""
     return keras.ops.expand_dims(keras.ops.cast(images, "float32") / 255.0, -1)

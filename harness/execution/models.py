@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 import baselines
 from harness.errors import TroubleError
+from harness.execution import backends
 from harness.execution.devices import FRAMEWORK_ENVIRONMENT
 from harness.redaction import reason
 from harness.silence import silent_stderr
@@ -72,9 +75,12 @@ def probabilities(model: keras.Model, images: Floats) -> Floats:
 
 
 def _load_keras() -> None:
+    backends.backend()  # Keras would raise whatever it comes upon
     for name, value in FRAMEWORK_ENVIRONMENT.items():
         os.environ.setdefault(name, value)  # what the user has set stays
     with silent_stderr():
         import keras
 
         keras.ops.convert_to_tensor(0.0)  # starts the backend, which looks for GPUs and says so
+        with suppress(ImportError):  # Keras loads it to save a model, on any backend
+            importlib.import_module("tensorflow")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.intervals import error_rate_interval_pct
 from harness.ledger import Ledger, Study, Usage
-from harness.records import Record, Role
+from harness.records import Record, Role, TrialResult
 from harness.spec import VERDICT, SweepSpec
 from harness.tracking.content import Point, RunContent, run_name, study_tags, test_error_rate_pct
 
@@ -202,9 +202,14 @@ def _confirmations(progress: Progress) -> str:
 def _confirmed_row(spec: SweepSpec, number: int | None, records: Sequence[Record]) -> str:
     results = [record.result for record in records if record.result]
     errors = [test_error_rate_pct(spec, result) or 0.0 for result in results]
-    seconds = mean(result.device_time_s for result in results)
     label = "documented baseline" if number is None else f"trial {number}"
-    return f"| {label} | {mean(errors):.2f} % | {len(errors)} | {results[0].num_params or 0:,} | {seconds:.1f} s |"
+    return f"| {label} | {mean(errors):.2f} % | {len(errors)} | {results[0].num_params or 0:,} | {_time(results)} |"
+
+
+def _time(results: Sequence[TrialResult]) -> str:
+    """Mean training time; times of several timing classes have none."""
+    classes = {result.device.timing_class for result in results if result.device}
+    return f"{mean(result.device_time_s for result in results):.1f} s" if len(classes) < 2 else "not comparable"
 
 
 def _result_row(study: Study, label: str, records: Sequence[Record]) -> str:
@@ -212,11 +217,10 @@ def _result_row(study: Study, label: str, records: Sequence[Record]) -> str:
     error = mean(map(error_pct, records))
     num_images = max(result.num_val_images or 0 for result in results)
     low_pct, high_pct = error_rate_interval_pct(error, num_images)
-    seconds = mean(result.device_time_s for result in results)
     runs = ", ".join(run_name(study, record) for record in records)
     return (
         f"| {label} | {error:.2f} % | {low_pct:.2f} to {high_pct:.2f} % | {results[0].num_params or 0:,} |"
-        f" {seconds:.1f} s | {runs} |"
+        f" {_time(results)} | {runs} |"
     )
 
 

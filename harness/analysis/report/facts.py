@@ -97,7 +97,7 @@ class Facts:
     @cached_property
     def best(self) -> Record | None:
         """As on the leaderboard: a tie goes to the faster one."""
-        return min(self.searched, key=lambda record: (error_pct(record), own_time_s(record)), default=None)
+        return min(self.searched, key=lambda record: (error_pct(record), _tie_break(record)), default=None)
 
     @property
     def top_ten(self) -> list[Record]:
@@ -165,6 +165,10 @@ def error_pct(record: Record) -> float:
     if error is None:
         raise ValueError(f"trial {record.trial.uid} has no error rate")
     return error
+
+
+def _tie_break(record: Record) -> tuple[str, float]:
+    return record.result.tie_break if record.result else ("", 0.0)
 
 
 def own_time_s(record: Record, *, gpu: bool = False) -> float:

@@ -1,0 +1,55 @@
+"""Which framework Keras trains with, as KERAS_BACKEND says; found out without loading any of them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from harness.errors import InputError
+
+VARIABLE = "KERAS_BACKEND"
+DEFAULT = "tensorflow"
+BACKENDS = ("tensorflow", "jax", "torch")
+_HOW_TO_INSTALL = {
+    "tensorflow": "`make setup` installs it",
+    "jax": "pip install 'harness[jax]' installs it",
+    "torch": "pip install torch installs it",
+}
+
+
+def backend() -> str:
+    """The one that training will use: as in KERAS_BACKEND, else in Keras's own settings, else tensorflow.
+
+    Raises:
+        InputError: it is none that there is, or is not installed.
+    """
+    name = os.environ.get(VARIABLE) or _in_keras_settings()
+    there = installed()
+    if name not in BACKENDS:
+        raise InputError(f"{VARIABLE} is {name!r}; allowed: {', '.join(BACKENDS)} (installed: {', '.join(there)})")
+    if name not in there:
+        raise InputError(
+            f"{VARIABLE} is {name}, which is not installed: {_HOW_TO_INSTALL[name]}; allowed now: {', '.join(there)}"
+        )
+    return name
+
+
+def installed() -> dict[str, str]:
+    """Versions of the backends that are installed, by name."""
+    versions: dict[str, str] = {}
+    for name in BACKENDS:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    return versions
+
+
+def _in_keras_settings() -> str:
+    """What Keras itself would take without the variable."""
+    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        return str(json.loads((folder / "keras.json").read_text()).get("backend", DEFAULT))
+    except (OSError, ValueError, AttributeError):
+        return DEFAULT

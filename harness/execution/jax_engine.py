@@ -18,7 +18,7 @@ class JaxSteps:
 
     Args:
         whole_epochs: Compile an epoch as one loop, as is best on a GPU. On CPUs XLA runs convolutions within a loop
-            more than ten times slower than outside, so there each step is a call.
+            many times slower than outside, so there each step is a call.
     """
 
     name = "compiled+xla"

@@ -242,9 +242,8 @@ class OptunaSearch:
         numbers = self._storage.window.shown()
         if numbers is None:
             return None
-        trials = self._study.get_trials(deepcopy=False)
         numbers |= {opened.trial.number for opened in self._open.values()}
-        return [trials[number] for number in sorted(numbers)]
+        return self._storage.numbered(self._study._study_id, sorted(numbers))
 
 
 def _values(spec: SweepSpec, result: TrialResult) -> list[float] | None:

@@ -7,7 +7,6 @@ heard, and replaced when they or their nodes are lost. Ray itself tries nothing 
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError, TroubleError
-from harness.execution import Died, Event, Executor, Finished, Job, Place, Ready, data
+from harness.execution import Died, Event, Executor, Finished, Job, Place, Ready, backends, data
 from harness.execution.devices import WORKER_MEMORY_MB
 from harness.execution.local import MAX_EARLY_DEATHS, START_TIMEOUT_S
 from harness.execution.messages import Command, Setup, to_line
@@ -320,7 +319,7 @@ class RayWorkplace:
 def _check_versions(node: str, theirs: Mapping[str, str]) -> None:
     """Raises TroubleError if training there would not be what it is here."""
     ours = versions()
-    for package in ("keras", "numpy", os.environ.get("KERAS_BACKEND", "tensorflow")):
+    for package in ("keras", "numpy", backends.backend()):
         if theirs.get(package) != ours.get(package):
             has = theirs.get(package, "none")
             raise TroubleError(f"{node} has {package} {has}; allowed: {ours.get(package)}, as here")

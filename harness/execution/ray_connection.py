@@ -17,11 +17,10 @@ from typing import Any
 import baselines
 import harness
 from harness.errors import InputError, TroubleError
-from harness.execution import devices
+from harness.execution import backends, devices
 
 CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 500 * 2**20  # of a cluster that is started here: a data set of 55 MB, and weights on their way
-SHIPPED_ENVIRONMENT = ("KERAS_BACKEND",)
 # Of changes to come, and of what the cluster's processes write: Ray prints that into the middle of whatever is shown.
 _SILENCE = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".*"}
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
@@ -94,8 +93,8 @@ def _local_size() -> dict[str, Any]:
 def _runtime_environment() -> dict[str, Any]:
     """The code that runs here, for every node, in front of whatever is installed there."""
     packages = [str(Path(str(package.__file__)).parent) for package in (harness, baselines)]
-    shipped = {name: value for name in SHIPPED_ENVIRONMENT if (value := os.environ.get(name))}
-    return {"py_modules": packages, "env_vars": shipped, "excludes": ["__pycache__"]}
+    # Said, whatever it was taken from: a node's own Keras settings may differ.
+    return {"py_modules": packages, "env_vars": {backends.VARIABLE: backends.backend()}, "excludes": ["__pycache__"]}
 
 
 def _check_answers(address: str) -> None:

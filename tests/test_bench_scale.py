@@ -95,7 +95,7 @@ def test_a_coordinator_is_measured_under_load(
     (tmp_path / "bench").mkdir()
     ledger = scale.filled(tmp_path / "bench", SMALL.history)
     before = ledger.read_bytes()
-    load = Load(**vars(SMALL) | {"with_mlflow": with_mlflow, "sampler": "tpe"})
+    load = Load(**vars(SMALL) | {"with_mlflow": with_mlflow, "sampler": "tpe", "measured_s": 4.0})
     seen = scale.under(load, ledger)
     assert ledger.read_bytes() == before, "it works on a copy"
     assert seen.trials_per_s > 0

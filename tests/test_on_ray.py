@@ -21,8 +21,9 @@ from test_execution import Driver, ExecutorContract, trial
 
 from harness.errors import InputError, TroubleError
 from harness.execution import Died, EpochDone, Executor, Job, data, devices, on_ray
-from harness.execution.on_ray import RayWorkplace, Share, share
+from harness.execution.on_ray import RayWorkplace
 from harness.execution.ray_connection import connect
+from harness.execution.ray_share import Share, share
 from harness.execution.workplaces import Cluster
 from harness.ledger import Ledger
 from harness.records import Outcome
@@ -291,6 +292,7 @@ def test_a_node_has_room_for_what_all_its_resources_allow() -> None:
     assert Share(1, 0.0).room({"CPU": 8.0, "memory": 3.5e9}) == 2
     assert Share(2, 1 / 3).room({"CPU": 32.0, "GPU": 2.0, "memory": 64e9}) == 6
     assert Share(2, 1.0).room({"CPU": 32.0, "memory": 64e9}) == 0
+    assert [str(Share(1, 0.0)), str(Share(2, 0.5))] == ["1 CPU", "2 CPUs and 0.5 GPUs"]
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from typing import Any
 
 from harness.errors import InputError, TroubleError
 from harness.execution import Died, Event, Executor, Finished, Job, Place, Ready, backends, data
-from harness.execution.devices import WORKER_MEMORY_MB
 from harness.execution.local import MAX_EARLY_DEATHS, START_TIMEOUT_S
 from harness.execution.messages import Command, Setup, to_line
 from harness.execution.ray_connection import connect
 from harness.execution.ray_host import Host, Seen
+from harness.execution.ray_share import MEMORY_BYTES, share
 from harness.execution.workplaces import Cluster, Note
 from harness.parsing import parse_json
 from harness.provenance import versions
@@ -32,40 +32,6 @@ KILL_TIMEOUT_S = 10.0  # the same, where its worker is to be killed
 LOOK_S = 2.0  # how often to look for new nodes
 SETTLE_S = 20.0  # after the first host, for those that should find room at once
 CLOSE_TIMEOUT_S = 4.0
-_MEMORY_BYTES = WORKER_MEMORY_MB * 2**20
-
-
-@dataclass(frozen=True)
-class Share:
-    """What each worker holds of its node."""
-
-    num_cpus: int
-    num_gpus: float
-
-    def room(self, resources: Mapping[str, float]) -> int:
-        """How many workers a node of such resources has room for."""
-        rooms = [resources.get("CPU", 0) / self.num_cpus, resources.get("memory", 0) / _MEMORY_BYTES]
-        rooms += [resources.get("GPU", 0) / self.num_gpus] if self.num_gpus else []
-        return int(min(rooms) + 1e-6)
-
-
-def share(cluster: Cluster, nodes: list[Mapping[str, float]]) -> Share:
-    """What is asked for, or what suits the resources of the nodes.
-
-    Raises:
-        InputError: GPUs are asked for and there are none.
-    """
-    with_gpus = [node for node in nodes if node.get("GPU")]
-    if cluster.gpus_per_worker and not with_gpus:
-        raise InputError(f"--gpus-per-worker is {cluster.gpus_per_worker:g}; allowed where no node has a GPU: 0")
-    num_gpus = cluster.gpus_per_worker if cluster.gpus_per_worker is not None else float(bool(with_gpus))
-    if num_gpus:
-        num_gpus = 1 / round(1 / num_gpus)
-    num_cpus = cluster.cpus_per_worker
-    if num_cpus is None:
-        shares = [int(node.get("CPU", 0) / node["GPU"] * num_gpus) for node in with_gpus] if num_gpus else []
-        num_cpus = max(1, min(shares, default=1))
-    return Share(num_cpus, num_gpus)
 
 
 @dataclass
@@ -126,7 +92,7 @@ class RayWorkplace:
             self._actor = self._ray.remote(Host).options(
                 num_cpus=self._share.num_cpus,
                 num_gpus=self._share.num_gpus,
-                memory=_MEMORY_BYTES,
+                memory=MEMORY_BYTES,
                 max_restarts=0,
                 max_task_retries=0,
                 scheduling_strategy="SPREAD",
@@ -204,10 +170,10 @@ class RayWorkplace:
             list(self._heard(1.0))
             waited_s = time.monotonic() - began
             if not self.places and waited_s > SETTLE_S and not has_said_so:
-                self._note(f"no node has room yet for a worker of {_words(self._share)}; waiting")
+                self._note(f"no node has room yet for a worker of {self._share}; waiting")
                 has_said_so = True
             if not self.places and waited_s > START_TIMEOUT_S:
-                raise TroubleError(f"no node of the cluster has room for a worker of {_words(self._share)}")
+                raise TroubleError(f"no node of the cluster has room for a worker of {self._share}")
 
     def _request(self, host: _Host) -> None:
         host.forget()
@@ -332,11 +298,6 @@ def _read(path: Path | None) -> bytes | None:
 
 def _node(host: _Host) -> str:
     return host.place.node or "its node" if host.place else "its node"
-
-
-def _words(share: Share) -> str:
-    cpus = f"{share.num_cpus} CPU{'s' * (share.num_cpus != 1)}"
-    return f"{cpus} and {share.num_gpus:g} GPUs" if share.num_gpus else cpus
 
 
 def _one_line(error: object) -> str:

@@ -1,0 +1,49 @@
+"""What a worker holds of its node on a Ray cluster, and how many workers a node has room for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from harness.errors import InputError
+from harness.execution.devices import WORKER_MEMORY_MB
+from harness.execution.workplaces import Cluster
+
+MEMORY_BYTES = WORKER_MEMORY_MB * 2**20
+
+
+@dataclass(frozen=True)
+class Share:
+    """What each worker holds of its node."""
+
+    num_cpus: int
+    num_gpus: float
+
+    def __str__(self) -> str:
+        cpus = f"{self.num_cpus} CPU{'s' * (self.num_cpus != 1)}"
+        return f"{cpus} and {self.num_gpus:g} GPUs" if self.num_gpus else cpus
+
+    def room(self, resources: Mapping[str, float]) -> int:
+        """How many workers a node of such resources has room for."""
+        rooms = [resources.get("CPU", 0) / self.num_cpus, resources.get("memory", 0) / MEMORY_BYTES]
+        rooms += [resources.get("GPU", 0) / self.num_gpus] if self.num_gpus else []
+        return int(min(rooms) + 1e-6)
+
+
+def share(cluster: Cluster, nodes: list[Mapping[str, float]]) -> Share:
+    """What is asked for, or what suits the resources of the nodes.
+
+    Raises:
+        InputError: GPUs are asked for and there are none.
+    """
+    with_gpus = [node for node in nodes if node.get("GPU")]
+    if cluster.gpus_per_worker and not with_gpus:
+        raise InputError(f"--gpus-per-worker is {cluster.gpus_per_worker:g}; allowed where no node has a GPU: 0")
+    num_gpus = cluster.gpus_per_worker if cluster.gpus_per_worker is not None else float(bool(with_gpus))
+    if num_gpus:
+        num_gpus = 1 / round(1 / num_gpus)
+    num_cpus = cluster.cpus_per_worker
+    if num_cpus is None:
+        shares = [int(node.get("CPU", 0) / node["GPU"] * num_gpus) for node in with_gpus] if num_gpus else []
+        num_cpus = max(1, min(shares, default=1))
+    return Share(num_cpus, num_gpus)

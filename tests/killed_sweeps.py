@@ -40,7 +40,7 @@ train_images = 96
 validation_images = 100
 baseline_seeds = 1
 epochs = 3
-trials = 14
+trials = 40
 [profiles.endless]
 train_images = 96
 validation_images = 100

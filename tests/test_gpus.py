@@ -62,6 +62,12 @@ def numbers() -> list[int]:
     return [FOUR.index(gpu.uuid) for gpu in usable_gpus()]
 
 
+def gpus_of_workers() -> dict[str, str]:
+    """What each of our children that is a worker sees in `CUDA_VISIBLE_DEVICES`, by its name."""
+    found = [child.environ() for child in psutil.Process().children()]
+    return {one["HARNESS_WORKER"]: one["CUDA_VISIBLE_DEVICES"] for one in found if "HARNESS_WORKER" in one}
+
+
 def places(num_workers: int | None = None) -> list[Place]:
     return devices.places(devices.this_machine(), num_workers)
 
@@ -187,12 +193,11 @@ def test_a_worker_process_sees_its_own_gpu_only(
     nvidia_smi(listing, mask)
     executor = LocalExecutor(smoke, places(num_workers), tmp_path, tmp_path / "logs")
     try:
-        workers = [child.environ() for child in psutil.Process().children()]
+        seen = gpus_of_workers()
+        while len(seen) < len(expected):  # the environment of a process that has just begun cannot be read yet
+            seen = gpus_of_workers()
     finally:
         executor.close()
-    seen = {
-        worker["HARNESS_WORKER"]: worker["CUDA_VISIBLE_DEVICES"] for worker in workers if "HARNESS_WORKER" in worker
-    }
     assert seen == {f"worker-{number}": uuid for number, uuid in enumerate(expected)}
 
 

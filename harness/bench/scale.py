@@ -26,7 +26,7 @@ from harness.analysis.pictures import COLORS
 from harness.analysis.statistics import quartiles
 from harness.bench import landscape, scripted
 from harness.bench.load import STUDY, Load, Measured
-from harness.bench.staleness import Crowd, all_found_pct
+from harness.bench.staleness import Crowd, found_pct
 from harness.errors import TroubleError
 from harness.execution.devices import this_machine
 from harness.home import sweeps_folder
@@ -118,7 +118,7 @@ def carry_out(plan: Plan, out_dir: Path) -> pd.DataFrame:
         histories = {size: filled(Path(folder), size) for size in sorted({load.history for load in plan.loads})}
         ledger_mb = {size: path.stat().st_size / 2**20 for size, path in histories.items()}
         measured = [(load, under(load, histories[load.history])) for load in plan.loads]
-    found = dict(zip(plan.crowds, all_found_pct(plan.crowds, plan.num_trials), strict=True))
+    found = {crowd: found_pct(crowd, plan.num_trials) for crowd in plan.crowds}
     frame = table(measured, ledger_mb, found, plan.num_trials)
     write_csv(frame, out_dir / "scale.csv")
     _write_json(out_dir / "scale.json", measured, ledger_mb, found, plan.num_trials)

@@ -9,12 +9,9 @@ from __future__ import annotations
 import heapq
 import random
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 
 from harness.bench import landscape
-from harness.execution.devices import this_machine
 from harness.records import EpochReport, Outcome, Role, Trial, TrialResult
 from harness.search import NoProposal, catalogue
 from harness.search.proposer import Proposer
@@ -87,9 +84,3 @@ def found_pct(crowd: Crowd, num_trials: Sequence[int]) -> list[float]:
             study.start(free_at)
             found += [study.true_pct] if study.num_ended == num_trials[len(found)] else []
     return found
-
-
-def all_found_pct(crowds: Sequence[Crowd], num_trials: Sequence[int]) -> list[list[float]]:
-    """The same for each of several, on all cores."""
-    with ProcessPoolExecutor(this_machine().num_cores, get_context("spawn")) as pool:
-        return list(pool.map(found_pct, crowds, [num_trials] * len(crowds)))

@@ -65,7 +65,7 @@ class Plan:
 
 
 def full_plan(num_seeds: int | None) -> Plan:
-    """Twenty minutes."""
+    """Half an hour."""
     loads = [_load(sampler, SHORT_HISTORY, workers) for sampler in SAMPLERS for workers in WORKERS]
     loads += [_load(sampler, SHORT_HISTORY, WORKERS[-1], OVERLOAD) for sampler in SAMPLERS]
     loads += [_load(sampler, history, WORKERS[-1]) for history in LONG_HISTORIES for sampler in SAMPLERS]

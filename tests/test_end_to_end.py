@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
+import psutil
 import pytest
 
 from harness.home import sweeps_folder
@@ -184,8 +185,13 @@ def test_an_interrupted_study_goes_on(
 ) -> None:
     study = f"stopped-{number.name}"
     with started(environment, "--as", study, "--trials", "100") as process:
+        workers = psutil.Process(process.pid).children()
+        for worker in workers:  # in its first epoch, and so not at a trial's end when the signal comes
+            worker.suspend()
         refused = harness("sweep", "smoke", "--as", study)
         process.send_signal(number)
+        for worker in workers:
+            worker.resume()
         output = process.stdout.read()
     assert (refused.returncode, f"in use by process {process.pid} since" in refused.stderr) == (1, True)
     assert process.returncode == (130 if number is signal.SIGINT else -signal.SIGKILL), output

@@ -163,15 +163,10 @@ def _environment(process: psutil.Process) -> str:
     return process.environ().get("HARNESS_WORKER", "")
 
 
-COORDINATOR = """
-import sys
-from pathlib import Path
-from harness.execution import Job, Place, Ready
-from harness.execution.local import LocalExecutor
+# Trains without end on the worker of an `executor` that is made before.
+TRAINS_ON = """
+from harness.execution import Job, Ready
 from harness.records import Trial
-from harness.spec import SweepSpec
-spec = SweepSpec.model_validate_json(sys.argv[1])
-executor = LocalExecutor(spec, [Place("worker-0", "a processor", 1, 1)], Path(sys.argv[2]), Path(sys.argv[3]))
 while not any(isinstance(event, Ready) for event in executor.events(1.0)): pass
 executor.start("worker-0", Job(Trial("uid", 0, {"units_1": 32, "units_2": 16}, 0, 1000)))
 while not executor.events(1.0): pass
@@ -180,6 +175,19 @@ print("training", flush=True)
 while True:
     for event in executor.events(1.0): executor.answer("worker-0", go_on=True)
 """
+
+COORDINATOR = (
+    """
+import sys
+from pathlib import Path
+from harness.execution import Place
+from harness.execution.local import LocalExecutor
+from harness.spec import SweepSpec
+spec = SweepSpec.model_validate_json(sys.argv[1])
+executor = LocalExecutor(spec, [Place("worker-0", "a processor", 1, 1)], Path(sys.argv[2]), Path(sys.argv[3]))
+"""
+    + TRAINS_ON
+)
 
 
 def test_workers_do_not_outlive_their_coordinator(smoke: SweepSpec, digits_folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import pandas as pd
 import psutil
 import pytest
-from test_execution import Driver, ExecutorContract, trial
+from test_execution import TRAINS_ON, Driver, ExecutorContract, trial
 
 from harness.errors import InputError, TroubleError
 from harness.execution import Died, EpochDone, Executor, Job, data, devices, on_ray
@@ -220,25 +220,19 @@ def test_a_host_that_hangs_is_given_up_when_its_worker_is_killed(
         assert driver.finish(driver.start(Job(trial()))).outcome is Outcome.COMPLETED
 
 
-COORDINATOR = """
+COORDINATOR = (
+    """
 import sys
 from pathlib import Path
-from harness.execution import Job, Ready
 from harness.execution.on_ray import RayWorkplace
 from harness.execution.workplaces import Cluster
-from harness.records import Trial
 from harness.spec import SweepSpec
 spec = SweepSpec.model_validate_json(sys.argv[1])
 workplace = RayWorkplace(Cluster(sys.argv[3] or None), 1, print)
 executor = workplace.executor(spec, Path(sys.argv[2]), Path())
-while not any(isinstance(event, Ready) for event in executor.events(1.0)): pass
-executor.start("worker-0", Job(Trial("uid", 0, {"units_1": 32, "units_2": 16}, 0, 1000)))
-while not executor.events(1.0): pass
-executor.answer("worker-0", go_on=True)
-print("training", flush=True)
-while True:
-    for event in executor.events(1.0): executor.answer("worker-0", go_on=True)
 """
+    + TRAINS_ON
+)
 
 
 @pytest.mark.slow

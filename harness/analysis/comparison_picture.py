@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.analysis.comparison import Comparison, Standing
-from harness.analysis.files import replaced
 from harness.analysis.incumbents import Unit
-from harness.analysis.pictures import COLORS, draw_median
+from harness.analysis.pictures import COLORS, draw_median, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,8 +40,7 @@ def draw_comparison(comparison: Comparison, path: Path) -> None:
         _draw(axis, comparison, unit)
     axes[0].set_ylabel("incumbent's validation error, %")
     axes[-1].legend(fontsize=8)
-    with replaced(path) as unfinished:
-        figure.savefig(unfinished, dpi=110, format="png")
+    save_picture(figure, path)
 
 
 def _draw(axis: Axes, comparison: Comparison, unit: Unit) -> None:

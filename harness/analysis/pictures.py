@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.whole_files import replaced
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
 
@@ -25,3 +30,17 @@ def draw_median(
     axis.plot(x, median, color=color, linestyle=linestyle, label=label)
     if band:
         axis.fill_between(x, low, high, color=color, alpha=0.2, linewidth=0)
+
+
+def make_logarithmic(axes: Iterable[Axes], xlabel: str) -> None:
+    """Finishes plots that are logarithmic both ways: scales, a label for x, grid, legend."""
+    for axis in axes:
+        axis.set(xscale="log", yscale="log", xlabel=xlabel)
+        axis.grid(alpha=0.3)
+        axis.legend(fontsize=7)
+
+
+def save_picture(figure: Figure, path: Path) -> None:
+    """Writes a PNG, whole or not at all."""
+    with replaced(path) as unfinished:
+        figure.savefig(unfinished, dpi=110, format="png")

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 import baselines
 from baselines.recipe import RECIPE, optimizer
 from harness.analysis.files import replaced, write_csv
+from harness.analysis.pictures import save_picture
 from harness.execution.backends import backend
 from harness.execution.devices import num_usable_cores, this_machine
 
@@ -154,8 +155,7 @@ def plot(timings: Sequence[Timing], path: Path) -> None:
     axis.set_ylabel(f"images a second, ratio to {STOCK}")
     axis.legend(fontsize=8)
     axis.grid(axis="y", alpha=0.3)
-    with replaced(path) as unfinished:
-        figure.savefig(unfinished, dpi=110, format="png")
+    save_picture(figure, path)
 
 
 def _stock(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Epoch:

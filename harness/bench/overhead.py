@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.files import write_csv
+from harness.analysis.pictures import make_logarithmic, save_picture
 from harness.bench import scripted
 from harness.cost_model import CostModel, cpu_estimate
 from harness.display import PlainDisplay
@@ -229,12 +230,8 @@ def plot(timings: Sequence[Timing], path: Path) -> None:
     for part in OTHER_PARTS:
         right.plot(sizes, [timing.other_s[part] for timing in timings], marker=".", label=part)
     right.set_ylabel("seconds each time")
-    for axis in (left, right):
-        axis.set(xscale="log", yscale="log", xlabel="finished trials")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    with replaced(path) as unfinished:
-        figure.savefig(unfinished, dpi=110, format="png")
+    make_logarithmic((left, right), "finished trials")
+    save_picture(figure, path)
 
 
 def _at_size(home: Path, ledger: Ledger, spec: SweepSpec, size: int, num_trials: int) -> Timing:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.analysis.files import write_csv
-from harness.analysis.pictures import COLORS
+from harness.analysis.pictures import COLORS, make_logarithmic, save_picture
 from harness.analysis.statistics import quartiles
 from harness.bench import landscape, scripted
 from harness.bench.load import STUDY, Load, Measured
@@ -273,12 +273,8 @@ def plot(
     left, right = figure.subplots(1, 2)
     _draw_loads(left, measured)
     _draw_searches(right, found, num_trials)
-    for axis in (left, right):
-        axis.set(xscale="log", yscale="log", xlabel="workers")
-        axis.grid(alpha=0.3)
-        axis.legend(fontsize=7)
-    with replaced(path) as unfinished:
-        figure.savefig(unfinished, dpi=110, format="png")
+    make_logarithmic((left, right), "workers")
+    save_picture(figure, path)
 
 
 def _draw_loads(axis: Axes, measured: Sequence[tuple[Load, Measured]]) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.analysis.files import replaced, write_csv
-from harness.analysis.pictures import draw_median
+from harness.analysis.pictures import draw_median, save_picture
 from harness.analysis.statistics import quartiles, share_below
 from harness.bench import landscape
 from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
@@ -231,8 +231,7 @@ def plot(standings: Sequence[Standing], path: Path) -> None:
     figure.supxlabel(f"full trainings paid for ({landscape.EPOCHS} epochs each)", fontsize=9)
     figure.supylabel("true error of the incumbent above the least, points", fontsize=9)
     figure.suptitle(f"Median and middle half of {seeds} seeds on a known function", fontsize=10)
-    with replaced(path) as unfinished:
-        figure.savefig(unfinished, dpi=110, format="png")
+    save_picture(figure, path)
 
 
 def _draw(axis: Axes, standing: Standing, *, color: str, label: str, linestyle: str = "-", band: bool = True) -> None:

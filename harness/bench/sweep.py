@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import baselines
 from harness.analysis.files import replaced, write_csv
+from harness.analysis.pictures import save_picture
 from harness.errors import TroubleError
 from harness.execution import data
 from harness.execution.devices import this_machine
@@ -151,8 +152,7 @@ def plot(races: Sequence[Race], path: Path) -> None:
         axis.bar(names, [statistics.median(race.wall_s[name]) for name in names], color=["0.6", "0.6", "C0"])
         axis.set_title(race.job.name, fontsize=9)
         axis.set_ylabel("wall seconds")
-    with replaced(path) as unfinished:
-        figure.savefig(unfinished, dpi=110, format="png")
+    save_picture(figure, path)
 
 
 def _job(baseline: str, count: int, train_images: int, epochs: int) -> Job:

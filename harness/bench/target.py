@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 from harness.analysis.files import replaced, write_csv
+from harness.analysis.pictures import save_picture
 from harness.errors import TroubleError
 from harness.execution import data
 from harness.execution.devices import this_machine
@@ -177,8 +178,7 @@ def plot(efforts: dict[str, list[Effort]], path: Path) -> None:
     axis.set_xlabel("device seconds until a network as good as the documented one is found and confirmed")
     axis.set_xlim(left=0)
     axis.grid(axis="x", alpha=0.3)
-    with replaced(path) as unfinished:
-        figure.savefig(unfinished, dpi=110, format="png")
+    save_picture(figure, path)
 
 
 def _write_json(path: Path, target_pct: float, efforts: dict[str, list[Effort]]) -> None:

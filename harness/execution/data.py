@@ -46,7 +46,7 @@ def prepare(dataset: str, progress: Progress) -> Path:
         InputError: there is no such data set, or HARNESS_DATA is no folder.
         TroubleError: no source has it (a line for each, and what to do), or the cache cannot be written.
     """
-    wanted, folder = _dataset(dataset), _folder(dataset)
+    wanted, folder = _dataset(dataset), dataset_folder(dataset)
     return _put_right(dataset, progress, lambda: _split(wanted, _fetch(wanted, folder, progress)))
 
 
@@ -70,12 +70,12 @@ def keep(dataset: str, arrays: Arrays) -> Path:
 
 def files(dataset: str, folder: Path) -> dict[str, Path]:
     """The files of `dataset` that `prepare` returned the folder of, by the names of their arrays."""
-    return {name: folder / f"{name}.npy" for name in _dataset(dataset).kept}
+    return {name: _file(folder, name) for name in _dataset(dataset).kept}
 
 
 def _put_right(dataset: str, progress: Progress, make: Callable[[], Arrays]) -> Path:
     """The folder of `dataset`; what is wrong or missing there is replaced by what `make` returns."""
-    wanted, folder = _dataset(dataset), _folder(dataset)
+    wanted, folder = _dataset(dataset), dataset_folder(dataset)
     if not _problems(wanted, folder):
         return folder
     with _writing(folder, progress):
@@ -110,8 +110,8 @@ def verify(dataset: str) -> tuple[FileCheck, ...]:
     Raises:
         InputError: there is no such data set, or HARNESS_DATA is no folder.
     """
-    folder = _folder(dataset)
-    return tuple(_check(folder / f"{name}.npy", content) for name, content in _dataset(dataset).kept.items())
+    folder = dataset_folder(dataset)
+    return tuple(_check(_file(folder, name), content) for name, content in _dataset(dataset).kept.items())
 
 
 def data_digest(dataset: str) -> str:
@@ -145,12 +145,17 @@ def _dataset(name: str) -> Dataset:
     return DATASETS[name]
 
 
-def _folder(name: str) -> Path:
+def dataset_folder(name: str) -> Path:
+    """Where a data set lies in this machine's cache, if it is there."""
     return cache_folder() / name
 
 
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.npy"
+
+
 def _problems(dataset: Dataset, folder: Path) -> list[FileCheck]:
-    checks = (_check(folder / f"{name}.npy", content) for name, content in dataset.kept.items())
+    checks = (_check(_file(folder, name), content) for name, content in dataset.kept.items())
     return [check for check in checks if check.problem]
 
 
@@ -167,7 +172,7 @@ def _map(path: Path) -> Images:
 
 
 def _load_file(folder: Path, name: str, content: Content) -> Images:
-    path = folder / f"{name}.npy"
+    path = _file(folder, name)
     try:
         array = _map(path)
     except Exception as error:  # as in _check
@@ -217,7 +222,7 @@ def _write(folder: Path, arrays: Arrays) -> None:
                 np.save(file, array, allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
-            part.replace(folder / f"{name}.npy")
+            part.replace(_file(folder, name))
         finally:
             part.unlink(missing_ok=True)
 

@@ -85,7 +85,7 @@ class Host:
         """
         setup = read_command(command).setup
         assert setup is not None  # noqa: S101 - for the type checker
-        folder = data.keep(setup.spec.dataset, _arrays(files)) if files else data.cache_folder() / setup.spec.dataset
+        folder = data.keep(setup.spec.dataset, _arrays(files)) if files else data.dataset_folder(setup.spec.dataset)
         _end_with_raylet()
         self._scratch = Path(tempfile.gettempdir()) / f"harness-{secrets.token_hex(16)}"
         self._executor = _start(setup, folder)

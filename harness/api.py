@@ -154,6 +154,7 @@ def verdict(
     *,
     top: int | None = None,
     seeds: int | None = None,
+    all_seeds: bool = False,
     epochs: int | None = None,
     budget: str | None = None,
     home: str | Path | None = None,
@@ -170,8 +171,9 @@ def verdict(
 
     Args:
         study: Its name, or the spec that it was run with.
-        top: How many candidates, the best by validation error; None: 3.
+        top: How many candidates, the best of the study (docs/verdict.md); None: 3.
         seeds: At most, the same for all: 3, 5, 8, 12 or 20; None: 5.
+        all_seeds: Train all of them, even if the answer is clear before.
         epochs: Of each training; None: those of the sweep file's profile `full`, or else of the study.
         budget: Stop after so much wall time in all sessions together: "2h".
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
@@ -193,7 +195,8 @@ def verdict(
     from harness.spec import parse_duration_s
     from harness.verdict_study import Request, run_verdict
 
-    request = Request(top, seeds, epochs, parse_duration_s(budget) if budget else None)
+    wall_s = parse_duration_s(budget) if budget else None
+    request = Request(top, seeds, epochs, wall_s, takes_all_seeds=all_seeds)
     with _display(quiet) as display:
         end = run_verdict(
             _name(study), request, places.home(home), display, num_workers=workers, fresh=fresh, cluster=cluster

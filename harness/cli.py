@@ -120,9 +120,12 @@ def _add_verdict(commands: _Commands) -> None:
     verdict.add_argument(
         "study", metavar="STUDY|NAME", help="a study, or a file of sweeps/ for the study it makes here"
     )
-    verdict.add_argument("--top", type=int, metavar="K", help="how many candidates, the best by validation error: 3")
+    verdict.add_argument("--top", type=int, metavar="K", help="how many candidates, the best of the study: 3")
     verdict.add_argument(
         "--seeds", type=int, metavar="N", help="seeds at most, the same for each: 3, 5 (default), 8, 12, 20"
+    )
+    verdict.add_argument(
+        "--all-seeds", action="store_true", help="train all of them, even if the answer is clear before"
     )
     verdict.add_argument("--epochs", type=int, metavar="N", help="of each training; without it, the full profile's")
     verdict.add_argument("--budget", metavar="2h", help="stop after so much time in all")
@@ -154,7 +157,7 @@ def _add_predict(commands: _Commands) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", help="quick or full; without it, full where there is a GPU")
+    parser.add_argument("--profile", help="one of the file, such as quick; without it, full where there is a GPU")
     parser.add_argument("--dataset", help="mnist, or digits (small, needs no download)")
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the search and of the first training")
     parser.add_argument("--workers", type=int, metavar="N", help="trials at once; without it, one per core or GPU")

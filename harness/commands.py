@@ -47,7 +47,7 @@ def verdict(options: argparse.Namespace) -> int:
     from harness.verdict_study import Request, run_verdict
 
     wall_s = parse_duration_s(options.budget) if options.budget else None
-    request = Request(options.top, options.seeds, options.epochs, wall_s)
+    request = Request(options.top, options.seeds, options.epochs, wall_s, takes_all_seeds=options.all_seeds)
     study = _study_named(options.study)
     with make_display(sys.stdout) as display:
         end = run_verdict(

@@ -8,12 +8,13 @@ command goes on after whatever stopped it.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from harness.analysis.studies import find_study
@@ -42,10 +43,11 @@ class Request:
     """What a verdict is asked for; None: as it was begun, or the default.
 
     Attributes:
-        top: How many candidates, the best by validation error.
+        top: How many candidates, the first of `best_trials`.
         num_seeds: After how many to give up looking for an answer: one of LOOKS.
         epochs: Of each training; by default those of the sweep file's profile `full`, or else of the study.
         wall_s: Stop after so many seconds, all sessions together.
+        takes_all_seeds: Train all of them even if the answer is clear before.
 
     Raises:
         InputError: one of them is out of range.
@@ -55,6 +57,7 @@ class Request:
     num_seeds: int | None = None
     epochs: int | None = None
     wall_s: float | None = None
+    takes_all_seeds: bool = False
 
     def __post_init__(self) -> None:
         for name, number in (("--top", self.top), ("--epochs", self.epochs)):
@@ -106,14 +109,15 @@ def run_verdict(
     with closing(Ledger(home / "ledger.db")) as ledger, study_lock(home, find_study(ledger, study).spec.study):
         spec, origin = plan_verdict(ledger, study, request, fresh=fresh)
         reason = None
-        if not fresh and _is_settled(ledger, spec):
+        sources = partial(make_source, spec, takes_all_seeds=request.takes_all_seeds)
+        if not fresh and _is_settled(ledger, spec, sources):
             bring_to_mlflow(home, spec.study, display)
         else:
             end = run_trials(
                 spec,
                 home,
                 display,
-                partial(make_source, spec),
+                sources,
                 num_workers=num_workers,
                 fresh=fresh,
                 cluster=cluster,
@@ -155,10 +159,12 @@ def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -
 def best_trials(spec: SweepSpec, records: Sequence[Record], top: int) -> list[Record]:
     """The searched trials with the lowest validation error among those trained in full, best first.
 
-    A configuration counts once, by its best trial; the documented one is no candidate.
+    Of a study that minimises device time, too, the fastest come first that err no more than the baseline does in the
+    mean of its seeds. A configuration counts once, by its best trial; the documented one is no candidate.
     """
     seen, best = [dict(spec.baseline_params)], []
-    ranks = [(rank, record) for record in records if (rank := _rank(record, spec)) is not None]
+    goal_pct = _baseline_error_pct(spec, records) if "device_time" in spec.objective else None
+    ranks = [(rank, record) for record in records if (rank := _rank(record, spec, goal_pct)) is not None]
     for _, record in sorted(ranks, key=lambda ranked: ranked[0]):
         if dict(record.trial.params) not in seen:
             seen.append(dict(record.trial.params))
@@ -173,10 +179,18 @@ class Confirmations:
         spec: The verdict's study.
         numbers: Of the trials that it has proposed so far.
         ended: Those of them that have a final result, with the test images they got wrong.
+        takes_all_seeds: Go on although the answer is clear.
     """
 
-    def __init__(self, spec: SweepSpec, numbers: Iterable[int], ended: Iterable[tuple[Trial, TrialResult]]) -> None:
-        self._spec, self._configurations = spec, configurations(spec)
+    def __init__(
+        self,
+        spec: SweepSpec,
+        numbers: Iterable[int],
+        ended: Iterable[tuple[Trial, TrialResult]],
+        *,
+        takes_all_seeds: bool = False,
+    ) -> None:
+        self._spec, self._configurations, self._takes_all_seeds = spec, configurations(spec), takes_all_seeds
         self._number = 1 + max(numbers, default=-1)
         self._ended = list(ended)
 
@@ -185,7 +199,7 @@ class Confirmations:
         while self._number < self._spec.budget.trials:
             seed, position = divmod(self._number, len(self._configurations))
             trainings = Trainings.of(self._spec, self._ended)
-            is_look = position == 0 and seed in LOOKS
+            is_look = position == 0 and seed in LOOKS and not self._takes_all_seeds
             if not trainings.compared or (is_look and trainings.num_seeds >= seed and trainings.is_clear):
                 return NoProposal.EXHAUSTED
             if is_look and trainings.num_seeds < seed:
@@ -213,19 +227,24 @@ class Confirmations:
         return Trial(uuid.uuid4().hex, number, dict(params), self._spec.seed + seed, self._spec.epochs, Role.CONFIRM)
 
 
-def make_source(spec: SweepSpec, ledger: Ledger, records: Sequence[Record]) -> Confirmations:
+def make_source(
+    spec: SweepSpec, ledger: Ledger, records: Sequence[Record], *, takes_all_seeds: bool = False
+) -> Confirmations:
     """The trainings of a verdict that are left, after its `records`."""
     ended = ((record.trial, record.result) for record in ledger.finished(spec.study))
     return Confirmations(
-        spec, (record.trial.number for record in records), ((trial, result) for trial, result in ended if result)
+        spec,
+        (record.trial.number for record in records),
+        ((trial, result) for trial, result in ended if result),
+        takes_all_seeds=takes_all_seeds,
     )
 
 
-def _is_settled(ledger: Ledger, spec: SweepSpec) -> bool:
+def _is_settled(ledger: Ledger, spec: SweepSpec, sources: Callable[[Ledger, Sequence[Record]], Confirmations]) -> bool:
     """Whether the verdict has come to its end, so that there is nothing to train."""
     records = ledger.history(spec.study) if spec.study in ledger.study_names() else []
     is_idle = bool(records) and all(record.result for record in records)
-    return is_idle and make_source(spec, ledger, records).next() is NoProposal.EXHAUSTED
+    return is_idle and sources(ledger, records).next() is NoProposal.EXHAUSTED
 
 
 def _new(source: SweepSpec, name: str, records: Sequence[Record], epochs: int | None) -> SweepSpec:
@@ -271,9 +290,16 @@ def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> N
     )
 
 
-def _rank(record: Record, spec: SweepSpec) -> tuple[float, str, float] | None:
-    """As on the leaderboard; None: not ranked."""
+def _baseline_error_pct(spec: SweepSpec, records: Sequence[Record]) -> float | None:
+    errors = [record.full_error_pct(spec.epochs) for record in records if record.trial.role is Role.BASELINE]
+    known = [error_pct for error_pct in errors if error_pct is not None]
+    return fmean(known) if known else None
+
+
+def _rank(record: Record, spec: SweepSpec, goal_pct: float | None) -> tuple[bool, float, str, float] | None:
+    """As on the leaderboard, but alike where the error is no more than `goal_pct`; None: not ranked."""
     error_pct = record.full_error_pct(spec.epochs)
     if record.result is None or error_pct is None or record.trial.role is not Role.TRIAL:
         return None
-    return error_pct, *record.result.tie_break
+    reaches_goal = goal_pct is not None and error_pct <= goal_pct
+    return not reaches_goal, 0.0 if reaches_goal else error_pct, *record.result.tie_break

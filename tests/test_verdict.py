@@ -164,6 +164,17 @@ def test_candidates_are_the_best_configurations_that_were_trained_in_full(study:
     assert [record.trial.number for record in best_trials(study.spec, records, 1)] == [4]
 
 
+def test_where_device_time_is_minimised_the_fastest_as_good_as_the_baseline_come_first(ledger: Ledger) -> None:
+    spec = make_spec("front", objective=("error", "device_time"), pruner="none")
+    study = FilledLedger(ledger, spec)
+    study.add_baseline(3.0, seed=0)
+    study.add_baseline(3.2, seed=1)
+    for number, (error_pct, train_s) in enumerate([(2.0, 9.0), (3.1, 2.0), (3.3, 1.0), (3.2, 0.5), (2.9, 4.0)]):
+        study.add(error_pct, params={"units_1": 101 + number, "units_2": 64}, train_s=train_s)
+    records = ledger.history("front")
+    assert [record.trial.number for record in best_trials(spec, records, 9)] == [3, 6, 2, 5, 4]
+
+
 def test_a_verdict_is_at_full_recipe_on_seeds_that_the_study_never_used(study: FilledLedger) -> None:
     study.add(9.0, seed=41)
     spec, origin = plan_verdict(study.ledger, "study", Request(), fresh=False)
@@ -240,6 +251,14 @@ def test_a_clear_answer_ends_it_at_the_first_look(
     assert (found.answer, len(found.seeds), found.num_planned) == (answer, 3, 5)
     assert [candidate.answer for candidate in found.candidates] == answers
     assert [candidate.trial for candidate in found.candidates] == [4, 2, 7]
+
+
+def test_all_seeds_are_trained_where_asked(command: Callable[..., VerdictEnd], study: FilledLedger) -> None:
+    assert len(command(one_is_better).verdict.seeds) == 3
+    found = command(one_is_better, takes_all_seeds=True).verdict
+    assert (found.answer, len(found.seeds), found.num_test_reads) == (Answer.BETTER, 5, 20)
+    assert command(None, takes_all_seeds=True).verdict == found
+    assert command(None).verdict == found
 
 
 @pytest.mark.parametrize("number", [0, 5, 11, 12, 19])

@@ -63,8 +63,8 @@ ui: $(READY) ## browse the runs in MLflow (PORT=)
 test: $(READY) ## run the tests, the slow ones excepted
 	$(BIN)/python -m pytest $(ARGS)
 
-test-faults: $(READY) ## run the slow tests: crashes, kills, full disks
-	$(BIN)/python -m pytest -m slow $(ARGS)
+test-faults: $(READY) ## run the slow tests, two files at a time: crashes, kills, full disks
+	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile $(ARGS)
 
 storm: $(READY) ## kill coordinators, workers and MLflow at random, then recount everything (MINUTES=10 SEED=)
 	$(BIN)/python tests/storm.py $(call flag,MINUTES,minutes) $(call flag,SEED,seed) $(ARGS)

@@ -59,9 +59,9 @@ def verdict(options: argparse.Namespace) -> int:
             fresh=options.fresh,
             cluster=_cluster(options),
         )
-    path = write_verdict(end.verdict, home() / "verdicts")
+    path, *others = write_verdict(end.verdict, home() / "verdicts")
     show_verdict(end.verdict, sys.stdout)
-    _say(f"wrote {path}, and the same as .csv")
+    _say(f"wrote {path}, and the same as {' and '.join(other.suffix for other in others)}")
     if end.was_interrupted:
         _say(f"{study}: interrupted; nothing is lost, and the same command goes on from here")
         return 130

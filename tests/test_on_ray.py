@@ -179,10 +179,12 @@ def test_a_lost_node_costs_its_attempt_and_a_new_one_is_used(
         assert driver.finish(other).outcome is Outcome.COMPLETED
         nodes.add("node-2")
         driver.wait_for(lambda: len(executor.places) == 2)
-        assert driver.wait_until_idle() == {lost, other}
+        # Not always as `lost`: while Ray took the lost node for a living one, there was room for a third worker, too.
+        (new,) = {place.name for place in executor.places} - {other}
+        assert driver.wait_until_idle() == {new, other}
         assert {place.node for place in executor.places} == {"node-0", "node-1", "node-2"} - {name}
         assert driver.finish(driver.start(Job(trial()))).outcome is Outcome.COMPLETED
-        assert f"{lost} is on node-2" in said
+        assert f"{new} is on node-2" in said
         nodes.add("node-3")  # and one more than there were
         driver.wait_for(lambda: len(executor.places) == 3)
         driver.wait_until_idle()

@@ -1,6 +1,7 @@
 """A verdict over scripted workers: what is trained, in which order, how it goes on, and what is said in the end."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 from filled_ledger import CPU, DOCUMENTED, FilledLedger, make_spec
+from matplotlib.figure import Figure
 
 from harness import runner, verdict_study
+from harness.analysis import verdict_picture
 from harness.analysis.verdict_findings import find_verdict
 from harness.analysis.verdict_sentences import sentences
 from harness.analysis.verdict_table import show_verdict, write_verdict
@@ -385,8 +388,9 @@ def test_the_tables_fit_a_terminal_and_show_every_number(study: FilledLedger) ->
 def test_the_files_hold_what_the_verdict_holds(study: FilledLedger, tmp_path: Path) -> None:
     train(study.ledger, spec_for(study.ledger), Workers(one_is_better))
     found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
-    path = write_verdict(found, tmp_path / "verdicts")
-    assert path == tmp_path / "verdicts" / "study.json"
+    paths = write_verdict(found, tmp_path / "verdicts")
+    assert paths == [tmp_path / "verdicts" / f"study.{suffix}" for suffix in ("json", "csv", "png")]
+    path = paths[0]
     read = json.loads(path.read_text())
     assert read["answer"] == "BETTER"
     assert read["sentences"] == sentences(found)
@@ -398,6 +402,35 @@ def test_the_files_hold_what_the_verdict_holds(study: FilledLedger, tmp_path: Pa
     assert [row["answer"] for row in rows] == ["", "NOT DISTINGUISHABLE", "BETTER", "NOT DISTINGUISHABLE"]
     assert float(rows[2]["comparison.points"]) == found.candidates[1].comparison.points
     assert rows[1]["params.units_1"] == "103"
+    assert paths[2].read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_verdict_that_compares_nothing_yet_has_no_picture(study: FilledLedger, tmp_path: Path) -> None:
+    spec = spec_for(study.ledger)
+    train(study.ledger, spec, Workers(a_tie, stop_at=1))
+    assert [path.suffix for path in write_verdict(find_verdict(study.ledger, spec), tmp_path)] == [".json", ".csv"]
+
+
+@pytest.mark.parametrize("has_one_class", [True, False])
+def test_the_picture_shows_each_configurations_errors_and_cost(
+    study: FilledLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_one_class: bool
+) -> None:
+    train(study.ledger, spec_for(study.ledger), Workers(one_is_better))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
+    if not has_one_class:
+        cost = dataclasses.replace(found.baseline.cost, timing_classes=("another",))
+        found = dataclasses.replace(found, baseline=dataclasses.replace(found.baseline, cost=cost))
+    drawn: list[Figure] = []
+    monkeypatch.setattr(verdict_picture, "save_picture", lambda figure, path: drawn.append(figure))
+    verdict_picture.draw_verdict(found, tmp_path / "study.png")
+    (axes,) = drawn[0].axes
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[0] == "baseline, 1,000 parameters"
+    assert labels[2] == "trial 2, 400 parameters: BETTER"
+    assert len(labels) == 4
+    by_seed = [line for line in axes.lines if list(line.get_ydata()) == list(found.candidates[1].errors.by_seed_pct)]
+    assert [set(line.get_xdata()) for line in by_seed] == [{4.0 if has_one_class else 400}]
+    assert axes.get_xlabel() == ("device time of a training (s)" if has_one_class else "parameters")
 
 
 # The command's own part: locks, what was begun before, wrong input

@@ -1,4 +1,4 @@
-"""A verdict on the terminal, and as JSON and CSV."""
+"""A verdict on the terminal, and as JSON, CSV and PNG."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.table import Table
 from harness.analysis.files import replaced, write_csv
 from harness.analysis.terminal import plain_console
 from harness.analysis.verdict_findings import Comparison, Configuration, Interval, Verdict
+from harness.analysis.verdict_picture import draw_verdict
 from harness.analysis.verdict_sentences import sentences
 from harness.words import settings
 
@@ -34,18 +35,24 @@ def show_verdict(verdict: Verdict, stream: TextIO) -> None:
             console.print(_table(columns))
 
 
-def write_verdict(verdict: Verdict, folder: Path) -> Path:
-    """Writes `STUDY.json` with all there is and `STUDY.csv` with a row per configuration; returns the JSON's path.
+def write_verdict(verdict: Verdict, folder: Path) -> list[Path]:
+    """Writes `STUDY.json` with all there is, `STUDY.csv` with a row per configuration and `STUDY.png`.
+
+    Returns:
+        What was written: a picture only if there is something to compare.
 
     Raises:
         TroubleError: a file cannot be written.
     """
-    path = folder / f"{verdict.study}.json"
-    with replaced(path) as unfinished:
+    paths = [folder / f"{verdict.study}.{suffix}" for suffix in ("json", "csv", "png")]
+    with replaced(paths[0]) as unfinished:
         data = {"answer": verdict.answer, "sentences": sentences(verdict), **dataclasses.asdict(verdict)}
         unfinished.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    write_csv(_frame(verdict), folder / f"{verdict.study}.csv")
-    return path
+    write_csv(_frame(verdict), paths[1])
+    if not verdict.baseline.errors:
+        return paths[:2]
+    draw_verdict(verdict, paths[2])
+    return paths
 
 
 def _error_columns(rows: list[Configuration]) -> Columns:

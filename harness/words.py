@@ -28,5 +28,13 @@ def setting(value: Scalar) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+CHANGES = "changed from the\ndocumented network"  # heads a column of these:
+
+
+def changes(params: Params, documented: Params) -> str:
+    """The hyperparameters that are not as in the documented network."""
+    return settings({name: value for name, value in params.items() if value != documented.get(name)})
+
+
 def settings(params: Params) -> str:
     return " ".join(f"{name}={setting(value)}" for name, value in params.items())

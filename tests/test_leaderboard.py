@@ -344,6 +344,25 @@ def test_table_keeps_within_the_window(study: FilledLedger, width: int) -> None:
     assert ("1001" in text) is (width > 60)
 
 
+def test_a_narrow_table_says_what_was_changed_from_the_documented_network(ledger: Ledger) -> None:
+    space = {
+        "layers": {"low": 1, "high": 3},
+        "units_1": {"low": 8, "high": 2048},
+        "units_3": {"low": 8, "high": 2048, "when": {"layers": [3]}},
+        "dropout": {"low": 0.0, "high": 0.5},
+        "batch_norm": {"values": [False, True]},
+    }
+    study = FilledLedger(ledger, make_spec("recipe", space=space))
+    documented = {"layers": 2, "units_1": 512, "dropout": 0.0, "batch_norm": False}
+    study.add(3.0, params=documented, role=Role.BASELINE)
+    study.add(1.0, params={**documented, "batch_norm": True, "dropout": 0.25})
+    study.add(2.0, params={**documented, "layers": 3, "units_3": 512})
+    text = shown(ledger, "recipe", width=90)
+    assert text.splitlines()[1].rstrip().endswith("documented network")
+    ends = {line.split()[0]: line[line.index(")") :].split()[3:] for line in text.splitlines() if "(" in line[20:40]}
+    assert ends == {"1": ["dropout=0.25", "batch_norm=True"], "2": ["layers=3", "units_3=512"], "3": []}
+
+
 # The CSV
 
 

@@ -20,10 +20,10 @@ from harness.analysis.terminal import plain_console
 from harness.intervals import error_rate_interval_pct
 from harness.ledger import Ledger
 from harness.records import Outcome, Role
-from harness.spec import SPLIT_SIZES, VERDICT
-from harness.words import setting
+from harness.spec import SPLIT_SIZES, VERDICT, SweepSpec
+from harness.words import CHANGES, changes, setting
 
-MIN_JOINED = 20  # what the hyperparameters need to be readable in one column
+MIN_CHANGES = 25  # what this column needs to be readable
 
 Columns = dict[str, list[str]]  # texts by title, top to bottom
 
@@ -42,7 +42,7 @@ def show_leaderboard(
     is_baseline = frame["rank"].notna() & (frame["role"] == Role.BASELINE)
     rows = frame[is_baseline | (np.arange(len(frame)) < top)]
     if len(rows):
-        console.print(_table(rows, _columns(rows, hyperparameters(specs), console)))
+        console.print(_table(rows, _columns(rows, specs, console)))
     for line in [*_left_out(frame, rows), *_cautions(frame)]:
         console.print(line)
     for spec in specs:
@@ -56,8 +56,8 @@ def show_leaderboard(
 def _table(rows: pd.DataFrame, columns: Columns) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in columns:
-        is_text = title in ("study", "trial", "outcome") or ", " in title
-        table.add_column(title, justify="left" if is_text else "right", no_wrap=", " not in title)
+        is_text = title in ("study", "trial", "outcome", CHANGES)
+        table.add_column(title, justify="left" if is_text else "right", no_wrap=title != CHANGES)
     fidelity = list(zip(*(rows[name] for name in FIDELITY), strict=True))
     ends = [here != after for here, after in zip(fidelity, [*fidelity[1:], fidelity[-1]], strict=True)]
     for cells, role, is_end in zip(zip(*columns.values(), strict=True), rows["role"], ends, strict=True):
@@ -65,16 +65,16 @@ def _table(rows: pd.DataFrame, columns: Columns) -> Table:
     return table
 
 
-def _columns(rows: pd.DataFrame, names: list[str], console: Console) -> Columns:
+def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -> Columns:
     """All there is to show: hyperparameters in columns of their own, else in one, else not, as the width allows."""
-    start, end = _start(rows), _end(rows)
+    start, end, names = _start(rows), _end(rows), hyperparameters(specs)
     texts = {name: [_text(value) for value in rows[name]] for name in names}
     own = start | {name.replace("_", "_\n"): texts[name] for name in names} | end
     if _width(_table(rows, own), console) <= console.width:
         return own
-    if not names or _width(_table(rows, start | end), console) + MIN_JOINED > console.width:
+    if not names or _width(_table(rows, start | end), console) + MIN_CHANGES > console.width:
         return start | end
-    return start | {", ".join(names): _joined(texts)} | end
+    return start | {CHANGES: _changes(rows, specs)} | end
 
 
 def _width(table: Table, console: Console) -> int:
@@ -110,8 +110,13 @@ def _end(rows: pd.DataFrame) -> Columns:
     return columns
 
 
-def _joined(texts: Columns) -> list[str]:
-    return [", ".join(text or "-" for text in row) for row in zip(*texts.values(), strict=True)]
+def _changes(rows: pd.DataFrame, specs: Sequence[SweepSpec]) -> list[str]:
+    """By row, the hyperparameters that are active and not as documented."""
+    documented, names = {spec.study: spec.baseline_params for spec in specs}, hyperparameters(specs)
+    return [
+        changes({name: row[name] for name in names if not pd.isna(row[name])}, documented[row["study"]])
+        for row in rows.to_dict("records")
+    ]
 
 
 def _trial(number: int, role: str) -> str:

@@ -17,7 +17,7 @@ from harness.analysis.terminal import plain_console
 from harness.analysis.verdict_findings import Comparison, Configuration, Interval, Verdict
 from harness.analysis.verdict_picture import draw_verdict
 from harness.analysis.verdict_sentences import sentences
-from harness.words import settings
+from harness.words import CHANGES, changes
 
 Columns = dict[str, list[str]]  # texts by title, top to bottom
 
@@ -88,15 +88,15 @@ def _cost_columns(rows: list[Configuration]) -> Columns:
         "gpu\ntime s": [f"{cost.gpu_time_s:.1f}" if cost else "" for cost in costs],
         "parameters": [f"{cost.num_params:,}" if cost else "" for cost in costs],
         "MFLOP\nper image": [f"{cost.flops_per_image / 1e6:.1f}" if cost else "" for cost in costs],
-        "configuration": [settings(row.params) for row in rows],
+        CHANGES: [changes(row.params, rows[0].params) for row in rows],
     }
 
 
 def _table(columns: Columns) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for position, title in enumerate(columns):
-        is_text = position == 0 or title in ("answer", "configuration")
-        table.add_column(title, justify="left" if is_text else "right", no_wrap=title != "configuration")
+        is_text = position == 0 or title in ("answer", CHANGES)
+        table.add_column(title, justify="left" if is_text else "right", no_wrap=title != CHANGES)
     for number, cells in enumerate(zip(*columns.values(), strict=True)):
         table.add_row(*cells, style=None if number else "bold")
     return table

@@ -425,8 +425,9 @@ def test_the_picture_shows_each_configurations_errors_and_cost(
     verdict_picture.draw_verdict(found, tmp_path / "study.png")
     (axes,) = drawn[0].axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels[0] == "baseline, 1,000 parameters"
-    assert labels[2] == "trial 2, 400 parameters: BETTER"
+    assert labels[0].startswith("baseline, ")
+    assert labels[0].endswith(" %, 1,000 parameters")
+    assert labels[2] == f"trial 2, {found.candidates[1].errors.mean_pct:.2f} %, 400 parameters: BETTER"
     assert len(labels) == 4
     by_seed = [line for line in axes.lines if list(line.get_ydata()) == list(found.candidates[1].errors.by_seed_pct)]
     assert [set(line.get_xdata()) for line in by_seed] == [{4.0 if has_one_class else 400}]

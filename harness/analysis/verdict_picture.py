@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from harness.analysis.pictures import COLORS, save_picture
 from harness.analysis.verdict_findings import Configuration, Cost, Errors, Verdict
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-Rated = tuple[Configuration, Errors, Cost]
-
 
 def draw_verdict(verdict: Verdict, path: Path) -> None:
-    """Draws the mean test error with its 95 % interval and the errors by seed, over device time.
+    """Draws test errors by seed and their mean over device time.
 
-    Where times come from several timing classes, parameters take their place. What failed is left out.
+    Where times come from several timing classes, parameters take their place. What failed is left out. There are no
+    intervals: most of each is due to the test images, which are the same for all, so that they overlap even where the
+    paired test is sure.
 
     Raises:
         TroubleError: the file cannot be written.
@@ -28,30 +25,22 @@ def draw_verdict(verdict: Verdict, path: Path) -> None:
     has_one_class = len({name for _, _, cost in rated for name in cost.timing_classes}) == 1
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.subplots()
-    for number, (one, errors, cost) in enumerate(rated):
-        x = cost.device_time_s if has_one_class else cost.num_params
-        _draw(axes, x, errors, COLORS[number % len(COLORS)], _label(one, cost))
+    costs = [cost.device_time_s if has_one_class else cost.num_params for _, _, cost in rated]
+    for x, (one, errors, cost), color in zip(costs, rated, cycle(COLORS), strict=False):
+        axes.plot([x] * len(errors.by_seed_pct), errors.by_seed_pct, "o", color=color, alpha=0.35, markersize=6)
+        axes.plot([x], [errors.mean_pct], "D", color=color, markersize=9, label=_label(one, errors, cost))
     seeds = f"{len(verdict.seeds)} seeds, {verdict.epochs} epochs on {verdict.train_images:,} images"
     axes.set(
         title=f"{verdict.study}: {verdict.answer}\n({seeds})",
         xlabel="device time of a training (s)" if has_one_class else "parameters",
         ylabel=f"error on the {verdict.test_images:,} test images (%)",
     )
-    axes.set_xlim(left=0)
-    axes.margins(x=0.1)
+    axes.set_xlim(0, 1.1 * max(costs))
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
     save_picture(figure, path)
 
 
-def _draw(axes: Axes, x: float, errors: Errors, color: str, label: str) -> None:
-    mean, interval = errors.mean_pct, errors.bootstrap_pct
-    axes.errorbar(
-        [x], [mean], yerr=[[mean - interval.low], [interval.high - mean]],
-        marker="D", color=color, capsize=5, label=label,
-    )  # fmt: skip
-    axes.plot([x] * len(errors.by_seed_pct), errors.by_seed_pct, "o", color=color, alpha=0.35, markersize=5)
-
-
-def _label(one: Configuration, cost: Cost) -> str:
-    return f"{one.name}, {cost.num_params:,} parameters" + (f": {one.answer}" if one.answer else "")
+def _label(one: Configuration, errors: Errors, cost: Cost) -> str:
+    answer = f": {one.answer}" if one.answer else ""
+    return f"{one.name}, {errors.mean_pct:.2f} %, {cost.num_params:,} parameters{answer}"

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.forecast import TimeLeft
-from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
-from harness.words import duration, settings, time_range
+from harness.records import EpochReport, Outcome, Params, Record, Role, Trial, TrialResult
+from harness.words import changes, duration, time_range
 
 QUIET_S = 10.0  # plain lines: this long without a line before an epoch or the progress is worth one
 
@@ -48,8 +48,8 @@ class Display(Protocol):
     def retried(self, trial: Trial, result: TrialResult) -> None:
         """An attempt failed, and there will be another one."""
 
-    def finished(self, trial: Trial, result: TrialResult) -> None:
-        """A trial has its final result."""
+    def finished(self, trial: Trial, result: TrialResult, documented: Params) -> None:
+        """A trial has its final result; what it changes from the documented hyperparameters is shown."""
 
     def progress(
         self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline: Record | None
@@ -106,8 +106,8 @@ class PlainDisplay:
     def retried(self, trial: Trial, result: TrialResult) -> None:
         self._lines.add(_retry(trial, result))
 
-    def finished(self, trial: Trial, result: TrialResult) -> None:
-        self._lines.add(_end(trial, result))
+    def finished(self, trial: Trial, result: TrialResult, documented: Params) -> None:
+        self._lines.add(_end(trial, result, documented))
 
     def progress(
         self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline: Record | None
@@ -175,9 +175,9 @@ class LiveDisplay:
         self._free(trial)
         self._lines.add(_retry(trial, result))
 
-    def finished(self, trial: Trial, result: TrialResult) -> None:
+    def finished(self, trial: Trial, result: TrialResult, documented: Params) -> None:
         self._free(trial)
-        self._lines.add(_end(trial, result))
+        self._lines.add(_end(trial, result, documented))
 
     def progress(
         self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline: Record | None
@@ -276,10 +276,10 @@ def _so_far(trial: Trial, report: EpochReport | None, images_per_s: float) -> st
     return f"epoch {report.epoch}/{trial.epochs} {error} {images_per_s:6,.0f} images/s"
 
 
-def _end(trial: Trial, result: TrialResult) -> str:
+def _end(trial: Trial, result: TrialResult, documented: Params) -> str:
     """How a trial ended, in one line."""
-    how = f"{_how(trial, result):<6}  {settings(trial.params)}".rstrip()
-    return f"{name(trial):<{NAME_WIDTH}}{_error(trial, result):>8}  {how}"
+    what = changes(trial.params, documented) or "as documented"
+    return f"{name(trial):<{NAME_WIDTH}}{_error(trial, result):>8}  {_how(trial, result):<6}  {what}"
 
 
 def _error(trial: Trial, result: TrialResult) -> str:

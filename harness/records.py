@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -268,6 +268,12 @@ class Record:
         if self.result is None or not self.result.outcome.is_ranked or self.trial.epochs != epochs:
             return None
         return self.result.error_rate_pct
+
+
+def baseline_errors_pct(records: Iterable[Record], epochs: int) -> list[float]:
+    """Validation errors, percent, of the documented configuration's seeds that were trained to the end."""
+    errors = (record.full_error_pct(epochs) for record in records if record.trial.role is Role.BASELINE)
+    return [error_pct for error_pct in errors if error_pct is not None]
 
 
 def _check_numbers(record: Seconds | EpochReport | Device | TrialResult) -> None:

@@ -219,7 +219,7 @@ def _drive(executor: Executor, spec: SweepSpec, trial: Trial, num_epochs: int, d
                 display.epoch(trial, event.worker, event.report, images_per_s)
                 executor.answer(event.worker, go_on=event.report.epoch < num_epochs)
             elif isinstance(event, Finished):
-                display.finished(trial, event.result)
+                display.finished(trial, event.result, spec.baseline_params)
                 return event.result
             elif isinstance(event, Died):
                 raise TroubleError(f"worker {event.reason} while it trained the trial again")

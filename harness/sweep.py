@@ -374,7 +374,7 @@ class Sweep:
         reach(Step.AFTER_TELL)
         self._search_times_s[trial.uid] = running.search_time_s + time.monotonic() - started
         self._progress.add(Record(trial, result, reserved_time_s=held_s))
-        self._display.finished(trial, result)
+        self._display.finished(trial, result, self._spec.baseline_params)
 
     def _spread_news(self) -> None:
         """What is done once for all trials that have ended meanwhile."""

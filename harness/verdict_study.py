@@ -27,7 +27,7 @@ from harness.execution.workplaces import Cluster
 from harness.ledger import Ledger, Study
 from harness.locks import study_lock
 from harness.progress import StopReason
-from harness.records import EpochReport, Record, Role, Trial, TrialResult
+from harness.records import EpochReport, Record, Role, Trial, TrialResult, baseline_errors_pct
 from harness.runner import bring_to_mlflow, run_trials
 from harness.search import NoProposal
 from harness.search.proposer import Next
@@ -163,7 +163,8 @@ def best_trials(spec: SweepSpec, records: Sequence[Record], top: int) -> list[Re
     mean of its seeds. A configuration counts once, by its best trial; the documented one is no candidate.
     """
     seen, best = [dict(spec.baseline_params)], []
-    goal_pct = _baseline_error_pct(spec, records) if "device_time" in spec.objective else None
+    baselines = baseline_errors_pct(records, spec.epochs)
+    goal_pct = fmean(baselines) if baselines and "device_time" in spec.objective else None
     ranks = [(rank, record) for record in records if (rank := _rank(record, spec, goal_pct)) is not None]
     for _, record in sorted(ranks, key=lambda ranked: ranked[0]):
         if dict(record.trial.params) not in seen:
@@ -288,12 +289,6 @@ def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> N
         f"{spec.study} was begun with trials {before} and {begun.spec.epochs} epochs, and would now be about trials"
         f" {now} and {spec.epochs} epochs; allowed: --fresh to keep the old one under a dated name and begin anew"
     )
-
-
-def _baseline_error_pct(spec: SweepSpec, records: Sequence[Record]) -> float | None:
-    errors = [record.full_error_pct(spec.epochs) for record in records if record.trial.role is Role.BASELINE]
-    known = [error_pct for error_pct in errors if error_pct is not None]
-    return fmean(known) if known else None
 
 
 def _rank(record: Record, spec: SweepSpec, goal_pct: float | None) -> tuple[bool, float, str, float] | None:

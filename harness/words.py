@@ -32,8 +32,12 @@ CHANGES = "changed from the\ndocumented network"  # heads a column of these:
 
 
 def changes(params: Params, documented: Params) -> str:
+    return settings(changed(params, documented))
+
+
+def changed(params: Params, documented: Params) -> dict[str, Scalar]:
     """The hyperparameters that are not as in the documented network."""
-    return settings({name: value for name, value in params.items() if value != documented.get(name)})
+    return {name: value for name, value in params.items() if value != documented.get(name)}
 
 
 def settings(params: Params) -> str:

@@ -55,7 +55,8 @@ def drawn(live: LiveDisplay, terminal: Terminal) -> list[str]:
 
 
 def trial(number: int, role: Role = Role.TRIAL) -> Trial:
-    return Trial(f"uid-{number}", number, DOCUMENTED, number, 5, role)
+    params = DOCUMENTED if role is Role.BASELINE else {**DOCUMENTED, "units_2": 100}
+    return Trial(f"uid-{number}", number, params, number, 5, role)
 
 
 def report(epoch: int, error_pct: float = 2.5) -> EpochReport:
@@ -100,13 +101,13 @@ def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
         display.epoch(first, "cpu-0", report(2), 12345.0)
         display.retried(first, result(Outcome.CRASHED, error="worker killed by signal 9"))
         display.started(first, "cpu-1", 2)
-        display.finished(first, result())
+        display.finished(first, result(), DOCUMENTED)
         display.progress(1, 3, None, None, record(0, 2.5, Role.BASELINE))
         display.started(second, "cpu-0", 1)
-        display.finished(second, result(Outcome.PRUNED, 2))
+        display.finished(second, result(Outcome.PRUNED, 2), DOCUMENTED)
         display.progress(2, 3, TimeLeft(100.0, 160.0), record(1, 1.5), record(0, 2.5, Role.BASELINE))
         display.note("MLflow does not answer")
-        display.finished(trial(2), result(Outcome.OUT_OF_MEMORY))
+        display.finished(trial(2), result(Outcome.OUT_OF_MEMORY), DOCUMENTED)
         display.progress(3, 3, TimeLeft(0.0, 0.0), record(1, 1.5), record(0, 2.5, Role.BASELINE))
     assert out.getvalue().splitlines() == [
         "study     cnn-quick",
@@ -115,11 +116,11 @@ def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
         "baseline 0  epoch 2/5   2.50 % 12,345 images/s",
         "baseline 0  crashed (worker killed by signal 9); it will be tried again",
         "baseline 0  started on cpu-1 (attempt 2)",
-        "baseline 0    2.50 %  75 s    units_1=512 units_2=512",
+        "baseline 0    2.50 %  75 s    as documented",
         "1 of 3 trials; baseline 2.50 %",
-        "trial 1       2.50 %  pruned after 2 of 5 epochs  units_1=512 units_2=512",
+        "trial 1       2.50 %  pruned after 2 of 5 epochs  units_2=100",
         "MLflow does not answer",
-        "trial 2               out of memory  units_1=512 units_2=512",
+        "trial 2               out of memory  units_2=100",
         "3 of 3 trials; best so far 1.50 % (trial 1), baseline 2.50 %",
     ]
 
@@ -163,8 +164,8 @@ def test_live_region_has_a_line_per_worker_a_bar_and_the_best(live: LiveDisplay,
 
 def test_live_keeps_lines_of_what_is_over_and_frees_the_worker(live: LiveDisplay, terminal: Terminal) -> None:
     live.started(trial(7), "cpu-0", 1)
-    live.finished(trial(7), result())
-    assert "trial 7       2.50 %  75 s    units_1=512 units_2=512\n" in terminal.text
+    live.finished(trial(7), result(), DOCUMENTED)
+    assert "trial 7       2.50 %  75 s    units_2=100\n" in terminal.text
     assert drawn(live, terminal) == ["cpu-0  waiting"]
     live.started(trial(8), "cpu-0", 1)
     live.retried(trial(8), result(Outcome.CRASHED))
@@ -210,7 +211,7 @@ def test_nothing_is_written_after_close(kind: type[PlainDisplay | LiveDisplay], 
     display.note("late")
     display.progress(1, 1, None, None, None)
     display.retried(trial(1), result(Outcome.CRASHED))
-    display.finished(trial(1), result())
+    display.finished(trial(1), result(), DOCUMENTED)
     display.close()
     assert terminal.getvalue() == before
 
@@ -258,7 +259,7 @@ def test_a_verdicts_trainings_show_what_they_got_wrong_of_the_test_images_alone(
     with PlainDisplay(out, clock) as display:
         clock.now_s += QUIET_S
         display.epoch(confirm, "cpu-0", report(2, error_pct=0.01), 612.0)
-        display.finished(confirm, dataclasses.replace(result(), test_wrong_images=(1, 5, 9)))
+        display.finished(confirm, dataclasses.replace(result(), test_wrong_images=(1, 5, 9)), DOCUMENTED)
     epoch, end = out.getvalue().splitlines()
     assert epoch.split() == ["confirm", "3", "epoch", "2/5", "612", "images/s"]
     assert end.split()[:4] == ["confirm", "3", "3", "wrong"]

@@ -25,7 +25,7 @@ def fill(study: FilledLedger) -> None:
     study.add_baseline(2.0, seed=1)
     study.add_baseline(3.0, seed=2)
     study.add(1.5, train_s=20.0)
-    study.add(1.5, train_s=10.0, params={"units_1": 100, "units_2": 200})
+    study.add(1.5, train_s=10.0, params={"units_1": 512, "units_2": 200})
     study.add(0.1, epochs=1)
     study.add(0.2, Outcome.PRUNED, epochs_done=2)
     study.add(0.3, role=Role.CONFIRM, test_wrong=[1, 2])
@@ -46,7 +46,7 @@ def test_status_sums_up_what_the_ledger_holds(study: FilledLedger) -> None:
         done=8,
         pending=1,
         outcomes={"completed": 6, "pruned": 1, "infeasible": 1},
-        best=Best(3, 1.5, 10.0, {"units_1": 100, "units_2": 200}),
+        best=Best(3, 1.5, 10.0, {"units_1": 512, "units_2": 200}, changed={"units_2": 200}),
         baseline_pct=2.5,
         num_baselines=2,
         trials=Share(5, 10, 5),
@@ -62,7 +62,7 @@ def test_status_sums_up_what_the_ledger_holds(study: FilledLedger) -> None:
 def test_status_is_json(study: FilledLedger) -> None:
     fill(study)
     read = json.loads(json.dumps(to_json(status(study.ledger, "study"))))
-    assert read["best"]["params"] == {"units_1": 100, "units_2": 200}
+    assert read["best"]["params"] == {"units_1": 512, "units_2": 200}
     assert read["trials"] == {"used": 5, "limit": 10, "left": 5}
 
 
@@ -77,7 +77,7 @@ def test_status_for_people(study: FilledLedger) -> None:
         "study",
         "  done      8, 1 pending (6 completed, 1 pruned, 1 infeasible)",
         "  baseline  2.50 %, mean of 2 seeds",
-        "  best      1.50 % in 10 s, trial 3: units_1=100 units_2=200",
+        "  best      1.50 % in 10 s, trial 3: units_2=200",
         "  budget    5 of 10 trials, 4 min of 10 min, 112 s of device time",
         "  test      1 model saw the test images",
         "",

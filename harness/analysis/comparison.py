@@ -24,7 +24,7 @@ from harness.analysis.studies import find_study
 from harness.analysis.verdict_statistics import holm
 from harness.errors import InputError
 from harness.ledger import Ledger
-from harness.records import Role
+from harness.records import baseline_errors_pct
 from harness.spec import SweepSpec
 
 COMPARABLE = ["baseline", *FIDELITY]  # errors are comparable only among studies that agree in all of these
@@ -229,10 +229,7 @@ def _baseline_errors_pct(ledger: Ledger, specs: Sequence[SweepSpec]) -> list[flo
     """Of the documented configuration; none where the studies train it by different recipes."""
     if any(spec.recipe != specs[0].recipe for spec in specs):
         return []
-    records = (record for spec in specs for record in ledger.finished(spec.study))
-    results = (record.result for record in records if record.trial.role is Role.BASELINE)
-    errors = (result.error_rate_pct for result in results if result and result.outcome.is_ranked)
-    return [error for error in errors if error is not None]
+    return [error for spec in specs for error in baseline_errors_pct(ledger.finished(spec.study), spec.epochs)]
 
 
 def _check_comparable(specs: Sequence[SweepSpec]) -> None:

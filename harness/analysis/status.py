@@ -14,9 +14,9 @@ from typing import Any, TextIO
 from harness.analysis.studies import find_study
 from harness.forecast import TimeLeft
 from harness.ledger import Ledger
-from harness.records import Outcome, Record, Role, Scalar
+from harness.records import Record, Role, Scalar
 from harness.spec import VERDICT, SweepSpec
-from harness.words import duration, settings, time_range
+from harness.words import changed, duration, settings, time_range
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,14 @@ class Best:
         error_rate_pct: Its error.
         device_time_s: Its training time.
         params: Its hyperparameters.
+        changed: Those of them that are not as documented.
     """
 
     trial: int
     error_rate_pct: float
     device_time_s: float
     params: dict[str, Scalar]
+    changed: dict[str, Scalar]
 
 
 @dataclass(frozen=True)
@@ -119,24 +121,25 @@ def render(found: Iterable[Status], stream: TextIO) -> None:
 
 
 def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], list[float], Best | None]:
-    """Counts by outcome, the baseline's errors, and the best searched trial."""
+    """Counts by outcome, the baseline's errors, and the best searched trial as on the leaderboard, in one pass."""
     outcomes: Counter[str] = Counter()
     baselines: list[float] = []
     lowest: tuple[float, str, float] = (math.inf, "", math.inf)
     best: Best | None = None
     for record in records:
-        trial, result = record.trial, record.result
+        trial, result, error_pct = record.trial, record.result, record.full_error_pct(spec.epochs)
         if result is None:
             continue
         outcomes[result.outcome.value] += 1
-        error_pct = result.error_rate_pct
-        if result.outcome is not Outcome.COMPLETED or error_pct is None or trial.epochs != spec.epochs:
+        if error_pct is None:
             continue
         if trial.role is Role.BASELINE:
             baselines.append(error_pct)
         elif trial.role is Role.TRIAL and (error_pct, *result.tie_break) < lowest:
             lowest = error_pct, *result.tie_break
-            best = Best(trial.number, error_pct, result.device_time_s, dict(trial.params))
+            params = dict(trial.params)
+            changes = changed(params, spec.baseline_params)
+            best = Best(trial.number, error_pct, result.device_time_s, params, changes)
     return outcomes, baselines, best
 
 
@@ -172,7 +175,8 @@ def _baseline(status: Status) -> str:
 def _best(best: Best | None) -> str:
     if best is None:
         return "no searched trial is trained in full yet"
-    return f"{best.error_rate_pct:.2f} % in {duration(best.device_time_s)}, trial {best.trial}: {settings(best.params)}"
+    what = f"trial {best.trial}: {settings(best.changed)}"
+    return f"{best.error_rate_pct:.2f} % in {duration(best.device_time_s)}, {what}"
 
 
 def _budget(status: Status) -> str:

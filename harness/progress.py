@@ -147,8 +147,8 @@ class Progress:
             self.baseline = self.baseline or record
         else:
             self.num_trials += 1
-        if result.outcome is Outcome.COMPLETED and record.trial.epochs == self._spec.epochs and self._is_better(record):
-            self.best = record
+            if self._is_better(record):
+                self.best = record
 
     def _lack(self, predict_s: Callable[[], float], wall_s: float, open_: Open) -> StopReason | None:
         budget = self._spec.budget
@@ -167,6 +167,6 @@ class Progress:
     def _is_better(self, record: Record) -> bool:
         if record.trial.role is not Role.TRIAL:
             return False
-        best = self.best.result.error_rate_pct if self.best and self.best.result else None
-        error = record.result.error_rate_pct if record.result else None
-        return error is not None and (best is None or error < best)
+        error_pct = record.full_error_pct(self._spec.epochs)
+        best_pct = self.best.full_error_pct(self._spec.epochs) if self.best else None
+        return error_pct is not None and (best_pct is None or error_pct < best_pct)

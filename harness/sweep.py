@@ -105,6 +105,7 @@ class Sweep:
         costs: CostModel,
     ) -> None:
         self._spec, self._ledger, self._source, self._executor = spec, ledger, source, executor
+        self._documented = spec.baseline_params  # put together anew at each look
         self._listeners, self._display, self._checkpoints = listeners, display, checkpoints
         self._started = time.monotonic()
         self._session = ledger.start_session(spec.study, session_provenance())
@@ -374,7 +375,7 @@ class Sweep:
         reach(Step.AFTER_TELL)
         self._search_times_s[trial.uid] = running.search_time_s + time.monotonic() - started
         self._progress.add(Record(trial, result, reserved_time_s=held_s))
-        self._display.finished(trial, result, self._spec.baseline_params)
+        self._display.finished(trial, result, self._documented)
 
     def _spread_news(self) -> None:
         """What is done once for all trials that have ended meanwhile."""

@@ -74,7 +74,7 @@ def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -
         return own
     if not names or _width(_table(rows, start | end), console) + MIN_CHANGES > console.width:
         return start | end
-    return start | {CHANGES: _changes(rows, specs)} | end
+    return start | {CHANGES: _changes(rows, names, specs)} | end
 
 
 def _width(table: Table, console: Console) -> int:
@@ -110,9 +110,9 @@ def _end(rows: pd.DataFrame) -> Columns:
     return columns
 
 
-def _changes(rows: pd.DataFrame, specs: Sequence[SweepSpec]) -> list[str]:
+def _changes(rows: pd.DataFrame, names: list[str], specs: Sequence[SweepSpec]) -> list[str]:
     """By row, the hyperparameters that are active and not as documented."""
-    documented, names = {spec.study: spec.baseline_params for spec in specs}, hyperparameters(specs)
+    documented = {spec.study: spec.baseline_params for spec in specs}
     return [
         changes({name: row[name] for name in names if not pd.isna(row[name])}, documented[row["study"]])
         for row in rows.to_dict("records")

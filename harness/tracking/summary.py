@@ -41,9 +41,8 @@ class Progress:
     @property
     def ranked(self) -> list[Record]:
         """Trials trained in full, in the order they ended: the ones whose errors can be compared."""
-        completed = (r for r in self.records if r.result and r.result.outcome.is_ranked and r.result.curve)
-        searched = (r for r in completed if r.trial.role is not Role.CONFIRM)
-        full = (r for r in searched if r.trial.epochs == self.study.spec.epochs)
+        searched = (r for r in self.records if r.trial.role is not Role.CONFIRM)
+        full = (r for r in searched if r.full_error_pct(self.study.spec.epochs) is not None)
         return sorted(full, key=lambda r: r.told_at or 0)
 
     @property

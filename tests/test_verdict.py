@@ -423,8 +423,10 @@ def test_the_picture_shows_each_configurations_errors_and_cost(
     drawn: list[Figure] = []
     monkeypatch.setattr(verdict_picture, "save_picture", lambda figure, path: drawn.append(figure))
     verdict_picture.draw_verdict(found, tmp_path / "study.png")
-    (axes,) = drawn[0].axes
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    (axes,), (legend,) = drawn[0].axes, drawn[0].legends
+    drawn[0].draw_without_rendering()
+    assert not legend.get_window_extent().overlaps(axes.get_window_extent()), "it may cover errors"
+    labels = [text.get_text() for text in legend.get_texts()]
     assert labels[0].startswith("baseline, ")
     assert labels[0].endswith(" %, 1,000 parameters")
     assert labels[2] == f"trial 2, {found.candidates[1].errors.mean_pct:.2f} %, 400 parameters: BETTER"

@@ -28,7 +28,10 @@ def draw_verdict(verdict: Verdict, path: Path) -> None:
     costs = [cost.device_time_s if has_one_class else cost.num_params for _, _, cost in rated]
     for x, (one, errors, cost), color in zip(costs, rated, cycle(COLORS), strict=False):
         axes.plot([x] * len(errors.by_seed_pct), errors.by_seed_pct, "o", color=color, alpha=0.35, markersize=6)
-        axes.plot([x], [errors.mean_pct], "D", color=color, markersize=9, label=_label(one, errors, cost))
+        # Hollow, since a seed's error may lie on the mean.
+        axes.plot(
+            [x], [errors.mean_pct], "D", color=color, fillstyle="none", markersize=10, label=_label(one, errors, cost)
+        )
     seeds = f"{len(verdict.seeds)} seeds, {verdict.epochs} epochs on {verdict.train_images:,} images"
     axes.set(
         title=f"{verdict.study}: {verdict.answer}\n({seeds})",
@@ -37,7 +40,7 @@ def draw_verdict(verdict: Verdict, path: Path) -> None:
     )
     axes.set_xlim(0, 1.1 * max(costs))
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(fontsize=8, loc="outside lower center")  # where it covers no error
     save_picture(figure, path)
 
 

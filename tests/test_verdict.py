@@ -61,15 +61,21 @@ def all_are_worse(trial: Trial) -> set[int]:
 class Workers:
     """Trains nothing: each trial reports its epochs and comes to what `errors` says.
 
-    `stop_at`: Ctrl-C comes while the trial with this number trains; `die_at`: the coordinator is killed then.
+    `stop_at`: Ctrl-C comes while the trial with this number trains; `die_at`: the coordinator is killed then;
+    `candidate_s`: what a training costs that is not the baseline's, which takes 10 s.
     """
 
     def __init__(
-        self, errors: TestErrors, num_workers: int = 2, stop_at: int | None = None, die_at: int | None = None
+        self,
+        errors: TestErrors,
+        num_workers: int = 2,
+        stop_at: int | None = None,
+        die_at: int | None = None,
+        candidate_s: float = 4.0,
     ) -> None:
         self.places = [Place(f"worker-{number}", "none", 1, num_workers) for number in range(num_workers)]
         self.trained: list[Trial] = []
-        self._errors, self._stop_at, self._die_at = errors, stop_at, die_at
+        self._errors, self._stop_at, self._die_at, self._candidate_s = errors, stop_at, die_at, candidate_s
         self._events: deque[Event] = deque(Ready(place.name) for place in self.places)
         self._jobs: dict[str, tuple[Trial, int]] = {}
 
@@ -103,11 +109,11 @@ class Workers:
         found = self._errors(trial)
         if isinstance(found, Outcome) or epoch < trial.epochs:
             return TrialResult(found if isinstance(found, Outcome) else Outcome.PRUNED, "no luck")
-        train_s = 10.0 if dict(trial.params) == DOCUMENTED else 4.0
+        is_documented = dict(trial.params) == DOCUMENTED
         return TrialResult(
             Outcome.COMPLETED,
-            seconds=Seconds(train=train_s),
-            num_params=1000 if train_s == 10.0 else 400,
+            seconds=Seconds(train=10.0 if is_documented else self._candidate_s),
+            num_params=1000 if is_documented else 400,
             device=CPU,
             test_wrong_images=tuple(sorted(found)),
         )
@@ -361,6 +367,13 @@ def test_a_tie_says_how_well_the_cheapest_is_known(study: FilledLedger) -> None:
     assert ", which may be chance (" in answer
     worst = min(candidate.comparison.corrected.high for candidate in found.candidates)
     assert f"is as good to within {worst:.2f} points at 0.40x the device time" in cost
+
+
+def test_a_tie_that_takes_longer_is_not_praised(study: FilledLedger) -> None:
+    train(study.ledger, spec_for(study.ledger), Workers(a_tie, candidate_s=20.0))
+    assert said(study.ledger)[1] == (
+        "cost: trial 4 takes 2.00x the device time (20.0 s against 10.0 s per training) and 0.40x the parameters"
+    )
 
 
 def test_times_of_two_devices_are_not_compared(study: FilledLedger, monkeypatch: pytest.MonkeyPatch) -> None:

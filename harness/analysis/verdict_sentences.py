@@ -62,6 +62,8 @@ def _cost(verdict: Verdict) -> str:
     if verdict.answer is Answer.BETTER:
         return f"{pairs[0].name} takes {_times(pairs[0])}"
     cheapest = min(pairs, key=lambda pair: pair.comparison.device_time_ratio or 0.0)
+    if (cheapest.comparison.device_time_ratio or 0.0) >= 1.0:
+        return f"{cheapest.name} takes {_times(cheapest)}"  # as good for more is no praise
     worst = max(0.0, cheapest.comparison.corrected.high)
     return f"{cheapest.name} is as good to within {worst:.2f} points at {_times(cheapest)}"
 

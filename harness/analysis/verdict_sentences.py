@@ -59,13 +59,12 @@ def _cost(verdict: Verdict) -> str:
     pairs = _pairs(verdict)
     if any(pair.comparison.device_time_ratio is None for pair in pairs):
         return "device times are not compared, since they come from several timing classes"
-    if verdict.answer is Answer.BETTER:
-        return f"{pairs[0].name} takes {_times(pairs[0])}"
-    cheapest = min(pairs, key=lambda pair: pair.comparison.device_time_ratio or 0.0)
-    if (cheapest.comparison.device_time_ratio or 0.0) >= 1.0:
-        return f"{cheapest.name} takes {_times(cheapest)}"  # as good for more is no praise
-    worst = max(0.0, cheapest.comparison.corrected.high)
-    return f"{cheapest.name} is as good to within {worst:.2f} points at {_times(cheapest)}"
+    is_better = verdict.answer is Answer.BETTER
+    chosen = pairs[0] if is_better else min(pairs, key=lambda pair: pair.cost.device_time_s)
+    if is_better or chosen.cost.device_time_s >= chosen.baseline_cost.device_time_s:  # as good for more is no praise
+        return f"{chosen.name} takes {_times(chosen)}"
+    worst = max(0.0, chosen.comparison.corrected.high)
+    return f"{chosen.name} is as good to within {worst:.2f} points at {_times(chosen)}"
 
 
 def _pairs(verdict: Verdict) -> list[_Pair]:

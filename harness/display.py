@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from threading import RLock
 from types import TracebackType
 from typing import Protocol, Self, TextIO
@@ -52,9 +53,9 @@ class Display(Protocol):
         """A trial has its final result; what it changes from the documented hyperparameters is shown."""
 
     def progress(
-        self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline: Record | None
+        self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline_errors_pct: Sequence[float]
     ) -> None:
-        """How far the study is; None where that is not known yet."""
+        """How far the study is; None where that is not known yet. The baseline has an error for each seed."""
 
     def note(self, text: str) -> None:
         """One line of news."""
@@ -110,12 +111,12 @@ class PlainDisplay:
         self._lines.add(_end(trial, result, documented))
 
     def progress(
-        self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline: Record | None
+        self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline_errors_pct: Sequence[float]
     ) -> None:
         is_news = done != self._done and (done == total or self._clock() - self._shown_at >= QUIET_S)
         if is_news:
             self._done, self._shown_at = done, self._clock()
-            self._lines.add("; ".join(filter(None, [_how_far(done, total, left), _best(best, baseline)])))
+            self._lines.add("; ".join(filter(None, [_how_far(done, total, left), _best(best, baseline_errors_pct)])))
 
     def note(self, text: str) -> None:
         self._lines.add(text)
@@ -180,9 +181,9 @@ class LiveDisplay:
         self._lines.add(_end(trial, result, documented))
 
     def progress(
-        self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline: Record | None
+        self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline_errors_pct: Sequence[float]
     ) -> None:
-        self._how_far, self._best = (done, total, left), _best(best, baseline)
+        self._how_far, self._best = (done, total, left), _best(best, baseline_errors_pct)
 
     def note(self, text: str) -> None:
         self._lines.add(text)
@@ -310,11 +311,12 @@ def _how_far(done: int, total: int, left: TimeLeft | None) -> str:
     return f"{done} of {total} trials{time_left}"
 
 
-def _best(best: Record | None, baseline: Record | None) -> str:
+def _best(best: Record | None, baseline_errors_pct: Sequence[float]) -> str:
     """The lowest error so far beside the documented configuration's."""
     parts = []
     if best and best.result and best.result.last:
         parts.append(f"best so far {best.result.error_rate_pct:.2f} % ({name(best.trial)})")
-    if baseline and baseline.result and baseline.result.last:
-        parts.append(f"baseline {baseline.result.error_rate_pct:.2f} %")
+    if baseline_errors_pct:
+        seeds = f" ({len(baseline_errors_pct)} seeds)" if len(baseline_errors_pct) > 1 else ""
+        parts.append(f"baseline {fmean(baseline_errors_pct):.2f} %{seeds}")
     return ", ".join(parts)

@@ -45,7 +45,7 @@ class Progress:
         self.num_trials = 0
         self.num_baselines = 0
         self.best: Record | None = None
-        self.baseline: Record | None = None
+        self.baseline_errors_pct: list[float] = []
         for record in records:
             self.num_proposed += 1
             self._count(record)
@@ -144,7 +144,8 @@ class Progress:
             return  # cost nothing, and uses up no budget
         if record.trial.role is Role.BASELINE:
             self.num_baselines += 1
-            self.baseline = self.baseline or record
+            error_pct = record.full_error_pct(self._spec.epochs)
+            self.baseline_errors_pct += [] if error_pct is None else [error_pct]
         else:
             self.num_trials += 1
             if self._is_better(record):

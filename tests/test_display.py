@@ -102,13 +102,13 @@ def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
         display.retried(first, result(Outcome.CRASHED, error="worker killed by signal 9"))
         display.started(first, "cpu-1", 2)
         display.finished(first, result(), DOCUMENTED)
-        display.progress(1, 3, None, None, record(0, 2.5, Role.BASELINE))
+        display.progress(1, 3, None, None, [2.5])
         display.started(second, "cpu-0", 1)
         display.finished(second, result(Outcome.PRUNED, 2), DOCUMENTED)
-        display.progress(2, 3, TimeLeft(100.0, 160.0), record(1, 1.5), record(0, 2.5, Role.BASELINE))
+        display.progress(2, 3, TimeLeft(100.0, 160.0), record(1, 1.5), [2.5])
         display.note("MLflow does not answer")
         display.finished(trial(2), result(Outcome.OUT_OF_MEMORY), DOCUMENTED)
-        display.progress(3, 3, TimeLeft(0.0, 0.0), record(1, 1.5), record(0, 2.5, Role.BASELINE))
+        display.progress(3, 3, TimeLeft(0.0, 0.0), record(1, 1.5), [2.5, 2.0])
     assert out.getvalue().splitlines() == [
         "study     cnn-quick",
         "budget    2 trials",
@@ -121,19 +121,19 @@ def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
         "trial 1       2.50 %  pruned after 2 of 5 epochs  units_2=100",
         "MLflow does not answer",
         "trial 2               out of memory  units_2=100",
-        "3 of 3 trials; best so far 1.50 % (trial 1), baseline 2.50 %",
+        "3 of 3 trials; best so far 1.50 % (trial 1), baseline 2.25 % (2 seeds)",
     ]
 
 
 def test_plain_progress_comes_now_and_then_and_only_when_there_is_news() -> None:
     out, clock = io.StringIO(), Clock()
     display = PlainDisplay(out, clock)
-    display.progress(1, 9, TimeLeft(5400.0, 7700.0), None, None)
+    display.progress(1, 9, TimeLeft(5400.0, 7700.0), None, [])
     for done in (1, 2, 2):
-        display.progress(done, 9, TimeLeft(80.0, 110.0), None, None)
+        display.progress(done, 9, TimeLeft(80.0, 110.0), None, [])
     clock.now_s += QUIET_S
-    display.progress(1, 9, TimeLeft(80.0, 110.0), None, None)
-    display.progress(2, 9, TimeLeft(80.0, 110.0), None, None)
+    display.progress(1, 9, TimeLeft(80.0, 110.0), None, [])
+    display.progress(2, 9, TimeLeft(80.0, 110.0), None, [])
     assert out.getvalue().splitlines() == [
         "1 of 9 trials, about 90 min to 2 h 10 min left",
         "2 of 9 trials, about 80 to 110 s left",
@@ -153,12 +153,12 @@ def test_live_region_has_a_line_per_worker_a_bar_and_the_best(live: LiveDisplay,
     live.started(trial(12), "cpu-0", 1)
     live.started(trial(0, Role.BASELINE), "cpu-1", 1)
     live.epoch(trial(12), "cpu-0", report(3), 612.4)
-    live.progress(9, 26, TimeLeft(540.0, 830.0), record(4, 1.71), record(0, 1.83, Role.BASELINE))
+    live.progress(9, 26, TimeLeft(540.0, 830.0), record(4, 1.71), [1.82, 1.84])
     lines = drawn(live, terminal)
     assert "cpu-0  trial 12    epoch 3/5   2.50 %    612 images/s" in lines
     assert "cpu-1  baseline 0  epoch 0/5" in lines
     assert any(line.endswith("9 of 26 trials, about 9 to 14 min left") for line in lines)
-    assert "best so far 1.71 % (trial 4), baseline 1.83 %" in lines
+    assert "best so far 1.71 % (trial 4), baseline 1.83 % (2 seeds)" in lines
     assert max(map(len, lines)) <= 60
 
 
@@ -179,7 +179,7 @@ def test_live_region_leaves_room_however_many_workers(
     monkeypatch.setenv("LINES", "10")
     for number in range(30):
         live.started(trial(number), f"node-{number}", 1)
-    live.progress(0, 99, None, record(4, 1.71), None)
+    live.progress(0, 99, None, record(4, 1.71), [])
     lines = drawn(live, terminal)
     assert lines[4:6] == ["node-4  trial 4     epoch 0/5", "and 25 more workers"]
     assert lines[-1].startswith("best so far")
@@ -209,7 +209,7 @@ def test_nothing_is_written_after_close(kind: type[PlainDisplay | LiveDisplay], 
     display.started(trial(1), "cpu-0", 2)
     display.epoch(trial(1), "cpu-0", report(1), 1.0)
     display.note("late")
-    display.progress(1, 1, None, None, None)
+    display.progress(1, 1, None, None, [])
     display.retried(trial(1), result(Outcome.CRASHED))
     display.finished(trial(1), result(), DOCUMENTED)
     display.close()

@@ -146,6 +146,13 @@ def test_time_left_is_known_with_the_first_trial_and_ends_with_the_budget() -> N
     assert left.low_s < 9 * WHOLE_S < left.high_s
 
 
+def test_every_seed_of_the_baseline_that_has_an_error_is_shown() -> None:
+    study = progress()
+    study.add(ended(2, Role.BASELINE, Outcome.CRASHED))
+    assert study.baseline_errors_pct == [5.0, 5.0]
+    assert study.num_baselines == 3
+
+
 def test_the_best_is_a_searched_trial() -> None:
     study = progress()
     study.add(ended(2, Role.CONFIRM))

@@ -102,8 +102,14 @@ def moved(domain: Int | Float, end: str) -> float:
 
 
 def _top(facts: Facts) -> list[Record]:
-    number = min(10, math.ceil(TOP_SHARE * len(facts.searched)))
-    return facts.top_ten[:number] if number >= MIN_TOP else []
+    """The best quarter of the trials, as far as they were trained in full: what was pruned was worse. [] if too few."""
+    number = math.ceil(TOP_SHARE * (len(facts.searched) + _num_pruned(facts)))
+    top = facts.top_ten[:number]
+    return top if len(top) >= MIN_TOP else []
+
+
+def _num_pruned(facts: Facts) -> int:
+    return sum(_outcome(record) is Outcome.PRUNED for record in facts.ended if record.trial.role is Role.TRIAL)
 
 
 def at_bounds(facts: Facts) -> list[tuple[str, Literal["low", "high"], float]]:
@@ -121,17 +127,15 @@ def at_bounds(facts: Facts) -> list[tuple[str, Literal["low", "high"], float]]:
 
 @dataclass(frozen=True)
 class Noise:
-    """How far trials lie apart by chance, and how far the best do; standard deviations in percentage points.
+    """How far the best trials lie apart, and how far trials do by chance; percentage points.
 
     Attributes:
-        seeds_sd: Between seeds of the baseline.
-        top_sd: Between the best trials.
+        top_sd: Standard deviation of the best trials.
         top_range: Between the best and the last of them.
         num_top: How many these are.
         resolution: Differences below are noise.
     """
 
-    seeds_sd: float | None
     top_sd: float
     top_range: float
     num_top: int
@@ -145,8 +149,7 @@ def noise(facts: Facts) -> Noise | None:
     if top_sd is None:
         return None
     resolution = facts.findings.resolution
-    seeds_sd = pooled_sd([list(map(error_pct, facts.baselines))])
-    return Noise(seeds_sd, top_sd, errors[-1] - errors[0], len(errors), resolution.points if resolution else None)
+    return Noise(top_sd, errors[-1] - errors[0], len(errors), resolution.points if resolution else None)
 
 
 def infeasible(facts: Facts) -> tuple[int, int]:
@@ -171,7 +174,8 @@ def sentences(facts: Facts, found: Importance | None) -> list[str]:
 
 def _bound_lines(facts: Facts) -> Iterator[str]:
     if not _top(facts):
-        yield "Bounds: too few trials were trained in full to say whether a bound is in the way."
+        trained = f"{len(facts.searched)} trials trained in full and {_num_pruned(facts)} pruned ones"
+        yield f"Bounds: {trained} are too few to say whether one is in the way."
         return
     near = near_bounds(facts)
     for one in near:
@@ -226,7 +230,6 @@ def _noise_lines(facts: Facts) -> Iterator[str]:
     if found.resolution is None:
         yield f"{spread}; how much of that is noise is not known without a second seed of the baseline."
         return
-    seeds = f", {found.seeds_sd:.2f} between seeds of the baseline" if found.seeds_sd is not None else ""
     sd = found.resolution / (normal_quantile(0.95) * math.sqrt(2))
     if found.top_range < found.resolution:
         says = "so their order is chance: any of them may be the best"
@@ -234,4 +237,4 @@ def _noise_lines(facts: Facts) -> Iterator[str]:
         says = "so their order is partly chance"
     else:
         says = "so most of their differences are real"
-    yield f"{spread}{seeds}; differences under {found.resolution:.2f} points are noise here, {says}."
+    yield f"{spread}; differences under {found.resolution:.2f} points are noise here, {says}."

@@ -124,7 +124,7 @@ SAMPLERS: tuple[Sampler, ...] = (
 PRUNERS: tuple[Pruner, ...] = (
     Pruner("none", "every trial trains to its last epoch"),
     Pruner("median", "stops what is worse than the median at the same epoch; greedy where epochs are few"),
-    Pruner("percentile", "the default: stops what is among the worst quarter at the same epoch"),
+    Pruner("percentile", "the default: stops what is worse than three of four completed trials were at the same epoch"),
     Pruner("successive_halving", "stops all but the best part at ever later epochs", min_epochs=2),
     Pruner("hyperband", "several successive halvings, from hasty to patient", min_epochs=2, brackets=True),
 )

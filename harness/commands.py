@@ -19,6 +19,7 @@ from harness.home import home, sweeps_folder
 if TYPE_CHECKING:
     from harness.execution.workplaces import Cluster
     from harness.ledger import Ledger
+    from harness.progress import StopReason
     from harness.runner import StudyEnd
     from harness.spec import BaselineName, SweepSpec
     from harness.sweep_file import Flags
@@ -226,7 +227,7 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
             return 130
         with open_ledger() as ledger:
             _write_leaderboard(ledger, [spec.study], None, TOP)
-        _say(_how_it_ended(spec, end))
+        _say(how_it_ended(spec, end))
         if spec.space:
             _say(f"is the best of them really better? harness verdict {spec.study}")
     _say(f"browse: make ui, or harness report {specs[0].study} for one page with figures")
@@ -246,12 +247,24 @@ def _cluster(options: argparse.Namespace) -> Cluster | None:
     return None
 
 
-def _how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
+def how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
+    """The last word on a study: why it stopped, and what goes on with it."""
     if not spec.space:
         return f"{spec.study}: done; every seed has read the test images once"
-    on = f"--trials {spec.budget.trials + 16} or a longer --budget goes on, --fresh starts anew"
-    tense = "was used before" if end.was_used_up else "is used"
-    return f"{spec.study}: {end.reason.value}; the budget {tense}: {on}"
+    nothing = "nothing to run, since " if end.was_used_up else ""
+    return f"{spec.study}: {nothing}{end.reason.value}; {_how_to_go_on(spec, end.reason)}--fresh starts anew"
+
+
+def _how_to_go_on(spec: SweepSpec, reason: StopReason) -> str:
+    """What the same command takes to do more; nothing where the whole space has been tried."""
+    from harness.progress import StopReason
+
+    more = {
+        StopReason.TRIALS: f"--trials {spec.budget.trials + 16} goes on, ",
+        StopReason.WALL_TIME: "a longer --budget goes on, ",
+        StopReason.DEVICE_TIME: "a longer device_budget in the sweep file goes on, ",
+    }
+    return more.get(reason, "")
 
 
 def _audit(study: str) -> int:

@@ -102,7 +102,7 @@ def test_the_same_command_says_that_the_budget_is_used(
 ) -> None:
     again = harness("sweep", "smoke", "--trials", "4")
     assert again.returncode == 0
-    assert "the budget was used before" in again.stdout
+    assert "nothing to run, since all trials of the budget are done; --trials" in again.stdout
     assert "--trials 20" in again.stdout
     assert "--fresh" in again.stdout
     assert len(runs_of(home, "smoke-quick")) == 6

@@ -9,7 +9,7 @@ from enum import Enum
 from harness.cost_model import CostModel
 from harness.forecast import Forecast, Open, TimeLeft
 from harness.ledger import Usage
-from harness.records import EpochReport, Outcome, Record, Role, Trial
+from harness.records import EpochReport, Outcome, Record, Role, Trial, baseline_errors_pct
 from harness.spec import SweepSpec
 
 MAX_PUT_OFF = 4  # trials that were too long for what is left of the budget, before the search is asked no more
@@ -144,8 +144,7 @@ class Progress:
             return  # cost nothing, and uses up no budget
         if record.trial.role is Role.BASELINE:
             self.num_baselines += 1
-            error_pct = record.full_error_pct(self._spec.epochs)
-            self.baseline_errors_pct += [] if error_pct is None else [error_pct]
+            self.baseline_errors_pct += baseline_errors_pct([record], self._spec.epochs)
         else:
             self.num_trials += 1
             if self._is_better(record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -103,13 +104,9 @@ def moved(domain: Int | Float, end: str) -> float:
 
 def _top(facts: Facts) -> list[Record]:
     """The best quarter of the trials, as far as they were trained in full: what was pruned was worse. [] if too few."""
-    number = math.ceil(TOP_SHARE * (len(facts.searched) + _num_pruned(facts)))
+    number = math.ceil(TOP_SHARE * (len(facts.searched) + _outcomes(facts)[Outcome.PRUNED]))
     top = facts.top_ten[:number]
     return top if len(top) >= MIN_TOP else []
-
-
-def _num_pruned(facts: Facts) -> int:
-    return sum(_outcome(record) is Outcome.PRUNED for record in facts.ended if record.trial.role is Role.TRIAL)
 
 
 def at_bounds(facts: Facts) -> list[tuple[str, Literal["low", "high"], float]]:
@@ -154,12 +151,13 @@ def noise(facts: Facts) -> Noise | None:
 
 def infeasible(facts: Facts) -> tuple[int, int]:
     """(infeasible, all) trials that the search proposed."""
-    searched = [record for record in facts.ended if record.trial.role is Role.TRIAL]
-    return sum(_outcome(record) is Outcome.INFEASIBLE for record in searched), len(searched)
+    outcomes = _outcomes(facts)
+    return outcomes[Outcome.INFEASIBLE], outcomes.total()
 
 
-def _outcome(record: Record) -> Outcome | None:
-    return record.result.outcome if record.result else None
+def _outcomes(facts: Facts) -> Counter[Outcome]:
+    """How many trials that the search proposed ended how."""
+    return Counter(record.result.outcome for record in facts.ended if record.result and record.trial.role is Role.TRIAL)
 
 
 def sentences(facts: Facts, found: Importance | None) -> list[str]:
@@ -174,7 +172,7 @@ def sentences(facts: Facts, found: Importance | None) -> list[str]:
 
 def _bound_lines(facts: Facts) -> Iterator[str]:
     if not _top(facts):
-        trained = f"{len(facts.searched)} trials trained in full and {_num_pruned(facts)} pruned ones"
+        trained = f"{len(facts.searched)} trials trained in full and {_outcomes(facts)[Outcome.PRUNED]} pruned ones"
         yield f"Bounds: {trained} are too few to say whether one is in the way."
         return
     near = near_bounds(facts)

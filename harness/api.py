@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.analysis.comparison import Comparison
     from harness.analysis.verdict_findings import Verdict
     from harness.display import Display
-    from harness.execution.workplaces import Cluster
+    from harness.execution.base import Cluster
     from harness.ledger import Ledger
     from harness.runner import StudyEnd
     from harness.spec import Dataset, Engine, Objective, SweepSpec

@@ -19,7 +19,8 @@ from harness.analysis.verdict_findings import Configuration, Verdict
 from harness.analysis.verdict_sentences import sentences
 from harness.analysis.verdict_trainings import Answer
 from harness.errors import TroubleError
-from harness.execution import CHECKPOINT_SUFFIX, data, models
+from harness.execution import data, models
+from harness.execution.base import CHECKPOINT_SUFFIX
 from harness.failpoints import Step, reach
 from harness.ledger import Ledger, Study
 from harness.locks import runs_lock

@@ -17,7 +17,7 @@ from harness.api import default_profile, open_ledger, sweep_path
 from harness.home import home, sweeps_folder
 
 if TYPE_CHECKING:
-    from harness.execution.workplaces import Cluster
+    from harness.execution.base import Cluster
     from harness.ledger import Ledger
     from harness.progress import StopReason
     from harness.runner import StudyEnd
@@ -236,7 +236,7 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
 
 def _cluster(options: argparse.Namespace) -> Cluster | None:
     from harness.errors import InputError
-    from harness.execution.workplaces import Cluster
+    from harness.execution.base import Cluster
 
     asked = {name: getattr(options, name) for name in ("address", "cpus_per_worker", "gpus_per_worker")}
     if options.executor == "ray":

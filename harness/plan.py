@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from harness.analysis.status import Status
 from harness.cost_model import NUM_KNOWN, CostModel, Floats, Measured, cpu_estimate, gpu_estimate, measured
-from harness.execution import Place, backends
+from harness.execution import backends
+from harness.execution.base import Place
 from harness.forecast import Forecast, Open, TimeLeft
 from harness.ledger import Ledger
 from harness.progress import Progress

@@ -25,7 +25,8 @@ from harness.analysis.reproduction import (
 from harness.analysis.studies import find_study
 from harness.display import Display
 from harness.errors import InputError, TroubleError
-from harness.execution import Died, EpochDone, Executor, Finished, Job, Place, Ready, backends, data, devices
+from harness.execution import backends, data, devices
+from harness.execution.base import Died, EpochDone, Executor, Finished, Job, Place, Ready
 from harness.execution.local import LocalExecutor
 from harness.ledger import Ledger, Study
 from harness.provenance import diff_file, session_provenance

@@ -15,7 +15,8 @@ from harness.analysis.studies import find_study
 from harness.display import Display
 from harness.errors import InputError, TroubleError
 from harness.execution import backends, data
-from harness.execution.workplaces import Cluster, Workplace, open_workplace
+from harness.execution.base import Cluster, Workplace
+from harness.execution.workplaces import open_workplace
 from harness.failpoints import Step, reach
 from harness.forecast import Open
 from harness.ledger import Ledger
@@ -25,6 +26,7 @@ from harness.progress import Progress, StopReason
 from harness.provenance import provenance
 from harness.records import Record
 from harness.search import catalogue
+from harness.search.factory import make_search
 from harness.search.learning import learnable
 from harness.search.proposer import Proposer
 from harness.spec import VERDICT, SweepSpec
@@ -75,7 +77,7 @@ def run_study(
     """
 
     def make_proposer(ledger: Ledger, records: Sequence[Record]) -> Proposer:
-        return Proposer(spec, catalogue.make_search(spec), records, learned(ledger, spec))
+        return Proposer(spec, make_search(spec), records, learned(ledger, spec))
 
     catalogue.check(spec)
     return run_trials(spec, home, display, make_proposer, num_workers=num_workers, fresh=fresh, cluster=cluster)

@@ -20,14 +20,15 @@ from typing import Protocol
 
 from harness.cost_model import CostModel
 from harness.display import Display
-from harness.execution import CHECKPOINT_SUFFIX, Died, EpochDone, Event, Executor, Finished, Job, Ready
+from harness.execution.base import CHECKPOINT_SUFFIX, Died, EpochDone, Event, Executor, Finished, Job, Ready
 from harness.failpoints import Step, reach
 from harness.forecast import Open
 from harness.ledger import Ledger
 from harness.progress import Progress, StopReason
 from harness.provenance import session_provenance
 from harness.records import EpochReport, Outcome, Record, Trial, TrialResult
-from harness.search import NoProposal, catalogue
+from harness.search import catalogue
+from harness.search.base import NoProposal
 from harness.search.proposer import Next
 from harness.spec import SweepSpec
 from harness.whole_files import leftovers

@@ -23,13 +23,13 @@ from harness.analysis.verdict_statistics import LOOKS
 from harness.analysis.verdict_trainings import Trainings, configurations
 from harness.display import Display
 from harness.errors import InputError
-from harness.execution.workplaces import Cluster
+from harness.execution.base import Cluster
 from harness.ledger import Ledger, Study
 from harness.locks import study_lock
 from harness.progress import StopReason
 from harness.records import EpochReport, Record, Role, Trial, TrialResult, baseline_errors_pct
 from harness.runner import bring_to_mlflow, run_trials
-from harness.search import NoProposal
+from harness.search.base import NoProposal
 from harness.search.proposer import Next
 from harness.spec import SPLIT_SIZES, VERDICT, Budget, SweepSpec, check_name
 

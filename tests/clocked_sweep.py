@@ -18,12 +18,12 @@ from filled_ledger import CPU
 from harness import sweep
 from harness.cost_model import CostModel, count_work, cpu_estimate
 from harness.display import PlainDisplay
-from harness.execution import EpochDone, Event, Finished, Job, Place, Ready
+from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
 from harness.ledger import Ledger
 from harness.plan import typical_params
 from harness.progress import StopReason
 from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
-from harness.search import NoProposal
+from harness.search.base import NoProposal
 from harness.search.proposer import Next
 from harness.spec import SweepSpec
 

@@ -12,7 +12,7 @@ from test_verdict import Workers, train
 import baselines
 from harness import runner
 from harness.analysis.verdict_findings import Verdict, find_verdict
-from harness.execution import Job
+from harness.execution.base import Job
 from harness.execution.data import data_digest
 from harness.execution.training import save_weights
 from harness.ledger import Ledger

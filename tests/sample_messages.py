@@ -4,7 +4,7 @@ from pathlib import Path
 
 from filled_ledger import CPU, make_spec
 
-from harness.execution import Job, Place
+from harness.execution.base import Job, Place
 from harness.execution.messages import Report, Setup
 from harness.records import EpochReport, Outcome, Seconds, Trial, TrialResult
 

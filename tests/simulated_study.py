@@ -8,8 +8,9 @@ import math
 from collections.abc import Callable, Sequence
 
 from harness.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
-from harness.search import NoProposal, catalogue
+from harness.search.base import NoProposal
 from harness.search.coding import encode
+from harness.search.factory import make_search
 from harness.search.proposer import Next, Proposer
 from harness.space import Choice, Domain
 from harness.spec import Budget, SweepSpec
@@ -67,7 +68,7 @@ class SimulatedStudy:
         num_open: int = 1,
     ) -> None:
         self.spec, self.records, self.fails, self.num_open = spec, list(records), fails, num_open
-        self.search = catalogue.make_search(spec)
+        self.search = make_search(spec)
         self.proposer = Proposer(spec, self.search, self.records, learned)
         self.end: NoProposal | None = None
         told = [record.told_at or 0 for record in self.records]

@@ -25,7 +25,8 @@ from harness.analysis.status import status
 from harness.display import PlainDisplay
 from harness.doctor import Level, examine
 from harness.errors import InputError
-from harness.execution import Job, Place, backends, data, devices, models
+from harness.execution import backends, data, devices, models
+from harness.execution.base import Job, Place
 from harness.execution.local import LocalExecutor
 from harness.ledger import Ledger
 from harness.plan import make_costs
@@ -123,18 +124,18 @@ def test_a_worker_on_jax_keeps_to_its_threads() -> None:
 STEPS_AND_EPOCHS = """
 import numpy as np, keras
 from test_engines import CONFIGS, BATCH, STEPS, ORDER, PICTURES, LABELS, model, values
-from harness.execution import engines
+from harness.execution import engine_base, engines
 from harness.execution.jax_engine import JaxSteps
 
 number = STEPS * BATCH
-held, order = engines.hold(PICTURES[:number], LABELS[:number]), ORDER % number
+held, order = engine_base.hold(PICTURES[:number], LABELS[:number]), ORDER % number
 for config, whole_epochs in ((CONFIGS[0], False), (CONFIGS[0], True), (CONFIGS[1], False)):
     ours, theirs = model(*config), model(*config)
     before = values(ours)
     engine = JaxSteps(ours, held, held, BATCH, whole_epochs=whole_epochs)
     for one, other in zip(before, values(ours), strict=True):
         np.testing.assert_array_equal(one, other)
-    by_keras = engines.KerasFit(theirs, engines.Images(PICTURES[:number], LABELS[:number], number), BATCH)
+    by_keras = engines.KerasFit(theirs, engine_base.Images(PICTURES[:number], LABELS[:number], number), BATCH)
     for _ in range(2):
         np.testing.assert_allclose(engine.train(order), by_keras.train(order), rtol=1e-4)
     for one, other in zip(values(ours), values(theirs), strict=True):

@@ -15,10 +15,10 @@ from harness.bench.scale import Plan
 from harness.bench.sleepers import Sleepers, TimeIsUpError
 from harness.bench.staleness import Crowd, found_pct
 from harness.errors import TroubleError
-from harness.execution import EpochDone, Event, Finished, Job, Ready
+from harness.execution.base import EpochDone, Event, Finished, Job, Ready
 from harness.ledger import Ledger
 from harness.records import Outcome, Trial, TrialResult
-from harness.search import NoProposal
+from harness.search.base import NoProposal
 from harness.search.proposer import Next, Proposer
 
 TRIAL = Trial("t", 0, {"filters_1": 32, "filters_2": 64, "kernel_1": 5, "kernel_2": 5, "dense_units": 1024}, 0, 2)

@@ -10,7 +10,7 @@ from harness.bench import target
 from harness.bench.confirming import Confirming
 from harness.bench.target import CONFIRMING_SEED, OURS, PEERS, Effort, Hunt
 from harness.records import Outcome, Role, Trial, TrialResult
-from harness.search import NoProposal
+from harness.search.base import NoProposal
 from harness.search.proposer import Next
 
 

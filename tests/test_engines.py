@@ -8,8 +8,9 @@ import pytest
 
 import baselines
 from baselines.recipe import Recipe, optimizer
-from harness.execution import engines
-from harness.execution.engines import CompiledEpochs, Images, KerasFit
+from harness.execution import engine_base
+from harness.execution.engine_base import Images
+from harness.execution.engines import CompiledEpochs, KerasFit
 
 BATCH = 32
 STEPS = 8
@@ -33,7 +34,7 @@ def model(name: str, params: dict[str, object]) -> keras.Model:
 
 
 def compiled(model: keras.Model, *, xla: bool = False) -> CompiledEpochs:
-    held = engines.hold(PICTURES, LABELS)
+    held = engine_base.hold(PICTURES, LABELS)
     return CompiledEpochs(model, held, held, BATCH, xla=xla)
 
 
@@ -70,7 +71,7 @@ def test_a_compiled_epoch_is_an_epoch_of_keras(name: str, params: dict[str, obje
 def test_predictions_are_those_of_the_model(num_images: int) -> None:
     subject = model(*CONFIGS[0])
     expected = subject.predict(PICTURES[:num_images, ..., np.newaxis] / np.float32(255), verbose=0)
-    held = engines.hold(PICTURES, LABELS)
+    held = engine_base.hold(PICTURES, LABELS)
     for engine, images in ((compiled(subject), held), (fit(subject), Images(PICTURES, LABELS, 300))):
         found = engine.predict(images, num_images)
         assert found.shape == (num_images, 10)
@@ -87,7 +88,7 @@ def test_all_shapes_are_compiled_before_the_first_epoch(monkeypatch: pytest.Monk
         return found
 
     monkeypatch.setattr(CompiledEpochs, "_run", staticmethod(watched))
-    train, validation = engines.hold(PICTURES[:256], LABELS[:256]), engines.hold(PICTURES[:40], LABELS[:40])
+    train, validation = engine_base.hold(PICTURES[:256], LABELS[:256]), engine_base.hold(PICTURES[:40], LABELS[:40])
     engine = CompiledEpochs(model(*CONFIGS[0]), train, validation, BATCH, xla=False)
     compiled_shapes = set(shapes)
     engine.train(ORDER)

@@ -27,7 +27,8 @@ from machine import MemoryGroup, SmallDisk, limit_memory, without_network
 from test_execution import Driver
 
 from harness import whole_files
-from harness.execution import Job, Place, local
+from harness.execution import local
+from harness.execution.base import Job, Place
 from harness.execution.local import LocalExecutor
 from harness.ledger import Ledger
 from harness.records import Outcome, Trial

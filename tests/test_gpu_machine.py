@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from harness.execution import EpochDone, Finished, Job, Ready, devices
+from harness.execution import devices
+from harness.execution.base import EpochDone, Finished, Job, Ready
 from harness.execution.gpus import usable_gpus
 from harness.execution.local import LocalExecutor
 from harness.records import Outcome, Trial, TrialResult

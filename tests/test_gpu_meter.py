@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.execution import Job, Place, gpu_meter
+from harness.execution import gpu_meter
+from harness.execution.base import Job, Place
 from harness.execution.gpu_meter import GpuMeter, GpuUsage, Reading, open_gauge
 from harness.execution.training import Trainer
 from harness.records import Outcome, Trial

@@ -7,7 +7,8 @@ import psutil
 import pytest
 
 from harness.errors import InputError, TroubleError
-from harness.execution import Place, devices
+from harness.execution import devices
+from harness.execution.base import Place
 from harness.execution.gpus import Gpu, usable_gpus
 from harness.execution.local import LocalExecutor
 from harness.spec import SweepSpec

@@ -12,7 +12,8 @@ import pytest
 from sample_messages import JOB, PLACE, REPORTS, SETUP, epoch
 
 from harness.errors import TroubleError
-from harness.execution import Died, EpochDone, Event, Ready, local
+from harness.execution import local
+from harness.execution.base import Died, EpochDone, Event, Ready
 from harness.execution.local import LocalExecutor
 from harness.execution.messages import (
     MAX_LINE_BYTES,

@@ -20,11 +20,11 @@ import pytest
 from test_execution import TRAINS_ON, Driver, ExecutorContract, trial
 
 from harness.errors import InputError, TroubleError
-from harness.execution import Died, EpochDone, Executor, Job, data, devices, on_ray
+from harness.execution import data, devices, on_ray
+from harness.execution.base import Cluster, Died, EpochDone, Executor, Job
 from harness.execution.on_ray import RayWorkplace
 from harness.execution.ray_connection import connect
 from harness.execution.ray_share import Share, share
-from harness.execution.workplaces import Cluster
 from harness.ledger import Ledger
 from harness.records import Outcome
 from harness.spec import SweepSpec

@@ -9,7 +9,7 @@ from filled_ledger import CPU, DOCUMENTED, GPU, FilledLedger, make_spec
 from harness import plan
 from harness.analysis.status import status
 from harness.cost_model import CostModel, count_work, cpu_estimate
-from harness.execution import Place
+from harness.execution.base import Place
 from harness.forecast import TimeLeft
 from harness.ledger import Ledger, Usage
 from harness.plan import Plan, describe, make_costs, make_plan, time_left, typical_params

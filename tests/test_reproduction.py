@@ -30,7 +30,8 @@ from harness.analysis.reproduction_sentences import sentences
 from harness.cli import main
 from harness.display import PlainDisplay
 from harness.errors import TroubleError
-from harness.execution import Died, EpochDone, Event, Finished, Job, Place, Ready, data
+from harness.execution import data
+from harness.execution.base import Died, EpochDone, Event, Finished, Job, Place, Ready
 from harness.execution.devices import Machine, this_machine
 from harness.execution.gpus import Gpu
 from harness.execution.training import Trainer

@@ -10,8 +10,10 @@ import pytest
 from simulated_study import CONDITIONAL, MIXED, NUMBERS, STEPPED, make_spec
 
 from harness.errors import InputError
-from harness.search import NoProposal, catalogue
+from harness.search import catalogue
+from harness.search.base import NoProposal
 from harness.search.catalogue import PRUNERS, SAMPLERS
+from harness.search.factory import make_search
 
 REFUSED = [
     (
@@ -128,7 +130,7 @@ def test_a_missing_module_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatc
 def test_pruners_go_with_tpe(pruner: str, patience: int) -> None:
     spec = make_spec(pruner=pruner, patience=0 if pruner == "none" else patience)
     catalogue.check(spec)
-    catalogue.make_search(spec)
+    make_search(spec)
 
 
 def test_each_sampler_is_listed_once_and_says_what_for() -> None:
@@ -140,7 +142,7 @@ def test_each_sampler_is_listed_once_and_says_what_for() -> None:
 def test_a_study_without_a_space_needs_no_engine() -> None:
     spec = make_spec(space={}, sampler="whatever", engine="keras-tuner", pruner="median")
     catalogue.check(spec)
-    assert catalogue.make_search(spec).ask("uid", 0, 0) is NoProposal.EXHAUSTED
+    assert make_search(spec).ask("uid", 0, 0) is NoProposal.EXHAUSTED
 
 
 def test_stepped_numbers_can_be_listed() -> None:

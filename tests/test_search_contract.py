@@ -17,7 +17,8 @@ from simulated_study import (
 )
 
 from harness.records import Outcome, Role
-from harness.search import NoProposal, catalogue
+from harness.search import catalogue
+from harness.search.base import NoProposal
 from harness.search.catalogue import SAMPLERS, Sampler
 from harness.spec import SweepSpec
 

@@ -11,7 +11,8 @@ import pytest
 from simulated_study import CONDITIONAL, NUMBERS, STEPPED, SimulatedStudy, make_spec, some_fail
 
 from harness.records import Outcome, Params, Record, Role, Trial
-from harness.search import NoProposal, window
+from harness.search import window
+from harness.search.base import NoProposal
 from harness.search.with_keras_tuner import KerasTunerSearch
 
 
@@ -235,8 +236,8 @@ def test_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_loading_it_leaves_the_screen_alone() -> None:
     code = (
-        "import sys; from simulated_study import make_spec; from harness.search import catalogue;"
-        "catalogue.make_search(make_spec(engine='keras-tuner', sampler='random'));"
+        "import sys; from simulated_study import make_spec; from harness.search.factory import make_search;"
+        "make_search(make_spec(engine='keras-tuner', sampler='random'));"
         "print('seen', file=sys.stderr)"
     )
     tests = Path(__file__).parent

@@ -23,7 +23,8 @@ from simulated_study import (
 )
 
 from harness.records import Outcome, Record, Role, Seconds, Trial, TrialResult
-from harness.search import NoProposal, with_optuna
+from harness.search import with_optuna
+from harness.search.base import NoProposal
 from harness.search.optuna_parts import HALVING, PercentilePruner, Storage, new_sampler
 from harness.search.proposer import Proposer
 from harness.search.window import NUM_BEST_SHOWN, NUM_SHOWN

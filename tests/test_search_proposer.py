@@ -9,7 +9,7 @@ import pytest
 from simulated_study import NUMBERS, SimulatedStudy, epoch_report, make_spec
 
 from harness.records import EpochReport, Outcome, Params, Record, Role, Trial, TrialResult
-from harness.search import NoProposal, Proposal
+from harness.search.base import NoProposal, Proposal
 from harness.search.proposer import MAX_DECLINES, MAX_INFEASIBLE, Next, Proposer
 
 BASELINE = {"units_1": 512, "dropout": 0.0}

@@ -16,12 +16,12 @@ import pytest
 from harness.analysis.status import status
 from harness.cost_model import CostModel, cpu_estimate
 from harness.display import PlainDisplay
-from harness.execution import Died, EpochDone, Event, Finished, Job, Place, Ready
+from harness.execution.base import Died, EpochDone, Event, Finished, Job, Place, Ready
 from harness.home import sweeps_folder
 from harness.ledger import Ledger
 from harness.progress import StopReason
 from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
-from harness.search import NoProposal
+from harness.search.base import NoProposal
 from harness.search.proposer import Next
 from harness.spec import Budget, SweepSpec
 from harness.sweep import Sweep

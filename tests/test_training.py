@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from harness.errors import TroubleError
-from harness.execution import Job, Place, data, models
+from harness.execution import data, models
+from harness.execution.base import Job, Place
 from harness.execution.training import Trainer
 from harness.records import EpochReport, Outcome, Trial, TrialResult
 from harness.spec import SPLIT_SIZES, SweepSpec

@@ -24,7 +24,8 @@ from harness.analysis.verdict_trainings import Answer
 from harness.cost_model import CostModel, cpu_estimate
 from harness.display import PlainDisplay
 from harness.errors import InputError, TroubleError
-from harness.execution import EpochDone, Event, Finished, Job, Place, Ready, workplaces
+from harness.execution import workplaces
+from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
 from harness.ledger import Ledger
 from harness.locks import study_lock
 from harness.progress import StopReason

@@ -6,7 +6,7 @@ import uuid
 
 from harness.bench.target import CONFIRMING_SEED
 from harness.records import EpochReport, Outcome, Role, Trial, TrialResult
-from harness.search import NoProposal
+from harness.search.base import NoProposal
 from harness.search.proposer import Next, Proposer
 from harness.spec import SweepSpec
 

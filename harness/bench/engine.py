@@ -166,11 +166,11 @@ def _stock(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.uin
 
 
 def _ours(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Epoch:
-    from harness.execution import engines
+    from harness.execution import engine_base, engines
 
     model.compile(optimizer(RECIPE, 10**6), loss="categorical_crossentropy")
     model.optimizer.build(model.trainable_variables)
-    held, is_gpu = engines.hold(images, labels), bool(this_machine().gpu_names)
+    held, is_gpu = engine_base.hold(images, labels), bool(this_machine().gpu_names)
     engine = engines.make_engine(model, held, held, RECIPE.batch_size, xla=is_gpu)
     rng = np.random.default_rng(0)
     shape = (len(images) // RECIPE.batch_size, RECIPE.batch_size)

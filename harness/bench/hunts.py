@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench.target import CONFIRMING_SEED, Effort, Hunt
+from harness.search.factory import make_search
 from harness.space import Int
 from harness.spec import SPLIT_SIZES
 
@@ -173,11 +174,10 @@ def ours(hunt: Hunt, folder: Path) -> None:
     from harness.ledger import Ledger
     from harness.records import Role
     from harness.runner import run_trials
-    from harness.search import catalogue
     from harness.search.proposer import Proposer
 
     spec = hunt.spec()
-    source = Confirming(Proposer(spec, catalogue.make_search(spec), []), spec, hunt.target_pct)
+    source = Confirming(Proposer(spec, make_search(spec), []), spec, hunt.target_pct)
     with (folder / "log").open("w") as log:
         run_trials(spec, folder, PlainDisplay(log), lambda ledger, records: source, num_workers=None, fresh=False)
     with closing(Ledger(folder / "ledger.db")) as ledger:

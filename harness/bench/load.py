@@ -22,7 +22,8 @@ from harness.bench.sleepers import Sleepers, TimeIsUpError
 from harness.cost_model import CostModel, cpu_estimate
 from harness.display import PlainDisplay
 from harness.ledger import Ledger
-from harness.search import NoProposal, catalogue
+from harness.search.base import NoProposal
+from harness.search.factory import make_search
 from harness.search.proposer import Next, Proposer
 from harness.sweep import Sweep
 from harness.tracking.mlflow_runs import Tracker
@@ -123,7 +124,7 @@ def measure(load: Load, home: Path) -> Measured:
         spec = ledger.study(STUDY).spec.model_copy(update={"sampler": load.sampler})
         started = time.monotonic()
         records = ledger.history(STUDY)
-        proposer = TimedProposer(spec, catalogue.make_search(spec), records)
+        proposer = TimedProposer(spec, make_search(spec), records)
         proposer.ask_s = []
         resume_s = time.monotonic() - started
 

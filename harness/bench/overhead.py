@@ -29,7 +29,7 @@ from harness.execution.devices import this_machine
 from harness.home import sweeps_folder
 from harness.ledger import Ledger
 from harness.records import Record, Role, Seconds
-from harness.search import catalogue
+from harness.search.factory import make_search
 from harness.search.proposer import Proposer
 from harness.spec import Budget, SweepSpec
 from harness.sweep import Sweep
@@ -151,7 +151,7 @@ def measure(home: Path, ledger: Ledger, spec: SweepSpec, num_trials: int) -> Tim
     watch = Stopwatch()
     with watch.part(START):
         records = ledger.history(spec.study)
-        proposer = Proposer(spec, catalogue.make_search(spec), records)
+        proposer = Proposer(spec, make_search(spec), records)
         proposer_ = _Timed(proposer, watch, _OF_SOURCE)
         sweep = _sweep(home, ledger, spec, records, proposer_, watch, num_trials)
     with watch.part(OPEN_RUNS):

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from harness.bench import landscape
-from harness.execution import EpochDone, Event, Finished, Job, Place, Ready
+from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
 from harness.ledger import Ledger
 from harness.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 from harness.spec import SweepSpec

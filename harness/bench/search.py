@@ -22,8 +22,10 @@ from harness.analysis.pictures import draw_median, save_picture
 from harness.analysis.statistics import quartiles, share_below
 from harness.bench import landscape
 from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
-from harness.search import NoProposal, catalogue
+from harness.search import catalogue
+from harness.search.base import NoProposal
 from harness.search.catalogue import SAMPLERS
+from harness.search.factory import make_search
 from harness.search.proposer import Next, Proposer
 
 if TYPE_CHECKING:
@@ -117,7 +119,7 @@ def race(contender: Contender, seed: int, num_trainings: int, best_pct: float) -
     """One study: the incumbent's regret by full trainings paid for, and the seconds of searching per trial."""
     spec = landscape.make_spec(contender.engine, contender.sampler, contender.pruner, seed)
     catalogue.check(spec)
-    proposer = Proposer(spec, catalogue.make_search(spec), [])
+    proposer = Proposer(spec, make_search(spec), [])
     regret, num_epochs, search_time_s, num_asked = [float("nan")] * num_trainings, 0, 0.0, 0
     least_seen, trials = float("inf"), {}
     while num_epochs < num_trainings * landscape.EPOCHS:

@@ -11,7 +11,7 @@ from itertools import count
 from typing import Generic, TypeVar
 
 from harness.bench import landscape, scripted
-from harness.execution import EpochDone, Event, Finished, Job, Place, Ready
+from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
 from harness.records import EpochReport, Trial
 
 T = TypeVar("T")

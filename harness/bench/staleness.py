@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 
 from harness.bench import landscape
 from harness.records import EpochReport, Outcome, Role, Trial, TrialResult
-from harness.search import NoProposal, catalogue
+from harness.search.base import NoProposal
+from harness.search.factory import make_search
 from harness.search.proposer import Proposer
 
 PRUNER = "percentile"
@@ -74,7 +75,7 @@ class _Study:
 def found_pct(crowd: Crowd, num_trials: Sequence[int]) -> list[float]:
     """True error, in percent, of the configuration that looks best when so many trials have ended (ascending)."""
     spec = landscape.make_spec("optuna", crowd.sampler, PRUNER, crowd.seed)
-    study = _Study(Proposer(spec, catalogue.make_search(spec), []), random.Random(crowd.seed))  # noqa: S311
+    study = _Study(Proposer(spec, make_search(spec), []), random.Random(crowd.seed))  # noqa: S311
     for _ in range(crowd.num_workers):
         study.start(0.0)
     found: list[float] = []

@@ -112,7 +112,7 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
 
 def baseline_error_pct(baseline: str, train_images: int, epochs: int) -> float:
     """Mean validation error of the documented network over a few seeds, in percent."""
-    from harness.execution import Job
+    from harness.execution.base import Job
     from harness.execution.devices import places
     from harness.execution.training import Trainer
     from harness.records import Role, Trial

@@ -16,7 +16,8 @@ from typing import Any
 import psutil
 
 from harness.errors import InputError, TroubleError
-from harness.execution import Place, backends
+from harness.execution import backends
+from harness.execution.base import Place
 from harness.execution.gpus import Gpu, usable_gpus
 
 WORKER_MEMORY_MB = 1500  # a worker with TensorFlow loaded and the documented CNN in training

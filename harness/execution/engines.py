@@ -1,59 +1,16 @@
-"""How a step is run: compiled where TensorFlow or JAX is the backend, by Keras's own `fit` elsewhere.
-
-An engine holds one model in training. Images are bytes until they reach a batch, so that they take a quarter of the
-memory and lie on the device once for all trials of a worker.
-"""
+"""How a step is run: compiled where TensorFlow or JAX is the backend, by Keras's own `fit` elsewhere."""
 
 from __future__ import annotations
 
 import importlib
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
-EVALUATION_BATCH = 500
-NUM_CLASSES = 10
-
-Bytes = NDArray[np.uint8]
-Floats = NDArray[np.float32]
-Order = NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Images:
-    """Images (n, 28, 28) in 0..255 and labels (n,) where the backend wants them, n being `num_images` or more."""
-
-    images: Any
-    labels: Any
-    num_images: int
-
-
-class Engine(Protocol):
-    """Trains one model. To make it is to trace and compile whatever it runs; the model stays as it is."""
-
-    name: str
-
-    def train(self, order: Order) -> float:
-        """Trains on batches of these positions, shape (steps, batch size); returns the mean loss over them."""
-
-    def predict(self, images: Images, num_images: int) -> Floats:
-        """Class probabilities (num_images, 10) of the first images."""
-
-
-def hold(images: Bytes, labels: Bytes) -> Images:
-    """Puts images onto the device, for as long as the result lives."""
-    # Filled up to whole batches, since a batch of another shape would be compiled on its own.
-    fill = -len(images) % EVALUATION_BATCH
-    padded = np.pad(images, ((0, fill), (0, 0), (0, 0))), np.pad(labels, (0, fill))
-    if keras.backend.backend() == "torch":
-        return Images(*padded, len(images))  # `fit` takes them from here
-    on_device = keras.ops.convert_to_tensor
-    return Images(on_device(padded[0]), on_device(padded[1]), len(images))
+from harness.execution.engine_base import EVALUATION_BATCH, NUM_CLASSES, Engine, Floats, Images, Order, scaled
 
 
 def make_engine(model: keras.Model, train: Images, validation: Images, batch_size: int, *, xla: bool) -> Engine:
@@ -192,8 +149,3 @@ class KerasFit:
         starts = range(0, num_images, EVALUATION_BATCH)
         batches = (scaled(images.images[start : start + EVALUATION_BATCH]) for start in starts)
         return np.concatenate([self._model.predict_on_batch(batch) for batch in batches])[:num_images]
-
-
-def scaled(images: Any) -> Any:
-    """Grey values 0..255 to 0..1, with a channel: (n, 28, 28) to (n, 28, 28, 1)."""
-    return keras.ops.expand_dims(keras.ops.cast(images, "float32") / 255.0, -1)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
-from harness.execution import Place
+from harness.execution.base import Place
 from harness.execution.gpus import is_instance
 
 INTERVAL_S = 0.1

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 
 from harness.errors import TroubleError
-from harness.execution import Died, EpochDone, Event, Finished, Job, Place, Ready, devices
+from harness.execution import devices
+from harness.execution.base import Died, EpochDone, Event, Finished, Job, Place, Ready
 from harness.execution.messages import (
     MAX_LINE_BYTES,
     Command,

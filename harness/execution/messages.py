@@ -21,7 +21,7 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel
 
-from harness.execution import Job, Place
+from harness.execution.base import Job, Place
 from harness.parsing import parse_json, shown
 from harness.records import EpochReport, TrialResult
 from harness.spec import SweepSpec

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import InputError, TroubleError
-from harness.execution import Died, Event, Executor, Finished, Job, Place, Ready, backends, data
+from harness.execution import backends, data
+from harness.execution.base import Cluster, Died, Event, Executor, Finished, Job, Note, Place, Ready
 from harness.execution.local import MAX_EARLY_DEATHS, START_TIMEOUT_S
 from harness.execution.messages import Command, Setup, to_line
 from harness.execution.ray_connection import connect
 from harness.execution.ray_host import Host, Seen
 from harness.execution.ray_share import MEMORY_BYTES, share
-from harness.execution.workplaces import Cluster, Note
 from harness.parsing import parse_json
 from harness.provenance import versions
 from harness.spec import SweepSpec

@@ -10,14 +10,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import baselines
-import harness
 from harness.errors import InputError, TroubleError
 from harness.execution import backends, devices
+from harness.home import code_folders
 
 CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 500 * 2**20  # of a cluster that is started here: a data set of 55 MB, and weights on their way
@@ -92,7 +90,7 @@ def _local_size() -> dict[str, Any]:
 
 def _runtime_environment() -> dict[str, Any]:
     """The code that runs here, for every node, in front of whatever is installed there."""
-    packages = [str(Path(str(package.__file__)).parent) for package in (harness, baselines)]
+    packages = list(map(str, code_folders()))
     # Said, whatever it was taken from: a node's own Keras settings may differ.
     return {"py_modules": packages, "env_vars": {backends.VARIABLE: backends.backend()}, "excludes": ["__pycache__"]}
 

@@ -22,7 +22,8 @@ import numpy as np
 from platformdirs import user_log_path
 
 from harness.errors import TroubleError
-from harness.execution import CHECKPOINT_SUFFIX, Finished, Job, data, devices
+from harness.execution import data, devices
+from harness.execution.base import CHECKPOINT_SUFFIX, Finished, Job
 from harness.execution.local import LocalExecutor
 from harness.execution.messages import Setup, read_command, to_json
 from harness.provenance import versions

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from harness.errors import InputError
+from harness.execution.base import Cluster
 from harness.execution.devices import WORKER_MEMORY_MB
-from harness.execution.workplaces import Cluster
 
 MEMORY_BYTES = WORKER_MEMORY_MB * 2**20
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 import baselines
 from baselines.recipe import optimizer
 from harness.errors import TroubleError
-from harness.execution import Job, Place, data, devices, engines
-from harness.execution.engines import Engine, Order
+from harness.execution import data, devices, engine_base, engines
+from harness.execution.base import Job, Place
+from harness.execution.engine_base import Engine, Order
 from harness.execution.gpu_meter import GpuMeter, open_gauge
 from harness.failpoints import Step, reach
 from harness.records import Device, EpochReport, Outcome, Seconds, TrialResult
@@ -41,8 +42,8 @@ class Trainer:
         if spec.trains_on_validation:
             images = np.concatenate([images, validation_images])
             labels = np.concatenate([labels, self._validation_labels])
-        self.train_images = engines.hold(images[: spec.train_images], labels[: spec.train_images])
-        self._validation_images = engines.hold(validation_images, self._validation_labels)
+        self.train_images = engine_base.hold(images[: spec.train_images], labels[: spec.train_images])
+        self._validation_images = engine_base.hold(validation_images, self._validation_labels)
         # On a CPU it makes convolutions several times slower, and dense layers no faster.
         self.uses_xla = place.gpu is not None
         self.device = Device(
@@ -95,7 +96,7 @@ class Trainer:
     def test(self, engine: Engine) -> Positions:
         """Positions in the test split got wrong. Nothing else opens the test images."""
         images, labels = data.load(self.spec.dataset, "test", self._data_folder)
-        probabilities = engine.predict(engines.hold(images, labels), len(labels))
+        probabilities = engine.predict(engine_base.hold(images, labels), len(labels))
         return _judged(probabilities, labels)[1]
 
 

@@ -7,9 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.errors import InputError
-from harness.search import Search
 from harness.search.limits import check_limits
-from harness.silence import silent_stderr
 from harness.space import Choice, Float, SpaceError
 from harness.spec import Engine, SweepSpec
 
@@ -163,22 +161,6 @@ def check(spec: SweepSpec) -> None:
     _check_pruner(chosen, spec)
     _check_known_trials(spec)
     check_limits(spec)
-
-
-def make_search(spec: SweepSpec) -> Search:
-    """The study's search, new; its engine is imported here."""
-    if not spec.space:
-        from harness.search.nothing import NoSearch
-
-        return NoSearch()
-    if spec.engine == "optuna":
-        from harness.search.with_optuna import OptunaSearch
-
-        return OptunaSearch(spec)
-    with silent_stderr():
-        from harness.search.with_keras_tuner import KerasTunerSearch
-
-    return KerasTunerSearch(spec)
 
 
 def _of_engine(engine: Engine) -> list[Sampler]:

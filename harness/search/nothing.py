@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.records import EpochReport, Record, Trial, TrialResult
-from harness.search import NoProposal
+from harness.search.base import NoProposal
 
 
 class NoSearch:

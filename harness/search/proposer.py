@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from harness.records import EpochReport, Params, Record, Role, Trial, TrialResult
-from harness.search import NoProposal, Proposal, Search, limits, replaying
+from harness.search import limits, replaying
+from harness.search.base import NoProposal, Proposal, Search
 from harness.search.coding import identity
 from harness.search.settings import BAD_OUTCOMES
 from harness.spec import SweepSpec
@@ -40,7 +41,7 @@ class Proposer:
 
     Args:
         spec: A study that `catalogue.check` has let pass.
-        search: New, from `catalogue.make_search`.
+        search: New, from `factory.make_search`.
         records: The study's trials so far.
         learned: Finished trials of another study, in the terms of this one (see `learning`); not counted.
     """

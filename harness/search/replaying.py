@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.records import Record
-from harness.search import Proposal, Search
+from harness.search.base import Proposal, Search
 
 
 def events(records: Sequence[Record]) -> Iterator[tuple[Record, bool]]:

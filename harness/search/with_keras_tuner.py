@@ -23,7 +23,8 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from harness.records import EpochReport, Outcome, Record, Scalar, Trial, TrialResult
-from harness.search import NoProposal, Proposal, catalogue, replaying, window
+from harness.search import catalogue, replaying, window
+from harness.search.base import NoProposal, Proposal
 from harness.search.coding import decode, encode, encode_all
 from harness.search.settings import BAD_OUTCOMES, ask_seed, reduction_factor
 from harness.space import Choice, Domain, Float, SearchSpace

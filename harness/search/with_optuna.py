@@ -17,7 +17,8 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from harness.records import EpochReport, Outcome, Params, Record, Role, Scalar, Trial, TrialResult
-from harness.search import NoProposal, Proposal, catalogue, limits, replaying
+from harness.search import catalogue, limits, replaying
+from harness.search.base import NoProposal, Proposal
 from harness.search.coding import decode, encode_all, identity
 from harness.search.optuna_parts import HALVING, Storage, distribution, new_pruner, new_sampler, rungs, suggested
 from harness.search.settings import BAD_OUTCOMES, ask_seed

@@ -79,20 +79,22 @@ class Ledger:
         with self._transaction():
             self._db.execute(
                 "INSERT INTO studies (study, spec, provenance, created_at) VALUES (?, ?, ?, ?)",
-                (spec.study, spec.model_dump_json(), json.dumps(provenance), time.time()),
+                (spec.study, ledger_rows.spec_to_json(spec), json.dumps(provenance), time.time()),
             )
 
     def update_budget(self, spec: SweepSpec) -> None:
         """Remembers the budget last asked for; nothing else of a study ever changes."""
         with self._transaction():
-            self._db.execute("UPDATE studies SET spec = ? WHERE study = ?", (spec.model_dump_json(), spec.study))
+            written = ledger_rows.spec_to_json(spec)
+            self._db.execute("UPDATE studies SET spec = ? WHERE study = ?", (written, spec.study))
 
     def rename_study(self, study: str, new_name: str) -> None:
         """Keeps a study under another name."""
-        spec = self.study(study).spec.model_copy(update={"study": new_name})
+        spec = self.study(study).spec.changed(study=new_name)
         with self._transaction():
             self._db.execute(
-                "UPDATE studies SET study = ?, spec = ? WHERE study = ?", (new_name, spec.model_dump_json(), study)
+                "UPDATE studies SET study = ?, spec = ? WHERE study = ?",
+                (new_name, ledger_rows.spec_to_json(spec), study),
             )
             self._db.execute("UPDATE tracked SET uid = ? WHERE uid = ?", (new_name, study))
 

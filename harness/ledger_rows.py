@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeVar
 
+from harness.errors import InputError
 from harness.parsing import parse_json, shown, shown_key
 from harness.records import EpochReport, Outcome, Record, Role, Scalar, Trial, TrialResult
 from harness.space import Domain, Float, SearchSpace
@@ -143,6 +144,22 @@ def held_s(row: sqlite3.Row) -> float:
 def uid(row: sqlite3.Row) -> str:
     """From a row of `trials`."""
     return Cells("trials", row["uid"], row).read("uid", name)
+
+
+def spec_to_json(settings: SweepSpec) -> str:
+    """What `spec` will read as these very settings.
+
+    Raises:
+        InputError: it would refuse them.
+    """
+    written = settings.model_dump_json()
+    try:
+        is_same = spec(written).model_dump_json() == written
+    except ValueError as error:
+        raise InputError(f"study {settings.study}: {error}; nothing was written") from None
+    if not is_same:
+        raise InputError(f"study {settings.study}: its settings are not read as they are written; nothing was written")
+    return written
 
 
 def result_to_json(result: TrialResult) -> str:

@@ -112,7 +112,7 @@ def reproduce(study: str, number: int, home: Path, display: Display) -> Reproduc
     backends.backend()  # a wrong one is said before anything else is
     with closing(Ledger(home / "ledger.db")) as ledger:
         recorded = read(ledger, study, number)
-    spec = recorded.study.spec.model_copy(update={"reads_test": False})
+    spec = recorded.study.spec.changed(reads_test=False)
     place = find_place(devices.this_machine(), recorded.result.device)
     display.plan(_plan(recorded, place))
     now = _train(spec, recorded, place, home, display)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import count
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,7 +30,7 @@ from harness.search import catalogue
 from harness.search.factory import make_search
 from harness.search.learning import learnable
 from harness.search.proposer import Proposer
-from harness.spec import VERDICT, SweepSpec
+from harness.spec import VERDICT, SweepSpec, dated_name
 from harness.sweep import Sweep, TrialSource
 from harness.tracking.mlflow_runs import Tracker, sync
 
@@ -223,9 +224,10 @@ def _check_backend(ledger: Ledger, spec: SweepSpec, backend: str) -> None:
 
 def _keep(ledger: Ledger, spec: SweepSpec) -> None:
     """Keeps a study under a dated name, and with it the verdict on it."""
-    about = spec.study.removesuffix(VERDICT)
-    kept = f"{about[:40]}.{time.strftime('%Y%m%d-%H%M%S')}"
-    ending = VERDICT if spec.is_verdict else ""
-    ledger.rename_study(spec.study, kept + ending)
-    if not ending and about + VERDICT in ledger.study_names():
-        ledger.rename_study(about + VERDICT, kept + VERDICT)
+    names, verdict = set(ledger.study_names()), spec.study + VERDICT
+    moments = (datetime.now() + timedelta(seconds=seconds) for seconds in count())
+    dated = (dated_name(spec.study, when) for when in moments)
+    kept = next(name for name in dated if names.isdisjoint({name, name + VERDICT}))
+    ledger.rename_study(spec.study, kept)
+    if verdict in names:
+        ledger.rename_study(verdict, kept + VERDICT)

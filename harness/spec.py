@@ -6,15 +6,16 @@ import dataclasses
 import hashlib
 import json
 import re
+from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import baselines
 from baselines.recipe import RECIPE, SCHEDULES, Recipe
 from harness.errors import InputError
-from harness.parsing import shown, shown_key
+from harness.parsing import explain, shown, shown_key
 from harness.records import Params, Scalar
 from harness.space import Choice, Domain, Float, SearchSpace, SpaceError, domain_from_toml
 
@@ -33,9 +34,16 @@ NAMES = "1 to 64 letters, digits, '.', '_' or '-', not starting with '.'"
 
 VERDICT = ".verdict"  # ends the name of a verdict, which is a study like any other; before it stands what it is about
 
-Positive = Annotated[int, Field(ge=1, lt=2**31)]
+# What the harness itself appends to a name comes on top of the 64 characters, so that every name has room for it.
+_DATED = r"\.\d{8}-\d{6}"  # when a study was kept, to make room for a new one of its name
+_NAME = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,63}}(?:{_DATED})?(?:{re.escape(VERDICT)})?")
+
+MAX_WHOLE = 2**31 - 1
+MAX_SECONDS = float(MAX_WHOLE)
+
+Positive = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
 Seconds = Annotated[float, Field(gt=0, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seed = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 
 
 class Strict(BaseModel):
@@ -53,7 +61,7 @@ class Constraints(Strict):
 class Budget(Strict):
     """When to stop, whichever is reached first; None: no limit of that kind."""
 
-    trials: Annotated[int, Field(ge=0, lt=2**31)]
+    trials: Annotated[int, Field(ge=0, le=MAX_WHOLE)]
     wall_s: Seconds | None = None
     device_s: Seconds | None = None
 
@@ -89,7 +97,7 @@ class SweepSpec(Strict):
     epochs: Positive
     train_images: Positive
     validation_images: Positive
-    baseline_seeds: Annotated[int, Field(ge=0)]
+    baseline_seeds: Annotated[int, Field(ge=0, le=MAX_WHOLE)]
     full_epochs: Positive | None = None
     confirms: tuple[int, ...] = ()
     reads_test: bool = False
@@ -101,6 +109,17 @@ class SweepSpec(Strict):
         _check_recipe(self.recipe)
         self._check_space()
         return self
+
+    def changed(self, **changes: Any) -> Self:
+        """This study with other settings, held against the same rules: pydantic's `model_copy` checks nothing.
+
+        Raises:
+            InputError: one line that names the first wrong setting, its value and what is allowed.
+        """
+        try:
+            return self.model_validate(dict(self) | changes)
+        except ValidationError as error:
+            raise InputError(f"study {self.study}: {explain(error)}") from None
 
     @property
     def search_space(self) -> SearchSpace:
@@ -202,7 +221,13 @@ def _documented(baseline: BaselineName) -> tuple[Any, frozenset[str]]:
 
 def is_name(text: str) -> bool:
     """Whether `text` is safe as a file name and as an experiment's name."""
-    return re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", text) is not None
+    return _NAME.fullmatch(text) is not None
+
+
+def dated_name(name: str, when: datetime) -> str:
+    """The name under which a study, or a verdict, is kept at `when`; the date of an earlier time goes."""
+    about = name.removesuffix(VERDICT)
+    return f"{re.sub(f'{_DATED}$', '', about)}.{when:%Y%m%d-%H%M%S}{VERDICT * (about != name)}"
 
 
 def check_name(name: str, what: str) -> str:

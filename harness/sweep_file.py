@@ -15,6 +15,7 @@ from harness.home import sweeps_folder
 from harness.parsing import explain, shown
 from harness.records import Scalar
 from harness.spec import (
+    MAX_WHOLE,
     SPLIT_SIZES,
     VERDICT,
     BaselineName,
@@ -155,17 +156,18 @@ def baseline_spec(baseline: BaselineName, flags: Flags, seeds: int | None, defau
     Raises:
         InputError: as `load_sweep`.
     """
+    if seeds is not None and not 1 <= seeds <= MAX_WHOLE:
+        raise InputError(f"--seeds is {shown(seeds)}; allowed: 1 to {MAX_WHOLE}")
     spec = load_sweep(sweeps_folder() / f"{baseline}.toml", flags, default_profile)
-    name = "-".join(["baseline", spec.study])
-    changes: dict[str, Any] = {
-        "study": name,
-        "space": {},
-        "constraints": Constraints(),
-        "pruner": "none",
-        "reads_test": True,
-        "budget": Budget(trials=0),
-    }
-    return spec.model_copy(update={**changes, "baseline_seeds": seeds or spec.baseline_seeds})
+    return spec.changed(
+        study=f"baseline-{spec.study}",
+        space={},
+        constraints=Constraints(),
+        pruner="none",
+        reads_test=True,
+        budget=Budget(trials=0),
+        baseline_seeds=spec.baseline_seeds if seeds is None else seeds,
+    )
 
 
 def read_sweep_file(path: Path) -> SweepFile:

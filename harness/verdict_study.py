@@ -26,16 +26,16 @@ from harness.errors import InputError
 from harness.execution.base import Cluster
 from harness.ledger import Ledger, Study
 from harness.locks import study_lock
+from harness.parsing import shown
 from harness.progress import StopReason
 from harness.records import EpochReport, Record, Role, Trial, TrialResult, baseline_errors_pct
 from harness.runner import bring_to_mlflow, run_trials
 from harness.search.base import NoProposal
 from harness.search.proposer import Next
-from harness.spec import SPLIT_SIZES, VERDICT, Budget, SweepSpec, check_name
+from harness.spec import MAX_SECONDS, MAX_WHOLE, SPLIT_SIZES, VERDICT, Budget, SweepSpec, check_name
 
 DEFAULT_TOP = 3
 DEFAULT_SEEDS = 5
-MAX_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,10 @@ class Request:
 
     def __post_init__(self) -> None:
         for name, number in (("--top", self.top), ("--epochs", self.epochs)):
-            if number is not None and number < 1:
-                raise InputError(f"{name} is {number}; allowed: at least 1")
+            if number is not None and not 1 <= number <= MAX_WHOLE:
+                raise InputError(f"{name} is {shown(number)}; allowed: 1 to {MAX_WHOLE}")
+        if self.wall_s is not None and not 0 < self.wall_s <= MAX_SECONDS:
+            raise InputError(f"--budget is {self.wall_s:g} s; allowed: above 0 and at most {MAX_SECONDS:.0f} s")
         if self.num_seeds is not None and self.num_seeds not in LOOKS:
             looks = ", ".join(map(str, LOOKS))
             raise InputError(f"--seeds is {self.num_seeds}; allowed: {looks}, after which the results are looked at")
@@ -144,13 +146,12 @@ def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -
     spec = begun.spec if begun else _new(source, name, records, request.epochs)
     width = 1 + len(finalists)
     num_seeds = request.num_seeds or (begun.spec.budget.trials // width if begun else DEFAULT_SEEDS)
-    changes = {
-        "enqueue": tuple(dict(record.trial.params) for record in finalists),
-        "confirms": tuple(record.trial.number for record in finalists),
-        "epochs": request.epochs or spec.epochs,
-        "budget": Budget(trials=width * num_seeds, wall_s=request.wall_s),
-    }
-    spec = spec.model_copy(update=changes)
+    spec = spec.changed(
+        enqueue=tuple(dict(record.trial.params) for record in finalists),
+        confirms=tuple(record.trial.number for record in finalists),
+        epochs=request.epochs or spec.epochs,
+        budget=Budget(trials=width * num_seeds, wall_s=request.wall_s),
+    )
     if begun:
         _check_same(begun, spec, finalists)
     return spec, {"verdict_of": study, "confirms": [record.trial.uid for record in finalists]}
@@ -253,29 +254,29 @@ def _new(source: SweepSpec, name: str, records: Sequence[Record], epochs: int | 
     num_images = SPLIT_SIZES[source.dataset]["train"] + SPLIT_SIZES[source.dataset]["validation"]
     epochs = epochs or source.full_epochs or source.epochs
     longer = max(1.0, epochs * num_images / (source.epochs * source.train_images))
-    changes = {
-        "study": name,
-        "pruner": "none",
-        "patience": 0,
-        "learn_from": None,
-        "seed": _fresh_seed(source, records),
-        "trial_timeout_s": None if source.trial_timeout_s is None else source.trial_timeout_s * longer,
-        "profile": "verdict",
-        "epochs": epochs,
-        "full_epochs": None,
-        "train_images": num_images,
-        "baseline_seeds": 0,
-        "reads_test": True,
-    }
-    return source.model_copy(update=changes)
+    timeout_s = source.trial_timeout_s
+    return source.changed(
+        study=name,
+        pruner="none",
+        patience=0,
+        learn_from=None,
+        seed=_fresh_seed(source, records),
+        trial_timeout_s=None if timeout_s is None else min(timeout_s * longer, MAX_SECONDS),
+        profile="verdict",
+        epochs=epochs,
+        full_epochs=None,
+        train_images=num_images,
+        baseline_seeds=0,
+        reads_test=True,
+    )
 
 
 def _fresh_seed(source: SweepSpec, records: Sequence[Record]) -> int:
     """The first of as many seeds in a row as a verdict may ever need, none of which the study has used."""
     used, number = {source.seed, *(record.trial.seed for record in records)}, max(LOOKS)
-    starts = chain([max(used) + 1], range(0, MAX_SEED, number))
+    starts = chain([max(used) + 1], range(0, MAX_WHOLE, number))
     return next(
-        start for start in starts if start + number <= MAX_SEED and used.isdisjoint(range(start, start + number))
+        start for start in starts if start + number <= MAX_WHOLE and used.isdisjoint(range(start, start + number))
     )
 
 

@@ -159,7 +159,7 @@ def test_a_name_that_passes_stays_in_its_folder(name: str, tmp_path: Path) -> No
     if is_name(name):
         assert (tmp_path / f"{name}.csv").resolve().parent == tmp_path.resolve()
         assert (tmp_path / name).resolve().parent == tmp_path.resolve()
-        assert (len(name) <= 64, name.isascii(), name == name.strip()) == (True, True, True)
+        assert (len(name) <= 88, name.isascii(), name == name.strip()) == (True, True, True)
 
 
 # CSV

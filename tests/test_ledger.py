@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from harness.analysis.leaderboard import leaderboard
-from harness.errors import TroubleError
+from harness.errors import InputError, TroubleError
 from harness.home import sweeps_folder
 from harness.ledger import Ledger
 from harness.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
@@ -210,3 +210,17 @@ def test_changes_together_are_one_or_none(ledger: Ledger) -> None:
     assert [record.trial.number for record in ledger.history("study")] == [0]
     run(ledger, 2)
     assert len(ledger.history("study")) == 2
+
+
+def test_settings_that_could_not_be_read_again_are_not_written(ledger: Ledger, spec: SweepSpec) -> None:
+    before = ledger.study("study")
+    unchecked = {"epochs": 0, "baseline_seeds": -1, "seed": 2**31, "recipe": {"learning_rate": float("nan")}}
+    for key, value in unchecked.items():
+        wrong = spec.model_copy(update={key: value})
+        with pytest.raises(InputError, match=rf"^study study: .*{key}.*; nothing was written$"):
+            ledger.update_budget(wrong)
+        with pytest.raises(InputError, match="nothing was written"):
+            ledger.create_study(wrong.model_copy(update={"study": "other"}), {})
+    with pytest.raises(InputError, match=r"study is 'a/b'; allowed: 1 to 64 letters"):
+        ledger.rename_study("study", "a/b")
+    assert (ledger.study_names(), ledger.study("study")) == (["study"], before)

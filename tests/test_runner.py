@@ -10,6 +10,8 @@ from harness.commands import how_it_ended
 from harness.ledger import Ledger
 from harness.progress import StopReason
 from harness.runner import StudyEnd, learned, open_study
+from harness.spec import check_name
+from harness.verdict_study import Request, plan_verdict
 
 
 def test_a_study_learns_what_was_known_when_it_began(tmp_path: Path) -> None:
@@ -21,6 +23,27 @@ def test_a_study_learns_what_was_known_when_it_began(tmp_path: Path) -> None:
         source.add(1.4)
         open_study(ledger, spec, fresh=False)
         assert [lesson.trial.uid for lesson in learned(ledger, spec)] == [first]
+
+
+def test_names_of_full_length_have_room_for_what_is_appended(tmp_path: Path) -> None:
+    """And two that differ at the end only are kept under names that differ, whatever the second."""
+    first, second = "x" * 63 + "a", "x" * 63 + "b"
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        for short, name in (("a", first), ("b", second)):
+            FilledLedger(ledger, make_spec(short)).add(2.0)
+            ledger.rename_study(short, name)
+            verdict, origin = plan_verdict(ledger, name, Request(), fresh=False)
+            open_study(ledger, verdict, fresh=False, origin=origin)
+        for spec in [make_spec(name) for name in (first, second, first, first)]:
+            open_study(ledger, spec, fresh=True)
+        open_study(ledger, verdict, fresh=True)
+        names = ledger.study_names()
+        assert [sum(name.startswith(about) for name in names) for about in (first, second)] == [3 + 1 + 1, 1 + 1 + 2]
+        kept = next(name for name in names if name.startswith(f"{first}."))
+        open_study(ledger, ledger.study(kept).spec, fresh=True)  # one that is kept, begun again
+        assert len(ledger.study_names()) == len(set(names)) + 1
+        for name in ledger.study_names():
+            assert check_name(name, "study") == ledger.study(name).spec.study
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_baseline_study_reads_test_images_and_searches_nothing() -> None:
     assert spec.budget.trials == 0
 
 
-@pytest.mark.parametrize("name", ["a", "A-b_c.1", "x" * 64])
+@pytest.mark.parametrize("name", ["a", "A-b_c.1", "x" * 64, "x" * 64 + ".20261231-235959.verdict"])
 def test_good_names(name: str) -> None:
     assert check_name(name, "study") == name
 
@@ -156,7 +156,7 @@ def test_names_that_pass_are_safe_as_file_names(name: str) -> None:
     except InputError as error:
         assert "allowed" in str(error)
     else:
-        assert len(name) <= 64
+        assert len(name) <= 64 + len(".20261231-235959.verdict")
         assert Path(name).name == name
         assert name.isascii()
         assert not name.startswith(".")
@@ -190,3 +190,30 @@ def test_a_study_remembers_how_long_the_full_profile_trains(tmp_path: Path) -> N
 def test_the_names_of_verdicts_are_theirs(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"study is 'mine\.verdict'; allowed: a name that does not end in \.verdict"):
         load(CNN, tmp_path, Flags(study="mine.verdict"))
+
+
+@pytest.mark.parametrize("seeds", [0, -1, 2**31, 10**30])
+def test_a_number_of_baseline_seeds_that_cannot_be_is_refused(seeds: int) -> None:
+    with pytest.raises(InputError, match=r"^--seeds is \S+; allowed: 1 to 2147483647$"):
+        baseline_spec("fc", Flags(), seeds, "quick")
+
+
+WRONG = [
+    {"epochs": 0},
+    {"epochs": 3_000_000_000},
+    {"trial_timeout_s": 3e9},
+    {"baseline_seeds": -1},
+    {"seed": 2**31},
+    {"study": "a/b"},
+    {"budget": {"trials": 1, "wall_s": 1e12}},
+    {"space": {"nothing": {"low": 1, "high": 2}}},
+    {"colour": "red"},
+]
+
+
+@pytest.mark.parametrize("changes", WRONG, ids=str)
+def test_a_changed_study_keeps_the_rules_of_a_new_one(smoke: SweepSpec, changes: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=rf"^study smoke-quick: .*{next(iter(changes))}.* (allowed|unknown)") as caught:
+        smoke.changed(**changes)
+    assert "\n" not in str(caught.value)
+    assert smoke.changed(epochs=7) == smoke.model_copy(update={"epochs": 7})

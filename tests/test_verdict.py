@@ -535,8 +535,8 @@ def test_a_study_that_is_begun_anew_keeps_its_verdict(command: Callable[..., Ver
     ("request_", "message"),
     [
         ({"num_seeds": 4}, "--seeds is 4; allowed: 3, 5, 8, 12, 20, after which the results are looked at"),
-        ({"top": 0}, "--top is 0; allowed: at least 1"),
-        ({"epochs": 0}, "--epochs is 0; allowed: at least 1"),
+        ({"top": 0}, "--top is 0; allowed: 1 to 2147483647"),
+        ({"epochs": 0}, "--epochs is 0; allowed: 1 to 2147483647"),
     ],
 )
 def test_wrong_requests(study: FilledLedger, request_: dict[str, int], message: str) -> None:
@@ -561,3 +561,26 @@ def test_studies_that_no_verdict_can_be_on(study: FilledLedger) -> None:
         with pytest.raises(InputError) as refused:
             plan_verdict(ledger, name, Request(), fresh=False)
         assert str(refused.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"epochs": 3_000_000_000}, "--epochs is 3000000000; allowed: 1 to 2147483647"),
+        ({"top": 10**50}, "--top is 10**50; allowed: 1 to 2147483647"),
+        ({"wall_s": 3.6e12}, "--budget is 3.6e+12 s; allowed: above 0 and at most 2147483647 s"),
+    ],
+)
+def test_what_a_verdict_cannot_be_asked_for_is_refused(asked: dict[str, float], message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        Request(**asked)
+    assert str(caught.value) == message
+
+
+def test_the_time_limit_of_a_verdicts_trainings_can_be_read_again(ledger: Ledger) -> None:
+    study = FilledLedger(ledger, make_spec("study", trial_timeout_s=2e9))
+    study.add(2.0)
+    spec, _ = plan_verdict(ledger, "study", Request(), fresh=False)
+    assert spec.trial_timeout_s == 2**31 - 1
+    ledger.create_study(spec, {})
+    assert ledger.study(spec.study).spec == spec

@@ -121,7 +121,7 @@ def measure(load: Load, home: Path) -> Measured:
     import psutil
 
     with closing(Ledger(home / "ledger.db")) as ledger:
-        spec = ledger.study(STUDY).spec.model_copy(update={"sampler": load.sampler})
+        spec = ledger.study(STUDY).spec.changed(sampler=load.sampler)
         started = time.monotonic()
         records = ledger.history(STUDY)
         proposer = TimedProposer(spec, make_search(spec), records)

@@ -176,7 +176,7 @@ def worker_seconds(home: Path) -> dict[str, float]:
     from harness.runner import run_study
 
     flags = Flags(study=STUDY, dataset="digits", trials=4, budget="10m")
-    spec = load_sweep(sweeps_folder() / "cnn.toml", flags, "quick").model_copy(update={"epochs": 1, "pruner": "none"})
+    spec = load_sweep(sweeps_folder() / "cnn.toml", flags, "quick").changed(epochs=1, pruner="none")
     with PlainDisplay(io.StringIO()) as display:
         run_study(spec, home, display, num_workers=1, fresh=False)
     with closing(Ledger(home / "ledger.db")) as ledger:
@@ -251,7 +251,7 @@ def _sweep(
 ) -> Sweep:
     """A sweep that ends after so many trials."""
     num_done = sum(record.trial.role is Role.TRIAL for record in records)
-    spec = spec.model_copy(update={"budget": Budget(trials=num_done + num_trials)})
+    spec = spec.changed(budget=Budget(trials=num_done + num_trials))
     worker: Any = _Timed(scripted.ScriptedWorker(), watch, _OF_WORKER)
     timed_ledger: Any = _Timed(ledger, watch, _OF_LEDGER)
     display, costs = PlainDisplay(io.StringIO()), CostModel(spec, cpu_estimate(1e11))

@@ -129,7 +129,7 @@ def carry_out(plan: Plan, out_dir: Path) -> pd.DataFrame:
 def study() -> SweepSpec:
     """The CNN's sweep, without an end."""
     spec = load_sweep(sweeps_folder() / "cnn.toml", Flags(study=STUDY), "quick")
-    return spec.model_copy(update={"budget": NEVER})
+    return spec.changed(budget=NEVER)
 
 
 def filled(folder: Path, num_trials: int) -> Path:

@@ -62,15 +62,13 @@ class Hunt:
 
     def spec(self) -> SweepSpec:
         spec = load_sweep(sweeps_folder() / f"{self.baseline}.toml", Flags(seed=self.seed), "quick")
-        return spec.model_copy(
-            update={
-                "dataset": self.dataset,
-                "train_images": self.train_images,
-                "validation_images": min(spec.validation_images, SPLIT_SIZES[self.dataset]["validation"]),
-                "epochs": self.epochs,
-                "baseline_seeds": 1,
-                "budget": Budget(trials=self.max_trials),
-            }
+        return spec.changed(
+            dataset=self.dataset,
+            train_images=self.train_images,
+            validation_images=min(spec.validation_images, SPLIT_SIZES[self.dataset]["validation"]),
+            epochs=self.epochs,
+            baseline_seeds=1,
+            budget=Budget(trials=self.max_trials),
         )
 
 

@@ -6,6 +6,7 @@ import math
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeGuard
 
 from harness.errors import InputError
@@ -16,6 +17,7 @@ When = Mapping[str, tuple[Scalar, ...]]
 
 MAX_NUMBER = 1e9  # of a range; nothing searched here is larger, and no engine's arithmetic fails below it
 MAX_STEPS = 1_000_000  # of a range of real numbers, whose values are listed
+TOLERANCE = 1e-9  # relative: a value with a step is the same whichever library summed it up
 
 
 class SpaceError(InputError):
@@ -81,16 +83,42 @@ class Float:
     def __contains__(self, value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return self.low <= value <= self.high and (self.step is None or _is_multiple(value - self.low, self.step))
+        if self.step is None:
+            return self.low <= value <= self.high
+        slack = TOLERANCE * self.step
+        if not self.low - slack <= value <= self.high + slack:
+            return False
+        return math.isclose(value, self.snap(value), rel_tol=TOLERANCE, abs_tol=slack)
 
     def values(self) -> Sequence[float] | None:
         if self.step is None:
             return None if self.low < self.high else (self.low,)
-        return tuple(self.low + i * self.step for i in range(round((self.high - self.low) / self.step) + 1))
+        return tuple(map(self.value_at, range(self.num_steps + 1)))
+
+    @property
+    def num_steps(self) -> int:
+        """From low to high; 0 without a step."""
+        return 0 if self.step is None else round((self.high - self.low) / self.step)
+
+    def position(self, value: float) -> int:
+        """How many steps above low the nearest value is; only for a range with a step."""
+        return 0 if self.step is None else min(self.num_steps, max(0, round((value - self.low) / self.step)))
+
+    def value_at(self, position: int) -> float:
+        """The reverse of `position`: the one place where values of a range with a step are computed."""
+        step = self.step or 0.0
+        value = self.low + position * step
+        # 12 digits make 0.3 of 0.1 * 3, and what is left of -0.3 + 0.1 * 3 is nothing.
+        value = 0.0 if abs(value) < TOLERANCE * step else float(f"{value:.12g}")
+        return min(self.high, max(self.low, value))
+
+    def snap(self, value: float) -> float:
+        """The value of the domain that is nearest: what two computations of one value have in common."""
+        return value if self.step is None else self.value_at(self.position(value))
 
     def sample(self, rng: random.Random) -> float:
         if self.step is not None:
-            return rng.choice(self.values() or (self.low,))
+            return self.value_at(rng.randrange(self.num_steps + 1))
         if self.log:
             return min(self.high, max(self.low, math.exp(rng.uniform(math.log(self.low), math.log(self.high)))))
         return rng.uniform(self.low, self.high)
@@ -163,11 +191,26 @@ class SearchSpace:
 
     def is_active(self, name: str, params: Params) -> bool:
         """Whether `name` is to be set, given the hyperparameters before it."""
-        return all(parent in params and params[parent] in values for parent, values in self.domains[name].when.items())
+        return all(
+            parent in params and self._snapped(parent, params[parent]) in values
+            for parent, values in self._conditions[name].items()
+        )
 
-    @property
-    def is_conditional(self) -> bool:
-        return any(domain.when for domain in self.domains.values())
+    @cached_property
+    def _conditions(self) -> dict[str, dict[str, frozenset[Scalar]]]:
+        """By hyperparameter, the values that each of the others must have."""
+        return {
+            name: {
+                parent: frozenset(self._snapped(parent, value) for value in values)
+                for parent, values in domain.when.items()
+            }
+            for name, domain in self.domains.items()
+        }
+
+    def _snapped(self, name: str, value: Scalar) -> Scalar:
+        """`value` as it is compared with others."""
+        domain = self.domains[name]
+        return domain.snap(value) if isinstance(domain, Float) and not isinstance(value, str) else value
 
     def restrict(self, values: Params) -> dict[str, Scalar]:
         """The active hyperparameters of this space among `values`, in the space's order."""
@@ -201,15 +244,6 @@ class SearchSpace:
             if self.is_active(name, params):
                 params[name] = domain.sample(rng)
         return params
-
-    def size(self) -> int | None:
-        """How many configurations there are; None if there is no end to them."""
-        counts = {name: domain.values() for name, domain in self.domains.items()}
-        if any(values is None for values in counts.values()):
-            return None
-        if not self.is_conditional:
-            return math.prod(len(values or ()) for values in counts.values())
-        return sum(1 for _ in self.grid())
 
     def grid(self) -> Iterator[dict[str, Scalar]]:
         """Every configuration once, in the order of the file.
@@ -289,7 +323,7 @@ def _is_int(value: object) -> TypeGuard[int]:
 
 
 def _is_multiple(distance: float, step: float) -> bool:
-    return math.isclose(distance / step, round(distance / step), abs_tol=1e-9)
+    return math.isclose(distance / step, round(distance / step), abs_tol=TOLERANCE)
 
 
 def _condition(when: When) -> str:

@@ -27,6 +27,10 @@ CONDITIONAL = {
     "batch_norm": {"values": [False, True]},
     "units_3": {"low": 256, "high": 1024, "step": 256, "when": {"layers": [3], "batch_norm": [True]}},
 }
+STEPPED_PARENT = {
+    "dropout": {"low": 0.0, "high": 0.6, "step": 0.1},
+    "input_dropout": {"values": [0.0, 0.1, 0.2], "when": {"dropout": [0.3, 0.6]}},
+}
 TWELVE = {"units_1": {"values": [256, 512, 1024]}, "units_2": {"low": 256, "high": 1024, "step": 256}}
 
 

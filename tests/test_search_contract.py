@@ -10,6 +10,7 @@ from simulated_study import (
     MIXED,
     NUMBERS,
     STEPPED,
+    STEPPED_PARENT,
     TWELVE,
     SimulatedStudy,
     make_spec,
@@ -115,6 +116,18 @@ class TestEverySearch:
         assert len({tuple(trial.params) for trial in study.searched()}) >= 2
         resumed = SimulatedStudy(spec, study.stopped_at(study.num_events - 4)).run(num_trials(sampler))
         assert resumed.story() == study.story()
+
+    def test_a_condition_on_a_number_with_a_step_holds(self, sampler: Sampler) -> None:
+        if not sampler.conditional or not sampler.categories:
+            pytest.skip("cannot")
+        spec = spec_for(sampler, space=STEPPED_PARENT)
+        study = SimulatedStudy(spec).run(num_trials(sampler))
+        for trial in study.searched():
+            spec.search_space.validate(trial.params)
+            assert ("input_dropout" in trial.params) == (trial.params["dropout"] in (0.3, 0.6))
+        points = {tuple(trial.params.items()) for trial in study.trials}
+        if sampler.name == "grid":
+            assert (len(points), study.end) == (5 + 2 * 3, NoProposal.EXHAUSTED)
 
     def test_searches_for_two_objectives(self, sampler: Sampler) -> None:
         if not sampler.two_objectives:

@@ -76,12 +76,66 @@ def conditional() -> SearchSpace:
     )
 
 
-def test_grid_of_a_conditional_space_holds_each_configuration_once(conditional: SearchSpace) -> None:
-    grid = list(conditional.grid())
-    assert len(grid) == conditional.size() == 1 + 2 + 2 * 2
-    assert len({tuple(params.items()) for params in grid}) == len(grid)
-    for params in grid:
+def test_samples_of_a_conditional_space_are_its_configurations(conditional: SearchSpace) -> None:
+    rng = random.Random(0)
+    samples = [conditional.sample(rng) for _ in range(200)]
+    for params in samples:
         conditional.validate(params)
+    grid = [tuple(params.items()) for params in conditional.grid()]
+    assert sorted(grid) == sorted({tuple(params.items()) for params in samples})
+    assert len(grid) == 1 + 2 + 2 * 2
+
+
+@given(
+    st.integers(-20, 20),
+    st.integers(1, 40),
+    st.sampled_from([0.1, 0.05, 0.25, 0.3, 1 / 3, 1e-4]),
+    st.data(),
+)
+def test_a_value_with_a_step_is_one_value_whoever_computed_it(
+    start: int, num_steps: int, step: float, data: st.DataObject
+) -> None:
+    low = start * step
+    domain = Float(low, low + num_steps * step, step)
+    position = data.draw(st.integers(0, num_steps))
+    listed = (domain.values() or ())[position]
+    summed = low
+    for _ in range(position):
+        summed += step
+    computed = [
+        listed,
+        low + position * step,
+        summed,
+        float(f"{listed:.12g}"),
+        math.nextafter(listed, math.inf),
+        math.nextafter(listed, -math.inf),
+        domain.high - (num_steps - position) * step,
+    ]
+    assert [value in domain for value in computed] == [True] * len(computed)
+    assert {domain.snap(value) for value in computed} == {listed}
+    assert {domain.position(value) for value in computed} == {position}
+    assert low + (position + 0.5) * step not in domain
+    for condition in computed:
+        space = SearchSpace({"parent": domain, "child": Int(1, 2, when={"parent": (condition,)})})
+        assert all(space.is_active("child", {"parent": value}) for value in computed)
+        others = set(domain.values() or ()) - {listed}
+        assert not any(space.is_active("child", {"parent": value}) for value in others)
+
+
+def test_what_is_left_of_a_sum_to_zero_is_zero() -> None:
+    assert Float(-0.3, 0.3, 0.1).values() == (-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3)
+
+
+def test_a_condition_on_a_number_with_a_step_holds_in_samples() -> None:
+    space = SearchSpace(
+        {"dropout": Float(0.0, 0.6, 0.1), "input_dropout": Choice((0.0, 0.1, 0.2), {"dropout": (0.3, 0.6)})}
+    )
+    rng = random.Random(0)
+    samples = [space.sample(rng) for _ in range(500)]
+    grid = [tuple(params.items()) for params in space.grid()]
+    assert sorted(grid) == sorted({tuple(params.items()) for params in samples})
+    assert len(grid) == 5 + 2 * 3
+    assert all(("input_dropout" in params) == (params["dropout"] in (0.3, 0.6)) for params in samples)
 
 
 @pytest.mark.parametrize(
@@ -116,8 +170,6 @@ def test_restrict_keeps_the_active_ones_in_order(conditional: SearchSpace) -> No
     assert list(conditional.restrict(values).items()) == [("layers", 2), ("units_2", 8)]
 
 
-def test_continuous_spaces_have_no_size() -> None:
-    space = SearchSpace({"a": Float(0.0, 1.0)})
-    assert space.size() is None
+def test_a_continuous_space_has_no_grid() -> None:
     with pytest.raises(SpaceError, match="a is continuous"):
-        list(space.grid())
+        list(SearchSpace({"a": Float(0.0, 1.0)}).grid())

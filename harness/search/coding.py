@@ -19,7 +19,7 @@ def encode(domain: Domain, value: Scalar) -> Code:
     if isinstance(value, str):
         raise TypeError(f"value is {value!r}; allowed: {domain}")
     if isinstance(domain, Float) and domain.step is not None:
-        return round((value - domain.low) / domain.step)
+        return domain.position(value)
     return value
 
 
@@ -28,9 +28,7 @@ def decode(domain: Domain, code: Code) -> Scalar:
     if isinstance(domain, Choice):
         return domain.options[int(code)]
     if isinstance(domain, Float):
-        # 12 digits make 0.3 of 0.1 * 3.
-        value = float(code) if domain.step is None else float(f"{domain.low + int(code) * domain.step:.12g}")
-        return min(domain.high, max(domain.low, value))
+        return min(domain.high, max(domain.low, float(code))) if domain.step is None else domain.value_at(int(code))
     return min(domain.high, max(domain.low, int(code)))
 
 

@@ -138,7 +138,7 @@ def distribution(domain: Domain) -> BaseDistribution:
         return IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
     if domain.step is None:
         return FloatDistribution(domain.low, domain.high, log=domain.log)
-    return IntDistribution(0, len(domain.values() or ()) - 1)
+    return IntDistribution(0, domain.num_steps)
 
 
 def suggested(opened: optuna.Trial, name: str, distribution: BaseDistribution) -> int | float:

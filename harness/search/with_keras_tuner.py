@@ -273,7 +273,7 @@ def _hyperparameter(space: SearchSpace, name: str, domain: Domain) -> Any:
         return hp.Int(name, domain.low, domain.high, step=step, sampling=sampling, conditions=conditions)
     if domain.step is None:
         return hp.Float(name, domain.low, domain.high, sampling=sampling, conditions=conditions)
-    return hp.Int(name, 0, len(domain.values() or ()) - 1, conditions=conditions)
+    return hp.Int(name, 0, domain.num_steps, conditions=conditions)
 
 
 @contextmanager

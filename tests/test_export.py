@@ -4,7 +4,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import timedelta
 from pathlib import Path
 
@@ -192,17 +192,23 @@ def url(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/optuna.db"
 
 
-def exported(url: str, study: str = "study") -> optuna.Study:
+@contextmanager
+def opened(url: str) -> Iterator[optuna.storages.RDBStorage]:
     storage = optuna.storages.RDBStorage(url)
-    found = optuna.load_study(study_name=study, storage=storage)
-    found.trials  # noqa: B018 - read before the connection is closed
+    yield storage
     storage.remove_session()
     storage.engine.dispose()
-    return found
+
+
+@contextmanager
+def exported(url: str, study: str = "study") -> Iterator[optuna.Study]:
+    with opened(url) as storage:
+        yield optuna.load_study(study_name=study, storage=storage)
 
 
 def trials(url: str, study: str = "study") -> list[optuna.trial.FrozenTrial]:
-    return exported(url, study).get_trials(deepcopy=False)
+    with exported(url, study) as found:
+        return found.get_trials(deepcopy=False)
 
 
 def test_optuna_sees_the_trials_as_if_it_had_run_them(study: FilledLedger, url: str) -> None:
@@ -242,10 +248,10 @@ def test_optuna_sees_the_trials_as_if_it_had_run_them(study: FilledLedger, url: 
     assert first.datetime_complete is not None
     assert first.datetime_start.timestamp() == pytest.approx(started_at, abs=1e-3)
     assert (first.datetime_complete - first.datetime_start).total_seconds() == pytest.approx(14.0)
-    whole = exported(url)
-    assert whole.direction is optuna.study.StudyDirection.MINIMIZE
-    assert whole.metric_names == ["error_rate_pct"]
-    assert whole.user_attrs["engine"] == "optuna"
+    with exported(url) as whole:
+        assert whole.direction is optuna.study.StudyDirection.MINIMIZE
+        assert whole.metric_names == ["error_rate_pct"]
+        assert whole.user_attrs["engine"] == "optuna"
 
 
 def test_export_again_adds_what_is_new_and_ends_what_was_running(study: FilledLedger, url: str) -> None:
@@ -294,9 +300,9 @@ def test_two_objectives_and_a_study_that_keras_tuner_drove(study: FilledLedger, 
     both.add(3.0, params=DOCUMENTED, train_s=9.0)
     export_optuna(study.ledger, "both", url)
     export_optuna(study.ledger, "study", url)
-    found = exported(url, "both")
-    assert found.metric_names == ["error_rate_pct", "device_time_s"]
-    assert [trial.values for trial in found.best_trials] == [[1.0, 5.0], [2.0, 3.0]]
+    with exported(url, "both") as found:
+        assert found.metric_names == ["error_rate_pct", "device_time_s"]
+        assert [trial.values for trial in found.best_trials] == [[1.0, 5.0], [2.0, 3.0]]
     assert len(trials(url)) == 4
 
 
@@ -306,7 +312,8 @@ def test_optunas_importances_work_on_the_export(tmp_path: Path, url: str) -> Non
         for number in range(12):
             study.add(number / 10, params={"units_1": 64 + 10 * number, "units_2": 64 + number % 7})
         export_optuna(ledger, "study", url)
-    importances = optuna.importance.get_param_importances(exported(url))
+    with exported(url) as found:
+        importances = optuna.importance.get_param_importances(found)
     assert importances["units_1"] > importances["units_2"]
 
 
@@ -320,15 +327,14 @@ def test_another_study_of_that_name_is_refused(study: FilledLedger, url: str, tm
 
 
 def test_somebody_elses_study_is_refused_and_left_alone(study: FilledLedger, url: str) -> None:
-    storage = optuna.storages.RDBStorage(url)
-    theirs = optuna.create_study(study_name="study", storage=storage)
-    theirs.add_trial(optuna.trial.create_trial(value=1.0))
-    storage.remove_session()
-    storage.engine.dispose()
+    with opened(url) as storage:
+        theirs = optuna.create_study(study_name="study", storage=storage)
+        theirs.add_trial(optuna.trial.create_trial(value=1.0))
     with pytest.raises(InputError, match="another study called 'study'"):
         export_optuna(study.ledger, "study", url)
     assert len(trials(url)) == 1
-    assert exported(url).user_attrs == {}
+    with exported(url) as left:
+        assert left.user_attrs == {}
 
 
 @pytest.mark.parametrize("wrong", ["nonsense", "nodb://bob:secret@host/x", "postgresql://bob:secret@127.0.0.1:1/x"])

@@ -55,10 +55,11 @@ epochs = 3
 trials = 4
 """
 QUERY = """
-import json, sqlite3, sys
+import contextlib, json, sqlite3, sys
 path, query = sys.argv[1:]
 try:
-    rows = sqlite3.connect(path).execute(query).fetchall()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        rows = db.execute(query).fetchall()
 except sqlite3.OperationalError:
     rows = []
 print(json.dumps(rows))

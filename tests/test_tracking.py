@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -649,7 +650,7 @@ def test_an_address_that_runs_cannot_go_to(home: Path, monkeypatch: pytest.Monke
 
 
 def test_the_store_is_quick_to_read_beside_a_writer(home: Path) -> None:
-    with store.sqlite3.connect(home / "mlflow.db") as db:
+    with closing(sqlite3.connect(home / "mlflow.db")) as db:
         assert db.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 

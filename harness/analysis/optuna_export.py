@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -69,10 +69,9 @@ def _opened(storage_url: str) -> Iterator[RDBStorage]:
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     shown = redact(storage_url)
-    storage = None
     try:
-        storage = RDBStorage(storage_url)
-        yield storage
+        with closing(_Storage(storage_url)) as storage:
+            yield storage
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
         why = reason(error)
         raise InputError(f"storage is {shown!r}; allowed: a URL such as sqlite:///study.db ({why})") from error
@@ -82,9 +81,21 @@ def _opened(storage_url: str) -> Iterator[RDBStorage]:
         raise TroubleError(f"storage {shown}: {reason(error)}; is it there, and may it be written?") from error
     finally:
         optuna.logging.set_verbosity(verbosity)
-        if storage:
-            storage.remove_session()
-            storage.engine.dispose()
+
+
+class _Storage(RDBStorage):
+    """One whose connections are closed, also when it cannot be opened."""
+
+    def __init__(self, url: str) -> None:
+        with ExitStack() as stack:
+            stack.callback(self.close)
+            super().__init__(url)
+            stack.pop_all()
+
+    def close(self) -> None:
+        if hasattr(self, "scoped_session"):  # made right after the engine; without one there is no connection
+            self.remove_session()
+            self.engine.dispose()
 
 
 def _claim(storage: RDBStorage, study: Study) -> None:

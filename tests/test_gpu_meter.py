@@ -130,37 +130,33 @@ class Nvml:
         pass
 
     def __init__(self, *unsupported: str) -> None:
-        self._unsupported = unsupported
-
-    def __getattr__(self, name: str) -> object:
-        if name in self._unsupported:
-            return self._fail
-        return getattr(self, f"_{name.removeprefix('nvmlDeviceGet')}")
+        for name in unsupported:
+            setattr(self, name, self._fail)
 
     def _fail(self, *arguments: object) -> None:
         raise self.NVMLError("not supported")
 
-    def _nvmlInit(self) -> None:  # noqa: N802 - as NVML calls it
+    def nvmlInit(self) -> None:  # noqa: N802 - as NVML calls it
         pass
 
-    def _HandleByUUID(self, uuid: str) -> int:  # noqa: N802
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> int:  # noqa: N802
         if uuid not in (*GPUS, PART):
             self._fail()
         return [*GPUS, PART].index(uuid) + 1
 
-    def _UtilizationRates(self, handle: int) -> SimpleNamespace:  # noqa: N802
+    def nvmlDeviceGetUtilizationRates(self, handle: int) -> SimpleNamespace:  # noqa: N802
         return SimpleNamespace(gpu=10 * handle, memory=0)
 
-    def _TotalEnergyConsumption(self, handle: int) -> int:  # noqa: N802
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:  # noqa: N802
         return 1000 * handle
 
-    def _PowerUsage(self, handle: int) -> int:  # noqa: N802
+    def nvmlDeviceGetPowerUsage(self, handle: int) -> int:  # noqa: N802
         return 100_000 * handle
 
-    def _MemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
         return SimpleNamespace(used=handle * 2**30)
 
-    def _ComputeRunningProcesses_v3(self, handle: int) -> list[int]:  # noqa: N802
+    def nvmlDeviceGetComputeRunningProcesses_v3(self, handle: int) -> list[int]:  # noqa: N802
         return [handle]
 
 

@@ -253,11 +253,15 @@ def _interrupted(study: str) -> KeyboardInterrupt:
 
 @contextmanager
 def open_ledger(home: str | Path | None = None) -> Iterator[Ledger]:
-    """A home's ledger, closed in the end."""
+    """A home's ledger for reading, closed in the end; where there is none, an empty one, and none is made."""
     from harness.ledger import Ledger
 
-    with closing(Ledger(places.home(home) / "ledger.db")) as ledger:
+    with closing(Ledger(places.home(home) / "ledger.db", makes=False, say=_complain)) as ledger:
         yield ledger
+
+
+def _complain(line: str) -> None:
+    sys.stderr.write(f"harness: {line}\n")
 
 
 @contextmanager

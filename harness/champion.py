@@ -64,7 +64,7 @@ def crown(home: Path, verdict: Verdict) -> Registered | None:
     """
     reach(Step.BEFORE_MODEL)
     name = verdict.study + VERDICT
-    with closing(Ledger(home / "ledger.db")) as ledger, runs_lock(home, name):
+    with closing(Ledger(home / "ledger.db", makes=False)) as ledger, runs_lock(home, name):
         study, winner = ledger.study(name), _winner(verdict)
         record = winner and _first_training(ledger, study.spec, winner)
         if not winner or not record:

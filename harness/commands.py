@@ -101,25 +101,36 @@ def reproduce(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     from harness.analysis.status import render, status, to_json
+    from harness.analysis.studies import none_yet
     from harness.plan import time_left
 
     with open_ledger() as ledger:
         names = _studies(ledger, [options.study] if options.study else [])
         found = [replace(one, time_left=time_left(ledger, one)) for one in (status(ledger, name) for name in names)]
-    if options.json:
-        _say(json.dumps([to_json(one) for one in found], indent=2, allow_nan=False))
-    else:
-        render(found, sys.stdout)
+        if options.json:
+            _say(json.dumps([to_json(one) for one in found], indent=2, allow_nan=False))
+        elif names:
+            render(found, sys.stdout)
+        else:
+            _say(f"studies: {none_yet(ledger)}")
     return 0
 
 
 def leaderboard(options: argparse.Namespace) -> int:
     """One CSV for the studies that are named; without names, one for each study there is."""
+    from harness.analysis.studies import none_yet
+    from harness.errors import InputError
+
     with open_ledger() as ledger:
-        if options.studies or options.out:
-            _write_leaderboard(ledger, _studies(ledger, options.studies), options.out, options.top)
+        names = _studies(ledger, options.studies)
+        if not names and options.out:
+            raise InputError(f"studies: {none_yet(ledger)}")
+        if not names:
+            _say(f"studies: {none_yet(ledger)}")
+        elif options.studies or options.out:
+            _write_leaderboard(ledger, names, options.out, options.top)
         else:
-            for study in _studies(ledger, []):
+            for study in names:
                 _write_leaderboard(ledger, [study], None, options.top)
     return 0
 
@@ -183,10 +194,15 @@ def ui(options: argparse.Namespace) -> int:
 
 
 def sync(options: argparse.Namespace) -> int:
+    from harness.analysis.studies import none_yet
     from harness.tracking.mlflow_runs import sync
 
     with open_ledger() as ledger:
-        report = sync(home(), ledger.study_names(), _say)
+        names = ledger.study_names()
+        if not names:
+            _say(f"studies: {none_yet(ledger)}")
+            return 0
+    report = sync(home(), names, _say)
     _say(str(report))
     return 0 if report.is_complete else 1
 

@@ -23,7 +23,7 @@ from harness.audit.runs import live_runs
 from harness.errors import InputError
 from harness.execution import backends, data, devices
 from harness.execution.datasets import DATASETS
-from harness.ledger_schema import SCHEMA_VERSION
+from harness.ledger_schema import SCHEMA_VERSION, missing
 from harness.redaction import reason, redact
 from harness.tracking.store import open_client, sqlite_file, tracking_uri
 from harness.whole_files import is_alive
@@ -166,10 +166,12 @@ def _ledger(path: Path) -> Finding:
             )
             if version > SCHEMA_VERSION:
                 return _problem("ledger", f"{path} is of a newer version; install that, or set HARNESS_HOME elsewhere")
+            if version == SCHEMA_VERSION and (lack := missing(db)):
+                return _problem("ledger", f"{path}: {lack} is missing; put a copy back")
             if problem := next(damage(db), None):
                 return _problem("ledger", f"{path}: {problem}; put a copy back")
             (num_studies,) = db.execute("SELECT count(*) FROM studies").fetchone()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         return _problem("ledger", f"{path}: {error}; is it a ledger, and readable? put a copy back, or move it away")
     text = f"schema {version}, journal mode {journal}, intact, {num_studies} studies"
     if version < SCHEMA_VERSION:

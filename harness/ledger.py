@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from harness import ledger_rows
 from harness.errors import TroubleError
-from harness.ledger_schema import open_database, transaction
+from harness.ledger_schema import Say, nobody, open_database, patiently, transaction
 from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
 from harness.spec import SweepSpec, is_name
 
@@ -53,16 +53,22 @@ class Usage:
 
 
 class Ledger:
-    """Reads and writes one ledger file; made when it is not there, brought to this version when it is older.
+    """Reads and writes one ledger file, which is brought to this version when it is older.
+
+    Args:
+        path: The file.
+        makes: Make it when it is not there; else it is read as an empty one, and nothing is made.
+        say: Takes a line for people while another process keeps everybody waiting.
 
     Raises:
         TroubleError: the file cannot be opened, is no ledger, or was written by a newer version; of every method: it
             cannot be read or written, or holds what the harness never wrote there.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, makes: bool = True, say: Say = nobody) -> None:
         self.path = path
-        self._db = open_database(path)
+        self._say = say
+        self._db = open_database(path, say, makes=makes)
 
     def close(self) -> None:
         self._db.close()
@@ -379,11 +385,11 @@ class Ledger:
     def _read(self, reader: Callable[[sqlite3.Row], T], query: str, *values: object) -> Iterator[T]:
         """What `reader` makes of each row."""
         try:
-            for row in self._db.execute(query, values):
+            for row in patiently(lambda: self._db.execute(query, values), self.path, self._say):
                 yield reader(row)
         except sqlite3.OperationalError as error:  # a failing disk, a lock held for too long
             raise TroubleError(f"ledger {self.path}: {error}; mend that and run the same command again") from error
-        except (sqlite3.DatabaseError, ledger_rows.CellError) as error:
+        except (sqlite3.DatabaseError, ledger_rows.CellError, UnicodeError) as error:
             raise TroubleError(f"ledger {self.path}: {error}; put a copy back, or move the file away") from error
 
     def _count(self, rows: str, *values: object) -> int:
@@ -409,7 +415,7 @@ class Ledger:
         return int(row[0])
 
     def _transaction(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._db.in_transaction else transaction(self._db, self.path)
+        return nullcontext() if self._db.in_transaction else transaction(self._db, self.path, self._say)
 
 
 def _study(row: sqlite3.Row) -> Study:

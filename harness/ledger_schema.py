@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from harness.errors import TroubleError
 
-BUSY_TIMEOUT_S = 30.0
+# How long another process may hold the ledger: a database browser with an open change, say. Between two tries the
+# interpreter hears signals.
+BUSY_TIMEOUT_S = 5.0
+NUM_TRIES = 120
+HELD = f"is held by another process; waiting for it, {BUSY_TIMEOUT_S * NUM_TRIES / 60:.0f} minutes at most"
+
+T = TypeVar("T")
+Say = Callable[[str], None]  # takes a line for people
+MEMORY = Path(":memory:")  # SQLite's own name for a database that is nowhere
 
 _VERSION_1 = """
 CREATE TABLE studies (
@@ -81,29 +90,39 @@ MIGRATIONS = (_VERSION_1, _VERSION_2)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
-def open_database(path: Path) -> sqlite3.Connection:
+def open_database(path: Path, say: Say, *, makes: bool = True) -> sqlite3.Connection:
     """A connection to the ledger at `path`, made when it is not there, brought to this version when it is older.
 
-    An older one is kept beside it as `ledger.db.v1`.
+    An older one is kept beside it as `ledger.db.v1`. Without `makes`, a ledger that is not there is an empty one, and
+    nothing is written.
 
     Raises:
         TroubleError: the file cannot be opened or written, is no ledger, or was written by a newer version.
     """
     try:
+        if not makes and not path.exists():
+            return _connected(MEMORY, say)
         path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        try:
-            _prepare(db, path)
-        except BaseException:
-            db.close()
-            raise
-    except (OSError, sqlite3.Error) as error:
+        return _connected(path, say)
+    except (OSError, sqlite3.Error, UnicodeError) as error:  # the latter: SQLite quotes bytes of the file that are none
         raise TroubleError(f"ledger {path}: {error}; is the folder writable and the file a ledger?") from error
-    return db
+
+
+def patiently(action: Callable[[], T], path: Path, say: Say) -> T:
+    """What `action` returns, tried again while another process holds the ledger, which is said once."""
+    for _ in range(NUM_TRIES - 1):
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            if not _is_held(error):
+                raise
+            say(f"ledger {path} {HELD}")
+            say = nobody
+    return action()
 
 
 @contextmanager
-def transaction(db: sqlite3.Connection, path: Path) -> Iterator[None]:
+def transaction(db: sqlite3.Connection, path: Path, say: Say) -> Iterator[None]:
     """Commits what the block writes, durably, or nothing of it.
 
     Raises:
@@ -111,7 +130,7 @@ def transaction(db: sqlite3.Connection, path: Path) -> Iterator[None]:
     """
     try:
         # IMMEDIATE takes the write lock at once: two writers wait for each other instead of failing half-way.
-        db.execute("BEGIN IMMEDIATE")
+        patiently(lambda: db.execute("BEGIN IMMEDIATE"), path, say)
         yield
         db.execute("COMMIT")
     except BaseException as error:
@@ -123,18 +142,42 @@ def transaction(db: sqlite3.Connection, path: Path) -> Iterator[None]:
         raise
 
 
-def _prepare(db: sqlite3.Connection, path: Path) -> None:
-    _check_length(db, path)
+def _connected(path: Path, say: Say) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    try:
+        patiently(lambda: _prepare(db, path, say), path, say)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _is_held(error: sqlite3.OperationalError) -> bool:
+    code = getattr(error, "sqlite_errorcode", 0)  # none where the complaint is the module's own
+    return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+
+
+def nobody(line: str) -> None:
+    """For those who hear nothing."""
+
+
+def _prepare(db: sqlite3.Connection, path: Path, say: Say) -> None:
+    if path != MEMORY:
+        _check_length(db, path)
     version = _version(db, path)  # before anything is written: the file may be somebody else's
     db.execute("PRAGMA foreign_keys = ON")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
     if version < SCHEMA_VERSION:
-        _migrate(db, path)
-    missing = sorted(_expected_columns() - _columns(db))
-    if missing:
-        raise TroubleError(f"ledger {path}: {missing[0]} is missing; put a copy back, or move the file away")
+        _migrate(db, path, say)
+    if lack := missing(db):
+        raise TroubleError(f"ledger {path}: {lack} is missing; put a copy back, or move the file away")
     db.row_factory = sqlite3.Row
+
+
+def missing(db: sqlite3.Connection) -> str | None:
+    """The first column or index of this version that a ledger lacks."""
+    return min(_expected_columns() - _columns(db), default=None)
 
 
 def _check_length(db: sqlite3.Connection, path: Path) -> None:
@@ -161,9 +204,9 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
     return int(version)
 
 
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
+def _migrate(db: sqlite3.Connection, path: Path, say: Say) -> None:
     """Brings a ledger to this version, or makes a new one. Of several processes the first does, the others wait."""
-    with transaction(db, path):
+    with transaction(db, path, say):
         version = _version(db, path)
         if 0 < version < SCHEMA_VERSION:
             _back_up(path, version)
@@ -187,6 +230,7 @@ def _back_up(path: Path, version: int) -> None:
 
 @cache
 def _expected_columns() -> frozenset[str]:
+    """Those of a new ledger."""
     with closing(sqlite3.connect(":memory:")) as db:
         for script in MIGRATIONS:
             db.executescript(script)

@@ -40,7 +40,7 @@ def write_report(home: Path, study: str, out: Path | None = None) -> Report:
         InputError: there is no such study, or it is a verdict.
         TroubleError: the file cannot be written, or the ledger cannot be read.
     """
-    with closing(Ledger(home / "ledger.db")) as ledger:
+    with closing(Ledger(home / "ledger.db", makes=False)) as ledger:
         known = material(gather(ledger, study))
     report = Report(out or home / "reports" / f"{study}.html", datetime.now(), known)
     text = page(known.facts, sections(known), report.made_at)

@@ -110,7 +110,7 @@ def reproduce(study: str, number: int, home: Path, display: Display) -> Reproduc
         TroubleError: data, ledger or a worker cannot be had, or the worker died.
     """
     backends.backend()  # a wrong one is said before anything else is
-    with closing(Ledger(home / "ledger.db")) as ledger:
+    with closing(Ledger(home / "ledger.db", makes=False)) as ledger:
         recorded = read(ledger, study, number)
     spec = recorded.study.spec.changed(reads_test=False)
     place = find_place(devices.this_machine(), recorded.result.device)

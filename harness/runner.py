@@ -115,11 +115,11 @@ def _run_at(
     origin: Mapping[str, Any],
 ) -> StudyEnd:
     data_folder = data.prepare(spec.dataset, display.note)
-    with closing(Ledger(home / "ledger.db")) as ledger:
+    with closing(Ledger(home / "ledger.db", makes=False, say=display.note)) as ledger:
         if not fresh:  # who changed the file wants to know that, also while the study runs
             _check_unchanged(ledger, spec)
             _check_backend(ledger, spec, origin["backend"])
-    with study_lock(home, spec.study), closing(Ledger(home / "ledger.db")) as ledger:
+    with study_lock(home, spec.study), closing(Ledger(home / "ledger.db", say=display.note)) as ledger:
         open_study(ledger, spec, fresh=fresh, origin=origin)
         places = workplace.places
         records, costs = ledger.history(spec.study), make_costs(ledger, spec, places)

@@ -108,7 +108,10 @@ def run_verdict(
         InputError: there is no such study, or no verdict on it as it is asked for.
         TroubleError: the study or its verdict is in use, or data, ledger or workers cannot be had.
     """
-    with closing(Ledger(home / "ledger.db")) as ledger, study_lock(home, find_study(ledger, study).spec.study):
+    with (
+        closing(Ledger(home / "ledger.db", makes=False, say=display.note)) as ledger,
+        study_lock(home, find_study(ledger, study).spec.study),
+    ):
         spec, origin = plan_verdict(ledger, study, request, fresh=fresh)
         reason = None
         sources = partial(make_source, spec, takes_all_seeds=request.takes_all_seeds)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.cli import main
 from harness.errors import InputError
 from harness.home import home, project_root
 
@@ -41,3 +42,48 @@ def test_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "file"))
     with pytest.raises(InputError, match=r"^HARNESS_HOME is '.*/file', which is a file; allowed: a folder"):
         home()
+
+
+NOTHING_THERE = [
+    (["status"], 0),
+    (["leaderboard"], 0),
+    (["sync"], 0),
+    (["status", "study"], 2),
+    (["leaderboard", "study"], 2),
+    (["leaderboard", "--out", "-"], 2),
+    (["compare", "study", "other"], 2),
+    (["report", "study"], 2),
+    (["export", "study", "--csv", "study.csv"], 2),
+    (["reproduce", "study", "0"], 2),
+    (["verdict", "study"], 2),
+    (["doctor", "--audit", "study"], 2),
+    (["ui"], 2),
+]
+
+
+@pytest.mark.parametrize(("command", "status"), NOTHING_THERE, ids=str)
+def test_reading_makes_nothing_and_says_where_it_looked(
+    command: list[str], status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HARNESS_HOME", "misspelt")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    assert main(command) == status
+    out, err = capfd.readouterr()
+    line = err if status else out
+    assert line.count("\n") == 1
+    assert f"{tmp_path / 'misspelt'}" in line
+    assert "which is not there; " in line
+    assert "`harness sweep` makes" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_study_there_are_none_for_programs_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
+    assert main(["status", "--json"]) == 0
+    assert capfd.readouterr().out == "[]\n"
+    assert main(["status"]) == 0
+    assert capfd.readouterr().out == f"studies: none yet in {tmp_path}; `harness sweep` makes one\n"
+    assert list(tmp_path.iterdir()) == []

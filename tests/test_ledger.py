@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from harness import ledger_schema
 from harness.analysis.leaderboard import leaderboard
 from harness.errors import InputError, TroubleError
 from harness.home import sweeps_folder
@@ -224,3 +225,63 @@ def test_settings_that_could_not_be_read_again_are_not_written(ledger: Ledger, s
     with pytest.raises(InputError, match=r"study is 'a/b'; allowed: 1 to 64 letters"):
         ledger.rename_study("study", "a/b")
     assert (ledger.study_names(), ledger.study("study")) == (["study"], before)
+
+
+HOLDS = ["BEGIN IMMEDIATE", "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE"]
+
+
+@pytest.fixture
+def is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_schema, "BUSY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(ledger_schema, "NUM_TRIES", 3)
+
+
+def hold(path: Path, how: str) -> sqlite3.Connection:
+    """Another's connection, which keeps the ledger to itself."""
+    other = sqlite3.connect(path, isolation_level=None)
+    for statement in how.split("; "):
+        other.execute(statement)
+    return other
+
+
+@pytest.mark.usefixtures("is_quick")
+@pytest.mark.parametrize("how", HOLDS)
+def test_a_ledger_that_another_process_holds_is_waited_for(tmp_path: Path, spec: SweepSpec, how: str) -> None:
+    path, others, said = tmp_path / "ledger.db", [], []
+
+    def let_go(line: str) -> None:
+        said.append(line)
+        others.pop().close()
+
+    with closing(Ledger(path, say=let_go)) as ledger:
+        ledger.create_study(spec, {})
+    others.append(hold(path, how))
+    with closing(Ledger(path, say=let_go)) as ledger:
+        ledger.propose("study", trial(0), asks=1, search_time_s=0.0)
+        assert said == [f"ledger {path} is held by another process; waiting for it, 10 minutes at most"]
+        others.append(hold(path, HOLDS[0]))
+        ledger.start_attempt("uid-0", "worker-0")
+        assert len(said) == 2
+        assert len(ledger.history("study")) == 1
+
+
+@pytest.mark.usefixtures("is_quick")
+def test_a_ledger_that_stays_held_is_given_up_with_nothing_lost(tmp_path: Path, spec: SweepSpec) -> None:
+    path = tmp_path / "ledger.db"
+    with closing(Ledger(path)) as ledger:
+        ledger.create_study(spec, {})
+        with (
+            closing(hold(path, HOLDS[0])),
+            pytest.raises(TroubleError, match=r"ledger\.db: database is locked; what was written before is safe"),
+        ):
+            run(ledger, 0)
+        run(ledger, 0)
+        assert len(ledger.history("study")) == 1
+
+
+def test_a_reader_of_a_ledger_that_is_not_there_sees_an_empty_one_and_makes_none(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "home" / "ledger.db", makes=False)) as ledger:
+        assert ledger.study_names() == []
+        with pytest.raises(KeyError):
+            ledger.study("study")
+    assert list(tmp_path.iterdir()) == []

@@ -8,9 +8,10 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from filled_ledger import FilledLedger, make_spec
+from filled_ledger import FilledLedger, make_spec, read_all
 
 from harness import ledger_schema
+from harness.doctor import Level, examine
 from harness.errors import TroubleError
 from harness.ledger import Ledger
 from harness.ledger_schema import MIGRATIONS, SCHEMA_VERSION
@@ -194,3 +195,23 @@ def test_a_truncated_file_is_one_clear_error_or_read_whole(path: Path) -> None:
             assert str(error).startswith(f"ledger {path}: ")
             refusals += 1
     assert refusals > 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE sqlite_master SET sql = CAST(x'ff' || sql AS TEXT) WHERE name = 'trials'",
+        "UPDATE sqlite_master SET sql = replace(sql, 'params', CAST(x'ff' AS TEXT)) WHERE name = 'trials'",
+        "UPDATE sqlite_master SET name = CAST(x'ff' AS TEXT) WHERE name = 'trials'",
+    ],
+)
+def test_a_schema_with_bytes_that_are_no_text_is_refused_in_one_line(path: Path, change: str) -> None:
+    with closing(Ledger(path)) as ledger:
+        FilledLedger(ledger, make_spec()).add(2.0)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute("PRAGMA writable_schema = ON")
+        assert db.execute(change).rowcount == 1
+    with pytest.raises(TroubleError, match=r"^ledger .*ledger\.db: ") as caught:
+        read_all(path)
+    assert "\n" not in str(caught.value)
+    assert not any(finding.level is Level.OK for finding in examine(path.parent) if finding.subject == "ledger")

@@ -99,12 +99,6 @@ def test_time_left_is_shown_where_it_is_known(study: FilledLedger) -> None:
     assert to_json(found)["time_left"] == {"low_s": 540.0, "high_s": 840.0}
 
 
-def test_no_study_at_all() -> None:
-    out = io.StringIO()
-    render([], out)
-    assert out.getvalue() == "no study yet; `harness sweep` makes one\n"
-
-
 def test_an_overrun_budget_has_nothing_left(study: FilledLedger) -> None:
     session = study.ledger.start_session("study")
     study.ledger.touch_session(session, 700.0)

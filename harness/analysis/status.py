@@ -117,7 +117,7 @@ def to_json(status: Status) -> dict[str, Any]:
 
 def render(found: Iterable[Status], stream: TextIO) -> None:
     """Prints a block of lines for each study."""
-    print("\n\n".join(_block(one) for one in found) or "no study yet; `harness sweep` makes one", file=stream)
+    print("\n\n".join(_block(one) for one in found), file=stream)
 
 
 def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], list[float], Best | None]:

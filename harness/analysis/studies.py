@@ -15,5 +15,10 @@ def find_study(ledger: Ledger, name: str) -> Study:
     try:
         return ledger.study(name)
     except KeyError:
-        known = ", ".join(ledger.study_names()) or "none yet; `harness sweep` makes one"
-        raise InputError(f"study is {name!r}; allowed: {known}") from None
+        raise InputError(f"study is {name!r}; allowed: {', '.join(ledger.study_names()) or none_yet(ledger)}") from None
+
+
+def none_yet(ledger: Ledger) -> str:
+    """What to say where there is no study: it may be the wrong place."""
+    folder = ledger.path.parent
+    return f"none yet in {folder}{'' if folder.exists() else ', which is not there'}; `harness sweep` makes one"

@@ -16,7 +16,6 @@ from harness.audit.files import csv_differences, leftovers
 from harness.audit.recount import recount, total_differences
 from harness.audit.rows import StudyRows, damage, open_read_only, read_study
 from harness.audit.runs import run_differences
-from harness.errors import InputError
 from harness.ledger import Ledger
 from harness.locks import runs_lock, study_lock
 
@@ -34,10 +33,7 @@ def audit(home: Path, study: str) -> list[str]:
         InputError: there is no such study, or MLFLOW_TRACKING_URI is not an address that runs can go to.
         TroubleError: a process works on the study, the ledger cannot be opened, or MLflow cannot be had.
     """
-    path = home / "ledger.db"
-    if not path.is_file():
-        raise InputError(f"study is {study!r}; allowed: none yet; `harness sweep` makes one")
-    with closing(Ledger(path)) as ledger:
+    with closing(Ledger(home / "ledger.db", makes=False)) as ledger:
         if study not in ledger.study_names():
             find_study(ledger, study)  # says which there are
         with study_lock(home, study), runs_lock(home, study):
@@ -50,7 +46,7 @@ def _differences(home: Path, ledger: Ledger, study: str) -> Iterator[str]:
         with closing(open_read_only(ledger.path)) as db:
             yield from (f"ledger: {problem}" for problem in damage(db))
             rows = read_study(db, study)
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeError) as error:
         yield f"ledger: {error}"
     if rows is not None:
         yield from rows.unreadable

@@ -63,7 +63,7 @@ class Tracker:
         self._closing.set()
         self._wake.set()
         self._thread.join(timeout_s)
-        with closing(Ledger(self._ledger_path)) as ledger:
+        with closing(Ledger(self._ledger_path, say=self._warn)) as ledger:
             num_left = len(ledger.untracked(self._study))
         if not self._is_done:
             missing = f"{num_left} trials" if num_left else "the summary"
@@ -73,7 +73,7 @@ class Tracker:
     def _run(self) -> None:
         while True:
             try:
-                with runs_lock(self._home, self._study), closing(Ledger(self._ledger_path)) as ledger:
+                with runs_lock(self._home, self._study), closing(Ledger(self._ledger_path, say=self._warn)) as ledger:
                     self._work(ledger)
                 self._is_done = True
                 return
@@ -159,7 +159,7 @@ def sync(home: Path, studies: Sequence[str], say: Callable[[str], None]) -> Sync
     uri = tracking_uri(home)
     repairs: dict[str, Repairs] = {}
     num_missing = 0
-    with closing(Ledger(home / "ledger.db")) as ledger:
+    with closing(Ledger(home / "ledger.db", makes=False, say=say)) as ledger:
         unknown = sorted(set(studies) - set(ledger.study_names()))
         if unknown:
             raise InputError(f"study is {unknown[0]!r}; allowed: {', '.join(ledger.study_names()) or 'none yet'}")

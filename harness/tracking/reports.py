@@ -22,7 +22,7 @@ def show_report(home: Path, study: str, text: str, files: Sequence[Path]) -> Non
         TroubleError: MLflow cannot be had, or another process is bringing the study's runs there.
     """
     uri = tracking_uri(home)
-    with runs_lock(home, study), closing(Ledger(home / "ledger.db")) as ledger:
+    with runs_lock(home, study), closing(Ledger(home / "ledger.db", makes=False)) as ledger:
         try:
             StudyRuns(home, ledger, study).show_report(text, files)
         except TroubleError:  # the ledger's, say, which is no fault of MLflow's

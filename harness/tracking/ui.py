@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from harness.errors import TroubleError
+from harness.errors import InputError, TroubleError
 from harness.redaction import reason, redact
 from harness.tracking.store import is_server, make_store, open_client, set_environment, tracking_uri
 from harness.tracking.views import View, link
@@ -43,6 +43,8 @@ def serve(home: Path, port: int) -> int:
         _say(_overview(_experiments(home), _without_login(uri)))
         return 0
     _check_port(port)
+    if not home.exists():
+        raise InputError(f"home is '{home}', which is not there; allowed: one with studies; `harness sweep` makes it")
     set_environment()
     make_store(uri)
     log_path = home / "logs" / "ui.log"

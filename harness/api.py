@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness import home as places
+from harness import standard_streams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -268,6 +269,7 @@ def _complain(line: str) -> None:
 def _display(quiet: bool) -> Iterator[Display]:
     from harness.display import make_display
 
+    standard_streams.open_missing()
     with (
         _without_progress_bars(),
         Path(os.devnull).open("w") as nowhere,

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, NoReturn
 
+from harness import standard_streams
 from harness.errors import InputError, TroubleError
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ SHOW_CURSOR = b"\x1b[?25h"  # the live display hides it
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Returns 0 done, 2 the input was wrong, 130 interrupted, 1 anything else."""
+    standard_streams.open_missing()
+    standard_streams.show_all_text()
     _let_signals_end_it()
     try:
         options = _parser().parse_args(arguments)
@@ -180,20 +183,20 @@ def _add_reading(commands: _Commands) -> None:
     status.add_argument("--json", action="store_true", help="for programs")
     board = _add(commands, "leaderboard", "rank the trials of one or several studies")
     board.add_argument("studies", nargs="*", metavar="STUDY", help="without any, one table and file for each study")
-    board.add_argument("--out", metavar="FILE|-", help="write the CSV there; - for standard output")
+    board.add_argument("--out", metavar="FILE|-", help="write the CSV there; - is standard output")
     board.add_argument("--top", type=int, default=20, metavar="N", help="rows shown on the terminal")
     text = "set studies beside each other: which way to search finds more for the same price?"
     _add(commands, "compare", text).add_argument("studies", nargs="+", metavar="STUDY", help="at least two")
     report = _add(commands, "report", "a study as one HTML file with figures, which opens offline")
     report.add_argument("study", metavar="STUDY|NAME", help="a study, or a file of sweeps/ for the study it makes here")
-    report.add_argument("--out", metavar="FILE", help="write it there; without it, reports/STUDY.html of the home")
+    text = "write it there; - is standard output; without it, reports/STUDY.html of the home"
+    report.add_argument("--out", metavar="FILE|-", help=text)
     export = _add(commands, "export", "hand a study on to other tools")
     export.add_argument("study")
     where = export.add_mutually_exclusive_group(required=True)
     where.add_argument("--optuna", metavar="URL", help="an Optuna storage, such as sqlite:///study.db")
-    where.add_argument("--csv", metavar="FILE")
-    where.add_argument("--parquet", metavar="FILE")
-    where.add_argument("--json", metavar="FILE")
+    for form in ("csv", "parquet", "json"):
+        where.add_argument(f"--{form}", metavar="FILE|-", help=f"a name that ends in .{form}; - is standard output")
 
 
 def _add_upkeep(commands: _Commands) -> None:

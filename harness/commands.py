@@ -9,12 +9,16 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.api import default_profile, open_ledger, sweep_path
+from harness.errors import InputError, TroubleError
 from harness.home import home, sweeps_folder
+from harness.parsing import shown
+from harness.whole_files import STDOUT, destination, is_stream
 
 if TYPE_CHECKING:
     from harness.execution.base import Cluster
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from harness.sweep_file import Flags
 
 TOP = 20  # rows of a leaderboard on the terminal
+FORMS = ("csv", "parquet", "json")  # of an export
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -119,19 +124,20 @@ def status(options: argparse.Namespace) -> int:
 def leaderboard(options: argparse.Namespace) -> int:
     """One CSV for the studies that are named; without names, one for each study there is."""
     from harness.analysis.studies import none_yet
-    from harness.errors import InputError
 
+    if options.out is not None:
+        with destination("--out", options.out) as path, open_ledger() as ledger:
+            names = _studies(ledger, options.studies)
+            if not names:
+                raise InputError(f"studies: {none_yet(ledger)}")
+            _write_leaderboard(ledger, names, path, None if options.out == STDOUT else options.top)
+        return 0
     with open_ledger() as ledger:
         names = _studies(ledger, options.studies)
-        if not names and options.out:
-            raise InputError(f"studies: {none_yet(ledger)}")
         if not names:
             _say(f"studies: {none_yet(ledger)}")
-        elif options.studies or options.out:
-            _write_leaderboard(ledger, names, options.out, options.top)
-        else:
-            for study in names:
-                _write_leaderboard(ledger, [study], None, options.top)
+        for together in [names] if options.studies else [[study] for study in names]:
+            _write_leaderboard(ledger, together, _board(together), options.top)
     return 0
 
 
@@ -148,30 +154,38 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    from harness.errors import InputError, TroubleError
     from harness.report import bring_to_mlflow, write_report
 
-    report = write_report(home(), _study_named(options.study), Path(options.out) if options.out else None)
-    _say(f"wrote {report.path} ({report.path.stat().st_size / 1e6:.1f} MB, all of it in one file)")
+    where = nullcontext(None) if options.out is None else destination("--out", options.out)
+    with where as out:
+        report = write_report(home(), _study_named(options.study), out)
+    say = _warn if options.out == STDOUT else _say
+    if options.out != STDOUT:
+        size = f" ({report.path.stat().st_size / 1e6:.1f} MB, all of it in one file)"
+        _say(f"wrote {report.path}{'' if is_stream(report.path) else size}")
     try:
         bring_to_mlflow(home(), report)
     except (InputError, TroubleError) as error:  # the page is what was asked for
-        _say(f"its figures are not in MLflow: {error}; the same command tries again")
+        say(f"its figures are not in MLflow: {error}; the same command tries again")
     return 0
 
 
 def export(options: argparse.Namespace) -> int:
-    with open_ledger() as ledger:
-        if options.optuna:
-            from harness.analysis.optuna_export import export_optuna
+    if options.optuna is not None:
+        from harness.analysis.optuna_export import export_optuna
 
+        with open_ledger() as ledger:
             _say(f"{export_optuna(ledger, options.study, options.optuna)} trials are new in the storage")
-        else:
-            from harness.analysis.export import export_trials
+        return 0
+    from harness.analysis.export import export_trials
 
-            path = Path(options.csv or options.parquet or options.json)
-            export_trials(ledger, options.study, path)
-            _say(f"wrote {path}")
+    form, named = next((form, named) for form in FORMS if (named := getattr(options, form)) is not None)
+    with destination(f"--{form}", named) as path, open_ledger() as ledger:
+        if named != STDOUT:
+            _check_ending(form, path)
+        export_trials(ledger, options.study, path, form)
+    if named != STDOUT:
+        _say(f"wrote {path}")
     return 0
 
 
@@ -242,7 +256,7 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
             _say(f"{spec.study}: interrupted; nothing is lost, and the same command goes on from here")
             return 130
         with open_ledger() as ledger:
-            _write_leaderboard(ledger, [spec.study], None, TOP)
+            _write_leaderboard(ledger, [spec.study], _board([spec.study]), TOP)
         _say(how_it_ended(spec, end))
         if spec.space:
             _say(f"is the best of them really better? harness verdict {spec.study}")
@@ -251,7 +265,6 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
 
 
 def _cluster(options: argparse.Namespace) -> Cluster | None:
-    from harness.errors import InputError
     from harness.execution.base import Cluster
 
     asked = {name: getattr(options, name) for name in ("address", "cpus_per_worker", "gpus_per_worker")}
@@ -296,19 +309,29 @@ def _audit(study: str) -> int:
     return 1 if differences else 0
 
 
-def _write_leaderboard(ledger: Ledger, studies: list[str], out: str | None, top: int) -> None:
+def _write_leaderboard(ledger: Ledger, studies: list[str], path: Path, top: int | None) -> None:
+    """Writes the CSV and shows the first `top` rows; None: says nothing."""
     from harness.analysis.files import write_csv
     from harness.analysis.leaderboard import leaderboard
     from harness.analysis.leaderboard_table import show_leaderboard
 
     frame = leaderboard(ledger, studies)
-    if out == "-":
-        write_csv(frame, "-")
+    if top is None:
+        write_csv(frame, path)
         return
     show_leaderboard(ledger, studies, frame, sys.stdout, top)
-    path = Path(out) if out else home() / "leaderboards" / f"{studies[0] if len(studies) == 1 else 'all'}.csv"
     write_csv(frame, path)
     _say(f"wrote {path}")
+
+
+def _board(studies: list[str]) -> Path:
+    return home() / "leaderboards" / f"{studies[0] if len(studies) == 1 else 'all'}.csv"
+
+
+def _check_ending(form: str, path: Path) -> None:
+    """Raises InputError if the name of a file promises another form."""
+    if path.suffix.lower() != f".{form}" and not is_stream(path):
+        raise InputError(f"--{form} is {shown(str(path))}; allowed: a name that ends in .{form}, a pipe, or -")
 
 
 def _studies(ledger: Ledger, named: list[str]) -> list[str]:
@@ -340,6 +363,10 @@ def _flags(options: argparse.Namespace) -> Flags:
 def _say(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

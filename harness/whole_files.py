@@ -4,38 +4,71 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import stat
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
-from harness.errors import TroubleError
+from harness.errors import InputError, TroubleError
+from harness.parsing import shown
+from harness.standard_streams import was_stdout_closed
+
+STDOUT = "-"
 
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
     """A new name to write to; it takes the place of `path` at the end, flushed to disk, or goes if anything fails.
 
+    Only a regular file is replaced, and the new one gets its owner and mode; a link stays, and the file that it leads
+    to is replaced. A pipe or a character device is written to in the end.
+
     Raises:
         TroubleError: it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        for left in leftovers(path.parent):
-            if left.name.startswith(f".{path.name}."):
-                left.unlink(missing_ok=True)
-        yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with _streamed(path) if is_stream(path) else _renamed(path) as unfinished:
+            yield unfinished
     except OSError as error:
         why = error.strerror or error
         raise TroubleError(f"cannot write {path}: {why}; is there room, and is the folder writable?") from error
-    finally:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
+
+
+def is_stream(path: Path) -> bool:
+    """Whether what is written to `path` is passed on, to another process or a device.
+
+    Raises:
+        OSError: it cannot be looked at.
+    """
+    mode = _mode(path)
+    return mode is not None and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode))
+
+
+@contextmanager
+def destination(flag: str, named: str) -> Iterator[Path]:
+    """Where to write what goes to the file that `flag` names; of `-`, standard output gets it in the end.
+
+    Raises:
+        InputError: no file can be written there.
+        TroubleError: standard output is closed.
+    """
+    if named != STDOUT:
+        yield _checked(flag, named)
+        return
+    if was_stdout_closed():
+        raise TroubleError(f"cannot write {flag} {STDOUT}: standard output is closed")
+    with TemporaryDirectory(prefix="harness-") as folder:
+        whole = Path(folder) / "whole"
+        yield whole
+        sys.stdout.flush()
+        with whole.open("rb") as source:
+            shutil.copyfileobj(source, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
@@ -53,3 +86,70 @@ def is_alive(pid: int, since: float) -> bool:
         return psutil.Process(pid).create_time() <= since
     except (OverflowError, ValueError, psutil.Error):
         return False
+
+
+@contextmanager
+def _streamed(path: Path) -> Iterator[Path]:
+    with TemporaryDirectory(prefix="harness-") as folder:
+        whole = Path(folder) / "whole"
+        yield whole
+        with whole.open("rb") as source, path.open("wb") as stream:
+            shutil.copyfileobj(source, stream)
+
+
+@contextmanager
+def _renamed(path: Path) -> Iterator[Path]:
+    path = Path(os.path.realpath(path))  # Path.resolve raises RuntimeError where links lead in a circle
+    before = path.stat() if path.exists() else None
+    if before and (kind := _refused(before.st_mode)):
+        raise TroubleError(f"cannot write {path}: it is {kind}")
+    if before and not os.access(path, os.W_OK):
+        raise PermissionError("it is read-only")
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in leftovers(path.parent):
+        if left.name.startswith(f".{path.name}."):
+            left.unlink(missing_ok=True)
+    try:
+        if before:
+            unfinished.touch(0o600)  # it may be secret
+        yield unfinished
+        with unfinished.open("rb") as file:
+            os.fsync(file.fileno())
+        if before:
+            with suppress(PermissionError):
+                os.chown(unfinished, before.st_uid, before.st_gid)
+            unfinished.chmod(stat.S_IMODE(before.st_mode))
+        unfinished.replace(path)
+    finally:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+
+
+def _checked(flag: str, named: str) -> Path:
+    allowed = "allowed: a file, whose folder need not exist yet"
+    if not named or named.endswith(os.sep):
+        raise InputError(f"{flag} is {shown(named)}; {allowed}")
+    try:
+        mode = _mode(Path(named))
+    except (OSError, ValueError) as error:  # the latter: NUL
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"{flag} is {shown(named)}: {why}; {allowed}") from error
+    if mode is not None and (kind := _refused(mode)):
+        raise InputError(f"{flag} is {shown(named)}, which is {kind}; {allowed}")
+    return Path(named)
+
+
+def _mode(path: Path) -> int | None:
+    """Of what stands there, behind links; None: nothing."""
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _refused(mode: int) -> str | None:
+    """What can be neither replaced nor written to."""
+    if stat.S_ISDIR(mode):
+        return "a directory"
+    return None if any(is_kind(mode) for is_kind in (stat.S_ISREG, stat.S_ISFIFO, stat.S_ISCHR)) else "no regular file"

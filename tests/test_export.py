@@ -1,6 +1,5 @@
 import csv
 import json
-import re
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from optuna.trial import TrialState
 from harness.analysis.export import export_trials, schema
 from harness.analysis.leaderboard import leaderboard
 from harness.analysis.optuna_export import export_optuna
+from harness.cli import main
 from harness.errors import InputError, TroubleError
 from harness.home import project_root
 from harness.ledger import Ledger
@@ -56,10 +56,10 @@ def read(path: Path) -> pd.DataFrame:
     return pd.DataFrame(json.loads(path.read_text()))
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".json"])
-def test_every_trial_is_exported_with_its_curve(study: FilledLedger, tmp_path: Path, suffix: str) -> None:
-    path = tmp_path / f"trials{suffix}"
-    export_trials(study.ledger, "study", path)
+@pytest.mark.parametrize("form", ["csv", "parquet", "json"])
+def test_every_trial_is_exported_with_its_curve(study: FilledLedger, tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"trials.{form}"
+    export_trials(study.ledger, "study", path, form)
     frame = read(path)
     assert list(frame["trial"]) == [0, 0, 0, 1, 1, 2, 3]
     assert list(frame["epoch"].dropna()) == [1, 2, 3, 1, 2]
@@ -77,14 +77,14 @@ def test_every_trial_is_exported_with_its_curve(study: FilledLedger, tmp_path: P
     assert frame["train_loss"].notna().sum() == 5
     assert frame["val_loss"].isna().all()  # None in the ledger: it was not finite
     assert list(frame)[:6] == ["study", "trial", "uid", "role", "outcome", "error"]
-    marked = "'=too many parameters" if suffix == ".csv" else "=too many parameters"
+    marked = "'=too many parameters" if form == "csv" else "=too many parameters"
     assert list(frame["error"].dropna()) == [marked]
     assert {name.name for name in tmp_path.iterdir() if "trials" in name.name} == {path.name}
 
 
 def test_a_row_holds_what_the_ledger_holds(study: FilledLedger, tmp_path: Path) -> None:
     study.ledger.add_search_time("study-1", 0.5)
-    export_trials(study.ledger, "study", tmp_path / "trials.json")
+    export_trials(study.ledger, "study", tmp_path / "trials.json", "json")
     row = next(row for row in json.loads((tmp_path / "trials.json").read_text()) if row["trial"] == 1)
     assert row == {
         "study": "study",
@@ -132,27 +132,64 @@ def test_a_row_holds_what_the_ledger_holds(study: FilledLedger, tmp_path: Path) 
 
 
 def test_parquet_keeps_the_types(study: FilledLedger, tmp_path: Path) -> None:
-    export_trials(study.ledger, "study", tmp_path / "trials.parquet")
+    export_trials(study.ledger, "study", tmp_path / "trials.parquet", "parquet")
     schema(study.spec).validate(pd.read_parquet(tmp_path / "trials.parquet"))
 
 
 def test_a_study_without_trials_has_columns_and_no_rows(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         FilledLedger(ledger, make_spec(space={}))
-        export_trials(ledger, "study", tmp_path / "trials.csv")
+        export_trials(ledger, "study", tmp_path / "trials.csv", "csv")
     with (tmp_path / "trials.csv").open() as file:
         assert len(list(csv.reader(file))) == 1
 
 
-@pytest.mark.parametrize("name", ["trials.xlsx", "trials", "trials.CSV"])
-def test_other_suffixes_are_refused(study: FilledLedger, tmp_path: Path, name: str) -> None:
-    with pytest.raises(InputError, match=rf"export file is '.*{re.escape(name)}'; allowed: .*\.csv, \.parquet, \.json"):
-        export_trials(study.ledger, "study", tmp_path / name)
+@pytest.mark.parametrize(
+    ("form", "name"),
+    [
+        ("csv", "trials.json"),
+        ("csv", "trials.csv.gz"),
+        ("csv", "trials"),
+        ("json", "trials.csv"),
+        ("parquet", "trials.xlsx"),
+        ("parquet", "parquet"),
+    ],
+)
+def test_a_name_that_promises_another_form_is_refused(
+    study: FilledLedger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    form: str,
+    name: str,
+) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
+    before = sorted(tmp_path.iterdir())
+    assert main(["export", "study", f"--{form}", str(tmp_path / name)]) == 2
+    err = capfd.readouterr().err
+    assert err == f"harness: --{form} is '{tmp_path / name}'; allowed: a name that ends in .{form}, a pipe, or -\n"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "json"])
+def test_an_export_goes_to_standard_output_as_into_a_file(
+    study: FilledLedger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfdbinary: pytest.CaptureFixture[bytes],
+    form: str,
+) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
+    file = tmp_path / f"TRIALS.{form.upper()}"
+    assert main(["export", "study", f"--{form}", str(file)]) == 0
+    assert capfdbinary.readouterr().out == f"wrote {file}\n".encode()
+    assert main(["export", "study", f"--{form}", "-"]) == 0
+    assert capfdbinary.readouterr().out == file.read_bytes()
 
 
 def test_an_unknown_study_is_refused(study: FilledLedger, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="study is 'other'; allowed: study"):
-        export_trials(study.ledger, "other", tmp_path / "trials.csv")
+        export_trials(study.ledger, "other", tmp_path / "trials.csv", "csv")
     with pytest.raises(InputError, match="study is 'other'; allowed: study"):
         export_optuna(study.ledger, "other", f"sqlite:///{tmp_path}/optuna.db")
 
@@ -172,7 +209,7 @@ def test_a_ledger_that_holds_nonsense_is_not_exported(
         edited.execute(change)
         edited.commit()
     with pytest.raises(TroubleError, match=rf"^ledger .*{column} is .*$"):
-        export_trials(study.ledger, "study", tmp_path / "trials.csv")
+        export_trials(study.ledger, "study", tmp_path / "trials.csv", "csv")
     assert not (tmp_path / "trials.csv").exists()
 
 
@@ -354,7 +391,7 @@ def test_a_storage_that_cannot_be_written_is_trouble(study: FilledLedger, tmp_pa
 
 def test_a_verdicts_trainings_have_no_validation_error(study: FilledLedger, tmp_path: Path) -> None:
     filled_verdict(study.ledger)
-    export_trials(study.ledger, "study.verdict", tmp_path / "verdict.csv")
+    export_trials(study.ledger, "study.verdict", tmp_path / "verdict.csv", "csv")
     table = pd.read_csv(tmp_path / "verdict.csv")
     assert len(table) == 3 * 3
     assert table[["error_rate_pct", "val_loss", "val_error_rate_pct"]].isna().all(axis=None)

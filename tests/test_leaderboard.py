@@ -1,11 +1,9 @@
 import csv
 import io
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pandas as pd
@@ -14,11 +12,11 @@ from filled_ledger import CPU, DOCUMENTED, GPU, FilledLedger, filled_verdict, ma
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.analysis.files import replaced, write_csv
+from harness.analysis.files import write_csv
 from harness.analysis.findings import find, sentences
 from harness.analysis.leaderboard import leaderboard
 from harness.analysis.leaderboard_table import show_leaderboard
-from harness.errors import InputError, TroubleError
+from harness.errors import InputError
 from harness.ledger import Ledger
 from harness.records import Outcome, Role
 
@@ -381,12 +379,6 @@ def test_csv_reads_back_as_the_leaderboard(study: FilledLedger, tmp_path: Path) 
     assert [name.name for name in path.parent.iterdir()] == ["board.csv"]
 
 
-def test_csv_to_standard_output(study: FilledLedger, capsys: pytest.CaptureFixture[str]) -> None:
-    study.add(1.0)
-    write_csv(leaderboard(study.ledger, ["study"]), "-")
-    assert capsys.readouterr().out.startswith("rank,study,trial,")
-
-
 FORMULA_STARTS = tuple("=+-@\t\r\n＝＋－＠")  # noqa: RUF001 - the wide forms are the point
 TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")) | st.sampled_from(
     ["=1+1", "-2+3", "@SUM(A1)", "+4", "\t=1", "\r=1", "'=1", "''-1", "'plain", "a,b", 'say "x"', "a\r\nb", "x\ry", "1"]
@@ -401,11 +393,9 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 )
 def test_csv_of_anything_reads_back_and_holds_no_formula(rows: list[tuple[str, float, int]]) -> None:
     frame = pd.DataFrame(rows, columns=["text", "=number", "count"])
-    out = io.StringIO(newline="")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.stdout", out)
-        write_csv(frame, "-")
-    header, *cells = read(out.getvalue())
+    with TemporaryDirectory() as folder:
+        write_csv(frame, Path(folder) / "board.csv")
+        header, *cells = read((Path(folder) / "board.csv").read_bytes().decode())
     assert header == ["text", "'=number", "count"]
     for (text, number, count), (text_cell, number_cell, count_cell) in zip(rows, cells, strict=True):
         assert not text_cell.startswith(FORMULA_STARTS)
@@ -429,46 +419,6 @@ def test_mixed_columns_keep_their_numbers_beside_marked_text(tmp_path: Path) -> 
         "",
         "",
     ]
-
-
-def test_a_reader_keeps_the_old_file_whole(tmp_path: Path) -> None:
-    path = tmp_path / "board.csv"
-    path.write_text("old")
-    with path.open() as reader:
-        write_csv(pd.DataFrame({"a": [1]}), path)
-        assert reader.read() == "old"
-    assert path.read_text() == "a\n1\n"
-
-
-def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
-    path = tmp_path / "board.csv"
-    path.write_text("old")
-
-    def fail() -> None:
-        with replaced(path) as unfinished:
-            unfinished.write_text("half")
-            assert path.read_text() == "old"
-            raise OSError(28, "No space left on device")
-
-    with pytest.raises(TroubleError, match=r"cannot write .*board.csv: No space left on device"):
-        fail()
-    assert [(name.name, name.read_text()) for name in tmp_path.iterdir()] == [("board.csv", "old")]
-
-
-def test_what_a_killed_process_left_of_a_file_goes_with_the_next_write(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        pass
-    names = [f".a[1].csv.{process}.unfinished" for process in (ended.pid, os.getppid())] + [".b.csv.1.unfinished"]
-    for name in names:
-        (tmp_path / name).touch()
-    write_csv(pd.DataFrame({"a": [1]}), tmp_path / "a[1].csv")
-    assert {path.name for path in tmp_path.iterdir()} == {"a[1].csv", *names[1:]}
-
-
-def test_a_folder_that_cannot_be_is_trouble_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(TroubleError, match=r"^cannot write .*: (File exists|Not a directory).*$"):
-        write_csv(pd.DataFrame({"a": [1]}), tmp_path / "file" / "board.csv")
 
 
 def test_a_verdict_has_test_errors_and_no_ranks(ledger: Ledger) -> None:

@@ -161,5 +161,17 @@ def test_what_cannot_be_reported_is_said_in_one_line(
     assert main(["report", "study.verdict"]) == 2
     assert "which is a verdict; allowed: study, whose report shows it" in capsys.readouterr().err
     (home / "file").write_text("")
-    assert main(["report", "study", "--out", str(home / "file" / "b.html")]) == 1
+    assert main(["report", "study", "--out", str(home / "file" / "b.html")]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_report_goes_to_standard_output_alone(
+    study: FilledLedger, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "file:///somewhere")
+    assert main(["report", "study", "--out", "-"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("<!DOCTYPE html>")
+    assert out.rstrip().endswith("</html>")
+    assert err.startswith("its figures are not in MLflow: ")
+    assert not (home / "reports").exists()

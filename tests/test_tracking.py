@@ -660,6 +660,14 @@ def test_a_store_that_cannot_be_made(tmp_path: Path) -> None:
         store.make_store(f"sqlite:///{tmp_path / 'home' / 'mlflow.db'}")
 
 
+def test_a_link_to_a_store_that_is_not_there_yet_stays(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").symlink_to("elsewhere/runs.db")
+    store.make_store(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    assert (tmp_path / "mlflow.db").is_symlink()
+    assert (tmp_path / "elsewhere" / "runs.db").is_file()
+    assert not list(tmp_path.glob("*.new-*"))
+
+
 def test_credentials_are_kept_out_of_messages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://anna:ge%2Fheim@host/x")
     monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "t0ken")

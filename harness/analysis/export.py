@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import pandas as pd
 from harness.analysis.files import replaced, write_csv
 from harness.analysis.hyperparameters import dtype, hyperparameter_columns
 from harness.analysis.studies import find_study
-from harness.errors import InputError, TroubleError
+from harness.errors import TroubleError
 from harness.ledger import Ledger
 from harness.records import EpochReport, Outcome, Record, Role
 from harness.space import Domain
@@ -63,26 +63,19 @@ _EPOCH = {
 _ALWAYS = {"study", "trial", "uid", "role", "seed", "epochs", "attempts", "asked_at"}
 
 
-def export_trials(ledger: Ledger, study: str, path: Path) -> None:
-    """Writes the whole of a study to `path`: .csv, .parquet or .json (a list of objects), by its suffix.
+def export_trials(ledger: Ledger, study: str, path: Path, form: str) -> None:
+    """Writes the whole of a study to `path`; `form` is "csv", "parquet" or "json" (a list of objects).
 
     One row per trial and epoch, what belongs to the trial repeated in each; a trial without an epoch (infeasible,
     crashed at once, pending) has one row with no epoch. The curve is that of the final attempt. What is missing is
     an empty cell or null.
 
     Raises:
-        InputError: there is no such study, or the suffix is another one.
+        InputError: there is no such study.
         TroubleError: the file cannot be written, or the ledger's contents break the schema.
     """
-    writers: dict[str, Callable[[pd.DataFrame, Path], None]] = {
-        ".csv": write_csv,
-        ".parquet": _write_parquet,
-        ".json": _write_json,
-    }
-    if path.suffix not in writers:
-        raise InputError(f"export file is {str(path)!r}; allowed: a name that ends in {', '.join(writers)}")
     spec = find_study(ledger, study).spec
-    writers[path.suffix](_checked(_table(ledger, spec), spec), path)
+    _WRITERS[form](_checked(_table(ledger, spec), spec), path)
 
 
 def schema(spec: SweepSpec) -> pa.DataFrameSchema:
@@ -188,3 +181,10 @@ def _write_json(frame: pd.DataFrame, path: Path) -> None:
     rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     with replaced(path) as unfinished:
         unfinished.write_text(json.dumps(rows, indent=1, allow_nan=False), encoding="utf-8")
+
+
+_WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
+    "csv": write_csv,
+    "parquet": _write_parquet,
+    "json": _write_json,
+}

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
 
 import pandas as pd
 
@@ -18,8 +16,8 @@ from harness.failpoints import Step, reach
 _FORMULA = re.compile("'*[=+\\-@\t\n\uff1d\uff0b\uff0d\uff20]")
 
 
-def write_csv(frame: pd.DataFrame, path: Path | str) -> None:
-    """Writes `frame` without its index, as a whole file; `-` is standard output.
+def write_csv(frame: pd.DataFrame, path: Path) -> None:
+    """Writes `frame` without its index, as a whole file.
 
     Text that a spreadsheet would run as a formula gets an apostrophe in front, and so does text that is one behind
     apostrophes of its own: take one away and the text is back. Line ends within text become plain line feeds. Numbers
@@ -28,11 +26,8 @@ def write_csv(frame: pd.DataFrame, path: Path | str) -> None:
     Raises:
         TroubleError: the file cannot be written.
     """
-    if str(path) == "-":
-        _to_csv(frame, sys.stdout)
-        return
-    with replaced(Path(path)) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
-        _to_csv(frame, file)
+    with replaced(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
+        _safe(frame).to_csv(file, index=False, lineterminator="\n")
 
 
 @contextmanager
@@ -50,7 +45,7 @@ def replaced(path: Path) -> Iterator[Path]:
     reach(Step.AFTER_FILE)
 
 
-def _to_csv(frame: pd.DataFrame, file: TextIO) -> None:
+def _safe(frame: pd.DataFrame) -> pd.DataFrame:
     safe = frame.rename(columns=_cell)
     for name in safe:
         # Most text columns have few values, so each is looked at once.
@@ -58,7 +53,7 @@ def _to_csv(frame: pd.DataFrame, file: TextIO) -> None:
         changed = {value: cell for value, cell in cells.items() if cell != value}
         if changed:
             safe[name] = safe[name].replace(changed)
-    safe.to_csv(file, index=False, lineterminator="\n")
+    return safe
 
 
 def _cell(text: str) -> str:

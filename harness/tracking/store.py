@@ -116,6 +116,7 @@ def make_store(uri: str) -> None:
     file = sqlite_file(uri)
     if file is None or file.exists():
         return
+    file = Path(os.path.realpath(file))  # a link stays, and leads to it
     set_environment()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

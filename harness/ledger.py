@@ -82,11 +82,18 @@ class Ledger:
     # Studies
 
     def create_study(self, spec: SweepSpec, provenance: dict[str, Any]) -> None:
+        """In the place of one of that name which has no trial, if there is one.
+
+        Raises:
+            sqlite3.IntegrityError: there is one that has trials.
+        """
+        values = (spec.study, ledger_rows.spec_to_json(spec), json.dumps(provenance), time.time())
+        insert = "INSERT INTO studies (study, spec, provenance, created_at) VALUES (?, ?, ?, ?)"
         with self._transaction():
-            self._db.execute(
-                "INSERT INTO studies (study, spec, provenance, created_at) VALUES (?, ?, ?, ?)",
-                (spec.study, ledger_rows.spec_to_json(spec), json.dumps(provenance), time.time()),
-            )
+            if not self.has_trials(spec.study):
+                self._db.execute("DELETE FROM sessions WHERE study = ?", (spec.study,))
+                insert += " ON CONFLICT DO UPDATE SET spec = excluded.spec, provenance = excluded.provenance"
+            self._db.execute(insert, values)
 
     def update_budget(self, spec: SweepSpec) -> None:
         """Remembers the budget last asked for; nothing else of a study ever changes."""
@@ -112,6 +119,10 @@ class Ledger:
         """Raises KeyError if there is no such study."""
         found = self._read(_study, "SELECT * FROM studies WHERE study = ?", name) if is_name(name) else iter(())
         return self._only(found, name)
+
+    def has_trials(self, study: str) -> bool:
+        """False also where there is no such study."""
+        return self._count("(SELECT uid FROM trials WHERE study = ? LIMIT 1)", study) > 0
 
     # Trials, in the order a trial lives through
 

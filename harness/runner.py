@@ -175,13 +175,13 @@ def _lessons(ledger: Ledger, spec: SweepSpec) -> list[Record]:
 def open_study(
     ledger: Ledger, spec: SweepSpec, *, fresh: bool, origin: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
-    """Makes the study's row, or checks that it is the same study as before.
+    """Makes the study's row, or checks that it is the same study as before; one without a trial may become another.
 
     Raises:
         InputError: its settings have changed; the message names them, and the two ways on.
     """
     lessons = [lesson.trial.uid for lesson in _lessons(ledger, spec)]
-    exists = spec.study in ledger.study_names()
+    exists = ledger.has_trials(spec.study)
     if exists and fresh:
         _keep(ledger, spec)
         exists = False
@@ -197,8 +197,8 @@ def open_study(
 
 
 def _check_unchanged(ledger: Ledger, spec: SweepSpec) -> None:
-    """Raises InputError if the study is there with other settings."""
-    if spec.study not in ledger.study_names():
+    """Raises InputError if the study has trials, with other settings."""
+    if not ledger.has_trials(spec.study):
         return
     changed = ledger.study(spec.study).spec.differing_keys(spec)
     if changed:
@@ -209,8 +209,8 @@ def _check_unchanged(ledger: Ledger, spec: SweepSpec) -> None:
 
 
 def _check_backend(ledger: Ledger, spec: SweepSpec, backend: str) -> None:
-    """Raises InputError if the study is there and was begun on another backend: its times could not be compared."""
-    if spec.study not in ledger.study_names():
+    """Raises InputError if the study has trials and was begun on another backend: its times could not be compared."""
+    if not ledger.has_trials(spec.study):
         return
     before = ledger.study(spec.study).provenance.get("backend", backends.DEFAULT)
     if before == backend:

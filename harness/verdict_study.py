@@ -142,7 +142,7 @@ def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -
     if source.is_verdict:
         raise InputError(f"study is {study!r}, which is a verdict itself; allowed: a study that searched")
     name = check_name(study + VERDICT, "the verdict's study")
-    begun = ledger.study(name) if name in ledger.study_names() and not fresh else None
+    begun = ledger.study(name) if ledger.has_trials(name) and not fresh else None
     finalists = best_trials(source, records, request.top or (len(begun.spec.enqueue) if begun else DEFAULT_TOP))
     if not finalists:
         raise InputError(f"study {study} has no searched trial that was trained in full; allowed: a study that has one")

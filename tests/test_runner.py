@@ -1,5 +1,7 @@
 """What a study keeps from its first start on, and what is said at its end."""
 
+import sqlite3
+import uuid
 from contextlib import closing
 from pathlib import Path
 
@@ -7,11 +9,18 @@ import pytest
 from filled_ledger import FilledLedger, make_spec
 
 from harness.commands import how_it_ended
+from harness.errors import InputError, TroubleError
 from harness.ledger import Ledger
 from harness.progress import StopReason
+from harness.records import Trial
 from harness.runner import StudyEnd, learned, open_study
 from harness.spec import check_name
 from harness.verdict_study import Request, plan_verdict
+
+
+def begin(ledger: Ledger, study: str) -> None:
+    """Proposes a first trial."""
+    ledger.propose(study, Trial(uuid.uuid4().hex, 0, {"units_1": 64, "units_2": 64}, 0, 3), asks=1, search_time_s=0.1)
 
 
 def test_a_study_learns_what_was_known_when_it_began(tmp_path: Path) -> None:
@@ -20,6 +29,7 @@ def test_a_study_learns_what_was_known_when_it_began(tmp_path: Path) -> None:
         first = source.add(1.5)
         spec = make_spec("pupil", learn_from="source")
         open_study(ledger, spec, fresh=False)
+        begin(ledger, "pupil")
         source.add(1.4)
         open_study(ledger, spec, fresh=False)
         assert [lesson.trial.uid for lesson in learned(ledger, spec)] == [first]
@@ -34,9 +44,12 @@ def test_names_of_full_length_have_room_for_what_is_appended(tmp_path: Path) -> 
             ledger.rename_study(short, name)
             verdict, origin = plan_verdict(ledger, name, Request(), fresh=False)
             open_study(ledger, verdict, fresh=False, origin=origin)
+            begin(ledger, verdict.study)
         for spec in [make_spec(name) for name in (first, second, first, first)]:
             open_study(ledger, spec, fresh=True)
+            begin(ledger, spec.study)
         open_study(ledger, verdict, fresh=True)
+        begin(ledger, verdict.study)
         names = ledger.study_names()
         assert [sum(name.startswith(about) for name in names) for about in (first, second)] == [3 + 1 + 1, 1 + 1 + 2]
         kept = next(name for name in names if name.startswith(f"{first}."))
@@ -44,6 +57,37 @@ def test_names_of_full_length_have_room_for_what_is_appended(tmp_path: Path) -> 
         assert len(ledger.study_names()) == len(set(names)) + 1
         for name in ledger.study_names():
             assert check_name(name, "study") == ledger.study(name).spec.study
+
+
+def test_a_study_without_a_trial_makes_room_for_a_corrected_one(tmp_path: Path) -> None:
+    """Its provenance goes as well, and the time that its sessions took."""
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        open_study(ledger, make_spec(epochs=2), fresh=False, origin={"backend": "jax"})
+        ledger.touch_session(ledger.start_session("study"), 50.0)
+        created_at = ledger.study("study").created_at
+        corrected = make_spec(objective=("error", "device_time"), pruner="none")
+        open_study(ledger, corrected, fresh=False, origin={"backend": "tensorflow"})
+        assert (ledger.study("study").spec, ledger.study("study").created_at) == (corrected, created_at)
+        assert ledger.study("study").provenance["backend"] == "tensorflow"
+        assert ledger.usage("study").wall_s == 0.0
+
+        begin(ledger, "study")
+        with pytest.raises(InputError, match=r"started with other settings \(epochs\)"):
+            open_study(ledger, corrected.changed(epochs=7), fresh=False)
+        assert ledger.study("study").spec == corrected
+
+
+def test_settings_that_no_version_can_read_make_room_as_well(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        open_study(ledger, make_spec(), fresh=False)
+        huge = make_spec().model_dump_json().replace('"low":64', '"low":99999999999999999999999')
+        with sqlite3.connect(ledger.path) as db:
+            db.execute("UPDATE studies SET spec = ?", (huge,))
+        db.close()
+        with pytest.raises(TroubleError):
+            ledger.study("study")
+        open_study(ledger, make_spec(), fresh=False)
+        assert ledger.study("study").spec == make_spec()
 
 
 @pytest.mark.parametrize(

@@ -232,7 +232,9 @@ class StudyRuns:
                 return
             saved = {file.path for file in self._client.list_artifacts(self._parent_id)}
             for name, text in self._files():
-                if name not in saved:
+                if (
+                    name not in saved or name == _SPEC_FILE
+                ):  # its budget may have changed, or all before the first trial
                     self._client.log_text(self._parent_id, text, name)
                     saved.add(name)
         except TroubleError:  # the ledger's

@@ -1,15 +1,19 @@
 """The documented architectures, one file each, and the training recipe they share.
 
-An architecture file holds a frozen `Config` dataclass, its `DOCUMENTED` instance, `build(config)` and
-`cost(config)`. Keras is imported inside `build`, so that reading a configuration costs nothing.
+An architecture file holds a frozen `Config` dataclass, which says of each setting what it may be, its `DOCUMENTED`
+instance, `build(config)` and `cost(config)`. Keras is imported inside `build`, so that reading a configuration costs
+nothing.
 """
 
 from __future__ import annotations
 
 import importlib
+from functools import cache
 from typing import Any, Protocol, cast
 
 from baselines.layers import Cost
+from baselines.recipe import Recipe
+from baselines.settings import Allowed, declared
 
 NAMES = ("cnn", "fc")
 
@@ -35,3 +39,9 @@ def load(name: str) -> Baseline:
     if name not in NAMES:
         raise ValueError(f"baseline is {name!r}; allowed: {', '.join(NAMES)}")
     return cast(Baseline, importlib.import_module(f"baselines.{name}"))
+
+
+@cache
+def allowed(name: str) -> dict[str, Allowed]:
+    """What each setting of the architecture and of the recipe may be."""
+    return declared(type(load(name).DOCUMENTED)) | declared(Recipe)

@@ -14,12 +14,28 @@ total                                       3,274,634
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from baselines.layers import Cost, augmentation, conv2d_cost, dense_cost, dropout, hidden
+from baselines.layers import (
+    Cost,
+    Dropped,
+    Normalised,
+    Shift,
+    Turn,
+    Units,
+    Zoom,
+    augmentation,
+    conv2d_cost,
+    dense_cost,
+    dropout,
+    hidden,
+)
+from baselines.settings import Whole
 
 if TYPE_CHECKING:
     import keras
+
+Filters = Annotated[int, Whole(1, 1024)]
 
 
 @dataclass(frozen=True)
@@ -31,17 +47,17 @@ class Config:
     `conv_dropout` each pooling. `batch_norm` sits between a hidden layer's sum and its relu.
     """
 
-    filters_1: int = 32
-    filters_2: int = 64
-    kernel_1: int = 5
-    kernel_2: int = 5
-    dense_units: int = 1024
-    dropout: float = 0.0
-    conv_dropout: float = 0.0
-    batch_norm: bool = False
-    augment_shift: float = 0.0
-    augment_rotation: float = 0.0
-    augment_zoom: float = 0.0
+    filters_1: Filters = 32
+    filters_2: Filters = 64
+    kernel_1: Annotated[int, Whole(1, 28)] = 5  # at most the side of what it sees
+    kernel_2: Annotated[int, Whole(1, 14)] = 5
+    dense_units: Units = 1024
+    dropout: Dropped = 0.0
+    conv_dropout: Dropped = 0.0
+    batch_norm: Normalised = False
+    augment_shift: Shift = 0.0
+    augment_rotation: Turn = 0.0
+    augment_zoom: Zoom = 0.0
 
 
 DOCUMENTED = Config()

@@ -12,9 +12,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from baselines.layers import Cost, augmentation, dense_cost, dropout, hidden
+from baselines.layers import (
+    Cost,
+    Dropped,
+    Normalised,
+    Shift,
+    Turn,
+    Units,
+    Zoom,
+    augmentation,
+    dense_cost,
+    dropout,
+    hidden,
+)
+from baselines.settings import Whole
 
 if TYPE_CHECKING:
     import keras
@@ -24,21 +37,21 @@ if TYPE_CHECKING:
 class Config:
     """The documented network and what may be varied around it; the defaults are the documented values.
 
-    `layers` counts the hidden layers, 1 to 3; `units_2` and `units_3` matter only where their layer is there.
+    `layers` counts the hidden layers; `units_2` and `units_3` matter only where their layer is there.
     `input_dropout` acts on the pixels, `dropout` after each hidden layer; `batch_norm` sits between a hidden
     layer's sum and its relu. Augmentation is as in the convolutional network.
     """
 
-    units_1: int = 512
-    units_2: int = 512
-    units_3: int = 512
-    layers: int = 2
-    dropout: float = 0.0
-    input_dropout: float = 0.0
-    batch_norm: bool = False
-    augment_shift: float = 0.0
-    augment_rotation: float = 0.0
-    augment_zoom: float = 0.0
+    units_1: Units = 512
+    units_2: Units = 512
+    units_3: Units = 512
+    layers: Annotated[int, Whole(1, 3)] = 2
+    dropout: Dropped = 0.0
+    input_dropout: Dropped = 0.0
+    batch_norm: Normalised = False
+    augment_shift: Shift = 0.0
+    augment_rotation: Turn = 0.0
+    augment_zoom: Zoom = 0.0
 
     @property
     def widths(self) -> tuple[int, ...]:
@@ -72,7 +85,8 @@ def build(config: Config) -> keras.Model:
 
 def cost(config: Config) -> Cost:
     """Parameters, operations and activations of `config`, in closed form."""
-    total = dense_cost(config.widths[-1], 10)
-    for units_in, units in pairwise((784, *config.widths)):
+    widths = (784, *config.widths)
+    total = dense_cost(widths[-1], 10)
+    for units_in, units in pairwise(widths):
         total += dense_cost(units_in, units, config.batch_norm)
     return total

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+from baselines.settings import YES_OR_NO, Real, Whole
 
 if TYPE_CHECKING:
     import keras
+
+
+# What the settings of both may be. With these widths no network has 2**31 parameters.
+Units = Annotated[int, Whole(1, 16_384)]  # of a dense layer
+Dropped = Annotated[float, Real(0, 1, is_below_high=True)]
+Shift = Annotated[float, Real(0, 1)]  # share of the side
+Turn = Annotated[float, Real(0, 1)]  # share of a full turn
+Zoom = Annotated[float, Real(0, 1, is_below_high=True)]  # by 1, all of the image would be one point
+Normalised = Annotated[bool, YES_OR_NO]
 
 
 @dataclass(frozen=True)

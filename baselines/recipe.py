@@ -7,7 +7,9 @@ configuration; docs/design.md has the table.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from baselines.settings import OneOf, Real, Whole
 
 if TYPE_CHECKING:
     import keras
@@ -23,10 +25,10 @@ class Recipe:
     `warmup_share` of the steps, then falls to zero along a half cosine at the last step of the schedule.
     """
 
-    learning_rate: float = 3e-3
-    schedule: str = "warmup_cosine"
-    warmup_share: float = 0.1
-    batch_size: int = 128
+    learning_rate: Annotated[float, Real(0, 1e9, is_above_low=True)] = 3e-3
+    schedule: Annotated[str, OneOf(SCHEDULES)] = "warmup_cosine"
+    warmup_share: Annotated[float, Real(0, 1)] = 0.1
+    batch_size: Annotated[int, Whole(1, 60_000)] = 128  # and at most the study's training images
 
 
 RECIPE = Recipe()

@@ -234,7 +234,8 @@ def compare(*studies: str | SweepSpec, home: str | Path | None = None) -> Compar
 def sweep_path(sweep: str) -> Path:
     """A file of `sweeps/` by its bare name, or any path."""
     bare = places.sweeps_folder() / f"{sweep}.toml"
-    return bare if Path(sweep).name == sweep and bare.is_file() else Path(sweep)
+    is_known = Path(sweep).name == sweep and os.path.isfile(bare)  # noqa: PTH113 - Path.is_file raises for long names
+    return bare if is_known else Path(sweep)
 
 
 def default_profile() -> str:

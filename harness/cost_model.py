@@ -65,7 +65,8 @@ def count_work(spec: SweepSpec, params: Params, epochs: int, *, is_to_the_end: b
     A forward pass is a third of an image's training. Only the end is judged on the whole validation split.
     """
     cost = baselines.load(spec.baseline).cost(spec.config(params))
-    num_steps = epochs * (spec.train_images // spec.trial_recipe(params).batch_size)
+    batch_size = max(1, spec.trial_recipe(params).batch_size)  # earlier versions let 0 pass, and their studies are read
+    num_steps = epochs * (spec.train_images // batch_size)
     num_validated = epochs * spec.validation_images
     if is_to_the_end:
         num_validated += SPLIT_SIZES[spec.dataset]["validation"] - spec.validation_images

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from harness.errors import InputError
+from harness.given_files import open_given
 
 Floats = NDArray[np.float32]
 
@@ -52,7 +53,7 @@ def _read(path: Path) -> Floats:
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            with Image.open(path, formats=["PNG"]) as image:
+            with open_given(path) as file, Image.open(file, formats=["PNG"]) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 return _grey(image)

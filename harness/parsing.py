@@ -51,7 +51,7 @@ def explain(error: ValidationError) -> str:
         return f"{key} is missing; it must be set"
     if first["type"] == "json_invalid":
         return f"not JSON ({reason.removeprefix('Invalid JSON: ')})"
-    if "; allowed: " in reason:
+    if first["type"] == "value_error":  # a check of our own, which says it all
         return f"{key}: {reason}" if key else reason
     return f"{key or 'the value'} is {shown(first['input'])}; allowed: {reason}"
 

@@ -22,6 +22,7 @@ from harness.failpoints import Step, reach
 from harness.forecast import Open
 from harness.ledger import Ledger
 from harness.locks import study_lock
+from harness.new_study import check_new
 from harness.plan import describe, make_costs, make_plan
 from harness.progress import Progress, StopReason
 from harness.provenance import provenance
@@ -80,6 +81,7 @@ def run_study(
     def make_proposer(ledger: Ledger, records: Sequence[Record]) -> Proposer:
         return Proposer(spec, make_search(spec), records, learned(ledger, spec))
 
+    check_new(spec)
     catalogue.check(spec)
     return run_trials(spec, home, display, make_proposer, num_workers=num_workers, fresh=fresh, cluster=cluster)
 

@@ -138,7 +138,9 @@ class Choice:
         if not self.options:
             raise SpaceError("values is empty; allowed: at least one value")
         if not all(map(_is_scalar, self.options)):
-            raise SpaceError(f"values is {shown(list(self.options))}; allowed: numbers, text, true and false")
+            raise SpaceError(
+                f"values is {shown(list(self.options))}; allowed: numbers of at most 64 bits, text, true and false"
+            )
         if len({(type(o), o) for o in self.options}) < len(self.options):
             raise SpaceError(f"values is {shown(list(self.options))}; allowed: each value once")
         if len({type(o) for o in self.options}) > 1:
@@ -315,7 +317,10 @@ def _check_range(low: float, high: float, log: bool) -> None:
 
 
 def _is_scalar(value: object) -> bool:
-    return isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value))
+    """Text, or a number that tables and databases can hold."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    return isinstance(value, str) or (isinstance(value, float) and math.isfinite(value))
 
 
 def _is_int(value: object) -> TypeGuard[int]:

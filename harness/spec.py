@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
 from typing import Annotated, Any, Literal, Self
@@ -13,11 +14,12 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import baselines
-from baselines.recipe import RECIPE, SCHEDULES, Recipe
+from baselines.recipe import Recipe
+from baselines.settings import Allowed, OneOf, Real
 from harness.errors import InputError
 from harness.parsing import explain, shown, shown_key
 from harness.records import Params, Scalar
-from harness.space import Choice, Domain, Float, SearchSpace, SpaceError, domain_from_toml
+from harness.space import Domain, Float, SearchSpace, SpaceError, domain_from_toml
 
 Dataset = Literal["mnist", "digits"]
 Engine = Literal["optuna", "keras-tuner"]
@@ -106,7 +108,7 @@ class SweepSpec(Strict):
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
         check_name(self.study, "study")
-        _check_recipe(self.recipe)
+        _check_recipe(self.recipe, baselines.allowed(self.baseline))
         self._check_space()
         return self
 
@@ -155,14 +157,14 @@ class SweepSpec(Strict):
         return Recipe(**{key: params.get(key, value) for key, value in self.recipe.items()})
 
     def _check_space(self) -> None:
-        documented = dataclasses.asdict(baselines.load(self.baseline).DOCUMENTED) | self.recipe
+        allowed = baselines.allowed(self.baseline)
         for name, domain in self.space.items():
-            if name not in documented:
+            if name not in allowed:
                 raise InputError(
-                    f"space.{shown_key(name)} is unknown; allowed for {self.baseline}: {', '.join(documented)}"
+                    f"space.{shown_key(name)} is unknown; allowed for {self.baseline}: {', '.join(allowed)}"
                 )
             try:
-                _check_domain(domain_from_toml(domain), name, documented[name])
+                _check_domain(domain_from_toml(domain), allowed[name])
             except SpaceError as error:
                 raise InputError(f"space.{name}: {error}") from None
         try:
@@ -184,32 +186,24 @@ class SweepSpec(Strict):
         return sorted(key for key in mine if mine[key] != theirs[key])
 
 
-def _check_recipe(recipe: Params) -> None:
-    known = dataclasses.asdict(RECIPE)
+def _check_recipe(recipe: Params, allowed: Mapping[str, Allowed]) -> None:
+    known = [field.name for field in dataclasses.fields(Recipe)]
     for name, value in recipe.items():
         if name not in known:
             raise InputError(f"recipe.{shown_key(name)} is unknown; allowed: {', '.join(known)}")
-        if name == "schedule":
-            is_right, allowed = value in SCHEDULES, ", ".join(SCHEDULES)
-        elif isinstance(known[name], int):
-            is_right, allowed = _is_above_0(value, is_whole=True), "a whole number above 0"
-        else:
-            is_right, allowed = _is_above_0(value, is_whole=False), "a number above 0"
-        if not is_right:
-            raise InputError(f"recipe.{name} is {shown(value)}; allowed: {allowed}")
+        if value not in _ever_allowed(allowed[name]):
+            raise InputError(f"recipe.{name} is {shown(value)}; allowed: {allowed[name]}")
 
 
-def _is_above_0(value: Any, *, is_whole: bool) -> bool:
-    is_number = isinstance(value, int) or (isinstance(value, float) and not is_whole)
-    return is_number and not isinstance(value, bool) and 0 < value < 2**31
+def _ever_allowed(allowed: Allowed) -> Allowed:
+    """What any version has let pass: earlier ones knew no upper ends."""
+    return allowed if isinstance(allowed, OneOf) else dataclasses.replace(allowed, high=MAX_WHOLE)
 
 
-def _check_domain(domain: Domain, name: str, documented: Scalar) -> None:
-    """That every value of the domain is of the documented value's kind."""
-    if isinstance(domain, Float) and isinstance(documented, int):
-        raise SpaceError(f"it is {domain}; allowed: whole numbers, as the documented {documented}")
-    if isinstance(domain, Choice) and name == "schedule" and not set(domain.options) <= set(SCHEDULES):
-        raise SpaceError(f"it is {domain}; allowed: {', '.join(SCHEDULES)}")
+def _check_domain(domain: Domain, allowed: Allowed) -> None:
+    """That every value of the domain is of the right kind; which values is for `new_study` to say."""
+    if isinstance(domain, Float) and not isinstance(allowed, Real):
+        raise SpaceError(f"it is {domain}; allowed: {allowed}")
 
 
 @cache

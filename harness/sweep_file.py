@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -11,7 +12,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from baselines.recipe import RECIPE
 from harness.errors import InputError
+from harness.given_files import open_given
 from harness.home import sweeps_folder
+from harness.new_study import check_new
 from harness.parsing import explain, shown
 from harness.records import Scalar
 from harness.spec import (
@@ -33,6 +36,10 @@ from harness.spec import (
 )
 
 M = TypeVar("M", bound=BaseModel)
+
+# TOML has lists for tuples, and the command line text for paths. Nothing else is taken for what it is not.
+Objectives = Annotated[tuple[Objective, ...], Field(strict=False)]
+Natural = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 
 MAX_FILE_BYTES = 1_000_000
 
@@ -71,10 +78,10 @@ class SweepFile(Strict):
     engine: Engine = "optuna"
     sampler: str | None = None
     pruner: str | None = None
-    patience: Annotated[int, Field(ge=0)] = 0
-    objective: tuple[Objective, ...] = ("error",)
+    patience: Natural = 0
+    objective: Objectives = ("error",)
     seed: Seed = 0
-    max_repeats: Annotated[int, Field(ge=0)] = 1
+    max_repeats: Natural = 1
     max_attempts: Positive = 2
     trial_timeout: str | None = None
     recipe: Annotated[dict[str, Any], Field(default_factory=dict)]
@@ -94,14 +101,14 @@ class Flags(Strict):
     engine: Engine | None = None
     sampler: str | None = None
     pruner: str | None = None
-    objective: tuple[Objective, ...] | None = None
+    objective: Objectives | None = None
     dataset: Dataset | None = None
     seed: Seed | None = None
     trials: Positive | None = None
     budget: str | None = None
     profile: str | None = None
     study: str | None = None
-    enqueue: Path | None = None
+    enqueue: Annotated[Path, Field(strict=False)] | None = None
     learn_from: str | None = None
 
     @field_validator("budget")
@@ -122,12 +129,13 @@ def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
         InputError: one line with the file, the key, its value and what is allowed.
     """
     file = read_sweep_file(path)
-    profile_name = flags.profile or (default_profile if default_profile in file.profiles else next(iter(file.profiles)))
+    default = default_profile if default_profile in file.profiles else next(iter(file.profiles))
+    profile_name = default if flags.profile is None else flags.profile
     if profile_name not in file.profiles:
         raise InputError(f"--profile is {profile_name!r}; allowed by {path}: {', '.join(map(shown, file.profiles))}")
     profile = file.profiles[profile_name]
     search = _search_settings(file, flags)
-    return validated(
+    spec = validated(
         SweepSpec,
         {
             **search,
@@ -138,14 +146,19 @@ def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
             ),
             "profile": profile_name,
             "full_epochs": file.profiles["full"].epochs if "full" in file.profiles else None,
-            "enqueue": _enqueued(flags.enqueue) if flags.enqueue else (),
+            "enqueue": () if flags.enqueue is None else _enqueued(flags.enqueue),
             "learn_from": flags.learn_from,
             "recipe": {**dataclasses.asdict(RECIPE), **file.recipe},
-            "trial_timeout_s": parse_duration_s(file.trial_timeout) if file.trial_timeout else None,
+            "trial_timeout_s": None if file.trial_timeout is None else parse_duration_s(file.trial_timeout),
             "budget": _budget(profile, flags),
         },
         str(path),
     )
+    try:
+        check_new(spec)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    return spec
 
 
 def baseline_spec(baseline: BaselineName, flags: Flags, seeds: int | None, default_profile: str) -> SweepSpec:
@@ -176,9 +189,9 @@ def read_sweep_file(path: Path) -> SweepFile:
     Raises:
         InputError: one line with the file, the key, its value and what is allowed.
     """
-    if not path.exists():
+    if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where the name is too long
         known = ", ".join(sorted(p.stem for p in sweeps_folder().glob("*.toml")))
-        raise InputError(f"sweep is {str(path)!r}, which is not there; allowed: a TOML file or one of {known}")
+        raise InputError(f"sweep is {shown(str(path))}, which is not there; allowed: a TOML file or one of {known}")
     return validated(SweepFile, _read_toml(path), str(path))
 
 
@@ -189,23 +202,25 @@ def validated(model: type[M], data: dict[str, Any], source: str) -> M:
         InputError: one line that names the first wrong key, its value and what is allowed.
     """
     try:
-        return model.model_validate(data, strict=False)
+        return model.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{source}: {_one_line(model, error)}") from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
+        with open_given(path) as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise InputError(f"{path} is too large; allowed: a TOML file of at most {MAX_FILE_BYTES} bytes")
-        return tomllib.loads(content.decode())
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors put a byte order mark first
     except RecursionError:
         raise InputError(f"{path} is nested too deeply; allowed: a TOML file such as those in sweeps/") from None
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}; allowed: a TOML file") from None
+    except ValueError as error:
         raise InputError(f"{path}: {error}; allowed: a TOML file in UTF-8") from None
 
 
@@ -220,20 +235,25 @@ def _enqueued(path: Path) -> tuple[dict[str, Scalar], ...]:
 
 
 def _search_settings(file: SweepFile, flags: Flags) -> dict[str, Any]:
-    engine = flags.engine or file.engine
-    objective = flags.objective or file.objective
-    sampler = flags.sampler or (file.sampler if engine == file.engine else None) or DEFAULT_SAMPLER[engine]
+    engine: Engine = _first(flags.engine, file.engine)
+    objective = _first(flags.objective, file.objective)
+    sampler = _first(flags.sampler, file.sampler if engine == file.engine else None, DEFAULT_SAMPLER[engine])
     # The file's pruner was chosen for the file's engine and objective; under others it is not carried along.
     keeps_pruner = engine == file.engine and objective == file.objective
     default_pruner = DEFAULT_PRUNER[engine] if len(objective) == 1 else "none"
     return {
         "engine": engine,
         "sampler": sampler,
-        "pruner": flags.pruner or (file.pruner if keeps_pruner else None) or default_pruner,
+        "pruner": _first(flags.pruner, file.pruner if keeps_pruner else None, default_pruner),
         "objective": objective,
-        "dataset": flags.dataset or file.dataset,
-        "seed": file.seed if flags.seed is None else flags.seed,
+        "dataset": _first(flags.dataset, file.dataset),
+        "seed": _first(flags.seed, file.seed),
     }
+
+
+def _first(*values: Any) -> Any:
+    """The first that says something, be it 0 or an empty text."""
+    return next(value for value in values if value is not None)
 
 
 def _study_name(path: Path, file: SweepFile, profile: str, search: dict[str, Any], flags: Flags) -> str:
@@ -272,11 +292,11 @@ def _fidelity(profile: Profile, dataset: Dataset) -> dict[str, int]:
 
 
 def _budget(profile: Profile, flags: Flags) -> dict[str, float | int | None]:
-    wall, device = flags.budget or profile.budget, profile.device_budget
+    wall, device = flags.budget if flags.budget is not None else profile.budget, profile.device_budget
     return {
-        "trials": flags.trials or profile.trials,
-        "wall_s": parse_duration_s(wall) if wall else None,
-        "device_s": parse_duration_s(device) if device else None,
+        "trials": _first(flags.trials, profile.trials),
+        "wall_s": None if wall is None else parse_duration_s(wall),
+        "device_s": None if device is None else parse_duration_s(device),
     }
 
 

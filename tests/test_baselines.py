@@ -1,12 +1,14 @@
 """The documented networks, layer by layer, as the documents have them."""
 
 import dataclasses
+import math
 
 import keras
 import pytest
 
 import baselines
 from baselines.recipe import RECIPE, Recipe, optimizer
+from baselines.settings import YES_OR_NO, Allowed, OneOf, Real, Whole
 
 DOCUMENTED = {
     "fc": [
@@ -74,6 +76,69 @@ def test_options_add_layers_that_act_in_training_only(name: str) -> None:
     image = keras.random.uniform((2, 28, 28, 1), seed=1)
     first, second = (keras.ops.convert_to_numpy(model(image, training=False)) for _ in range(2))
     assert (first == second).all()
+
+
+def ends(allowed: Allowed) -> list[object]:
+    """The outermost values that are allowed."""
+    if isinstance(allowed, OneOf):
+        return list(allowed.options)
+    inside = [math.nextafter(allowed.low, math.inf), math.nextafter(allowed.high, -math.inf)]
+    return [value for value in (allowed.low, allowed.high, *inside) if value in allowed]
+
+
+def test_each_setting_says_what_it_may_be(name: str) -> None:
+    defaults = dataclasses.asdict(baselines.load(name).DOCUMENTED) | dataclasses.asdict(RECIPE)
+    assert list(baselines.allowed(name)) == list(defaults)
+    for setting, default in defaults.items():
+        allowed = baselines.allowed(name)[setting]
+        assert default in allowed
+        assert len(ends(allowed)) >= 2
+        kind = {int: Whole, float: Real}.get(type(default), OneOf)
+        assert type(allowed) is kind
+        for wrong in (None, "1", [default], math.nan, math.inf, -math.inf, -1, 10**400, -(10**400)):
+            assert wrong not in allowed
+        assert (True in allowed) == (setting == "batch_norm")
+
+
+@pytest.mark.parametrize(
+    ("allowed", "inside", "outside", "text"),
+    [
+        (Whole(1, 3), [1, 2, 3], [0, 4, 2.0, True, "2"], "whole numbers 1 to 3"),
+        (Whole(1, 3, "as many as there are"), [3], [4], "whole numbers 1 to 3, as many as there are"),
+        (Real(0, 1), [0, 1, 0.5], [-0.1, 1.1, True], "numbers 0 to 1"),
+        (Real(0, 1, is_below_high=True), [0, 0.999], [1, 1.0], "numbers 0 to below 1"),
+        (Real(0, 1, is_above_low=True), [1e-300, 1], [0, 0.0, False], "numbers above 0 to 1"),
+        (OneOf(("a", "b")), ["a"], ["c", 0], "a, b"),
+        (YES_OR_NO, [True, False], [0, 1, "true"], "true, false"),
+    ],
+)
+def test_what_is_allowed(allowed: Allowed, inside: list[object], outside: list[object], text: str) -> None:
+    assert [value in allowed for value in inside] == [True] * len(inside)
+    assert [value in allowed for value in outside] == [False] * len(outside)
+    assert str(allowed) == text
+
+
+def test_a_network_can_be_whatever_is_allowed(name: str) -> None:
+    """Built as it is recorded, with as many parameters as are counted, and trained forward."""
+    architecture = baselines.load(name)
+    small = {"units_1": 8, "units_2": 8, "units_3": 8, "dense_units": 8, "filters_1": 2, "filters_2": 2}
+    small = {setting: value for setting, value in small.items() if hasattr(architecture.DOCUMENTED, setting)}
+    images = keras.random.uniform((2, 28, 28, 1), seed=1)
+    for setting in dataclasses.asdict(architecture.DOCUMENTED):
+        for value in ends(baselines.allowed(name)[setting]):
+            config = dataclasses.replace(architecture.DOCUMENTED, **{**small, setting: value})
+            model = architecture.build(config)
+            assert model.count_params() == architecture.cost(config).num_params
+            assert bool(keras.ops.all(keras.ops.isfinite(model(images, training=True)))), (setting, value)
+            keras.backend.clear_session()
+
+
+def test_no_network_has_more_parameters_than_31_bits_can_count(name: str) -> None:
+    allowed = {setting: one for setting, one in baselines.allowed(name).items() if isinstance(one, Whole)}
+    architecture = baselines.load(name)
+    fields = dataclasses.asdict(architecture.DOCUMENTED)
+    largest = {setting: one.high for setting, one in allowed.items() if setting in fields} | {"batch_norm": True}
+    assert architecture.cost(architecture.Config(**largest)).num_params < 2**31
 
 
 def test_unknown_baseline_names_the_known_ones() -> None:

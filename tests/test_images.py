@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import random
 import struct
 import zlib
@@ -139,8 +140,11 @@ def test_what_is_no_picture_is_refused_in_one_line(tmp_path: Path, content: byte
 def test_what_is_not_there_or_no_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nope\.png cannot be read: No such file or directory$"):
         read_digit(tmp_path / "nope.png")
-    with pytest.raises(InputError, match=r"cannot be read: Is a directory$"):
-        read_digit(tmp_path)
+    pipe = tmp_path / "pipe.png"
+    os.mkfifo(pipe)
+    for path in (tmp_path, pipe, Path("/dev/null")):
+        with pytest.raises(InputError, match=r"cannot be read: not a plain file$"):
+            read_digit(path)
 
 
 @pytest.mark.parametrize("side", [28, 100])

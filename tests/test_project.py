@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # files that are not listed are the bottom: everything may import them, and they import only each other.
 WINGS = {"search", "execution", "tracking", "analysis", "display"}
 LAYERS = [
-    {"spec", "sweep_file", "ledger", "ledger_rows", "ledger_schema", "cost_model", "forecast", "progress"},
+    {"spec", "new_study", "sweep_file", "ledger", "ledger_rows", "ledger_schema", "cost_model", "forecast", "progress"},
     WINGS,
     {"plan", "runner", "sweep", "audit", "doctor"},
     {"verdict_study", "reproduction", "champion", "report", "bench"},

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import fmean
 
 import pytest
-from filled_ledger import DOCUMENTED, GPU, FilledLedger, filled_verdict, make_spec
+from filled_ledger import DOCUMENTED, GPU, WIDTHS, FilledLedger, filled_verdict, make_spec
 
 from harness.analysis.report.drawing import log_ticks
 from harness.analysis.report.facts import Attempt, Facts, gather
@@ -179,6 +179,18 @@ def test_good_trials_at_a_bound_are_found(study: FilledLedger) -> None:
     line = sentences(facts(study), None)[0]
     assert "4 of the 4 best trials lie in the upper tenth of units_1" in line
     assert "try `high = 1504` instead of 1024 under `space.units_1`" in line
+
+
+def test_a_bound_that_cannot_be_moved_is_not_in_the_way(ledger: Ledger) -> None:
+    space = {**WIDTHS, "layers": {"low": 1, "high": 3}, "dropout": {"low": 0.0, "high": 0.6, "step": 0.1}}
+    study = FilledLedger(ledger, make_spec(space=space))
+    study.add(2.0, params={**DOCUMENTED, "layers": 2, "dropout": 0.0}, role=Role.BASELINE)
+    for number in range(16):
+        best = number < 4
+        widths = {"units_1": 64 + 60 * number, "units_2": 64 + 60 * (15 - number)}
+        params = {**widths, "layers": 3 if best else 1 + number % 2, "dropout": 0.0 if best else 0.1 * (1 + number % 5)}
+        study.add(1.0 + 0.1 * number, params=params)
+    assert near_bounds(facts(study)) == []
 
 
 def test_good_trials_all_over_are_no_reason_to_move_a_bound(study: FilledLedger) -> None:

@@ -16,7 +16,9 @@ ints = st.builds(
 log_ints = st.builds(lambda low, width: Int(low, low + width, log=True), st.integers(1, 100), st.integers(0, 1000))
 floats = st.builds(lambda low, width: Float(low, low + width), st.floats(-5, 5), st.floats(0, 5))
 stepped = st.builds(lambda low, count: Float(low, low + count * 0.1, 0.1), st.floats(0, 1), st.integers(0, 9))
-choices = st.lists(st.integers(), min_size=1, max_size=5, unique=True).map(lambda options: Choice(tuple(options)))
+choices = st.lists(st.integers(-(2**63), 2**63 - 1), min_size=1, max_size=5, unique=True).map(
+    lambda options: Choice(tuple(options))
+)
 domains = st.one_of(ints, log_ints, floats, stepped, choices)
 
 
@@ -48,6 +50,10 @@ def test_listed_values_are_in_their_domain_and_distinct(domain: Domain) -> None:
         ({"values": []}, "values is empty"),
         ({"values": [1, 1]}, "each value once"),
         ({"values": [1, "a"]}, "values of one type"),
+        (
+            {"values": [512, 10**23]},
+            "values is [512, 100000000000000000000000]; allowed: numbers of at most 64 bits",
+        ),
         ({}, "keys are nothing; allowed"),
     ],
 )

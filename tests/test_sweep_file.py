@@ -38,7 +38,7 @@ def test_shipped_sweeps_load(path: Path) -> None:
         ("filters_1", "filtres_1", "space.filtres_1 is unknown; allowed for cnn: filters_1, filters_2"),
         ("sampler", "smapler", "smapler is unknown; allowed: baseline, dataset, engine"),
         ("[space]", "[recipe]\nmomentum = 0.9\n[space]", "recipe.momentum is unknown; allowed: learning_rate"),
-        ("[space]", "[recipe]\nbatch_size = 0\n[space]", "recipe.batch_size is 0; allowed: a whole number above 0"),
+        ("[space]", "[recipe]\nbatch_size = 0\n[space]", "recipe.batch_size is 0; allowed: whole numbers 1 to"),
         ("[space]", '[recipe]\nschedule = "step"\n[space]', "recipe.schedule is 'step'; allowed: warmup_cosine"),
         ("train_images = 8000", "", "profiles.quick.train_images is missing"),
         ("[space]", "[space", "allowed: a TOML file in UTF-8"),

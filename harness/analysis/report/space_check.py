@@ -10,10 +10,12 @@ from typing import Any, Literal
 
 from scipy import stats
 
+from baselines.settings import Allowed
 from harness.analysis.report.facts import Facts, error_pct
 from harness.analysis.report.importance import Importance, has_order, position
 from harness.analysis.statistics import pooled_sd
 from harness.intervals import normal_quantile
+from harness.new_study import allowed_for
 from harness.records import Outcome, Record, Role, Scalar
 from harness.space import Choice, Float, Int
 from harness.words import setting
@@ -50,18 +52,18 @@ def near_bounds(facts: Facts) -> list[NearBound]:
     """Where more of the best trials lie in the outer tenth of a range than chance would put there.
 
     A binomial test against trials spread evenly over the range (over its values, where it has steps), by magnitude
-    where magnitudes are sampled. A bound of 0, which cannot be lowered, is left out.
+    where magnitudes are sampled. A bound that cannot be moved, such as a dropout of 0, is left out.
     """
-    top = _top(facts)
+    top, allowed = _top(facts), allowed_for(facts.spec)
     found: list[NearBound] = []
     for name, domain in facts.spec.search_space.domains.items():
         values = [record.trial.params[name] for record in top if name in record.trial.params]
         if not isinstance(domain, Choice) and has_order(domain) and values:
-            found += _crowds(name, domain, values)
+            found += _crowds(name, domain, values, allowed[name])
     return found
 
 
-def _crowds(name: str, domain: Int | Float, values: Sequence[Scalar]) -> Iterator[NearBound]:
+def _crowds(name: str, domain: Int | Float, values: Sequence[Scalar], allowed: Allowed) -> Iterator[NearBound]:
     places = [position(domain, value) for value in values]
     ends: tuple[tuple[Literal["low", "high"], float, int], ...] = (
         ("low", domain.low, sum(place <= EDGE for place in places)),
@@ -69,7 +71,7 @@ def _crowds(name: str, domain: Int | Float, values: Sequence[Scalar]) -> Iterato
     )
     for end, bound, num_near in ends:
         further = moved(domain, end)
-        if bound == 0 or further == bound or not num_near:
+        if further == bound or further not in allowed or not num_near:
             continue
         test: Any = stats.binomtest(num_near, len(values), _share_near(domain, end), alternative="greater")
         if test.pvalue < ALPHA:

@@ -1,0 +1,64 @@
+"""What a setting may be, declared beside its default: `layers: Annotated[int, Whole(1, 3)] = 2`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import get_type_hints
+
+
+@dataclass(frozen=True)
+class Whole:
+    """Whole numbers, both ends included; `note` says what the upper end is."""
+
+    low: int
+    high: int
+    note: str = ""
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        return f"whole numbers {self.low} to {self.high}{self.note and f', {self.note}'}"
+
+
+@dataclass(frozen=True)
+class Real:
+    """Numbers from `low`, or above it, to `high`, or below it."""
+
+    low: float
+    high: float
+    is_above_low: bool = False
+    is_below_high: bool = False
+
+    def __contains__(self, value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        return not (self.is_above_low and value == self.low) and not (self.is_below_high and value == self.high)
+
+    def __str__(self) -> str:
+        low, high = f"{'above ' * self.is_above_low}{self.low:g}", f"{'below ' * self.is_below_high}{self.high:g}"
+        return f"numbers {low} to {high}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The listed values."""
+
+    options: tuple[str | bool, ...]
+
+    def __contains__(self, value: object) -> bool:
+        return any(type(option) is type(value) and option == value for option in self.options)
+
+    def __str__(self) -> str:
+        return ", ".join(str(one).lower() if isinstance(one, bool) else one for one in self.options)
+
+
+Allowed = Whole | Real | OneOf
+
+YES_OR_NO = OneOf((True, False))
+
+
+def declared(settings: type) -> dict[str, Allowed]:
+    """What each field of a dataclass may be."""
+    hints = get_type_hints(settings, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items()}

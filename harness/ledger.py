@@ -13,7 +13,7 @@ import json
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -221,7 +221,7 @@ class Ledger:
         curves = self._final_curves(study)
         return list(
             self._read(
-                lambda row: ledger_rows.trial_record(row, curves.get(row["uid"], ())),
+                lambda row: self._record(row, curves.get(row["uid"], ())),
                 ledger_rows.TRIAL + "WHERE t.study = ? ORDER BY t.number",
                 study,
             )
@@ -235,7 +235,7 @@ class Ledger:
 
         def record(row: sqlite3.Row) -> Record:
             last = [] if row["report"] is None else [ledger_rows.epoch_report(row)]
-            return ledger_rows.trial_record(row, last, ["test_wrong_images"])
+            return self._record(row, last, ["test_wrong_images"])
 
         ended = ledger_rows.TRIAL_AND_LAST_EPOCH + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY t.number"
         return self._read(record, ended, study)
@@ -244,7 +244,7 @@ class Ledger:
         """The trials that ended last, at most so many, in the order they ended; without the lists of wrong images."""
 
         def record(row: sqlite3.Row) -> Record:
-            return ledger_rows.trial_record(row, self._curve(row["uid"], row["attempt"], "ORDER BY e.epoch"))
+            return self._record(row, self._curve(row["uid"], row["attempt"], "ORDER BY e.epoch"))
 
         ended = ledger_rows.TRIAL + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY f.told_at DESC LIMIT ?"
         return list(self._read(record, ended, study, count))[::-1]
@@ -258,7 +258,7 @@ class Ledger:
 
         def record(row: sqlite3.Row) -> Record:
             curve = self._curve(uid, row["attempt"], "ORDER BY e.epoch")
-            return ledger_rows.trial_record(row, curve, ["wrong_images", "test_wrong_images"])
+            return self._record(row, curve, ["wrong_images", "test_wrong_images"])
 
         return self._only(self._read(record, ledger_rows.TRIAL + "WHERE t.uid = ?", uid), uid)
 
@@ -376,6 +376,12 @@ class Ledger:
                 study,
             )
         )
+
+    def _record(self, row: sqlite3.Row, curve: Iterable[EpochReport], images: Collection[str] = ()) -> Record:
+        """A row of `ledger_rows.TRIAL` with all that belongs to it."""
+        continues = row["continues"]
+        before = [] if continues is None else self._read(ledger_rows.final_result, ledger_rows.CHAIN, continues)
+        return ledger_rows.trial_record(row, curve, before, images)
 
     def _final_curves(self, study: str) -> dict[str, list[EpochReport]]:
         rows = self._read(

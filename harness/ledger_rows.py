@@ -36,6 +36,12 @@ _LAST_EPOCH = (
     " AND e.epoch = (SELECT max(x.epoch) FROM epochs x WHERE x.uid = f.uid AND x.attempt = f.attempt) "
 )
 TRIAL_AND_LAST_EPOCH = _TRIAL + ", e.epoch, e.report" + _FROM + _LAST_EPOCH
+# The final attempts of a trial and of all that it goes on from, the first of them first.
+CHAIN = (
+    "WITH RECURSIVE chain(uid) AS (VALUES (?) UNION SELECT t.continues FROM trials t JOIN chain USING (uid))"
+    " SELECT f.uid, f.attempt, f.told_at, f.outcome, f.result FROM chain"
+    " JOIN attempts f ON f.uid = chain.uid AND f.told_at IS NOT NULL ORDER BY f.told_at"
+)
 ORIGIN = (
     "SELECT a.uid, a.attempt, coalesce(x.provenance, s.provenance) AS provenance FROM attempts a"
     " JOIN trials t ON t.uid = a.uid JOIN studies s ON s.study = t.study LEFT JOIN sessions x ON x.id = a.session "
@@ -77,8 +83,16 @@ def study(row: sqlite3.Row) -> tuple[SweepSpec, dict[str, Any], float]:
     return cells.read("spec", spec), cells.read("provenance", json_object), cells.read("created_at", moment)
 
 
-def trial_record(row: sqlite3.Row, reports: Iterable[EpochReport], images: Collection[str] = ()) -> Record:
-    """A record from a row of `TRIAL` and the epochs of its final attempt, with the named columns of images."""
+def trial_record(
+    row: sqlite3.Row,
+    reports: Iterable[EpochReport],
+    before: Iterable[TrialResult] = (),
+    images: Collection[str] = (),
+) -> Record:
+    """A record from a row of `TRIAL`, the epochs of its final attempt and what it goes on from.
+
+    Of the images that models got wrong it has the columns that are named.
+    """
     cells = Cells("trials", row["uid"], row)
     space = Cells("studies", row["study"], row).read("spec", _space)
     trial = Trial(
@@ -99,7 +113,16 @@ def trial_record(row: sqlite3.Row, reports: Iterable[EpochReport], images: Colle
         attempts=row["attempts"],
         reserved_time_s=Cells("attempts", f"{trial.uid}/1 and so on", row).read("reserved_time_s", number),
         search_time_s=cells.read("search_time_s", number),
+        before=tuple(before),
     )
+
+
+def final_result(row: sqlite3.Row) -> TrialResult:
+    """The result, without curve and images, from a row of `attempts` that ended its trial."""
+    cells = Cells("attempts", f"{row['uid']}/{row['attempt']}", row)
+    result = cells.read("result", lambda text: parse_json(TrialResult, text))
+    cells.read("outcome", one_of(result.outcome))
+    return result
 
 
 def epoch_report(row: sqlite3.Row) -> EpochReport:
@@ -262,10 +285,8 @@ def _result(row: sqlite3.Row, curve: tuple[EpochReport, ...], images: Collection
     if row["told_at"] is None:
         return None
     cells = Cells("attempts", f"{row['uid']}/{row['attempt']}", row)
-    result = cells.read("result", lambda text: parse_json(TrialResult, text))
-    cells.read("outcome", one_of(result.outcome))
     known: dict[str, Any] = {column: cells.read(column, optional(positions)) for column in images}
-    return dataclasses.replace(result, curve=curve, **known)
+    return dataclasses.replace(final_result(row), curve=curve, **known)
 
 
 def positions(text: str) -> tuple[int, ...]:

@@ -224,24 +224,24 @@ class TrialResult:
         return self.last.val_images if self.last else None
 
     @property
-    def device_time_s(self) -> float:
-        """Seconds of the training region on whatever device did it."""
+    def train_time_s(self) -> float:
+        """Seconds of the attempt's training region on whatever device did it; see `Record.device_time_s`."""
         return self.seconds.train
 
     @property
-    def tie_break(self) -> tuple[str, float]:
-        """What ranks equal errors, the least first: device time, which counts within one timing class only."""
-        return self.device.timing_class if self.device else "", self.device_time_s
-
-    @property
-    def gpu_time_s(self) -> float:
-        """GPUs reserved x seconds of the training region; 0.0 where no GPU was used."""
-        return self.seconds.train * (self.device.gpu_fraction if self.device else 0.0)
+    def gpu_train_time_s(self) -> float:
+        """GPUs reserved x seconds of the attempt's training region; 0.0 where no GPU was used."""
+        return self.train_time_s * (self.device.gpu_fraction if self.device else 0.0)
 
 
 @dataclass(frozen=True)
 class Record:
     """A trial with what came of it, as the ledger remembers it.
+
+    A trial may go on from another one, and that from a third (Hyperband's rungs, `Trial.continues`). What its network
+    took is what all of them trained: `device_time_s`, `gpu_time_s`, `gpu_busy_time_s` and `gpu_energy_j` count from the
+    first image on, here and wherever they are shown, and it is by these that trials are compared. What a *study* took
+    counts each trial's own seconds once: `reserved_time_s`, and `result.train_time_s` of the training region.
 
     Attributes:
         trial: What was asked for.
@@ -252,6 +252,7 @@ class Record:
         attempts: How many attempts were started.
         reserved_time_s: Wall seconds a device was held for it, over all attempts, lost ones included.
         search_time_s: Seconds the search needed to ask, report and tell for it.
+        before: Results of the trials that it goes on from, the first of them first, without curves and images.
     """
 
     trial: Trial
@@ -262,6 +263,42 @@ class Record:
     attempts: int = 0
     reserved_time_s: float = 0.0
     search_time_s: float = 0.0
+    before: tuple[TrialResult, ...] = ()
+
+    @property
+    def device_time_s(self) -> float:
+        """Seconds of the training regions on whatever device did it; 0.0 while pending."""
+        return math.fsum(result.train_time_s for result in self._trained)
+
+    @property
+    def gpu_time_s(self) -> float:
+        """GPUs reserved x seconds of the training regions; 0.0 where no GPU was used."""
+        return math.fsum(result.gpu_train_time_s for result in self._trained)
+
+    @property
+    def gpu_busy_time_s(self) -> float | None:
+        """As in `TrialResult`; None as soon as one of the trials has none."""
+        return _sum(result.gpu_busy_time_s for result in self._trained)
+
+    @property
+    def gpu_energy_j(self) -> float | None:
+        """As in `TrialResult`; None as soon as one of the trials has none."""
+        return _sum(result.gpu_energy_j for result in self._trained)
+
+    @property
+    def timing_class(self) -> str | None:
+        """Within which its times may be compared; one of its own where it went on elsewhere. None: it had no device."""
+        classes = [result.device.timing_class for result in self._trained if result.device]
+        return " + ".join(dict.fromkeys(classes)) or None
+
+    @property
+    def tie_break(self) -> tuple[str, float]:
+        """What ranks equal errors, the least first: device time, which counts within one timing class only."""
+        return self.timing_class or "", self.device_time_s
+
+    @property
+    def _trained(self) -> tuple[TrialResult, ...]:
+        return (*self.before, self.result) if self.result else ()
 
     def full_error_pct(self, epochs: int) -> float | None:
         """Validation error, percent, of a trial that was trained to the end of a study's `epochs`; None: it was not."""
@@ -274,6 +311,11 @@ def baseline_errors_pct(records: Iterable[Record], epochs: int) -> list[float]:
     """Validation errors, percent, of the documented configuration's seeds that were trained to the end."""
     errors = (record.full_error_pct(epochs) for record in records if record.trial.role is Role.BASELINE)
     return [error_pct for error_pct in errors if error_pct is not None]
+
+
+def _sum(values: Iterable[float | None]) -> float | None:
+    known = list(values)
+    return None if None in known or not known else math.fsum(value for value in known if value is not None)
 
 
 def _check_numbers(record: Seconds | EpochReport | Device | TrialResult) -> None:

@@ -301,4 +301,4 @@ def _rank(record: Record, spec: SweepSpec, goal_pct: float | None) -> tuple[bool
     if record.result is None or error_pct is None or record.trial.role is not Role.TRIAL:
         return None
     reaches_goal = goal_pct is not None and error_pct <= goal_pct
-    return not reaches_goal, 0.0 if reaches_goal else error_pct, *record.result.tie_break
+    return not reaches_goal, 0.0 if reaches_goal else error_pct, *record.tie_break

@@ -23,6 +23,7 @@ from harness.cli import main
 from harness.errors import InputError, TroubleError
 from harness.ledger import Ledger, Usage
 from harness.locks import runs_lock, study_lock
+from harness.records import Record
 from harness.tracking import store
 from harness.tracking.mlflow_runs import sync
 
@@ -226,6 +227,11 @@ def test_a_number_that_is_there_twice_is_named(home: Path) -> None:
 def test_sums_are_made_anew(home: Path, what: str, stated: Usage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ledger, "usage", lambda ledger, study: stated)
     assert [line for line in audit(home, "study") if line.startswith(f"ledger: {what}")]
+
+
+def test_device_times_are_added_up_anew(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Record, "device_time_s", property(lambda record: record.result.train_time_s))
+    assert "ledger: device time of trial 7: stated as 10.0, recounted as 20.0" in audit(home, "study")
 
 
 @pytest.mark.parametrize(

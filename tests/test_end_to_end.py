@@ -83,6 +83,64 @@ def test_each_trial_has_one_run_and_one_row(finished: subprocess.CompletedProces
             assert rows[run_id][name] == run.data.params[name]
 
 
+@pytest.fixture(scope="module")
+def rungs(harness: Harness, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A Hyperband study with a whole bracket: nine trials of one epoch, three of three, one of nine."""
+    path = tmp_path_factory.mktemp("sweep") / "rungs.toml"
+    text = (sweeps_folder() / "smoke.toml").read_text()
+    for old, new in {
+        "epochs = 3": "epochs = 9",
+        "train_images = 800": "train_images = 96",
+        "seeds = 2": "seeds = 1",
+    }.items():
+        text = text.replace(old, new)
+    path.write_text(
+        text.replace('"optuna"', '"keras-tuner"').replace('"tpe"', '"hyperband"').replace('"percentile"', '"none"')
+    )
+    done = harness("sweep", str(path), "--trials", "13", "--workers", "1")
+    assert (done.returncode, done.stderr) == (0, "")
+    for command in (["sync"], ["leaderboard", "rungs-quick"]):  # on a busy machine the sweep does not wait for MLflow
+        assert harness(*command).returncode == 0
+    return "rungs-quick"
+
+
+def test_a_hyperband_trials_device_time_is_that_of_all_its_rungs_wherever_it_is_shown(
+    rungs: str, harness: Harness, home: Path, tmp_path: Path
+) -> None:
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        records = {record.trial.uid: record for record in ledger.history(rungs)}
+        usage = ledger.usage(rungs)
+    own_s = {uid: sum(epoch.seconds.train for epoch in record.result.curve) for uid, record in records.items()}
+    paid_s: dict[str, float] = {}
+    for uid, record in records.items():
+        paid_s[uid] = own_s[uid] + paid_s.get(record.trial.continues, 0.0)
+    last = next(uid for uid, record in records.items() if record.trial.continues and record.trial.epochs == 9)
+    assert len(records[last].before) == 2
+    assert paid_s[last] > own_s[last]
+    with (home / "leaderboards" / f"{rungs}.csv").open() as file:
+        board = {row["trial"]: float(row["device_time_s"]) for row in csv.DictReader(file)}
+    metrics = {run.data.tags["trial_uid"]: run.data.metrics for run in runs_of(home, rungs)}
+    assert harness("export", rungs, "--json", str(tmp_path / "all.json")).returncode == 0
+    exported = {row["uid"]: row for row in json.loads((tmp_path / "all.json").read_text())}
+    for uid, record in records.items():
+        shown_s = (
+            record.device_time_s,
+            board[str(record.trial.number)],
+            metrics[uid]["device_time_s"],
+            exported[uid]["device_time_s"],
+        )
+        assert shown_s == pytest.approx([paid_s[uid]] * 4, abs=1e-6)
+        own = (metrics[uid]["train_time_s"], exported[uid]["train_time_s"])
+        assert own == pytest.approx([own_s[uid]] * 2, abs=1e-6)
+    best = json.loads(harness("status", rungs, "--json").stdout)[0]["best"]
+    assert best["device_time_s"] == board[str(best["trial"])]
+    # The study pays each rung once.
+    assert usage.device_s == pytest.approx(sum(row["reserved_time_s"] for row in exported.values()))
+    assert usage.device_s >= sum(own_s.values())
+    audit = harness("doctor", "--audit", rungs)
+    assert (audit.returncode, audit.stderr) == (0, ""), audit.stdout
+
+
 def test_a_trial_is_trained_again_and_comes_out_the_same(
     finished: subprocess.CompletedProcess[str], harness: Harness, home: Path
 ) -> None:

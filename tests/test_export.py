@@ -106,6 +106,7 @@ def test_a_row_holds_what_the_ledger_holds(study: FilledLedger, tmp_path: Path) 
         "error_rate_pct": 2.0,
         "gpu_time_s": 0.0,
         "device_time_s": 10.0,
+        "train_time_s": 10.0,
         "build_time_s": 0.5,
         "compile_time_s": 1.5,
         "eval_time_s": 2.0,

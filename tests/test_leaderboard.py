@@ -16,9 +16,12 @@ from harness.analysis.files import write_csv
 from harness.analysis.findings import find, sentences
 from harness.analysis.leaderboard import leaderboard
 from harness.analysis.leaderboard_table import show_leaderboard
+from harness.analysis.report.facts import gather
+from harness.analysis.status import status
 from harness.errors import InputError
 from harness.ledger import Ledger
 from harness.records import Outcome, Role
+from harness.tracking.summary import progress
 
 BEFORE = [
     "rank",
@@ -147,6 +150,25 @@ def test_ranks_by_error_then_device_time_and_leaves_the_rest_below(study: Filled
     assert pd.isna(crashed["error_rate_pct"])
     assert pd.isna(crashed["timing_class"])
     assert crashed["num_params"] == 784 * 64 + 64 + 64 * 64 + 64 + 64 * 10 + 10
+
+
+def test_a_continued_trial_loses_a_tie_by_what_its_rungs_took_together(ledger: Ledger) -> None:
+    study = FilledLedger(ledger, make_spec(objective=("error", "device_time"), pruner="none"))
+    first = study.add(5.0, epochs=1, train_s=6.0)
+    study.add(2.0, train_s=5.0, continues=first)
+    study.add(2.0, train_s=10.0)
+    frame = leaderboard(ledger, ["study"]).set_index("trial")
+    assert list(frame.index) == [2, 1, 0]
+    assert list(frame["device_time_s"]) == [10.0, 11.0, 6.0]
+    assert list(frame["reserved_time_s"]) == [14.0, 9.0, 10.0]  # what was paid, each rung's apart
+    assert list(frame["pareto"]) == [True, False, True]
+    found = status(ledger, "study").best
+    assert found is not None
+    assert (found.trial, found.device_time_s) == (2, 10.0)
+    best = progress(ledger, "study").best
+    assert best is not None
+    assert best.trial.number == 2
+    assert [record.trial.number for record in gather(ledger, "study").top_ten] == [2, 1]
 
 
 def test_each_fidelity_is_ranked_apart_the_fullest_first(study: FilledLedger) -> None:
@@ -327,7 +349,7 @@ def test_table_warns_of_mixed_timing_classes_fidelities_and_continued_trials(stu
     study.add(1.0, continues=short)
     text = shown(study.ledger, "study")
     assert "times come from 2 timing classes: compare them only within one" in text
-    assert "a trial that continues another one does not count that one's epochs in its times" in text
+    assert "the time of a trial that continues another one includes that one's" in text
     assert "ranks count within one fidelity: dataset, profile, train_images, epochs" in text
     assert "gpu" in text
 

@@ -4,6 +4,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from filled_ledger import CPU, GPU, FilledLedger, make_spec
 
 from harness import ledger_schema
 from harness.analysis.leaderboard import leaderboard
@@ -64,6 +65,36 @@ def test_what_goes_in_comes_out(ledger: Ledger) -> None:
     (listed,) = ledger.history("study")
     assert listed.result == dataclasses.replace(result, wrong_images=None, test_wrong_images=None)
     assert ledger.num_test_reads("study") == 1
+
+
+def test_a_continued_trial_took_what_all_its_rungs_took_and_the_study_pays_each_once(ledger: Ledger) -> None:
+    study = FilledLedger(ledger, make_spec("rungs"))
+    read = {"gpu_busy_time_s": 0.5, "gpu_energy_j": 10.0}
+    first = study.add(5.0, epochs=1, train_s=1.0, device=GPU, gpu=read)
+    second = study.add(4.0, epochs=2, train_s=2.0, device=GPU, gpu=read, continues=first)
+    third = study.add(3.0, train_s=4.0, device=GPU, gpu=read, continues=second)
+    study.add(3.0, train_s=5.0, device=GPU)
+    study.ask(continues=second)
+    histories = ledger.history("rungs"), list(ledger.finished("rungs")), ledger.newest("rungs", 9)
+    for record in (ledger.record(third), *(history[2] for history in histories)):
+        assert record.trial.uid == third
+        assert (record.device_time_s, record.gpu_time_s) == (7.0, 3.5)
+        assert (record.gpu_busy_time_s, record.gpu_energy_j) == (1.5, 30.0)
+        assert record.tie_break == (GPU.timing_class, 7.0)
+        assert record.result.train_time_s == 4.0
+        assert record.reserved_time_s == 8.0
+        assert [result.train_time_s for result in record.before] == [1.0, 2.0]
+    assert [record.device_time_s for record in histories[0]] == [1.0, 3.0, 7.0, 5.0, 0.0]
+    assert ledger.usage("rungs").device_s == sum(record.reserved_time_s for record in histories[0]) == 5 + 6 + 8 + 9
+
+
+def test_what_went_on_elsewhere_has_a_timing_class_of_its_own(ledger: Ledger) -> None:
+    study = FilledLedger(ledger, make_spec("rungs"))
+    first = study.add(5.0, epochs=1, device=GPU, gpu={"gpu_energy_j": 10.0})
+    second = study.add(4.0, epochs=2, continues=first, device=CPU)
+    third = ledger.record(study.add(3.0, continues=second, device=GPU, gpu={"gpu_energy_j": 10.0}))
+    assert third.timing_class == f"{GPU.timing_class} + {CPU.timing_class}"
+    assert (third.gpu_time_s, third.gpu_energy_j) == (10.0, None)  # 10 s on a CPU, of which nothing was read
 
 
 def test_a_trial_has_one_final_result(ledger: Ledger) -> None:

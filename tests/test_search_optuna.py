@@ -73,7 +73,7 @@ def test_good_results_are_told_in_percent_and_seconds() -> None:
     study = SimulatedStudy(make_spec(objective=("error", "device_time"))).run(3)
     record, trial = study.records[2], study_of(study).trials[2]
     assert record.result is not None
-    assert trial.values == [record.result.error_rate_pct, record.result.device_time_s]
+    assert trial.values == [record.result.error_rate_pct, record.device_time_s]
     assert trial.state is TrialState.COMPLETE
     assert all(value <= 0 for value in trial.constraints.values())
 

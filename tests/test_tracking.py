@@ -187,6 +187,8 @@ def test_trials_hang_under_the_parent_and_name_the_trial_they_go_on_from(home: P
     assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent.info.run_id}
     tags = found["trial-007"].data.tags
     assert (tags["continues"], tags["continues_run_id"]) == (before, found["trial-006"].info.run_id)
+    metrics = found["trial-007"].data.metrics
+    assert [metrics[name] for name in ("device_time_s", "train_time_s", "reserved_time_s")] == [20.0, 10.0, 14.0]
 
 
 def test_parent_run_says_what_was_searched_and_what_came_of_it(home: Path, study: Study) -> None:

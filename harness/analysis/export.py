@@ -34,6 +34,7 @@ _RESULT = {
     "error_rate_pct": "float64",
     "gpu_time_s": "float64",
     "device_time_s": "float64",
+    "train_time_s": "float64",
     "build_time_s": "float64",
     "compile_time_s": "float64",
     "eval_time_s": "float64",
@@ -154,13 +155,14 @@ def _result_row(record: Record, numbers: dict[str, int]) -> tuple[Any, ...]:
     order = (record.asked_at, record.told_at)
     costs = (record.reserved_time_s, record.search_time_s)
     if result is None:
-        return *asked, *order, *[None] * 7, *costs, *[None] * 9
+        return *asked, *order, *[None] * 8, *costs, *[None] * 9
     seconds, device = result.seconds, result.device
-    times = (result.gpu_time_s, result.device_time_s, seconds.build, seconds.compile, seconds.evaluate, seconds.cpu)
+    times = (record.gpu_time_s, record.device_time_s)
+    own = (seconds.train, seconds.build, seconds.compile, seconds.evaluate, seconds.cpu)
     sizes = (result.num_params, result.images_per_s, result.peak_memory_mb)
-    gpu = (result.gpu_busy_time_s, result.gpu_energy_j, result.gpu_peak_memory_mb)
-    where = (device.name, device.backend, device.timing_class) if device else (None, None, None)
-    return *asked, *order, result.error_rate_pct, *times, *costs, *sizes, *gpu, *where
+    gpu = (record.gpu_busy_time_s, record.gpu_energy_j, result.gpu_peak_memory_mb)
+    where = (device.name, device.backend, record.timing_class) if device else (None, None, None)
+    return *asked, *order, result.error_rate_pct, *times, *own, *costs, *sizes, *gpu, *where
 
 
 def _epoch_row(epoch: EpochReport | None) -> tuple[Any, ...]:

@@ -89,13 +89,13 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
 
     Trials of one fidelity (`FIDELITY`) stand together, the fidelity with most training first. Within one, completed
     trials of the baseline and of the search come first, by validation error of the last epoch, then within one timing
-    class by device time (`TrialResult.tie_break`);
+    class by device time (`Record.tie_break`);
     they alone have a `rank`, from 1. Then come a verdict's own trainings (role confirm), which learn from the
     validation images and so have no error on them, then pruned trials, then failed ones.
 
     Columns: those of docs/export.md, in that order, with one per hyperparameter that any of the studies searches,
     empty where a study does not search it. Error rates in percent with 95 % Wilson intervals; times in seconds, of
-    the final attempt alone: a trial that `continues` another one (its number) does not count that one's epochs.
+    a trial that `continues` another one (its number) that one's included (`Record`), but `reserved_time_s` its own.
     What is read off a GPU is there only if it could be for any trial, `pareto` only if a study has two objectives:
     whether no ranked trial of the same fidelity and timing class is at least as good in error and in device time, and
     better in one.
@@ -152,21 +152,21 @@ def _row(record: Record, result: TrialResult, spec: SweepSpec, continues: int | 
         result.outcome.value,
         *_error_rate_pct(result),
         None if test_wrong is None else 100 * len(test_wrong) / SPLIT_SIZES[spec.dataset]["test"],
-        result.gpu_time_s,
-        result.device_time_s,
+        record.gpu_time_s,
+        record.device_time_s,
         cost.num_params if result.num_params is None else result.num_params,
         cost.flops_per_image,
         trial.epochs,
         trial.seed,
         device and device.backend,
         device and device.name,
-        device and device.timing_class,
+        record.timing_class,
         last.epoch if last else 0,
         continues,
         record.attempts,
         record.reserved_time_s,
-        result.gpu_busy_time_s,
-        result.gpu_energy_j,
+        record.gpu_busy_time_s,
+        record.gpu_energy_j,
     )
 
 

@@ -167,7 +167,7 @@ def _cautions(frame: pd.DataFrame) -> list[str]:
         lines.append(f"times come from {len(clocks)} timing classes: compare them only within one")
         lines += [f"  {clock}: {name}" for clock, name in zip(clocks["clock"], clocks["timing_class"], strict=True)]
     if ranked["continues"].notna().any():
-        lines.append("a trial that continues another one does not count that one's epochs in its times")
+        lines.append("the time of a trial that continues another one includes that one's")
     if len(ranked.drop_duplicates(FIDELITY)) > 1:
         lines.append("ranks count within one fidelity: " + ", ".join(FIDELITY))
     return lines

@@ -119,7 +119,7 @@ def _trial(ledger: Ledger, spec: SweepSpec, record: Record) -> FrozenTrial:
     """A trial as Optuna would have kept it, had it run it."""
     result = record.result
     state = _state(spec, record)
-    values = _values(spec, state, result) if result else None
+    values = _values(spec, state, record)
     domains = spec.search_space.domains
     trial = optuna.trial.create_trial(
         state=state,
@@ -157,10 +157,11 @@ def _state(spec: SweepSpec, record: Record) -> TrialState:
     return TrialState.PRUNED if result.outcome in (Outcome.COMPLETED, Outcome.PRUNED) else TrialState.FAIL
 
 
-def _values(spec: SweepSpec, state: TrialState, result: TrialResult) -> list[float] | None:
-    if state is TrialState.FAIL or result.error_rate_pct is None:
+def _values(spec: SweepSpec, state: TrialState, record: Record) -> list[float] | None:
+    result = record.result
+    if state is TrialState.FAIL or result is None or result.error_rate_pct is None:
         return None
-    values = {"error": result.error_rate_pct, "device_time": result.device_time_s}
+    values = {"error": result.error_rate_pct, "device_time": record.device_time_s}
     return [values[objective] for objective in spec.objective]
 
 
@@ -194,9 +195,9 @@ def _attributes(record: Record) -> dict[str, Any]:
         known |= {
             "outcome": result.outcome.value,
             "error": result.error,
-            "device_time_s": result.device_time_s,
-            "gpu_time_s": result.gpu_time_s,
+            "device_time_s": record.device_time_s,
+            "gpu_time_s": record.gpu_time_s,
             "num_params": result.num_params,
-            "timing_class": result.device.timing_class if result.device else None,
+            "timing_class": record.timing_class,
         }
     return {name: value for name, value in known.items() if value is not None}

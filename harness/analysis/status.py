@@ -26,7 +26,7 @@ class Best:
     Attributes:
         trial: Its number.
         error_rate_pct: Its error.
-        device_time_s: Its training time.
+        device_time_s: What it took (`Record.device_time_s`).
         params: Its hyperparameters.
         changed: Those of them that are not as documented.
     """
@@ -135,11 +135,11 @@ def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], 
             continue
         if trial.role is Role.BASELINE:
             baselines.append(error_pct)
-        elif trial.role is Role.TRIAL and (error_pct, *result.tie_break) < lowest:
-            lowest = error_pct, *result.tie_break
+        elif trial.role is Role.TRIAL and (error_pct, *record.tie_break) < lowest:
+            lowest = error_pct, *record.tie_break
             params = dict(trial.params)
             changes = changed(params, spec.baseline_params)
-            best = Best(trial.number, error_pct, result.device_time_s, params, changes)
+            best = Best(trial.number, error_pct, record.device_time_s, params, changes)
     return outcomes, baselines, best
 
 

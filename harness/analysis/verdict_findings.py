@@ -212,8 +212,8 @@ class _Findings:
         spec, results = self._spec, self._results(position)
         cost = baselines.load(spec.baseline).cost(spec.config(configurations(spec)[position]))
         return Cost(
-            fmean(result.device_time_s for result in results),
-            fmean(result.gpu_time_s for result in results),
+            fmean(result.train_time_s for result in results),  # they continue no other trial
+            fmean(result.gpu_train_time_s for result in results),
             next((result.num_params for result in results if result.num_params is not None), cost.num_params),
             cost.flops_per_image,
             tuple(sorted({result.device.timing_class for result in results if result.device})),

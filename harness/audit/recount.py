@@ -36,9 +36,27 @@ def total_differences(rows: StudyRows, ledger: Ledger) -> Iterator[str]:
         "trials pending": (ledger.num_pending(rows.study), sum(not row.finals for row in rows.trials)),
         "test reads": (ledger.num_test_reads(rows.study), sum(a.test_wrong_images is not None for a in attempts)),
     }
+    device_times_s = _device_times_s(rows)
+    pairs |= {
+        f"device time of trial {record.trial.number}": (record.device_time_s, device_times_s[record.trial.uid])
+        for record in ledger.finished(rows.study)
+    }
     for what, (stated, counted) in pairs.items():
         if not math.isclose(stated, counted, rel_tol=1e-9, abs_tol=1e-6):
             yield f"ledger: {what}: stated as {stated}, recounted as {counted}"
+
+
+def _device_times_s(rows: StudyRows) -> dict[str, float]:
+    """Seconds that each trial's network was trained, by uid: by the trial, and by those that it goes on from."""
+    own_s = {
+        row.trial.uid: math.fsum(final.result.seconds.train for final in row.finals if final.result)
+        for row in rows.trials
+    }
+    times_s: dict[str, float] = {}
+    for row in sorted(rows.trials, key=lambda row: row.asked_at):  # what a trial goes on from was asked for before
+        uid, before = row.trial.uid, row.trial.continues or ""
+        times_s[uid] = own_s[uid] + times_s.get(before, own_s.get(before, 0.0))
+    return times_s
 
 
 def _numbers(rows: StudyRows) -> Iterator[str]:

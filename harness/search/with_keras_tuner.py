@@ -167,7 +167,7 @@ class KerasTunerSearch:
         """What is minimised: error in percent or device time in seconds; None if there is none to learn from."""
         if result.outcome is not Outcome.COMPLETED or result.error_rate_pct is None:
             return None
-        return result.error_rate_pct if self._spec.objective == ("error",) else result.device_time_s
+        return result.error_rate_pct if self._spec.objective == ("error",) else result.train_time_s
 
     def _end(self, trial_id: str, score: float | None) -> None:
         trial = self._oracle.trials[trial_id]

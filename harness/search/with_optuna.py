@@ -251,5 +251,5 @@ def _values(spec: SweepSpec, result: TrialResult) -> list[float] | None:
     """Error in percent, device time in seconds, as the objective asks."""
     if result.error_rate_pct is None:
         return None
-    measured = {"error": result.error_rate_pct, "device_time": result.device_time_s}
+    measured = {"error": result.error_rate_pct, "device_time": result.train_time_s}
     return [measured[objective] for objective in spec.objective]

@@ -116,8 +116,9 @@ def summary_metrics(spec: SweepSpec, record: Record, result: TrialResult) -> dic
         "error_rate_ci_low_pct": low_pct,
         "error_rate_ci_high_pct": high_pct,
         "test_error_rate_pct": test_error_rate_pct(spec, result),
-        "gpu_time_s": result.gpu_time_s,
-        "device_time_s": result.device_time_s,
+        "gpu_time_s": record.gpu_time_s,
+        "device_time_s": record.device_time_s,
+        "train_time_s": result.train_time_s,
         "reserved_time_s": record.reserved_time_s,
         "compile_time_s": result.seconds.compile,
         "eval_time_s": result.seconds.evaluate,
@@ -127,8 +128,8 @@ def summary_metrics(spec: SweepSpec, record: Record, result: TrialResult) -> dic
         "flops_per_image": cost.flops_per_image,
         "images_per_s": result.images_per_s,
         "peak_memory_mb": result.peak_memory_mb,
-        "gpu_busy_time_s": result.gpu_busy_time_s,
-        "gpu_energy_j": result.gpu_energy_j,
+        "gpu_busy_time_s": record.gpu_busy_time_s,
+        "gpu_energy_j": record.gpu_energy_j,
         "gpu_peak_memory_mb": result.gpu_peak_memory_mb,
         "epochs_done": last.epoch if last else 0,
     }
@@ -172,7 +173,7 @@ def _params(record: Record) -> dict[str, object]:
 def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> dict[str, str]:
     tags = {
         **study_tags(study),
-        **_device_tags(result.device),
+        **_device_tags(record, result.device),
         "trial_uid": record.trial.uid,
         "trial": str(record.trial.number),
         "role": record.trial.role,
@@ -203,14 +204,14 @@ def _confirmed(study: Study, record: Record) -> str | None:
     return str(Role.BASELINE) if number is None else f"{Role.TRIAL}-{number:03}"
 
 
-def _device_tags(device: Device | None) -> dict[str, str]:
+def _device_tags(record: Record, device: Device | None) -> dict[str, str]:
     if device is None:
         return {"gpu_time_source": "none"}
     return {
         "gpu_time_source": "reserved" if device.gpu_fraction else "none",
         "device": device.name,
         "backend": device.backend,
-        "timing_class": device.timing_class,
+        "timing_class": str(record.timing_class),
     }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from harness.intervals import error_rate_interval_pct
 from harness.ledger import Ledger, Study, Usage
-from harness.records import Record, Role, TrialResult
+from harness.records import Record, Role
 from harness.spec import VERDICT, SweepSpec
 from harness.tracking.content import Point, RunContent, run_name, study_tags, test_error_rate_pct
 
@@ -51,7 +51,8 @@ class Progress:
 
     @property
     def best(self) -> Record | None:
-        return min((r for r in self.ranked if r.trial.role is Role.TRIAL), key=error_pct, default=None)
+        """As on the leaderboard: a tie goes to the faster one."""
+        return min((r for r in self.ranked if r.trial.role is Role.TRIAL), key=_rank, default=None)
 
     @property
     def is_finished(self) -> bool:
@@ -87,6 +88,10 @@ def progress(ledger: Ledger, study: str) -> Progress:
 def error_pct(record: Record) -> float:
     error = record.result.error_rate_pct if record.result else None
     return float("inf") if error is None else error
+
+
+def _rank(record: Record) -> tuple[float, str, float]:
+    return error_pct(record), *record.tie_break
 
 
 def report_of(runs: Sequence[Run]) -> str:
@@ -202,13 +207,13 @@ def _confirmed_row(spec: SweepSpec, number: int | None, records: Sequence[Record
     results = [record.result for record in records if record.result]
     errors = [test_error_rate_pct(spec, result) or 0.0 for result in results]
     label = "documented baseline" if number is None else f"trial {number}"
-    return f"| {label} | {mean(errors):.2f} % | {len(errors)} | {results[0].num_params or 0:,} | {_time(results)} |"
+    return f"| {label} | {mean(errors):.2f} % | {len(errors)} | {results[0].num_params or 0:,} | {_time(records)} |"
 
 
-def _time(results: Sequence[TrialResult]) -> str:
-    """Mean training time; times of several timing classes have none."""
-    classes = {result.device.timing_class for result in results if result.device}
-    return f"{mean(result.device_time_s for result in results):.1f} s" if len(classes) < 2 else "not comparable"
+def _time(records: Sequence[Record]) -> str:
+    """Mean device time; times of several timing classes have none."""
+    classes = {record.timing_class for record in records} - {None}
+    return f"{mean(record.device_time_s for record in records):.1f} s" if len(classes) < 2 else "not comparable"
 
 
 def _result_row(study: Study, label: str, records: Sequence[Record]) -> str:
@@ -219,7 +224,7 @@ def _result_row(study: Study, label: str, records: Sequence[Record]) -> str:
     runs = ", ".join(run_name(study, record) for record in records)
     return (
         f"| {label} | {error:.2f} % | {low_pct:.2f} to {high_pct:.2f} % | {results[0].num_params or 0:,} |"
-        f" {_time(results)} | {runs} |"
+        f" {_time(records)} | {runs} |"
     )
 
 

@@ -97,11 +97,11 @@ class Facts:
     @cached_property
     def best(self) -> Record | None:
         """As on the leaderboard: a tie goes to the faster one."""
-        return min(self.searched, key=lambda record: (error_pct(record), _tie_break(record)), default=None)
+        return min(self.searched, key=_rank, default=None)
 
     @property
     def top_ten(self) -> list[Record]:
-        return sorted(self.searched, key=error_pct)[:10]
+        return sorted(self.searched, key=_rank)[:10]
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -112,13 +112,12 @@ class Facts:
     @property
     def time_word(self) -> str:
         """Which time is compared: that of GPUs where any was used."""
-        used_gpu = any(record.result and record.result.gpu_time_s for record in self.full)
+        used_gpu = any(record.gpu_time_s for record in self.full)
         return "GPU time" if used_gpu else "device time"
 
     def time_s(self, record: Record) -> float:
-        """Training seconds of the network that a trial ends with, those of the trials that it continues included."""
-        before = self.predecessor(record)
-        return own_time_s(record, gpu=self.time_word == "GPU time") + (self.time_s(before) if before else 0.0)
+        """The one of its times that is compared."""
+        return record.gpu_time_s if self.time_word == "GPU time" else record.device_time_s
 
     @cached_property
     def _by_uid(self) -> dict[str, Record]:
@@ -167,21 +166,12 @@ def error_pct(record: Record) -> float:
     return error
 
 
-def _tie_break(record: Record) -> tuple[str, float]:
-    return record.result.tie_break if record.result else ("", 0.0)
-
-
-def own_time_s(record: Record, *, gpu: bool = False) -> float:
-    """Training seconds of a trial's final attempt."""
-    result = record.result
-    if result is None:
-        return 0.0
-    return result.gpu_time_s if gpu else result.device_time_s
+def _rank(record: Record) -> tuple[float, str, float]:
+    return error_pct(record), *record.tie_break
 
 
 def timing_class(record: Record) -> str:
-    device = record.result.device if record.result else None
-    return device.timing_class if device else "unknown"
+    return record.timing_class or "unknown"
 
 
 def _attempts(ledger: Ledger, record: Record) -> list[Attempt]:

@@ -29,7 +29,7 @@ from harness.provenance import provenance
 from harness.records import Record
 from harness.search import catalogue
 from harness.search.factory import make_search
-from harness.search.learning import learnable
+from harness.search.learning import check_fidelity, learnable
 from harness.search.proposer import Proposer
 from harness.spec import VERDICT, SweepSpec, dated_name
 from harness.sweep import Sweep, TrialSource
@@ -167,10 +167,13 @@ def learned(ledger: Ledger, spec: SweepSpec) -> list[Record]:
     return [lesson for lesson in _lessons(ledger, spec) if lesson.trial.uid in known]
 
 
-def _lessons(ledger: Ledger, spec: SweepSpec) -> list[Record]:
+def _lessons(ledger: Ledger, spec: SweepSpec, *, is_new: bool = False) -> list[Record]:
+    """What another study can teach this one; one that was begun by an earlier version keeps what it was taught then."""
     if spec.learn_from is None:
         return []
     source = find_study(ledger, spec.learn_from).spec
+    if is_new:
+        check_fidelity(spec, source)
     return learnable(spec, source, ledger.history(source.study))
 
 
@@ -182,12 +185,11 @@ def open_study(
     Raises:
         InputError: its settings have changed; the message names them, and the two ways on.
     """
-    lessons = [lesson.trial.uid for lesson in _lessons(ledger, spec)]
     exists = ledger.has_trials(spec.study)
-    if exists and fresh:
-        _keep(ledger, spec)
-        exists = False
-    if not exists:
+    if fresh or not exists:
+        lessons = [lesson.trial.uid for lesson in _lessons(ledger, spec, is_new=True)]
+        if exists:
+            _keep(ledger, spec)
         known = {"data_digest": data.data_digest(spec.dataset), "lessons": lessons}
         reach(Step.BEFORE_STUDY)
         ledger.create_study(spec, provenance() | known | dict(origin))

@@ -90,6 +90,21 @@ def test_settings_that_no_version_can_read_make_room_as_well(tmp_path: Path) -> 
         assert ledger.study("study").spec == make_spec()
 
 
+def test_no_study_begins_with_lessons_of_another_fidelity_and_one_that_has_goes_on(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        lesson = FilledLedger(ledger, make_spec("source", validation_images=50)).add(1.5)
+        spec = make_spec("pupil", learn_from="source")
+        with pytest.raises(InputError, match="source, where validation_images is 50; allowed: studies with 500"):
+            open_study(ledger, spec, fresh=False)
+        assert ledger.study_names() == ["source"]
+        FilledLedger(ledger, spec, lessons=[lesson]).ask()  # as versions did that knew of no difference
+        open_study(ledger, spec, fresh=False)
+        assert [one.trial.uid for one in learned(ledger, spec)] == [lesson]
+        with pytest.raises(InputError):
+            open_study(ledger, spec, fresh=True)
+        assert ledger.study_names() == ["source", "pupil"]
+
+
 @pytest.mark.parametrize(
     ("reason", "advice"),
     [

@@ -7,7 +7,8 @@ from simulated_study import CONDITIONAL, MIXED, NUMBERS, SimulatedStudy, make_sp
 
 from harness.errors import InputError
 from harness.records import Outcome, Record, Role, Trial, TrialResult
-from harness.search.learning import learnable
+from harness.search.learning import FIDELITY, FIDELITY_OF_CURVES, check_fidelity, learnable
+from harness.spec import SweepSpec
 
 SMALL = {"units_1": {"low": 256, "high": 1024, "log": True}}
 
@@ -65,19 +66,50 @@ def test_unfinished_and_shortened_trials_teach_nothing() -> None:
         learnable(spec, spec, [pending, record({"units_1": 300}, epochs=2)])
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"epochs": 12}, "learn_from is simulated, where epochs is 12; allowed: studies with 5"),
-        ({"train_images": 50000}, "learn_from is simulated, where train_images is 50000; allowed: studies with 1000"),
-        ({"dataset": "digits"}, "learn_from is simulated, where dataset is digits; allowed: studies with mnist"),
-        ({"baseline": "cnn", "space": {}}, "learn_from is simulated, where baseline is cnn; allowed: studies with fc"),
-    ],
-)
-def test_only_equal_fidelities_can_be_compared(settings: dict[str, object], message: str) -> None:
+# None of the other settings decides how good a configuration's error is; the recipe does, and is compared by trial.
+OTHER_SETTINGS = {
+    "study", "engine", "sampler", "pruner", "patience", "objective", "seed", "max_repeats", "max_attempts",
+    "trial_timeout_s", "recipe", "space", "constraints", "enqueue", "learn_from", "profile", "baseline_seeds",
+    "full_epochs", "confirms", "reads_test", "budget",
+}  # fmt: skip
+OF_ANOTHER_FIDELITY: dict[str, object] = {
+    "baseline": "cnn",
+    "dataset": "digits",
+    "train_images": 50_000,
+    "epochs": 12,
+    "validation_images": 200,
+}
+
+
+def test_each_setting_is_of_the_fidelity_or_is_none_of_it() -> None:
+    fidelity = {*FIDELITY, *FIDELITY_OF_CURVES}
+    assert fidelity == set(OF_ANOTHER_FIDELITY)
+    assert set(SweepSpec.model_fields) - OTHER_SETTINGS == fidelity
+
+
+@pytest.mark.parametrize("key", OF_ANOTHER_FIDELITY)
+def test_only_equal_fidelities_can_be_compared(key: str) -> None:
+    spec, theirs = make_spec(space={}, pruner="median"), OF_ANOTHER_FIDELITY[key]
+    check_fidelity(spec, make_spec(study="other", space={}, pruner="none"))
     with pytest.raises(InputError) as refused:
-        learnable(make_spec(), make_spec(**settings), [])
-    assert str(refused.value) == message
+        check_fidelity(spec, make_spec(study="other", space={}, **{key: theirs}))
+    message = f"learn_from is other, where {key} is {theirs}; allowed: studies with {getattr(spec, key)}"
+    assert str(refused.value).removesuffix(", since pruner median compares curves") == message
+
+
+def test_all_that_differs_is_said() -> None:
+    with pytest.raises(InputError) as refused:
+        check_fidelity(make_spec(pruner="median"), make_spec(study="other", epochs=12, validation_images=200))
+    assert str(refused.value) == (
+        "learn_from is other, where epochs is 12 and validation_images is 200; allowed: studies with 5 and 100"
+    )
+
+
+def test_how_many_images_curves_are_measured_on_matters_to_pruners_alone() -> None:
+    other = make_spec(study="other", validation_images=200)
+    check_fidelity(make_spec(pruner="none"), other)
+    with pytest.raises(InputError, match="; allowed: studies with 100, since pruner percentile compares curves"):
+        check_fidelity(make_spec(pruner="percentile"), other)
 
 
 def test_learned_trials_teach_without_being_counted() -> None:

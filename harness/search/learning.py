@@ -10,18 +10,34 @@ from harness.records import Outcome, Params, Record
 from harness.space import SpaceError
 from harness.spec import SweepSpec
 
-# What decides how good an error is: only errors of one fidelity are compared.
+# What decides how good an error is: only errors of one fidelity are compared. The recipe does, too, and is compared
+# trial by trial, since it may be searched.
 FIDELITY = ("baseline", "dataset", "train_images", "epochs")
+
+# On how many images a curve is measured. Only pruners compare curves: the error after the last epoch is on all images.
+FIDELITY_OF_CURVES = ("validation_images",)
 
 # Ends that belong to the configuration, and not to a limit, a machine or bad luck.
 LESSONS = frozenset({Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED})
 
 
+def check_fidelity(spec: SweepSpec, source: SweepSpec) -> None:
+    """Raises InputError unless errors of study `source` may stand beside those of `spec`; it says what differs."""
+    keys = FIDELITY if spec.pruner == "none" else FIDELITY + FIDELITY_OF_CURVES
+    differing = [key for key in keys if getattr(spec, key) != getattr(source, key)]
+    if not differing:
+        return
+    theirs = " and ".join(f"{key} is {getattr(source, key)}" for key in differing)
+    mine = " and ".join(str(getattr(spec, key)) for key in differing)
+    curves = f", since pruner {spec.pruner} compares curves" if differing == list(FIDELITY_OF_CURVES) else ""
+    raise InputError(f"learn_from is {source.study}, where {theirs}; allowed: studies with {mine}{curves}")
+
+
 def learnable(spec: SweepSpec, source: SweepSpec, records: Sequence[Record]) -> list[Record]:
     """The finished trials of study `source` that study `spec` can learn from, in the terms of its space.
 
-    A trial counts where the same network under the same recipe is a point of this space, so the spaces may differ:
-    what one of them leaves out stands there at its documented value.
+    Those of a new study have passed `check_fidelity`. A trial counts where the same network under the same recipe is a
+    point of this space, so the spaces may differ: what one of them leaves out stands there at its documented value.
 
     Args:
         spec: The study that is to learn.
@@ -29,12 +45,8 @@ def learnable(spec: SweepSpec, source: SweepSpec, records: Sequence[Record]) -> 
         records: Its trials.
 
     Raises:
-        InputError: the fidelities differ, or there is nothing to learn.
+        InputError: there is nothing to learn.
     """
-    for key in FIDELITY:
-        mine, theirs = getattr(spec, key), getattr(source, key)
-        if mine != theirs:
-            raise InputError(f"learn_from is {source.study}, where {key} is {theirs}; allowed: studies with {mine}")
     learned = [translated for record in records if (translated := _translated(spec, source, record)) is not None]
     if not learned:
         raise InputError(

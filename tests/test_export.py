@@ -21,7 +21,7 @@ from harness.cli import main
 from harness.errors import InputError, TroubleError
 from harness.home import project_root
 from harness.ledger import Ledger
-from harness.records import Outcome, Role, TrialResult
+from harness.records import Outcome, Role, Seconds, TrialResult
 
 SPACE = {
     "units_1": {"low": 64, "high": 1024, "log": True},
@@ -307,6 +307,36 @@ def test_export_again_adds_what_is_new_and_ends_what_was_running(study: FilledLe
     assert found[3].intermediate_values == {1: 3.0, 2: 2.0, 3: 1.0}
     assert found[3].user_attrs["outcome"] == "completed"
     assert found[5].state is TrialState.FAIL
+    assert export_optuna(study.ledger, "study", url) == 0
+
+
+def test_what_ran_at_the_first_export_ends_when_it_ended_and_not_at_the_second(study: FilledLedger, url: str) -> None:
+    running, waiting = study.ledger.record("study-3").trial, study.ask(PLAIN)
+    attempt = study.ledger.start_attempt(running.uid, "w")
+    export_optuna(study.ledger, "study", url)
+    result = TrialResult(Outcome.COMPLETED, final_error_rate_pct=1.0, final_val_images=100, seconds=Seconds(train=20.0))
+    study.ledger.finish_attempt(running.uid, attempt, result, 24.6, is_final=True)
+    study.end(waiting, 2.0, train_s=6.0)
+    assert export_optuna(study.ledger, "study", url) == 2
+    found = {trial.user_attrs["uid"]: trial for trial in trials(url)}
+    for trial, took_s in ((running, 24.6), (waiting, 10.0)):
+        shown = found[trial.uid]
+        assert shown.number == trial.number
+        assert shown.datetime_start is not None
+        assert shown.datetime_start.timestamp() == pytest.approx(study.ledger.attempts(trial.uid)[0][3], abs=1e-3)
+        assert shown.duration == timedelta(seconds=took_s)
+
+
+def test_a_time_that_an_earlier_export_got_wrong_is_put_right(study: FilledLedger, url: str) -> None:
+    export_optuna(study.ledger, "study", url)
+    storage = optuna.storages.RDBStorage(url)
+    study.end(study.ledger.record("study-3").trial, 1.0, train_s=20.0)
+    # As versions did that let Optuna take the time, and as a kill in between leaves it.
+    storage.set_trial_state_values(storage.get_trial_id_from_study_id_trial_number(1, 3), TrialState.COMPLETE, [1.0])
+    storage.remove_session()
+    storage.engine.dispose()
+    assert export_optuna(study.ledger, "study", url) == 1
+    assert trials(url)[3].duration == timedelta(seconds=24.0)
     assert export_optuna(study.ledger, "study", url) == 0
 
 

@@ -17,6 +17,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import DateTime, column, table, update
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from harness.analysis.studies import find_study
@@ -28,6 +29,9 @@ from harness.space import Choice, Domain, Int
 from harness.spec import SweepSpec
 
 IDENTITY = "harness_study"  # the user attribute that says which ledger's study an Optuna study shows
+# Of Optuna's own tables.
+_TRIALS = table("trials", column("trial_id"), column("datetime_start", DateTime), column("datetime_complete", DateTime))
+_ROUNDING = timedelta(seconds=1)  # some databases keep whole seconds
 _METRICS = {"error": "error_rate_pct", "device_time": "device_time_s"}
 
 
@@ -35,7 +39,8 @@ def export_optuna(ledger: Ledger, study: str, storage_url: str) -> int:
     """Writes a finished or running study into the storage at `storage_url` under its own name.
 
     It may be repeated: trials that are there already stay as they are, new ones are added, and those that were
-    running at the last export get their end. Trials of a verdict are left out. Trial numbers are the study's own.
+    running at the last export get their end, with the time that they took. Trials of a verdict are left out. Trial
+    numbers are the study's own.
 
     Returns:
         How many trials are new in the storage, or newly ended.
@@ -52,14 +57,15 @@ def export_optuna(ledger: Ledger, study: str, storage_url: str) -> int:
         there = {trial.user_attrs.get("uid"): trial for trial in storage.get_all_trials(study_id, deepcopy=False)}
         num_changes = 0
         for record in ledger.history(study):
-            old = there.get(record.trial.uid)
-            if record.trial.role is Role.CONFIRM or (old and (old.state.is_finished() or record.result is None)):
+            if record.trial.role is Role.CONFIRM:
                 continue
-            trial = _trial(ledger, found.spec, record)
+            old, trial = there.get(record.trial.uid), _trial(ledger, found.spec, record)
             if old is None:
                 storage.create_new_trial(study_id, template_trial=trial)
+            elif _is_to_be_ended(old, trial):
+                _finish(storage, storage.get_trial_id_from_study_id_trial_number(study_id, old.number), old, trial)
             else:
-                _finish(storage, storage.get_trial_id_from_study_id_trial_number(study_id, old.number), trial)
+                continue
             num_changes += 1
     return num_changes
 
@@ -138,13 +144,25 @@ def _trial(ledger: Ledger, spec: SweepSpec, record: Record) -> FrozenTrial:
     return trial
 
 
-def _finish(storage: RDBStorage, trial_id: int, trial: FrozenTrial) -> None:
-    """Gives a trial that was exported while it ran what it has become; its state last, so that it can be repeated."""
-    for step, value in trial.intermediate_values.items():
-        storage.set_trial_intermediate_value(trial_id, step, value)
-    for name, value in trial.user_attrs.items():
-        storage.set_trial_user_attr(trial_id, name, value)
-    storage.set_trial_state_values(trial_id, trial.state, trial.values)
+def _is_to_be_ended(old: FrozenTrial, trial: FrozenTrial) -> bool:
+    """Whether a trial that has ended still runs in the storage, or has taken another time there."""
+    if trial.duration is None:
+        return False
+    return old.duration is None or abs(old.duration - trial.duration) > _ROUNDING
+
+
+def _finish(storage: RDBStorage, trial_id: int, old: FrozenTrial, trial: FrozenTrial) -> None:
+    """Gives a trial that was exported while it ran what it has become, in steps that can all be repeated."""
+    if not old.state.is_finished():
+        for step, value in trial.intermediate_values.items():
+            storage.set_trial_intermediate_value(trial_id, step, value)
+        for name, value in trial.user_attrs.items():
+            storage.set_trial_user_attr(trial_id, name, value)
+        storage.set_trial_state_values(trial_id, trial.state, trial.values)
+    # Optuna takes the time of the export for that of the end, and no method of its storages says another one.
+    times = {"datetime_start": trial.datetime_start, "datetime_complete": trial.datetime_complete}
+    with storage.engine.begin() as connection:
+        connection.execute(update(_TRIALS).where(_TRIALS.c.trial_id == trial_id).values(times))
 
 
 def _state(spec: SweepSpec, record: Record) -> TrialState:

@@ -167,6 +167,15 @@ sys.exit(cli.main(["--help"]))
     assert "sweep" in done.stdout
 
 
+def test_a_folder_called_as_a_package_does_not_stand_in_its_way(tmp_path: Path) -> None:
+    """Such as a checkout called harness, seen from the folder above it."""
+    for name in ("harness", "baselines"):
+        (tmp_path / name).mkdir()
+    code = "from harness import load_sweep; print(load_sweep('smoke').study)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("smoke-quick\n", "")
+
+
 LOCKS = ("requirements.lock", "requirements-gpu.lock")
 
 

@@ -50,7 +50,8 @@ def uncommitted_diff(folder: Path) -> str:
         return ""
     # Not as the user likes to see it, but as it can be applied.
     plainly = ["--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/"]
-    with subprocess.Popen([git, "diff", "HEAD", *plainly], cwd=folder, stdout=PIPE, stderr=DEVNULL) as process:
+    command = [*_reading(git), "diff", "HEAD", *plainly]
+    with subprocess.Popen(command, cwd=folder, stdout=PIPE, stderr=DEVNULL) as process:
         assert process.stdout is not None  # noqa: S101 - for the type checker
         diff = process.stdout.read(MAX_DIFF_BYTES + 1)
     text = redact_code(diff[:MAX_DIFF_BYTES].decode(errors="replace"))
@@ -73,5 +74,10 @@ def _git(*arguments: str) -> str | None:
     git = shutil.which("git")
     if git is None:
         return None
-    done = subprocess.run([git, *arguments], cwd=project_root(), capture_output=True, text=True, check=False)
+    done = subprocess.run([*_reading(git), *arguments], cwd=project_root(), capture_output=True, text=True, check=False)
+def _reading(git: str) -> list[str]:
+    """Without the lock that git takes to note what it has seen: somebody else may want to commit."""
+    return [git, "--no-optional-locks", "-c", "diff.autoRefreshIndex=false"]
+
+
     return done.stdout.strip() if done.returncode == 0 else None

@@ -1,5 +1,6 @@
 """What is written down of the code that ran: in a real git repository."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -99,6 +100,19 @@ def test_passwords_in_code_are_kept_out_and_nothing_else(checkout: Path, monkeyp
 def test_a_folder_without_a_repository_has_no_diff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert uncommitted_diff(tmp_path) == ""
+
+
+def test_looking_takes_no_lock_of_git(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who looks would otherwise write down what it has seen, while somebody else may want to commit."""
+    monkeypatch.setattr(provenance, "project_root", lambda: checkout)
+    index = checkout / ".git" / "index"
+    before = index.read_bytes()
+    os.utime(checkout / "code.py", (0, 0))  # as if it had been written again
+    known = session_provenance()
+    assert index.read_bytes() == before
+    assert (known["git_dirty"], known.get("git_diff")) == (False, None)
+    git(checkout, "status")
+    assert index.read_bytes() != before
 
 
 def test_a_session_knows_its_diff(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,6 +104,26 @@ def test_reading_ends_with_the_region_however_that_ends() -> None:
     assert meter.usage(10.0) == GpuUsage()
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_gauge_that_fails_is_no_usage_and_no_failure(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whether at the beginning of a region or in the meter's own thread."""
+
+    class Broken(MadeUp):
+        def read(self) -> Reading:
+            reading, self.num_read = super().read(), self.num_read + 1
+            if self.num_read == number + 1:
+                raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "of a driver")
+            return reading
+
+    gauge = Broken([Reading(float(t), 1.0, 10.0, memory_mb=500.0) for t in range(3)])
+    gauge.num_read = 0
+    meter = GpuMeter(gauge, interval_s=0.0)
+    with meter.region():
+        assert gauge.all_read.wait(WAIT_S)
+    assert meter.usage(10.0) == GpuUsage()
+    assert "of a driver" in capsys.readouterr().err
+
+
 class Watt:
     """A GPU that draws 100 W, and always has."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class GpuUsage(NamedTuple):
 class GpuMeter:
     """Reads a GPU at the beginning and the end of each training region, and at intervals within.
 
+    A gauge that fails costs the trial these extras and nothing else: nothing is said, rather than a part.
+
     Args:
         gauge: Of the GPU; None: there is nothing to read.
         interval_s: Between readings.
@@ -69,14 +72,16 @@ class GpuMeter:
     def __init__(self, gauge: Gauge | None, interval_s: float = INTERVAL_S) -> None:
         self._gauge, self._interval_s = gauge, interval_s
         self._regions: list[list[Reading]] = []
+        self._has_failed = False
 
     @contextmanager
     def region(self) -> Iterator[None]:
         if self._gauge is None:
             yield
             return
-        readings, is_over = [self._gauge.read()], threading.Event()
+        readings, is_over = list[Reading](), threading.Event()
         self._regions.append(readings)
+        self._take(self._gauge, readings)
         sampler = threading.Thread(target=self._sample, args=(self._gauge, readings, is_over), daemon=True)
         sampler.start()
         try:
@@ -84,12 +89,12 @@ class GpuMeter:
         finally:
             is_over.set()
             sampler.join()
-            readings.append(self._gauge.read())
+            self._take(self._gauge, readings)
 
     def usage(self, train_s: float) -> GpuUsage:
         """Of all regions together, which took `train_s` seconds."""
         readings = [reading for region in self._regions for reading in region]
-        if any((reading.num_processes or 0) > 1 for reading in readings):
+        if self._has_failed or any((reading.num_processes or 0) > 1 for reading in readings):
             return GpuUsage()
         memory_mb = [reading.memory_mb for reading in readings if reading.memory_mb is not None]
         pairs = [pair for region in self._regions for pair in pairwise(region)]
@@ -105,7 +110,14 @@ class GpuMeter:
 
     def _sample(self, gauge: Gauge, readings: list[Reading], is_over: threading.Event) -> None:
         while not is_over.wait(self._interval_s):
+            self._take(gauge, readings)
+
+    def _take(self, gauge: Gauge, readings: list[Reading]) -> None:
+        try:
             readings.append(gauge.read())
+        except Exception:  # what a driver answers may be of any kind
+            self._has_failed = True
+            traceback.print_exc()  # into the worker's log
 
 
 def open_gauge(place: Place) -> Gauge | None:

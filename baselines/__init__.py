@@ -1,8 +1,8 @@
 """The documented architectures, one file each, and the training recipe they share.
 
 An architecture file holds a frozen `Config` dataclass, which says of each setting what it may be, its `DOCUMENTED`
-instance, `build(config)` and `cost(config)`. Keras is imported inside `build`, so that reading a configuration costs
-nothing.
+instance with its `NUM_PARAMS`, `build(config)` and `cost(config)`. Keras is imported inside `build`, so that reading a
+configuration costs nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ class Baseline(Protocol):
     """What an architecture file offers."""
 
     DOCUMENTED: Any
+    NUM_PARAMS: int  # the documented network's, as the documents have them
 
     def Config(self, **fields: Any) -> Any: ...  # noqa: N802 - the file's dataclass
 

@@ -61,6 +61,7 @@ class Config:
 
 
 DOCUMENTED = Config()
+NUM_PARAMS = 3_274_634  # of the table above
 
 
 def build(config: Config) -> keras.Model:

@@ -59,6 +59,7 @@ class Config:
 
 
 DOCUMENTED = Config()
+NUM_PARAMS = 669_706  # of the table above
 
 
 def build(config: Config) -> keras.Model:

@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
+from harness import keras_settings, own_code
 from harness.home import project_root
 from harness.redaction import redact_code
 
@@ -18,10 +19,14 @@ PACKAGES = ("tensorflow", "jax", "torch", "keras", "keras-tuner", "optuna", "mlf
 
 
 def provenance() -> dict[str, str | bool | None]:
-    """Git commit and whether the tree differs from it, Python's and the libraries' versions, the machine."""
+    """Git commit and whether the tree differs from it, the code that trains, which each worker holds its own against,
+    Keras's settings, Python's and the libraries' versions, the machine."""
     return {
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "code_folder": str(own_code.HARNESS),
+        "code_digest": own_code.digest(),
+        "keras_settings": keras_settings.described(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
@@ -70,14 +75,14 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(*arguments: str) -> str | None:
-    git = shutil.which("git")
-    if git is None:
-        return None
-    done = subprocess.run([*_reading(git), *arguments], cwd=project_root(), capture_output=True, text=True, check=False)
 def _reading(git: str) -> list[str]:
     """Without the lock that git takes to note what it has seen: somebody else may want to commit."""
     return [git, "--no-optional-locks", "-c", "diff.autoRefreshIndex=false"]
 
 
+def _git(*arguments: str) -> str | None:
+    git = shutil.which("git")
+    if git is None:
+        return None
+    done = subprocess.run([*_reading(git), *arguments], cwd=project_root(), capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

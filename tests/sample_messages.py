@@ -4,6 +4,7 @@ from pathlib import Path
 
 from filled_ledger import CPU, make_spec
 
+from harness import own_code
 from harness.execution.base import Job, Place
 from harness.execution.messages import Report, Setup
 from harness.records import EpochReport, Outcome, Seconds, Trial, TrialResult
@@ -11,7 +12,7 @@ from harness.records import EpochReport, Outcome, Seconds, Trial, TrialResult
 TRIAL = Trial("uid", 0, {"units_1": 16}, 0, 3)
 JOB = Job(TRIAL, load_from=Path("a b/ä.weights.h5"))
 PLACE = Place("worker-0", "a processor", 1, 1)
-SETUP = Setup(make_spec(), PLACE, Path("data"))
+SETUP = Setup(make_spec(), PLACE, Path("data"), own_code.digest())
 
 
 def epoch(number: int) -> EpochReport:

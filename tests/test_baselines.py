@@ -46,7 +46,7 @@ def test_documented_layers(name: str) -> None:
         name
     ]
     assert model.input_shape == (None, 28, 28, 1)
-    assert model.count_params() == TOTALS[name]
+    assert model.count_params() == TOTALS[name] == baselines.load(name).NUM_PARAMS
     assert sum(int(keras.ops.size(weight)) for weight in model.trainable_weights) == TOTALS[name]
 
 
@@ -65,6 +65,16 @@ def test_documented_values_are_frozen(name: str) -> None:
 def test_cost_counts_the_documented_parameters(name: str) -> None:
     architecture = baselines.load(name)
     assert architecture.cost(architecture.DOCUMENTED).num_params == TOTALS[name]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"batch_norm": True}, {"dropout": 0.3, "augment_shift": 0.1, "augment_rotation": 0.1, "augment_zoom": 0.1}],
+)
+def test_cost_counts_the_parameters_of_every_option(name: str, changes: dict[str, object]) -> None:
+    architecture = baselines.load(name)
+    config = dataclasses.replace(architecture.DOCUMENTED, **changes)
+    assert architecture.cost(config).num_params == build(name, **changes).count_params()
 
 
 def test_options_add_layers_that_act_in_training_only(name: str) -> None:

@@ -297,7 +297,8 @@ BAD_ALLOC = "echo \"terminate called after throwing an instance of 'std::bad_all
         ("kill -SEGV $$", "killed by SIGSEGV", False),
         ("ulimit -v 8000000; kill -SEGV $$", "killed by SIGSEGV", True),
         ("ulimit -v 8000000; kill -KILL $$", "killed by SIGKILL", False),
-        (f"{BAD_ALLOC}; exit 3", "ended with status 3", False),
+        ("exit 3", "ended with status 3", False),
+        ("echo 'one\ntwo: three' >&2; exit 3", "ended with status 3: two: three", False),
     ],
 )
 def test_a_death_for_want_of_memory_is_told_from_others(
@@ -361,6 +362,31 @@ def test_a_worker_that_never_gets_ready_is_trouble(made_up: MadeUpWorkers, monke
         contextlib.closing(executor),
         pytest.raises(
             TroubleError, match=r"^workers end \(killed by SIGKILL\) before they are ready; see .*worker-0.log$"
+        ),
+    ):
+        Driver(executor).wait_until_idle()
+
+
+def test_why_workers_cannot_start_is_told(made_up: MadeUpWorkers) -> None:
+    executor = made_up.run("echo \"ModuleNotFoundError: No module named 'pydantic'\" >&2; exit 1")
+    reason = r"ended with status 1: ModuleNotFoundError: No module named 'pydantic'"
+    with (
+        contextlib.closing(executor),
+        pytest.raises(TroubleError, match=rf"^workers end \({reason}\) before they are ready; see .*worker-0.log$"),
+    ):
+        Driver(executor).wait_until_idle()
+
+
+def test_what_trains_cannot_be_loaded_is_told_by_the_first_worker(
+    smoke: SweepSpec, digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "keras.py").write_text("raise ImportError('libthing.so: cannot open\\nshared object')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with (
+        contextlib.closing(LocalExecutor(smoke, PLACES[:1], digits_folder, tmp_path / "logs")) as executor,
+        pytest.raises(
+            TroubleError,
+            match=r"^worker-0 cannot load what trains: ImportError: libthing.so: cannot open shared object$",
         ),
     ):
         Driver(executor).wait_until_idle()

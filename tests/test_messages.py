@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from sample_messages import JOB, PLACE, REPORTS, SETUP, epoch
 
+from harness import own_code
 from harness.errors import TroubleError
 from harness.execution import local
 from harness.execution.base import Died, EpochDone, Event, Ready
@@ -161,7 +162,7 @@ GARBAGE = {
 
 @pytest.mark.parametrize(("garbage", "message"), GARBAGE.values(), ids=GARBAGE)
 def test_a_worker_that_is_told_garbage_ends_with_one_line(garbage: bytes, message: str) -> None:
-    command = [sys.executable, "-m", "harness.execution.worker"]
+    command = own_code.program("harness.execution.worker")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
         worker.stdin.write(garbage)
         worker.stdin.flush()
@@ -170,6 +171,25 @@ def test_a_worker_that_is_told_garbage_ends_with_one_line(garbage: bytes, messag
         errors = worker.stderr.read().decode()
         assert (worker.wait(), worker.stdout.read()) == (1, b"")
     assert re.fullmatch(rf"worker: .*{message}.*\n", errors)
+
+
+BROKEN_READER = """
+from harness.execution import worker
+def read(line): raise ModuleNotFoundError("No module named 'baselines.fc'")
+worker.read_command = read
+worker.main()
+"""
+
+
+def test_a_worker_that_cannot_read_its_commands_ends_and_says_why() -> None:
+    command = own_code.python("-c", BROKEN_READER)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
+        worker.stdin.write(to_line(Command(setup=SETUP)))
+        worker.stdin.flush()  # and stays open
+        *_, last = worker.stderr.read().decode().splitlines()
+        assert worker.wait() == 1
+    why = "ModuleNotFoundError: No module named 'baselines.fc'"
+    assert last == f"worker: cannot read what the coordinator said: {why}"
 
 
 @pytest.mark.slow
@@ -184,9 +204,9 @@ def test_a_worker_that_is_told_garbage_ends_with_one_line(garbage: bytes, messag
 def test_a_worker_that_is_told_garbage_later_ends_with_one_line(
     garbage: bytes, message: str, smoke: SweepSpec, digits_folder: Path
 ) -> None:
-    setup = to_line(Command(setup=Setup(smoke, PLACE, digits_folder)))
+    setup = to_line(Command(setup=Setup(smoke, PLACE, digits_folder, own_code.digest())))
     garbage = garbage.replace(b"a b/\\u00e4.weights.h5", b"").replace(b'"load_from": ""', b'"load_from": null')
-    command = [sys.executable, "-m", "harness.execution.worker"]
+    command = own_code.program("harness.execution.worker")
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as worker:
         worker.stdin.write(setup)
         worker.stdin.flush()

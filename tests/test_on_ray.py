@@ -222,6 +222,20 @@ def test_a_host_that_hangs_is_given_up_when_its_worker_is_killed(
         assert driver.finish(driver.start(Job(trial()))).outcome is Outcome.COMPLETED
 
 
+def test_a_node_takes_no_code_from_the_working_folder(
+    nodes: Nodes, smoke: SweepSpec, digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray itself puts the coordinator's in front of all else, where a node has a folder of that name."""
+    for name in ("harness", "baselines"):
+        (tmp_path / "trap" / name).mkdir(parents=True)
+        (tmp_path / "trap" / name / "__init__.py").write_text(f"raise ImportError('{name} of the working folder')")
+    monkeypatch.chdir(tmp_path / "trap")
+    nodes.add("node-0")
+    with closing(executor_on(nodes.address, smoke, digits_folder, [], workers=1)) as executor:
+        driver = Driver(executor)
+        assert driver.finish(driver.start(Job(trial()))).outcome is Outcome.COMPLETED
+
+
 COORDINATOR = (
     """
 import sys

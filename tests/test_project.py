@@ -176,6 +176,12 @@ def test_a_folder_called_as_a_package_does_not_stand_in_its_way(tmp_path: Path) 
     assert (done.stdout, done.stderr) == ("smoke-quick\n", "")
 
 
+def test_other_pythons_are_started_in_one_place_only() -> None:
+    """`own_code` starts them so that they import nothing from the working folder."""
+    found = [name for name, file in FILES.items() if "sys.executable" in file.read_text(encoding="utf-8")]
+    assert found == ["harness.doctor", "harness.own_code"]  # the one shows it
+
+
 LOCKS = ("requirements.lock", "requirements-gpu.lock")
 
 

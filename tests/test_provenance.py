@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import provenance
+from harness import own_code, provenance
 from harness.provenance import diff_file, session_provenance, uncommitted_diff
 
 CODE = b"def answer():\n    return 41\n"
@@ -113,6 +113,13 @@ def test_looking_takes_no_lock_of_git(checkout: Path, monkeypatch: pytest.Monkey
     assert (known["git_dirty"], known.get("git_diff")) == (False, None)
     git(checkout, "status")
     assert index.read_bytes() != before
+
+
+def test_a_session_knows_the_code_that_trains_and_the_settings_of_keras() -> None:
+    known = session_provenance()
+    assert known["code_folder"] == str(own_code.HARNESS)
+    assert known["code_digest"] == own_code.digest()
+    assert known["keras_settings"] == "float32, channels_last, epsilon 1e-07"
 
 
 def test_a_session_knows_its_diff(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

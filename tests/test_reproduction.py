@@ -395,6 +395,9 @@ def test_what_has_changed_is_listed() -> None:
     assert [found[name].may_matter for name in ("code", "torch", "optuna", "host")] == [True, True, False, False]
     assert found["uncommitted changes"].recorded == "there were some, not kept"
     assert (found["torch"].recorded, found["torch"].now) == ("none", "2")
+    old = {"code_digest": "1", "keras_settings": "float32"}
+    assert [str(c.what) for c in changed_origin(old, {**old, "code_digest": "2"})] == ["code that trains"]
+    assert list(changed_origin({}, old)) == []  # of a version that recorded neither
     same = {"git_diff": "a diff", "git_dirty": True}
     assert list(changed_origin(same, same)) == []
     devices = {condition.what: condition.now for condition in changed_device(CPU, dataclasses.replace(GPU, threads=2))}

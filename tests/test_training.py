@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from baselines import fc
 from harness.errors import TroubleError
 from harness.execution import data, models
 from harness.execution.base import Job, Place
@@ -54,6 +55,22 @@ def test_a_trial_learns_and_says_what_it_cost(trainer: Trainer, smoke: SweepSpec
     assert result.gpu_train_time_s == 0.0
     assert result.train_time_s == result.seconds.train
     assert result.images_per_s == pytest.approx(3 * smoke.train_images / result.seconds.train)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ("build", r"fc.py: what build\(\) made has 6,442 parameters; allowed: 669,706$"),
+        ("cost", r"fc.py: the documented network by cost\(\) has 6,442 parameters; allowed: 669,706$"),
+    ],
+)
+def test_a_baseline_that_is_not_the_documented_one_ends_the_study(
+    trainer: Trainer, monkeypatch: pytest.MonkeyPatch, changed: str, message: str
+) -> None:
+    function, narrow = getattr(fc, changed), fc.Config(units_1=8, units_2=8)
+    monkeypatch.setattr(fc, changed, lambda config: function(narrow))
+    with pytest.raises(TroubleError, match=message):
+        train(trainer, dataclasses.replace(TRIAL, params={"units_1": 512, "units_2": 512}))
 
 
 def test_a_trial_is_judged_on_all_validation_images(trainer: Trainer, smoke: SweepSpec) -> None:

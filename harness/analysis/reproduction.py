@@ -162,6 +162,9 @@ def changed_origin(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
             before, after = _changes(recorded), _changes(now)
         if before != after:
             yield Condition(words, _shown(before), _shown(after))
+    for name, words in {"code_digest": "code that trains", "keras_settings": "Keras's settings"}.items():
+        if name in recorded and recorded[name] != now.get(name):  # earlier versions recorded neither
+            yield Condition(words, _shown(recorded[name]), _shown(now.get(name)))
     for name in ("data_digest", "python", *PACKAGES, "platform", "host"):
         if recorded.get(name) != now.get(name):
             yield Condition(name, _shown(recorded.get(name)), _shown(now.get(name)), name not in _HARMLESS)

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 import baselines
 from baselines.recipe import RECIPE, optimizer
+from harness import keras_settings
 from harness.analysis.files import replaced, write_csv
 from harness.analysis.pictures import save_picture
 from harness.execution.backends import backend
@@ -202,6 +203,7 @@ def _by_hand(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.u
 
 
 def _model(network: Network) -> keras.Model:
+    keras_settings.pin()
     return baselines.load(network.architecture).build(_config(network))
 
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness import keras_settings
 from harness.bench.target import CONFIRMING_SEED, Effort, Hunt
 from harness.search.factory import make_search
 from harness.space import Int
@@ -197,4 +198,5 @@ CONTENDERS: dict[str, Callable[[Hunt, Path], None]] = {
 }
 
 if __name__ == "__main__":
+    keras_settings.pin()
     CONTENDERS[sys.argv[1]](Hunt.read(Path(sys.argv[2])), Path(sys.argv[3]))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 import baselines
 from baselines.recipe import RECIPE, optimizer
+from harness import keras_settings
 from harness.execution import data
 
 Floats = NDArray[np.float32]
@@ -105,4 +106,5 @@ def arrays(dataset: str, split: data.Split, folder: Path, count: int) -> tuple[F
 PEERS: dict[str, Callable[[Job, Path], None]] = {"keras-tuner": keras_tuner, "optuna": optuna}
 
 if __name__ == "__main__":
+    keras_settings.pin()
     PEERS[sys.argv[1]](Job(Path(sys.argv[2])), Path(sys.argv[3]))

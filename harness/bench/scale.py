@@ -13,7 +13,6 @@ import os
 import shutil
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -31,6 +30,7 @@ from harness.errors import TroubleError
 from harness.execution.devices import this_machine
 from harness.home import sweeps_folder
 from harness.ledger import Ledger
+from harness.own_code import program
 from harness.spec import Budget, SweepSpec
 from harness.sweep_file import Flags, load_sweep
 from harness.whole_files import replaced
@@ -158,7 +158,7 @@ def under(load: Load, ledger: Path) -> Measured:
         settings = Path(home) / "load.json"
         settings.write_text(json.dumps(asdict(load)))
         environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-        command = [sys.executable, "-m", "harness.bench.load", str(settings), home]
+        command = program("harness.bench.load", str(settings), home)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise TroubleError(f"bench scale failed: {(done.stderr or done.stdout).strip().splitlines()[-1][:300]}")

@@ -11,7 +11,6 @@ import os
 import random
 import statistics
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from harness.errors import TroubleError
 from harness.execution import data
 from harness.execution.devices import this_machine
 from harness.home import sweeps_folder
+from harness.own_code import program
 from harness.records import Params
 from harness.sweep_file import Flags, load_sweep
 
@@ -189,8 +189,7 @@ def _ours(job: Job, folder: Path) -> list[str]:
     (folder / "bench.toml").write_text(f"{head}\n{space}\n[profiles.quick]\n{lines}\n")
     listed = [_toml_trial(params) for params in job.configurations[1:]]
     (folder / "listed.toml").write_text("\n".join(listed))
-    command = [sys.executable, "-m", "harness.cli", "sweep", "bench.toml", "--profile", "quick"]
-    return [*command, "--enqueue", "listed.toml"]
+    return program("harness.cli", "sweep", "bench.toml", "--profile", "quick", "--enqueue", "listed.toml")
 
 
 def _toml_trial(params: Params) -> str:
@@ -200,7 +199,7 @@ def _toml_trial(params: Params) -> str:
 def _peer(contender: str, job: Job, folder: Path) -> list[str]:
     path = folder / "job.json"
     path.write_text(json.dumps(asdict(job)))
-    return [sys.executable, "-m", "harness.bench.peers", contender, str(path), str(folder)]
+    return program("harness.bench.peers", contender, str(path), str(folder))
 
 
 def _write_json(path: Path, races: Sequence[Race]) -> None:

@@ -11,7 +11,6 @@ import json
 import os
 import statistics
 import subprocess
-import sys
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from harness.errors import TroubleError
 from harness.execution import data
 from harness.execution.devices import this_machine
 from harness.home import sweeps_folder
+from harness.own_code import program
 from harness.spec import SPLIT_SIZES, Budget, SweepSpec
 from harness.sweep_file import Flags, load_sweep
 
@@ -132,7 +132,7 @@ def effort(contender: str, hunt: Hunt) -> Effort:
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as name:
         folder = Path(name)
         (folder / "hunt.json").write_text(json.dumps(asdict(hunt)))
-        command = [sys.executable, "-m", "harness.bench.hunts", contender, str(folder / "hunt.json"), name]
+        command = program("harness.bench.hunts", contender, str(folder / "hunt.json"), name)
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
         environment.pop("MLFLOW_TRACKING_URI", None)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

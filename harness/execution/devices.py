@@ -15,10 +15,12 @@ from typing import Any
 
 import psutil
 
+from harness import keras_settings
 from harness.errors import InputError, TroubleError
 from harness.execution import backends
 from harness.execution.base import Place
 from harness.execution.gpus import Gpu, usable_gpus
+from harness.own_code import SAFE_PATH
 
 WORKER_MEMORY_MB = 1500  # a worker with TensorFlow loaded and the documented CNN in training
 MAX_CPU_WORKERS = 8
@@ -105,6 +107,8 @@ def worker_environment(place: Place) -> dict[str, str]:
         "OMP_NUM_THREADS": threads,  # PyTorch's
         "NPROC": threads,  # JAX's: how many processors XLA takes itself to have
         backends.VARIABLE: backends.backend(),
+        **keras_settings.ENVIRONMENT,
+        **SAFE_PATH,
         "PYTHONHASHSEED": "0",
         "HARNESS_WORKER": place.name,  # for people who look at the process list
     }

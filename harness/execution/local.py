@@ -6,13 +6,13 @@ import os
 import selectors
 import signal
 import subprocess
-import sys
 import time
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from harness import own_code
 from harness.errors import TroubleError
 from harness.execution import devices
 from harness.execution.base import Died, EpochDone, Event, Finished, Job, Place, Ready
@@ -27,9 +27,10 @@ from harness.execution.messages import (
     to_line,
 )
 from harness.records import Outcome
+from harness.redaction import MAX_REASON, redact
 from harness.spec import SweepSpec
 
-WORKER = [sys.executable, "-m", "harness.execution.worker"]
+WORKER = own_code.program("harness.execution.worker")
 MAX_WORKER_MEMORY_MB = 4000  # a worker that has grown beyond this is replaced between two trials
 MAX_EARLY_DEATHS = 3  # in a row, before a worker was ever ready: then something is wrong with the machine
 START_TIMEOUT_S = 600.0  # a worker that needs longer to get ready hangs, in a driver or on a file system
@@ -45,13 +46,16 @@ class LocalExecutor:
         places: Where the workers run.
         data_folder: Where the verified data set lies.
         log_folder: Gets one file per worker with whatever its libraries print.
+        code: Digest of the code that is to train; None: of this process's own.
 
     Raises:
         TroubleError: a worker cannot be started; from `events` also when workers end before they are ready, or find
             that a file cannot be written.
     """
 
-    def __init__(self, spec: SweepSpec, places: list[Place], data_folder: Path, log_folder: Path) -> None:
+    def __init__(
+        self, spec: SweepSpec, places: list[Place], data_folder: Path, log_folder: Path, code: str | None = None
+    ) -> None:
         self._places = places
         self._log_folder = log_folder
         self._selector = selectors.DefaultSelector()
@@ -59,7 +63,8 @@ class LocalExecutor:
         self._num_kills = devices.num_out_of_memory_kills()
         self._trouble: str | None = None
         self._processes: dict[str, _Process] = {}
-        self._setup = {place.name: Setup(spec, place, data_folder) for place in places}
+        code = code or own_code.digest()
+        self._setup = {place.name: Setup(spec, place, data_folder, code) for place in places}
         for place in places:
             self._spawn(place)
 
@@ -149,7 +154,7 @@ class LocalExecutor:
         self._selector.unregister(process.channel)
         had_limit = process.has_memory_limit()  # the system knows until it has been waited for
         status = process.close()
-        reason = process.nonsense or _words(status)
+        reason = process.nonsense or _words(status, process.last_words())
         self._early_deaths += 1
         if self._early_deaths > MAX_EARLY_DEATHS:
             raise TroubleError(f"workers end ({reason}) before they are ready; see {self._log(process.place)}")
@@ -261,7 +266,8 @@ def _gave_up_for_memory(process: _Process, status: int, had_limit: bool) -> bool
     return had_limit or devices.says_out_of_memory(process.last_words())
 
 
-def _words(status: int) -> str:
+def _words(status: int, last_words: str) -> str:
     if status < 0:
         return f"killed by {signal.Signals(-status).name}"
-    return f"ended with status {status}"
+    last_line = redact(last_words.strip().rpartition("\n")[2])[:MAX_REASON]
+    return f"ended with status {status}" + (f": {last_line}" if status and last_line else "")

@@ -35,11 +35,19 @@ class ProtocolError(ValueError):
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker is told once."""
+    """What a worker is told once.
+
+    Attributes:
+        spec: The study.
+        place: Where it runs.
+        data_folder: Where the data set lies.
+        code: Digest of the coordinator's code that trains; the worker's has to be the same.
+    """
 
     spec: SweepSpec
     place: Place
     data_folder: Path
+    code: str
 
 
 @dataclass(frozen=True)

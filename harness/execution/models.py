@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-import baselines
 from harness.errors import TroubleError
 from harness.execution import backends
 from harness.execution.devices import FRAMEWORK_ENVIRONMENT
+from harness.keras_settings import pinned
 from harness.redaction import reason
 from harness.silence import silent_stderr
 from harness.spec import SweepSpec
@@ -34,14 +34,15 @@ def rebuild(spec: SweepSpec, params: Params, weights: Path) -> keras.Model:
     """The network of a trial with the weights that its training saved.
 
     Raises:
-        TroubleError: the weights are gone, or are another network's.
+        TroubleError: the weights are gone, or are another network's; or the network is not what it should be.
     """
     _load_keras()
-    from harness.execution.training import load_weights
+    from harness.execution.training import build, load_weights
 
-    model = baselines.load(spec.baseline).build(spec.config(params))
     try:
-        load_weights(model, weights)
+        with pinned():
+            model = build(spec, params)
+            load_weights(model, weights)
     except FileNotFoundError:
         raise TroubleError(f"its weights are gone ({weights}); --fresh trains anew") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
@@ -59,7 +60,8 @@ def open_model(path: Path) -> keras.Model:
     import keras
 
     try:
-        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        with pinned():
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a foreign file may raise nearly anything
         raise TroubleError(f"{path} cannot be loaded: {reason(error)}") from error
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
@@ -70,7 +72,8 @@ def open_model(path: Path) -> keras.Model:
 
 def probabilities(model: keras.Model, images: Floats) -> Floats:
     """(n, 10) for grey images (n, 28, 28) in 0..1."""
-    predicted: Floats = model.predict(images[..., np.newaxis], verbose=0)
+    with pinned():
+        predicted: Floats = model.predict(images[..., np.newaxis], verbose=0)
     return predicted
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness import own_code
 from harness.errors import InputError, TroubleError
 from harness.execution import backends, data
 from harness.execution.base import Cluster, Died, Event, Executor, Finished, Job, Note, Place, Ready
@@ -252,7 +253,7 @@ class RayWorkplace:
         if not has_data and self._files is None:
             paths = data.files(self._spec.dataset, self._data_folder)
             self._files = self._ray.put({name: path.read_bytes() for name, path in paths.items()})
-        command = to_line(Command(setup=Setup(self._spec, host.place, self._data_folder)))
+        command = to_line(Command(setup=Setup(self._spec, host.place, self._data_folder, own_code.digest())))
         host.has_called("open", host.actor.open.remote(command, None if has_data else self._files), START_TIMEOUT_S)
 
     def _on_words(self, host: _Host, lines: list[bytes], weights: bytes | None) -> list[Event]:

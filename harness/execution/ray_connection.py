@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,10 +49,10 @@ def connect(address: str | None) -> ModuleType:
     if address not in (None, "auto"):
         _check_answers(str(address))
     try:
-        with _own_signals():
+        with _own_signals(), tempfile.TemporaryDirectory(prefix="harness-") as nowhere:
             ray.init(
                 address=address or "local",
-                runtime_env=_runtime_environment(),
+                runtime_env=_runtime_environment(nowhere),
                 log_to_driver=False,
                 logging_level=logging.ERROR,
                 **({} if address else _local_size()),
@@ -88,11 +89,15 @@ def _local_size() -> dict[str, Any]:
     }
 
 
-def _runtime_environment() -> dict[str, Any]:
-    """The code that runs here, for every node, in front of whatever is installed there."""
+def _runtime_environment(nowhere: str) -> dict[str, Any]:
+    """The code that runs here, for every node, in front of whatever is installed there.
+
+    An empty working folder keeps Ray from putting this process's own, and its script's, in front of that.
+    """
     packages = list(map(str, code_folders()))
     # Said, whatever it was taken from: a node's own Keras settings may differ.
-    return {"py_modules": packages, "env_vars": {backends.VARIABLE: backends.backend()}, "excludes": ["__pycache__"]}
+    variables = {backends.VARIABLE: backends.backend()}
+    return {"working_dir": nowhere, "py_modules": packages, "env_vars": variables, "excludes": ["__pycache__"]}
 
 
 def _check_answers(address: str) -> None:

@@ -156,16 +156,18 @@ def _end_with_raylet() -> None:
     raylet = os.getppid()
 
     def watch() -> None:
-        while os.getppid() == raylet:
-            time.sleep(1.0)
-        os._exit(1)
+        try:
+            while os.getppid() == raylet:
+                time.sleep(1.0)
+        finally:
+            os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def _start(setup: Setup, data_folder: Path) -> LocalExecutor:
     log_folder = user_log_path("harness") / setup.spec.study
-    return LocalExecutor(setup.spec, [setup.place], data_folder, log_folder)
+    return LocalExecutor(setup.spec, [setup.place], data_folder, log_folder, setup.code)
 
 
 def _arrays(files: Files) -> dict[str, np.ndarray]:

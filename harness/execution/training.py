@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 import baselines
 from baselines.recipe import optimizer
+from harness import keras_settings
 from harness.errors import TroubleError
 from harness.execution import data, devices, engine_base, engines
 from harness.execution.base import Job, Place
 from harness.execution.engine_base import Engine, Order
 from harness.execution.gpu_meter import GpuMeter, open_gauge
 from harness.failpoints import Step, reach
-from harness.records import Device, EpochReport, Outcome, Seconds, TrialResult
+from harness.records import Device, EpochReport, Outcome, Params, Seconds, TrialResult
 from harness.spec import SweepSpec
 from harness.whole_files import replaced
 
@@ -33,6 +34,7 @@ class Trainer:
     """What all trials of a study share on one worker: the data, the device, and how a step is run."""
 
     def __init__(self, spec: SweepSpec, place: Place, data_folder: Path) -> None:
+        keras_settings.pin()
         devices.check_gpu(place)
         self.spec = spec
         self._place = place
@@ -50,7 +52,7 @@ class Trainer:
             name=place.device_name,
             kind="cpu" if place.gpu is None else "gpu",
             backend=devices.backend_name(),
-            precision="float32",
+            precision=keras_settings.FLOATX,
             engine="",  # each trial tells
             threads=place.threads,
             sharing=place.sharing,
@@ -62,7 +64,8 @@ class Trainer:
         """Trains a trial to its end, or until `on_epoch` returns False. Whatever the trial does is its outcome.
 
         Raises:
-            TroubleError: its checkpoint cannot be written, or the test images cannot be read.
+            TroubleError: its checkpoint cannot be written, the test images cannot be read, or its network is not what
+                it should be.
         """
         devices.reset_peak_memory(self._place)
         attempt = _Attempt(self, job, on_epoch)
@@ -100,6 +103,26 @@ class Trainer:
         return _judged(probabilities, labels)[1]
 
 
+def build(spec: SweepSpec, params: Params) -> keras.Model:
+    """The network of a configuration.
+
+    Raises:
+        TroubleError: it, or the documented one, is not what is documented, so that no number of it would be.
+    """
+    architecture, config = baselines.load(spec.baseline), spec.config(params)
+    model = architecture.build(config)
+    documented, counted = (architecture.cost(one).num_params for one in (architecture.DOCUMENTED, config))
+    numbers = {
+        "the documented network by cost()": (documented, architecture.NUM_PARAMS),
+        "what build() made": (model.count_params(), counted),
+    }
+    for what, (num_params, allowed) in numbers.items():
+        if num_params != allowed:
+            file = Path(str(baselines.__file__)).with_name(f"{spec.baseline}.py")
+            raise TroubleError(f"{file}: {what} has {num_params:,} parameters; allowed: {allowed:,}")
+    return model
+
+
 class _Attempt:
     """One run through one trial. It keeps what a result can be made of, however the trial ends."""
 
@@ -122,7 +145,7 @@ class _Attempt:
         keras.utils.set_random_seed(trial.seed)
         recipe = spec.trial_recipe(trial.params)
         steps = _num_steps(self._trainer.train_images.num_images, recipe.batch_size)
-        model = baselines.load(spec.baseline).build(spec.config(trial.params))
+        model = build(spec, trial.params)
         self._num_params = model.count_params()
         # The schedule always spans the study's full number of epochs: a trial cut short was at the same
         # position of the same schedule as every other, and one continued goes on where it was.

@@ -11,12 +11,17 @@ import queue
 import signal
 import sys
 import threading
-from typing import IO, NoReturn
+import traceback
+from typing import IO, TYPE_CHECKING, NoReturn
 
+from harness import own_code
 from harness.errors import TroubleError
 from harness.execution import devices
-from harness.execution.messages import Command, ProtocolError, Report, read_command, to_line
+from harness.execution.messages import Command, ProtocolError, Report, Setup, read_command, to_line
 from harness.records import EpochReport
+
+if TYPE_CHECKING:
+    from harness.execution.training import Trainer
 
 
 def main() -> None:
@@ -26,13 +31,9 @@ def main() -> None:
     setup = commands.get().setup
     if setup is None:
         _give_up("a command came before the set-up")
-
-    # The framework reads its environment when it is loaded, so it is loaded here and not above.
-    from harness.execution.training import Trainer
-
     devices.be_killed_first()
     try:
-        trainer = Trainer(setup.spec, setup.place, setup.data_folder)
+        trainer = _trainer(setup)
         # Keras collects garbage before each model: without this, for 0.2 s, among all that the framework has loaded.
         gc.freeze()
         while True:
@@ -43,6 +44,27 @@ def main() -> None:
             _send(channel, Report(result=trainer.run(job, lambda report: _ask(channel, commands, report))))
     except TroubleError as trouble:
         _send(channel, Report(trouble=str(trouble)))
+    except Exception as error:
+        traceback.print_exc()
+        _give_up(_one_line(error))
+
+
+def _trainer(setup: Setup) -> Trainer:
+    """Raises TroubleError where another worker on this machine would do no better."""
+    if setup.code != own_code.digest():
+        raise TroubleError(
+            f"{setup.place.name} has other code than the command that started it ({own_code.described()}):"
+            " was it changed meanwhile? start the command again"
+        )
+    # The framework reads its environment when it is loaded, so it is loaded here and not above.
+    try:
+        from harness.execution.training import Trainer
+    except Exception as error:
+        if devices.is_out_of_memory(error):
+            raise
+        traceback.print_exc()
+        raise TroubleError(f"{setup.place.name} cannot load what trains: {_one_line(error)}") from error
+    return Trainer(setup.spec, setup.place, setup.data_folder)
 
 
 def _ask(channel: IO[bytes], commands: queue.Queue[Command], report: EpochReport) -> bool:
@@ -69,6 +91,9 @@ def _commands() -> queue.Queue[Command]:
                 received.put(read_command(line))
         except ProtocolError as error:
             _give_up(f"the coordinator {error}")
+        except BaseException as error:  # nobody would hear the coordinator any more
+            traceback.print_exc()
+            _give_up(f"cannot read what the coordinator said: {_one_line(error)}")
         os._exit(0)
 
     threading.Thread(target=read, daemon=True).start()
@@ -83,8 +108,12 @@ def _send(channel: IO[bytes], report: Report) -> None:
         os._exit(0)
 
 
+def _one_line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
 def _give_up(why: str) -> NoReturn:
-    """Ends the process, whichever thread finds out."""
+    """Ends the process, whichever thread finds out. The last line of its log is what the coordinator tells."""
     sys.stderr.write(f"worker: {why}\n")
     sys.stderr.flush()
     os._exit(1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from harness import own_code
 from harness.execution import devices
 from harness.execution.base import Cluster, Executor, Note, Workplace
 from harness.execution.local import LocalExecutor
@@ -27,8 +28,9 @@ def open_workplace(num_workers: int | None, cluster: Cluster | None, note: Note)
 
     Raises:
         InputError: what is asked for makes no sense, or Ray is not installed.
-        TroubleError: the cluster cannot be reached, or has no room.
+        TroubleError: the cluster cannot be reached, or has no room; or the code that is to train is not of one place.
     """
+    own_code.check()
     if cluster is None:
         return ThisMachine(num_workers)
     from harness.execution.on_ray import RayWorkplace

@@ -7,7 +7,6 @@ import os
 import shutil
 import sqlite3
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from filelock import FileLock
 
 from harness.errors import InputError, TroubleError
+from harness.own_code import python
 from harness.redaction import MAX_REASON, reason, redact
 
 if TYPE_CHECKING:
@@ -43,8 +43,10 @@ _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _MLFLOW = """
 import os, sys, threading
 def end_with_parent():
-    os.read(0, 1)
-    os._exit(1)
+    try:
+        os.read(0, 1)
+    finally:
+        os._exit(1)
 threading.Thread(target=end_with_parent, daemon=True).start()
 from mlflow.cli import cli
 cli(sys.argv[1:])
@@ -147,7 +149,7 @@ def _make_sqlite_store(file: Path) -> None:
 def _mlflow(*arguments: str) -> tuple[int, str]:
     """Runs the command `mlflow` as a process that ends with this one; returns its exit status and its complaints."""
     with subprocess.Popen(
-        [sys.executable, "-c", _MLFLOW, *arguments],
+        python("-c", _MLFLOW, *arguments),
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.errors import InputError, TroubleError
+from harness.own_code import SAFE_PATH, python
 from harness.redaction import reason, redact
 from harness.tracking.store import is_server, make_store, open_client, set_environment, tracking_uri
 from harness.tracking.views import View, link
@@ -117,13 +118,13 @@ def _server(home: Path, uri: str, port: int, log_path: Path) -> Iterator[Server]
 
 
 def _command(home: Path, port: int) -> list[str]:
-    server = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
+    server = python("-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1")
     return [*server, "--artifacts-destination", (home / "artifacts").as_uri()]
 
 
 def _environment(uri: str) -> dict[str, str]:
     # The address goes by the environment, where other users of the machine cannot read a password in it.
-    return {**os.environ, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    return {**os.environ, **SAFE_PATH, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def _wait_until_it_answers(server: Server, port: int, log_path: Path) -> None:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from keras_tuner.oracles import BayesianOptimizationOracle
 from simulated_study import CONDITIONAL, NUMBERS, STEPPED, SimulatedStudy, make_spec, some_fail
 
+from harness.home import project_root
 from harness.records import Outcome, Params, Record, Role, Trial
 from harness.search import window
 from harness.search.base import NoProposal
-from harness.search.with_keras_tuner import KerasTunerSearch
+from harness.search.with_keras_tuner import RANDOM_PER_DIMENSION, KerasTunerSearch
 
 
 def study(sampler: str, **settings: object) -> SimulatedStudy:
@@ -148,6 +151,16 @@ class TestBayesian:
         assert scores == [result.error_rate_pct for result in ended if result.outcome is Outcome.COMPLETED]
         resumed = SimulatedStudy(run.spec, run.stopped_at(19), fails=some_fail).run(11)
         assert resumed.story() == run.story()
+
+    def test_settings_that_are_not_its_own_are_told(self) -> None:
+        run = study("bayesian", space=NUMBERS)
+        oracle = run.search._oracle  # type: ignore[attr-defined]
+        own = inspect.signature(BayesianOptimizationOracle).parameters["alpha"].default
+        table = (project_root() / "docs" / "search.md").read_text(encoding="utf-8")
+        assert f"counts as noise | {own:g} | {oracle.alpha:g} |" in table
+        assert f"before the Gaussian process is asked | 3 | {RANDOM_PER_DIMENSION} |" in table
+        run.run(4)
+        assert oracle.num_initial_points == RANDOM_PER_DIMENSION * len(NUMBERS)
 
 
 class TestGrid:

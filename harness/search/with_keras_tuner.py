@@ -34,7 +34,7 @@ NEVER = 10**9
 METRIC = "objective"
 
 # The Gaussian process takes so much of the results' variance for noise. KerasTuner's own 1e-4 takes none: it would bend
-# after every tenth of a point that two seeds of one configuration lie apart.
+# after every tenth of a point that two seeds of one configuration lie apart. docs/search.md lists this and the next.
 BAYESIAN_NOISE = 0.05
 
 # Random configurations per dimension before the Gaussian process is asked; of KerasTuner's own 3, a study of 24 trials

@@ -1,16 +1,32 @@
 """What several tests share, made once: the small data set, an MLflow store, a home with studies in it."""
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from audited_study import fill
+from open_databases import left_open, num_opened
 
 from harness.execution import data
 from harness.home import sweeps_folder
 from harness.spec import SweepSpec
 from harness.sweep_file import Flags, load_sweep
 from harness.tracking import store
+
+
+@pytest.fixture(scope="session", autouse=True)
+def wider_fixtures_close_their_databases() -> Iterator[None]:
+    yield
+    assert left_open() == []
+
+
+@pytest.fixture(autouse=True)
+def databases_are_closed(wider_fixtures_close_their_databases: None) -> Iterator[None]:
+    """Refuses a test, or what it tests, that leaves an SQLite database open."""
+    before = num_opened()
+    yield
+    assert left_open(before) == []
 
 
 @pytest.fixture(scope="session")

@@ -6,17 +6,23 @@ import ast
 import os
 import re
 import shlex
+import sqlite3
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from open_databases import left_open, num_opened
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from sqlalchemy import create_engine
+
+from harness.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -180,6 +186,21 @@ def test_other_pythons_are_started_in_one_place_only() -> None:
     """`own_code` starts them so that they import nothing from the working folder."""
     found = [name for name, file in FILES.items() if "sys.executable" in file.read_text(encoding="utf-8")]
     assert found == ["harness.doctor", "harness.own_code"]  # the one shows it
+
+
+def test_a_database_that_is_left_open_is_noticed(tmp_path: Path) -> None:
+    before = num_opened()
+    with ThreadPoolExecutor() as pool:  # whose thread is not the one that looks
+        ledger = pool.submit(Ledger, tmp_path / "ledger.db").result()
+        engine = create_engine(f"sqlite:///{tmp_path}/optuna.db")
+        pool.submit(lambda: engine.connect().close()).result()
+    sqlite3.connect(tmp_path / "closed.db").close()
+    assert [place.partition(":")[0] for place in left_open(before)] == [
+        "harness/ledger_schema.py",
+        "tests/test_project.py",
+    ]
+    ledger.close()
+    engine.dispose()
 
 
 LOCKS = ("requirements.lock", "requirements-gpu.lock")

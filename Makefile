@@ -1,9 +1,17 @@
 # `make` alone lists the targets. Each is one command of .venv, which is set up first when it is needed.
+# .venv belongs to the Python it was set up with; PYTHON=python3.13 has .venv-3.13 where that is another version.
 
 .DEFAULT_GOAL := help
 LOCK := requirements$(if $(shell command -v nvidia-smi 2>/dev/null),-gpu).lock
-READY := .venv/ready
-BIN := .venv/bin
+VENV := .venv
+ifdef PYTHON
+VERSION := $(shell '$(PYTHON)' -c 'import sys; print(*sys.version_info[:2], sep=".")' 2>/dev/null)
+VENV := $(if $(filter-out %/python$(VERSION),$(wildcard .venv/lib/python*)),.venv-$(VERSION),.venv)
+endif
+READY := $(VENV)/ready
+BIN := $(VENV)/bin
+LOWEST := $(VENV)-lowest
+EXTRAS := --extra dev --extra cmaes --extra jax --extra cluster
 UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 
 # Variables become flags (TRIALS=40 is --trials 40); ARGS= is passed on as it is.
@@ -16,13 +24,14 @@ VERDICT_FLAGS = $(call flag,TOP,top) $(call flag,SEEDS,seeds) $(call flag,EPOCHS
 	$(call flag,WORKERS,workers) $(WHERE_FLAGS) $(ARGS)
 BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(WHERE_FLAGS) $(ARGS)
 
-.PHONY: help setup data baselines leaderboard compare status doctor ui test test-faults storm lint audit lock clean
+.PHONY: help setup data baselines leaderboard compare status doctor ui test test-faults test-lowest storm lint \
+	audit lock clean
 
 help:
 	@awk -F ': .*## ' '/^[a-z%-]+: .*## / { sub(/%/, "NAME", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
 setup: $(READY) ## install everything into .venv; every target does it when needed (PYTHON=)
-	@echo ".venv is set up"
+	@echo "$(VENV) is set up"
 
 data: $(READY) ## fetch MNIST and check its contents
 	$(BIN)/harness data fetch $(ARGS)
@@ -60,11 +69,21 @@ doctor: $(READY) ## look at the installation (ARGS='--audit STUDY' recounts a st
 ui: $(READY) ## browse the runs in MLflow (PORT=)
 	$(BIN)/harness ui $(call flag,PORT,port) $(ARGS)
 
-test: $(READY) ## run the tests, the slow ones excepted
+test: $(READY) ## run the tests, the slow ones excepted (PYTHON=python3.13 runs them on that)
 	$(BIN)/python -m pytest $(ARGS)
 
 test-faults: $(READY) ## run the slow tests, two files at a time: crashes, kills, full disks
 	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile $(ARGS)
+
+test-lowest: $(LOWEST)/ready ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest
+	$(LOWEST)/bin/python -m pytest $(ARGS)
+
+$(LOWEST)/ready: pyproject.toml | $(READY)
+	rm -rf $(LOWEST)
+	$(BIN)/uv venv --quiet --python $(BIN)/python $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --compile-bytecode --resolution lowest-direct $(EXTRAS) \
+		--requirement pyproject.toml --editable .
+	touch $@
 
 storm: $(READY) ## kill coordinators, workers and MLflow at random, then recount everything (MINUTES=10 SEED=)
 	$(BIN)/python tests/storm.py $(call flag,MINUTES,minutes) $(call flag,SEED,seed) $(ARGS)
@@ -85,13 +104,13 @@ audit: $(READY) ## look for insecure code and, over the network, for known holes
 	esac >&2; exit 1; }
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-	--no-header $(if $(UPGRADE),--upgrade) --extra dev --extra cmaes --extra jax --extra cluster pyproject.toml
+	--no-header $(if $(UPGRADE),--upgrade) $(EXTRAS) pyproject.toml
 lock: $(READY) ## remake the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
 	$(COMPILE) --output-file requirements.lock
 	$(COMPILE) --extra gpu --constraint requirements.lock --output-file requirements-gpu.lock
 
-clean: ## remove .venv and caches; results in mlruns/ stay
-	rm -rf .venv build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+clean: ## remove what is set up, and caches; results in mlruns/ stay
+	rm -rf .venv .venv-* build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find baselines harness tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Set-up: find a Python, then install in a second make that holds a lock, so that two targets started at once
@@ -105,19 +124,19 @@ ifndef FOUND_PYTHON
 $(READY): pyproject.toml $(LOCK)
 	@for python in $(PYTHONS); do \
 		if "$$python" -c '$(USABLE)' 2>/dev/null; then \
-			exec "$$python" -c '$(HOLD_LOCK)' $(MAKE) --silent --no-print-directory $@ FOUND_PYTHON="$$python"; \
+			exec "$$python" -c '$(HOLD_LOCK)' $(MAKE) --silent --no-print-directory $@ FOUND_PYTHON="$$python" VENV=$(VENV); \
 		fi; \
 	done; \
 	echo "make: none of these is Python 3.11, 3.12 or 3.13 with its venv module: $(PYTHONS);" \
 		"install one, or name it with PYTHON=" >&2; exit 1
 else
 $(READY): pyproject.toml $(LOCK)
-	test -f $@ && $(BIN)/python -c '' || rm -rf .venv
+	test -f $@ && $(BIN)/python -c '' || rm -rf $(VENV)
 	rm -f $@
-	test -d .venv || echo "Setting up .venv from $(LOCK), once: about a minute, 1 GB to download" >&2
-	test -d .venv || '$(FOUND_PYTHON)' -m venv .venv
-	sed -n '/^uv==/,/^    #/p' $(LOCK) >.venv/uv.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement .venv/uv.txt
+	test -d $(VENV) || echo "Setting up $(VENV) from $(LOCK), once: about a minute, 1 GB to download" >&2
+	test -d $(VENV) || '$(FOUND_PYTHON)' -m venv $(VENV)
+	sed -n '/^uv==/,/^    #/p' $(LOCK) >$(VENV)/uv.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement $(VENV)/uv.txt
 	$(UV_INSTALL) --quiet --require-hashes --compile-bytecode --requirement $(LOCK)
 	$(UV_INSTALL) --quiet --no-deps --no-build-isolation --editable .
 	touch $@

@@ -6,6 +6,7 @@ import ast
 import os
 import re
 import shlex
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -204,6 +206,19 @@ def test_a_database_that_is_left_open_is_noticed(tmp_path: Path) -> None:
 
 
 LOCKS = ("requirements.lock", "requirements-gpu.lock")
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_every_requirement_says_from_which_version_on() -> None:
+    """`make test-lowest` installs these; without a bound it would take the first version ever."""
+    asked = chain(PROJECT["dependencies"], *PROJECT["optional-dependencies"].values())
+    assert [str(r) for r in map(Requirement, asked) if ">=" not in {s.operator for s in r.specifier}] == []
+
+
+@pytest.mark.parametrize("name", ["keras", "keras-tuner"])
+def test_what_is_used_in_private_has_an_upper_bound(name: str) -> None:
+    (requirement,) = (r for r in map(Requirement, PROJECT["dependencies"]) if r.name == name)
+    assert "<" in {s.operator for s in requirement.specifier}
 
 
 def locked(name: str) -> list[tuple[Requirement, int]]:
@@ -243,8 +258,7 @@ def test_lock_holds_no_address(name: str) -> None:
     ("name", "extras"), [("requirements.lock", ["dev", "cmaes"]), ("requirements-gpu.lock", ["gpu"])]
 )
 def test_lock_follows_pyproject(name: str, extras: list[str]) -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    asked = map(Requirement, project["dependencies"] + [r for e in extras for r in project["optional-dependencies"][e]])
+    asked = map(Requirement, PROJECT["dependencies"] + [r for e in extras for r in PROJECT["optional-dependencies"][e]])
     versions = pins(name)
     fits = {str(r): {r.specifier.contains(v) for v in versions.get(canonicalize_name(r.name), ())} for r in asked}
     assert [requirement for requirement, found in fits.items() if found != {True}] == [], "run `make lock`"
@@ -275,11 +289,14 @@ def test_link_for_a_plain_mlflow_ui_is_tracked() -> None:
     assert (ROOT / "mlflow.db").readlink() == Path("mlruns/mlflow.db")
 
 
-def make(*arguments: str) -> str:
+VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def make(*arguments: str, folder: Path = ROOT, venv: str = ".venv") -> str:
     """What make prints; nothing of the environment may become a flag, also where make runs these tests."""
-    command = ["make", "--no-print-directory", "--old-file=.venv/ready", *arguments]
+    command = ["make", "--no-print-directory", f"--old-file={venv}/ready", *arguments]
     environment = {"PATH": os.environ["PATH"]}
-    return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
 
 
 def test_make_alone_lists_every_target() -> None:
@@ -296,6 +313,28 @@ def test_make_turns_variables_into_flags() -> None:
     flags += " --executor ray --address auto"
     line = make("-n", "sweep-cnn", *shlex.split(variables), "ARGS=--fresh")
     assert shlex.split(line)[1:] == ["sweep", "cnn", *shlex.split(flags), "--fresh"]
+
+
+@pytest.mark.parametrize(
+    ("there", "venv"),
+    [(None, ".venv"), (VERSION, ".venv"), ("3.9", f".venv-{VERSION}")],
+    ids=["nothing is set up", "this Python is set up", "another Python is set up"],
+)
+def test_make_has_an_environment_for_each_python(tmp_path: Path, there: str | None, venv: str) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    if there:
+        (tmp_path / ".venv" / "lib" / f"python{there}").mkdir(parents=True)
+    line = make("-n", "test", f"PYTHON={sys.executable}", folder=tmp_path, venv=venv)
+    assert shlex.split(line) == [f"{venv}/bin/python", "-m", "pytest"]
+
+
+def test_make_does_not_run_another_python_than_the_one_named(tmp_path: Path) -> None:
+    for name in ("Makefile", "pyproject.toml", *LOCKS):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv" / "lib" / "python3.9").mkdir(parents=True)
+    with pytest.raises(subprocess.CalledProcessError) as failure:
+        make("test", "PYTHON=/bin/false", folder=tmp_path)
+    assert "none of these is Python 3.11, 3.12 or 3.13 with its venv module: '/bin/false';" in failure.value.stderr
 
 
 def test_make_turns_a_verdicts_variables_into_flags() -> None:

@@ -209,6 +209,7 @@ def ui(options: argparse.Namespace) -> int:
 
 def sync(options: argparse.Namespace) -> int:
     from harness.analysis.studies import none_yet
+    from harness.audit.files import write_missing_run_ids
     from harness.tracking.mlflow_runs import sync
 
     with open_ledger() as ledger:
@@ -216,7 +217,10 @@ def sync(options: argparse.Namespace) -> int:
         if not names:
             _say(f"studies: {none_yet(ledger)}")
             return 0
-    report = sync(home(), names, _say)
+        report = sync(home(), names, _say)
+        for study in names:
+            if path := write_missing_run_ids(home(), ledger, study):
+                _say(f"wrote {path} anew, since the runs are others")
     _say(str(report))
     return 0 if report.is_complete else 1
 

@@ -69,7 +69,7 @@ def examine(home: Path) -> Iterator[Finding]:
     yield _mlflow(home, finished)
     yield from (_data(dataset) for dataset in DATASETS)
     yield from _locks(home)
-    yield from (_warning("leftover", line) for line in leftovers(home))
+    yield from (_warning("leftover", str(left)) for left in leftovers(home))
 
 
 def _ok(subject: str, text: str) -> Finding:

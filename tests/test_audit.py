@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import shutil
 import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 
 import pytest
 from audited_study import edit
+from click.testing import CliRunner
 from filled_ledger import FilledLedger, make_spec
 from mlflow import MlflowClient
+from mlflow.cli import cli
 from mlflow.entities import Run
 
 from harness.audit import audit, runs
+from harness.audit.difference import Advice
+from harness.audit.files import write_missing_run_ids
 from harness.audit.recount import recount
 from harness.audit.rows import open_read_only, read_study
 from harness.cli import main
@@ -83,11 +90,6 @@ CONTRADICTIONS = {
     "told before it was asked for": (
         "UPDATE attempts SET told_at = 1 WHERE uid = 'study-2'",
         "ledger: trial 2: told at event 1, before it was asked for at event 5",
-    ),
-    "an attempt that was never ended": (
-        "UPDATE attempts SET outcome = NULL, result = NULL WHERE uid = 'study-7' AND attempt = 1",
-        "ledger: trial 7: attempt 1: has no outcome, though nobody works on the study;"
-        " the next start of the study ends it",
     ),
     "an end that is not final": (
         "UPDATE attempts SET told_at = NULL WHERE uid = 'study-2'",
@@ -187,10 +189,6 @@ CONTRADICTIONS = {
         "UPDATE attempts SET test_wrong_images = '[1]' WHERE uid = 'study-2'",
         "ledger: trial 2: attempt 1: read the test images, which are sealed in a sweep",
     ),
-    "a row of nothing": (
-        "UPDATE epochs SET uid = 'nobody' WHERE uid = 'study-7'",
-        "ledger: a row of table epochs belongs to a row of attempts that is not there",
-    ),
 }
 
 
@@ -198,14 +196,29 @@ CONTRADICTIONS = {
 def test_contradictions_within_the_ledger_are_named(home: Path, done: tuple[str, str]) -> None:
     statement, expected = done
     edit(home / "ledger.db", statement)
-    assert expected in audit(home, "study")
+    assert f"{expected}; {Advice.COPY_OR_FRESH}" in audit(home, "study")
+
+
+NEVER_ENDED = "UPDATE attempts SET outcome = NULL, result = NULL WHERE uid = 'study-7' AND attempt = 1"
+
+
+def test_an_attempt_that_was_never_ended_is_named(home: Path) -> None:
+    edit(home / "ledger.db", NEVER_ENDED)
+    what = "ledger: trial 7: attempt 1: has no outcome, though nobody works on the study"
+    assert audit(home, "study") == [f"{what}; {Advice.START}"]
+
+
+def test_a_row_of_nothing_is_named(home: Path) -> None:
+    edit(home / "ledger.db", "UPDATE epochs SET uid = 'nobody' WHERE uid = 'study-7'")
+    what = "ledger: a row of table epochs belongs to a row of attempts that is not there"
+    assert f"{what}; {Advice.COPY}" in audit(home, "study")
 
 
 def test_a_second_final_result_is_named(home: Path) -> None:
     edit(home / "ledger.db", "DROP INDEX one_final_result")
     edit(home / "ledger.db", "UPDATE attempts SET told_at = 15 WHERE uid = 'study-7'")
     with closing(open_read_only(home / "ledger.db")) as db:
-        found = list(recount(read_study(db, "study")))
+        found = [difference.what for difference in recount(read_study(db, "study"))]
     assert "ledger: trial 7: has 2 final results; must have one at most" in found
 
 
@@ -213,7 +226,7 @@ def test_a_number_that_is_there_twice_is_named(home: Path) -> None:
     with closing(open_read_only(home / "ledger.db")) as db:
         rows = read_study(db, "study")
     rows.trials.append(rows.trials[2])
-    assert "ledger: trial 2: is there 2 times" in list(recount(rows))
+    assert "ledger: trial 2: is there 2 times" in [difference.what for difference in recount(rows)]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +256,7 @@ def test_device_times_are_added_up_anew(home: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_counts_are_made_anew(home: Path, method: str, expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Ledger, method, lambda ledger, study: 77)
-    assert expected in audit(home, "study")
+    assert f"{expected}; {Advice.COPY_OR_FRESH}" in audit(home, "study")
 
 
 # Nonsense
@@ -308,7 +321,8 @@ def test_cells_that_cannot_be_read_are_named(home: Path, place: tuple[str, str],
     found = audit(home, "study")
     where = f"ledger: table {table}, row '{key}', column {'result' if column == 'outcome' else column} is "
     assert [line for line in found if line.startswith(where) and "\n" not in line]
-    assert found[-1] == "MLflow and the leaderboard: not compared, since rows of the ledger cannot be read"
+    not_compared = "MLflow and the leaderboard: not compared, since rows of the ledger cannot be read"
+    assert found[-1] == f"{not_compared}; {Advice.COPY}"
     assert [line for line in found if "continues" in line] == []
 
 
@@ -330,14 +344,14 @@ def rootpage(file: Path, name: str) -> int:
 def test_a_damaged_file_is_said(home: Path) -> None:
     ledger = home / "ledger.db"
     damage(ledger, rootpage(ledger, "attempts"), b"\xaa" * 100)
-    assert "ledger: database disk image is malformed" in audit(home, "study")
+    assert f"ledger: database disk image is malformed; {Advice.COPY}" in audit(home, "study")
 
 
 def test_an_index_that_lacks_rows_is_said(home: Path) -> None:
     ledger = home / "ledger.db"
     empty_index_page = bytes([0x0A, 0, 0, 0, 0, 0x10, 0, 0])
     damage(ledger, rootpage(ledger, "one_final_result"), empty_index_page)
-    assert "ledger: row 1 missing from index one_final_result" in audit(home, "study")
+    assert f"ledger: row 1 missing from index one_final_result; {Advice.COPY}" in audit(home, "study")
 
 
 # MLflow against the ledger
@@ -377,7 +391,8 @@ def test_a_run_of_a_trial_that_is_not_finished_is_named(
 ) -> None:
     mlflow.create_run(found_runs["study"].info.experiment_id, tags={"trial_uid": "study-8"}, run_name="trial-008")
     mlflow.create_run(found_runs["study"].info.experiment_id, run_name="a colleague's own")
-    assert audit(home, "study") == ["MLflow: run trial-008: is RUNNING, and of no finished trial; delete it there"]
+    (line,) = audit(home, "study")
+    assert line.startswith("MLflow: run trial-008: is RUNNING, and of no finished trial; if nobody wants it: MLFLOW_TR")
 
 
 @pytest.mark.parametrize(("name", "whose"), [("trial-002", "trial 2"), ("study", "parent run")])
@@ -408,19 +423,19 @@ CHANGES: dict[str, tuple[Callable[[MlflowClient, str], None], list[str]]] = {
     ),
     "tag": (
         lambda mlflow, run: mlflow.set_tag(run, "outcome", "splendid"),
-        ["tag outcome is splendid, should be completed; `harness sync` mends it"],
+        ["tag outcome is splendid, should be completed"],
     ),
     "tag that is gone": (
         lambda mlflow, run: mlflow.delete_tag(run, "role"),
-        ["tag role is missing, should be trial; `harness sync` mends it"],
+        ["tag role is missing, should be trial"],
     ),
     "parent": (
         lambda mlflow, run: mlflow.set_tag(run, "mlflow.parentRunId", "nobody"),
-        ["tag mlflow.parentRunId is nobody, should be {parent}; `harness sync` mends it"],
+        ["tag mlflow.parentRunId is nobody, should be {parent}"],
     ),
     "parameter": (
         lambda mlflow, run: mlflow.log_param(run, "luck", 7),
-        ["parameter luck is 7, should not be there; `harness sync` mends it"],
+        ["parameter luck is 7, should not be there"],
     ),
     "tag of a colleague's own": (lambda mlflow, run: mlflow.set_tag(run, "reviewed", "yes"), []),
 }
@@ -436,7 +451,9 @@ def test_changes_to_a_run_are_named(
     change, expected = done
     change(mlflow, found_runs["trial-002"].info.run_id)
     parent = found_runs["study"].info.run_id
-    assert audit(home, "study") == [f"MLflow: trial 2: {line.format(parent=parent)}" for line in expected]
+    assert audit(home, "study") == [
+        f"MLflow: trial 2: {line.format(parent=parent)}; {Advice.SYNC}" for line in expected
+    ]
 
 
 def test_changes_behind_mlflows_back_are_named(home: Path, found_runs: dict[str, Run]) -> None:
@@ -449,8 +466,8 @@ def test_changes_behind_mlflows_back_are_named(home: Path, found_runs: dict[str,
         edit(home / "mlflow.db", statement, run_id)
     assert audit(home, "study") == [
         "MLflow: trial 7: parameter units_1 is 101, should be 100; `harness sync` mends it",
-        "MLflow: trial 7: metric gpu_time_s is missing, should be 0.0",
-        "MLflow: trial 7: curve val_loss, step 2 is missing, should be 0.2",
+        "MLflow: trial 7: metric gpu_time_s is missing, should be 0.0; `harness sync` mends it",
+        "MLflow: trial 7: curve val_loss, step 2 is missing, should be 0.2; `harness sync` mends it",
     ]
 
 
@@ -461,7 +478,8 @@ def test_changes_to_the_parent_run_are_named(home: Path, mlflow: MlflowClient, f
     lines = audit(home, "study")
     assert len(lines) == 2
     assert lines[0].startswith("MLflow: parent run: tag mlflow.note.content is all is well, should be Search around")
-    assert lines[1] == "MLflow: parent run: curve best_error_rate_pct, step 1 is 3.0 and 0.0, should be 3.0"
+    what = "MLflow: parent run: curve best_error_rate_pct, step 1 is 3.0 and 0.0, should be 3.0"
+    assert lines[1] == f"{what}; {Advice.SYNC}"
 
 
 def test_what_the_ledger_takes_for_a_run_is_looked_at(home: Path, found_runs: dict[str, Run]) -> None:
@@ -481,7 +499,7 @@ def test_an_experiment_that_is_gone_or_doubled_is_named(
     second = mlflow.create_experiment("second", tags={"study_id": experiment.tags["study_id"]})
     mlflow.create_run(second, tags={"trial_uid": "study-2"})
     assert audit(home, "study") == [
-        f"MLflow: experiments {second}, {experiment.experiment_id} are all of this study; must be one",
+        f"MLflow: experiments {experiment.experiment_id}, {second} are all of this study; must be one; {Advice.SYNC}",
         "MLflow: trial 2: has 2 runs; must have one; `harness sync` mends it",
     ]
     for each in (second, experiment.experiment_id):
@@ -504,7 +522,7 @@ def test_long_texts_are_shown_from_where_they_part(
 def test_a_store_that_is_not_there_is_said_and_not_made(home: Path) -> None:
     for file in home.glob("mlflow.db*"):
         file.unlink()
-    assert audit(home, "study") == [f"MLflow: no store at {home / 'mlflow.db'}; `harness sync` makes it"]
+    assert audit(home, "study") == [f"MLflow: no store at {home / 'mlflow.db'}; `harness sync` mends it"]
     assert not (home / "mlflow.db").exists()
 
 
@@ -530,17 +548,6 @@ def test_a_store_that_is_none_is_trouble(home: Path) -> None:
     (home / "mlflow.db").write_bytes(b"this is no database, " * 1000)
     with pytest.raises(TroubleError, match=r"^MLflow \(sqlite:.*\): [^\n]*$"):
         audit(home, "study")
-
-
-def test_a_sync_mends_what_it_is_said_to_mend(home: Path, mlflow: MlflowClient, found_runs: dict[str, Run]) -> None:
-    mlflow.delete_run(found_runs["trial-002"].info.run_id)
-    mlflow.set_tag(found_runs["trial-003"].info.run_id, "outcome", "splendid")
-    mlflow.update_run(found_runs["study"].info.run_id, "RUNNING")
-    mlflow.create_run(found_runs["study"].info.experiment_id, tags={"trial_uid": "study-4"})
-    mlflow.log_param(found_runs["trial-005"].info.run_id, "luck", 7)
-    assert len(audit(home, "study")) == 5
-    sync(home, ["study"], pytest.fail)
-    assert [line for line in audit(home, "study") if not line.startswith("study.csv: trial 5: run_id is ")] == []
 
 
 # The exported leaderboard against the ledger
@@ -599,6 +606,25 @@ def test_an_export_that_is_stale_is_named(home: Path, board: Path) -> None:
     assert audit(home, "study") == [f"study.csv: trial 8: has no row{ANEW}"]
 
 
+def test_a_sync_writes_a_leaderboard_anew_if_its_runs_are_others(
+    home: Path, board: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = board.read_text()
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        assert write_missing_run_ids(home, ledger, "study") is None
+        assert write_missing_run_ids(home, ledger, "seeds") is None
+        board.write_text("my own notes")
+        assert write_missing_run_ids(home, ledger, "study") is None
+        assert board.read_text() == "my own notes"
+        for run_id in ledger.run_ids("study").values():
+            whole = whole.replace(run_id, "")
+    board.write_text(whole)  # as at the end of a sweep that MLflow has not followed
+    assert len(audit(home, "study")) == 8
+    main(["sync"])
+    assert f"wrote {board} anew, since the runs are others" in capsys.readouterr().out
+    assert audit(home, "study") == []
+
+
 # Leftovers, locks, and the command
 
 
@@ -651,10 +677,234 @@ def test_the_command_lists_differences_and_says_what_it_did_not_compare(
     assert main(["doctor", "--audit", "study", "seeds"]) == 1
     out, err = capsys.readouterr()
     assert out.splitlines()[:4] == [
-        "study: ledger: trial 0 asked at event 1, as something else was",
-        "study: ledger: trial 8 asked at event 1, as something else was",
-        "study: ledger: event 17: nothing happened there",
+        f"study: ledger: trial 0 asked at event 1, as something else was; {Advice.COPY_OR_FRESH}",
+        f"study: ledger: trial 8 asked at event 1, as something else was; {Advice.COPY_OR_FRESH}",
+        f"study: ledger: event 17: nothing happened there; {Advice.COPY_OR_FRESH}",
         "study: there is no exported leaderboard to compare; `harness leaderboard study` writes it",
     ]
     assert "seeds: no differences" in out.splitlines()
     assert err == ""
+
+
+# What an audit advises: nothing is named that could not be taken away
+
+
+def run_sync(home: Path, line: str) -> None:
+    assert main(["sync"]) == 0
+
+
+def write_leaderboard(home: Path, line: str) -> None:
+    assert main(["leaderboard", "study"]) == 0
+
+
+def begin_a_start(home: Path, line: str) -> None:
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        ledger.close_lost_attempts("study")
+
+
+def delete_file(home: Path, line: str) -> None:
+    (home / line.split(": ")[0]).unlink()
+
+
+def run_what_is_said(home: Path, line: str) -> None:
+    setting, _, *arguments = shlex.split(line.split("if nobody wants it: ")[1])
+    assert CliRunner().invoke(cli, arguments, env=dict([setting.split("=", 1)])).exit_code == 0
+
+
+def put_a_copy_back(home: Path, line: str) -> None:
+    for file in home.glob("ledger.db*"):
+        file.unlink()
+    for file in (home / "kept").glob("ledger.db*"):
+        shutil.copy(file, home)
+
+
+FOLLOWED: dict[Advice, Callable[[Path, str], None]] = {
+    Advice.SYNC: run_sync,
+    Advice.LEADERBOARD: write_leaderboard,
+    Advice.START: begin_a_start,
+    Advice.DELETE: delete_file,
+    Advice.DELETE_RUN: run_what_is_said,
+    Advice.COPY: put_a_copy_back,
+    Advice.COPY_OR_FRESH: put_a_copy_back,
+}
+
+
+def advice_of(line: str) -> Advice:
+    """By what a line ends with."""
+    (advice,) = (advice for advice in Advice if re.search(re.escape(advice).replace(r"\{\}", ".*") + "$", line))
+    return advice
+
+
+class Hand:
+    """Does to a home what nobody should."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+
+    @cached_property
+    def mlflow(self) -> MlflowClient:
+        return store.open_client(self.home)
+
+    @cached_property
+    def runs(self) -> dict[str, Run]:
+        experiment = self.mlflow.get_experiment_by_name("study")
+        return {run.info.run_name: run for run in self.mlflow.search_runs([experiment.experiment_id])}
+
+    @property
+    def trial(self) -> str:
+        return str(self.runs["trial-002"].info.run_id)
+
+    @property
+    def parent(self) -> str:
+        return str(self.runs["study"].info.run_id)
+
+    @property
+    def experiment(self) -> str:
+        return str(self.runs["study"].info.experiment_id)
+
+    def tell(self, file: str, statement: str, *values: str) -> None:
+        edit(self.home / file, statement, *values)
+
+    def change_board(self, old: str, new: str) -> None:
+        board = self.home / "leaderboards" / "study.csv"
+        text = board.read_text()
+        assert old in text
+        board.write_text(text.replace(old, new))
+
+    def leave(self, name: str) -> None:
+        (self.home / name).parent.mkdir(parents=True, exist_ok=True)
+        (self.home / name).touch()
+
+    def delete_store(self) -> None:
+        for file in self.home.glob("mlflow.db*"):
+            file.unlink()
+
+    def double_experiment(self) -> None:
+        tag = self.mlflow.get_experiment(self.experiment).tags["study_id"]
+        second = self.mlflow.create_experiment("second", tags={"study_id": tag})
+        self.mlflow.create_run(second, tags={"trial_uid": "study-2"})
+
+    def move(self, run_id: str) -> None:
+        other = self.mlflow.create_experiment("other")
+        self.tell("mlflow.db", "UPDATE runs SET experiment_id = ? WHERE run_uuid = ?", other, run_id)
+
+
+DEAD = 2**22 - 1  # process ids end below that
+NAN = float("nan")
+DONE: dict[str, tuple[Callable[[Hand], object], set[Advice]]] = {
+    "no store": (lambda hand: hand.delete_store(), {Advice.SYNC}),
+    "deleted experiment": (lambda hand: hand.mlflow.delete_experiment(hand.experiment), {Advice.SYNC}),
+    "second experiment": (lambda hand: hand.double_experiment(), {Advice.SYNC}),
+    "deleted run": (lambda hand: hand.mlflow.delete_run(hand.trial), {Advice.SYNC}),
+    "deleted parent": (lambda hand: hand.mlflow.delete_run(hand.parent), {Advice.SYNC}),
+    "second run": (
+        lambda hand: hand.mlflow.create_run(hand.experiment, tags=hand.runs["trial-002"].data.tags),
+        {Advice.SYNC},
+    ),
+    "second parent": (
+        lambda hand: hand.mlflow.create_run(hand.experiment, tags=hand.runs["study"].data.tags),
+        {Advice.SYNC},
+    ),
+    "run in another experiment": (lambda hand: hand.move(hand.trial), {Advice.SYNC}),
+    "parent in another experiment": (lambda hand: hand.move(hand.parent), {Advice.SYNC}),
+    "running": (lambda hand: hand.mlflow.update_run(hand.trial, "RUNNING"), {Advice.SYNC}),
+    "running parent": (lambda hand: hand.mlflow.update_run(hand.parent, "RUNNING"), {Advice.SYNC}),
+    "failed parent": (lambda hand: hand.mlflow.update_run(hand.parent, "FAILED"), {Advice.SYNC}),
+    "run of no finished trial": (
+        lambda hand: hand.mlflow.create_run(hand.experiment, tags={"trial_uid": "study-8"}),
+        {Advice.DELETE_RUN},
+    ),
+    "tracked elsewhere": (
+        lambda hand: hand.tell("ledger.db", "UPDATE tracked SET run_id = 'elsewhere' WHERE uid = 'study-2'"),
+        {Advice.SYNC, Advice.LEADERBOARD},
+    ),
+    "nothing tracked": (lambda hand: hand.tell("ledger.db", "DELETE FROM tracked"), {Advice.SYNC, Advice.LEADERBOARD}),
+    "not a number": (lambda hand: hand.mlflow.log_metric(hand.trial, "error_rate_pct", NAN, step=1), {Advice.SYNC}),
+    "not a number in a curve": (
+        lambda hand: hand.mlflow.log_metric(hand.trial, "train_loss", NAN, timestamp=1, step=2),
+        {Advice.SYNC},
+    ),
+    "metric of the parent": (
+        lambda hand: hand.mlflow.log_metric(hand.parent, "best_error_rate_pct", 0.0, step=9),
+        {Advice.SYNC},
+    ),
+    "metric behind MLflow's back": (
+        lambda hand: hand.tell(
+            "mlflow.db", "DELETE FROM metrics WHERE run_uuid = ? AND key = 'train_loss' AND step = 2", hand.trial
+        ),
+        {Advice.SYNC},
+    ),
+    "parameter behind MLflow's back": (
+        lambda hand: hand.tell("mlflow.db", "UPDATE params SET value = '1' WHERE run_uuid = ?", hand.trial),
+        {Advice.SYNC},
+    ),
+    "trial_uid of nobody": (lambda hand: hand.mlflow.set_tag(hand.trial, "trial_uid", "nobody"), {Advice.SYNC}),
+    "trial_uid of another": (lambda hand: hand.mlflow.set_tag(hand.trial, "trial_uid", "study-3"), {Advice.SYNC}),
+    "trial_uid that is gone": (lambda hand: hand.mlflow.delete_tag(hand.trial, "trial_uid"), {Advice.SYNC}),
+    "a trial's role is the parent's": (lambda hand: hand.mlflow.set_tag(hand.trial, "role", "sweep"), {Advice.SYNC}),
+    "the parent's role is gone": (lambda hand: hand.mlflow.delete_tag(hand.parent, "role"), {Advice.SYNC}),
+    "report": (lambda hand: hand.mlflow.set_tag(hand.parent, "report", "all is well"), {Advice.SYNC}),
+    **{
+        f"{name} of a trial": (lambda hand, change=change: change(hand.mlflow, hand.trial), {Advice.SYNC})
+        for name, (change, expected) in CHANGES.items()
+        if expected
+    },
+    "run ids": (lambda hand: hand.change_board(hand.trial, ""), {Advice.LEADERBOARD}),
+    "a cell": (lambda hand: hand.change_board(",completed,2.5,", ",completed,2.4,"), {Advice.LEADERBOARD}),
+    "columns": (lambda hand: hand.change_board("gpu_time_s", "gpu_hours"), {Advice.LEADERBOARD}),
+    "no leaderboard": (lambda hand: hand.change_board("trial,", "trail,"), {Advice.LEADERBOARD}),
+    "leftovers": (
+        lambda hand: [
+            hand.leave(name)
+            for name in (
+                f"leaderboards/.study.csv.{DEAD}.unfinished",
+                f"checkpoints/study/.x.npz.{DEAD}.unfinished",
+            )
+        ],
+        {Advice.DELETE},
+    ),
+    "an attempt that was never ended": (lambda hand: hand.tell("ledger.db", NEVER_ENDED), {Advice.START}),
+    "a contradiction": (
+        lambda hand: hand.tell("ledger.db", "UPDATE trials SET asked_at = 1 WHERE uid = 'study-2'"),
+        {Advice.COPY_OR_FRESH},
+    ),
+    "a cell that cannot be read": (
+        lambda hand: hand.tell("ledger.db", "UPDATE trials SET role = 'clown' WHERE uid = 'study-2'"),
+        {Advice.COPY},
+    ),
+}
+
+
+@pytest.fixture
+def settled_home(home: Path, sound_home: Path) -> Path:
+    """With its artifacts where MLflow looks for them, and a copy of the ledger."""
+    for table, column in (("experiments", "artifact_location"), ("runs", "artifact_uri")):
+        statement = f"UPDATE {table} SET {column} = replace({column}, ?, ?)"  # noqa: S608 - our own
+        edit(home / "mlflow.db", statement, sound_home.as_uri(), home.as_uri())
+    (home / "kept").mkdir()
+    for file in home.glob("ledger.db*"):
+        shutil.copy(file, home / "kept")
+    return home
+
+
+@pytest.mark.parametrize(("change", "expected"), DONE.values(), ids=DONE)
+def test_whoever_does_what_the_audit_says_finds_nothing_wrong_afterwards(
+    settled_home: Path, change: Callable[[Hand], object], expected: set[Advice]
+) -> None:
+    home = settled_home
+    change(Hand(home))
+    lines = audit(home, "study")
+    assert {advice_of(line) for line in lines} == expected
+    if Advice.SYNC in expected:  # which takes care of the leaderboard's run ids too
+        lines = next([line] for line in lines if advice_of(line) is Advice.SYNC)
+    done = set[Advice]()
+    for line in lines:
+        if (advice := advice_of(line)) not in done or advice in (Advice.DELETE, Advice.DELETE_RUN):
+            FOLLOWED[advice](home, line)
+        done.add(advice)
+    assert audit(home, "study") == []
+    assert str(sync(home, ["study"], pytest.fail)) == "study: as it should be"
+
+
+def test_each_advice_is_tried() -> None:
+    assert set(FOLLOWED) == set(Advice) == set().union(*(expected for _, expected in DONE.values()))

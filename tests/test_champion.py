@@ -65,7 +65,7 @@ def client(home: Path) -> MlflowClient:
 def differences(home: Path) -> list[str]:
     """Of the runs from the ledger."""
     with closing(Ledger(home / "ledger.db")) as ledger:
-        return list(run_differences(home, ledger, "study.verdict"))
+        return list(map(str, run_differences(home, ledger, "study.verdict")))
 
 
 def as_a_tie(verdict: Verdict) -> Verdict:

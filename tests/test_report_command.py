@@ -104,7 +104,7 @@ def test_a_changed_report_is_a_difference(study: FilledLedger, home: Path) -> No
     run = parent(home)
     store.open_client(home).set_tag(run.info.run_id, REPORT_TAG, "something else")
     (difference,) = run_differences(home, study.ledger, "study")
-    assert "tag mlflow.note.content" in difference
+    assert "tag mlflow.note.content" in difference.what
 
 
 @pytest.mark.parametrize("uri", ["http://127.0.0.1:1", "file:///somewhere"])

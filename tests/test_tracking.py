@@ -263,8 +263,10 @@ def test_doing_it_again_changes_nothing(home: Path, study: Study, monkeypatch: p
     assert synced(home).repairs["study"].created == 7
     before = all_points(home)
     assert str(synced(home)) == "study: as it should be"
-    monkeypatch.setattr(study_runs, "_shows", lambda run, content: False)  # so that all is sent once more
-    assert synced(home).repairs["study"].completed == 7
+    monkeypatch.setattr(study_runs, "run_differences", lambda run, content: ["all"])  # so that it is sent once more
+    again = StudyRuns(home, study.ledger, "study")
+    again.reconcile()
+    assert again.repairs.completed == 7
     assert all_points(home) == before
 
 
@@ -358,9 +360,118 @@ def test_a_store_that_was_removed_is_rebuilt(home: Path, study: Study, empty_sto
 def test_a_run_with_other_parameters_is_replaced(home: Path, study: Study) -> None:
     synced(home)
     client(home).log_param(runs(home)["trial-002"].info.run_id, "units_9", "1")
-    report = synced(home).repairs["study"]
-    assert (report.created, report.surplus) == (1, 1)
+    assert str(synced(home)) == "study: runs 1 replaced"
     assert "units_9" not in runs(home)["trial-002"].data.params
+
+
+BY_HAND: dict[str, dict[str, Any]] = {
+    "a later step": {"key": "error_rate_pct", "value": 0.1, "step": 1},
+    "a later time": {"key": "error_rate_pct", "value": 0.1, "timestamp": 2**42},
+    "not a number": {"key": "error_rate_pct", "value": float("nan"), "step": 1},
+    "a point of a curve": {"key": "val_error_rate_pct", "value": 0.1, "timestamp": 1, "step": 2},
+    "beyond the curve's end": {"key": "train_loss", "value": 0.1, "step": 9},
+    "another metric": {"key": "beauty", "value": 1.0},
+}
+
+
+@pytest.mark.parametrize("logged", BY_HAND.values(), ids=BY_HAND)
+def test_a_run_with_a_number_that_was_logged_by_hand_is_replaced(
+    home: Path, study: Study, logged: dict[str, Any]
+) -> None:
+    """MLflow shows the newest point, and no point can be taken back."""
+    synced(home)
+    before, mlflow = runs(home), client(home)
+    points = [point[1:] for point in all_points(home)]
+    mlflow.log_metric(before["trial-002"].info.run_id, **logged)
+    mlflow.set_tag(before["trial-002"].info.run_id, "reviewed", "yes")
+    assert str(synced(home)) == "study: runs 1 replaced"
+    after = runs(home)
+    assert sorted(point[1:] for point in all_points(home)) == sorted(points)
+    assert after["trial-002"].data.metrics == before["trial-002"].data.metrics
+    assert after["trial-002"].data.tags["reviewed"] == "yes"
+    assert study.ledger.run_ids("study")["study-2"] == after["trial-002"].info.run_id
+    assert str(synced(home)) == "study: as it should be"
+
+
+def test_a_parent_run_that_is_replaced_keeps_its_trials_its_end_and_its_report(
+    home: Path, study: Study, tmp_path: Path
+) -> None:
+    before = study.add(2.9)
+    study.add(2.7, continues=before)
+    StudyRuns(home, study.ledger, "study").reconcile("FINISHED")
+    (figure := tmp_path / "figure.png").write_bytes(b"a figure")
+    StudyRuns(home, study.ledger, "study").show_report("### Report", [figure])
+    old = runs(home)
+    for name, key in (("study", "best_error_rate_pct"), ("trial-006", "error_rate_pct")):
+        client(home).log_metric(old[name].info.run_id, key, 0.1, step=99)
+    assert str(synced(home)) == "study: runs 7 completed, 2 replaced"
+    found = runs(home)
+    parent = found.pop("study")
+    assert parent.info.run_id != old["study"].info.run_id
+    assert parent.info.status == "FINISHED"
+    assert parent.data.tags["mlflow.note.content"].endswith("### Report")
+    assert {artifact.path for artifact in client(home).list_artifacts(parent.info.run_id)} == {"report", "sweep.json"}
+    (kept,) = client(home).list_artifacts(parent.info.run_id, "report")
+    assert Path(client(home).download_artifacts(parent.info.run_id, kept.path)).read_bytes() == b"a figure"
+    assert {run.data.tags["mlflow.parentRunId"] for run in found.values()} == {parent.info.run_id}
+    assert found["trial-007"].data.tags["continues_run_id"] == found["trial-006"].info.run_id
+    assert str(synced(home)) == "study: as it should be"
+
+
+def test_a_kill_between_a_new_run_and_the_end_of_the_old_leaves_one(
+    home: Path, study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced(home)
+    client(home).log_metric(runs(home)["trial-002"].info.run_id, "error_rate_pct", 0.1, step=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "delete_run", failing_at(1, MlflowClient.delete_run, was_done=False))
+        with pytest.raises(TroubleError, match="the plug was pulled"):
+            synced(home)
+    assert str(synced(home)) == "study: runs 1 surplus ones deleted"
+    assert runs(home)["trial-002"].data.metrics["error_rate_pct"] == 2.5
+    assert str(synced(home)) == "study: as it should be"
+
+
+def test_what_could_not_be_mended_is_not_said_to_be(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced(home)
+    run_id = runs(home)["trial-002"].info.run_id
+    client(home).set_tag(run_id, "outcome", "splendid")
+    log_batch = MlflowClient.log_batch
+
+    def without_tags(client: MlflowClient, run_id: str, metrics: Any, params: Any = (), tags: Any = ()) -> None:
+        log_batch(client, run_id, metrics, params)
+
+    monkeypatch.setattr(MlflowClient, "log_batch", without_tags)
+    report = synced(home)
+    assert not report.is_complete
+    assert report.repairs["study"].problems == [
+        "trial-002: tag outcome is splendid, should be completed, and cannot be changed"
+    ]
+
+
+@pytest.mark.parametrize(("key", "value"), [("trial_uid", "nobody"), ("role", "sweep"), ("outcome", "splendid")])
+def test_tags_that_were_changed_by_hand_are_set_again(home: Path, study: Study, key: str, value: str) -> None:
+    synced(home)
+    before = runs(home)["trial-002"]
+    client(home).set_tag(before.info.run_id, key, value)
+    assert str(synced(home)) == "study: runs 1 completed"
+    after = runs(home)["trial-002"]
+    assert (after.info.run_id, after.data.tags) == (before.info.run_id, before.data.tags)
+
+
+def test_a_run_that_was_deleted_while_it_ran_is_left_alone(home: Path, study: Study) -> None:
+    synced(home)
+    run = client(home).create_run(experiments(home)["study"].experiment_id, tags={"trial_uid": "of another ledger"})
+    client(home).delete_run(run.info.run_id)
+    assert str(synced(home)) == "study: as it should be"
+
+
+def test_texts_that_are_too_long_for_mlflow_are_cut_once(home: Path, ledger: Ledger) -> None:
+    Study(ledger, make_spec(dataset="digits")).add(2.5)
+    synced(home)
+    StudyRuns(home, ledger, "study").show_report("ä" * 9000, [])
+    assert len(runs(home)["study"].data.tags["mlflow.note.content"]) == 8000
+    assert str(synced(home)) == "study: as it should be"
 
 
 def test_runs_left_running_are_ended_and_foreign_runs_are_left_alone(home: Path, study: Study) -> None:

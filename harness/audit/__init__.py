@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from harness.analysis.studies import find_study
+from harness.audit.difference import Advice, Difference
 from harness.audit.files import csv_differences, leftovers
 from harness.audit.recount import recount, total_differences
 from harness.audit.rows import StudyRows, damage, open_read_only, read_study
@@ -21,7 +22,7 @@ from harness.locks import runs_lock, study_lock
 
 
 def audit(home: Path, study: str) -> list[str]:
-    """Everything about a study that is not as it should be, one line each; empty when all is.
+    """Everything about a study that is not as it should be, one line each with what to do; empty when all is.
 
     The study is held meanwhile, so that nobody starts it. Nothing is mended, in the ledger, in MLflow or in files.
 
@@ -37,23 +38,24 @@ def audit(home: Path, study: str) -> list[str]:
         if study not in ledger.study_names():
             find_study(ledger, study)  # says which there are
         with study_lock(home, study), runs_lock(home, study):
-            return list(_differences(home, ledger, study))
+            return list(map(str, _differences(home, ledger, study)))
 
 
-def _differences(home: Path, ledger: Ledger, study: str) -> Iterator[str]:
+def _differences(home: Path, ledger: Ledger, study: str) -> Iterator[Difference]:
     rows: StudyRows | None = None
     try:
         with closing(open_read_only(ledger.path)) as db:
-            yield from (f"ledger: {problem}" for problem in damage(db))
+            yield from (Difference(f"ledger: {problem}", Advice.COPY) for problem in damage(db))
             rows = read_study(db, study)
     except (sqlite3.Error, UnicodeError) as error:
-        yield f"ledger: {error}"
+        yield Difference(f"ledger: {error}", Advice.COPY)
     if rows is not None:
-        yield from rows.unreadable
+        yield from (Difference(problem, Advice.COPY) for problem in rows.unreadable)
         yield from recount(rows)
     yield from leftovers(home, study)
     if rows is None or rows.unreadable:
-        yield "MLflow and the leaderboard: not compared, since rows of the ledger cannot be read"
+        what = "MLflow and the leaderboard: not compared, since rows of the ledger cannot be read"
+        yield Difference(what, Advice.COPY)
         return
     yield from total_differences(rows, ledger)
     yield from run_differences(home, ledger, study)

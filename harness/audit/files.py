@@ -9,6 +9,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from harness import whole_files
+from harness.audit.difference import Advice, Difference
 from harness.ledger import Ledger
 
 Rows = dict[str, dict[str, str]]  # cells by trial and column
@@ -18,29 +19,48 @@ def leaderboard_file(home: Path, study: str) -> Path:
     return home / "leaderboards" / f"{study}.csv"
 
 
-def csv_differences(home: Path, ledger: Ledger, study: str) -> Iterator[str]:
+def csv_differences(home: Path, ledger: Ledger, study: str) -> Iterator[Difference]:
     """Every cell of a study's exported leaderboard that is not as the ledger has it; nothing if there is no export.
 
     The ledger's rows can all be read.
     """
     path = leaderboard_file(home, study)
-    if not path.exists():
-        return
+    if path.exists():
+        for problem in _problems(path, ledger, study):
+            yield Difference(f"{path.name}: {problem}", Advice.LEADERBOARD, study)
+
+
+def write_missing_run_ids(home: Path, ledger: Ledger, study: str) -> Path | None:
+    """Writes a study's exported leaderboard anew if there is one whose run ids are not the ledger's; None if not so."""
+    path = leaderboard_file(home, study)
+    try:
+        _, rows = _read(path)
+    except (OSError, ValueError, csv.Error):
+        return None
+    run_ids = ledger.run_ids(study)
+    expected = {str(record.trial.number): run_ids.get(record.trial.uid, "") for record in ledger.finished(study)}
+    if all(row.get("run_id") == expected.get(trial) for trial, row in rows.items()):
+        return None
+    _write(ledger, study, path)
+    return path
+
+
+def _problems(path: Path, ledger: Ledger, study: str) -> Iterator[str]:
     try:
         found_columns, found = _read(path)
     except (OSError, ValueError, csv.Error) as error:
-        yield f"{path.name}: cannot be read ({error}); {_anew(study)}"
+        yield f"cannot be read ({error})"
         return
     columns, expected = _made_anew(ledger, study)
     if found_columns != columns:
         odd = sorted(set(found_columns) ^ set(columns))
-        yield f"{path.name}: other columns ({', '.join(odd) or 'in another order'}); {_anew(study)}"
+        yield f"other columns ({', '.join(odd) or 'in another order'})"
         return
     if list(found) != list(expected) and sorted(found) == sorted(expected):
-        yield f"{path.name}: the rows stand in another order; {_anew(study)}"
+        yield "the rows stand in another order"
     for trial in sorted({*found, *expected}, key=lambda trial: (len(trial), trial)):
         for difference in _row_differences(found.get(trial), expected.get(trial)):
-            yield f"{path.name}: trial {trial}: {difference}; {_anew(study)}"
+            yield f"trial {trial}: {difference}"
 
 
 def _row_differences(found: dict[str, str] | None, expected: dict[str, str] | None) -> Iterator[str]:
@@ -53,13 +73,17 @@ def _row_differences(found: dict[str, str] | None, expected: dict[str, str] | No
 
 
 def _made_anew(ledger: Ledger, study: str) -> tuple[list[str], Rows]:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "leaderboard.csv"
+        _write(ledger, study, path)
+        return _read(path)
+
+
+def _write(ledger: Ledger, study: str, path: Path) -> None:
     from harness.analysis.files import write_csv
     from harness.analysis.leaderboard import leaderboard
 
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "leaderboard.csv"
-        write_csv(leaderboard(ledger, [study]), path)
-        return _read(path)
+    write_csv(leaderboard(ledger, [study]), path)
 
 
 def _read(path: Path) -> tuple[list[str], Rows]:
@@ -81,13 +105,9 @@ def _read(path: Path) -> tuple[list[str], Rows]:
     return header, rows
 
 
-def _anew(study: str) -> str:
-    return f"`harness leaderboard {study}` writes it anew"
-
-
-def leftovers(home: Path, study: str = "*") -> Iterator[str]:
+def leftovers(home: Path, study: str = "*") -> Iterator[Difference]:
     """Files of a study, or of all, that were being written by a process which is gone."""
     boards = (path for path in whole_files.leftovers(home / "leaderboards") if path.match(f".{study}.csv.*"))
     checkpoints = chain.from_iterable(map(whole_files.leftovers, (home / "checkpoints").glob(study)))
     for path in sorted([*boards, *checkpoints]):
-        yield f"{path.relative_to(home)}: left unfinished by a process that is gone; delete it"
+        yield Difference(f"{path.relative_to(home)}: left unfinished by a process that is gone", Advice.DELETE)

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 
+from harness.audit.difference import Advice, Difference
 from harness.audit.rows import AttemptRow, StudyRows, TrialRow
 from harness.ledger import Ledger
 from harness.records import Outcome, Role, TrialResult
@@ -15,16 +16,24 @@ _CLOCK_S = 1.0  # what the clocks of coordinator and worker, and rounding, may m
 _PLAIN_ENDS = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED)  # in which the worker itself says what was
 
 
-def recount(rows: StudyRows) -> Iterator[str]:
-    """Every contradiction within the rows, one line each."""
-    yield from _numbers(rows)
-    yield from _events(rows)
+def recount(rows: StudyRows) -> Iterator[Difference]:
+    """Every contradiction within the rows."""
+    for problem in (*_numbers(rows), *_events(rows)):
+        yield _contradiction(problem)
     for row in rows.trials:
+        for attempt in row.attempts:
+            if attempt.outcome is None:
+                which = f"ledger: trial {row.trial.number}: attempt {attempt.attempt}"
+                yield Difference(f"{which}: has no outcome, though nobody works on the study", Advice.START)
         for problem in _trial_problems(row, rows):
-            yield f"ledger: trial {row.trial.number}: {problem}"
+            yield _contradiction(f"trial {row.trial.number}: {problem}")
 
 
-def total_differences(rows: StudyRows, ledger: Ledger) -> Iterator[str]:
+def _contradiction(problem: str) -> Difference:
+    return Difference(f"ledger: {problem}", Advice.COPY_OR_FRESH)
+
+
+def total_differences(rows: StudyRows, ledger: Ledger) -> Iterator[Difference]:
     """What the ledger sums up for budgets and tables, against sums made here of rows that can all be read."""
     used = ledger.usage(rows.study)
     attempts = [attempt for row in rows.trials for attempt in row.attempts]
@@ -43,7 +52,7 @@ def total_differences(rows: StudyRows, ledger: Ledger) -> Iterator[str]:
     }
     for what, (stated, counted) in pairs.items():
         if not math.isclose(stated, counted, rel_tol=1e-9, abs_tol=1e-6):
-            yield f"ledger: {what}: stated as {stated}, recounted as {counted}"
+            yield _contradiction(f"{what}: stated as {stated}, recounted as {counted}")
 
 
 def _device_times_s(rows: StudyRows) -> dict[str, float]:
@@ -63,9 +72,9 @@ def _numbers(rows: StudyRows) -> Iterator[str]:
     numbers = Counter(row.trial.number for row in rows.trials)
     missing = sorted(set(range(max(numbers, default=-1) + 1)) - numbers.keys())
     if missing and not rows.unreadable:
-        yield f"ledger: trial {', '.join(map(str, missing))}: not there, though later ones are"
+        yield f"trial {', '.join(map(str, missing))}: not there, though later ones are"
     for number in (number for number, times in numbers.items() if times > 1):
-        yield f"ledger: trial {number}: is there {numbers[number]} times"
+        yield f"trial {number}: is there {numbers[number]} times"
 
 
 def _events(rows: StudyRows) -> Iterator[str]:
@@ -79,12 +88,12 @@ def _events(rows: StudyRows) -> Iterator[str]:
     times = Counter(event for event, _ in asked + told)
     for event, what in asked + told:
         if not 1 <= event <= rows.num_events:
-            yield f"ledger: {what} at event {event}; the study has 1 to {rows.num_events}"
+            yield f"{what} at event {event}; the study has 1 to {rows.num_events}"
         elif times[event] > 1:
-            yield f"ledger: {what} at event {event}, as something else was"
+            yield f"{what} at event {event}, as something else was"
     unused = sorted(set(range(1, rows.num_events + 1)) - times.keys())
     if unused and not rows.unreadable:
-        yield f"ledger: event {', '.join(map(str, unused))}: nothing happened there"
+        yield f"event {', '.join(map(str, unused))}: nothing happened there"
 
 
 def _trial_problems(row: TrialRow, rows: StudyRows) -> Iterator[str]:
@@ -121,9 +130,7 @@ def _attempts(row: TrialRow) -> Iterator[str]:
 
 def _attempt_problems(attempt: AttemptRow) -> Iterator[str]:
     outcome = attempt.outcome
-    if outcome is None:
-        yield "has no outcome, though nobody works on the study; the next start of the study ends it"
-    elif attempt.told_at is None and not outcome.may_retry:
+    if attempt.told_at is None and outcome is not None and not outcome.may_retry:
         yield f"ended as {outcome} and is not the trial's final result"
     elif attempt.told_at is not None and outcome is Outcome.CANCELLED:
         yield "is the trial's final result though it was cancelled"

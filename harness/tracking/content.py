@@ -16,6 +16,7 @@ from harness.spec import SPLIT_SIZES, SweepSpec
 
 _STATUS = {Outcome.COMPLETED: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.CANCELLED: "KILLED"}
 _MAX_ERROR = 500
+MAX_TAG = 8000  # characters; MLflow cuts what is longer, or refuses it
 # What says nothing where the validation images are trained on.
 _ON_VALIDATION = {
     "error_rate_pct",
@@ -55,6 +56,9 @@ class RunContent:
     tags: dict[str, str]
     params: dict[str, str]
     points: list[Point] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tags.update({key: text[:MAX_TAG] for key, text in self.tags.items()})
 
     @property
     def metrics(self) -> dict[str, float]:

@@ -22,27 +22,31 @@ def study_id(study: Study) -> str:
     return f"{study.created_at:.6f}"
 
 
-def find_experiment(client: MlflowClient, study: Study) -> Experiment | None:
-    """The study's experiment, also if it was deleted in MLflow."""
+def find_experiments(client: MlflowClient, study: Study) -> list[Experiment]:
+    """The study's experiment, and others that bear its mark; deleted ones last, then the oldest first."""
     from mlflow.entities import ViewType
 
     found = client.search_experiments(
         view_type=ViewType.ALL, filter_string=f"tags.study_id = '{study_id(study)}'", order_by=["creation_time ASC"]
     )
-    return found[0] if found else None
+    return sorted(found, key=lambda experiment: bool(experiment.lifecycle_stage == "deleted"))
 
 
 def open_experiment(client: MlflowClient, home: Path, ledger: Ledger, study: Study) -> str:
     """The id of the study's experiment, which is made, restored or renamed as needed, with its views."""
-    experiment = find_experiment(client, study)
-    if experiment is None:
+    found = find_experiments(client, study)
+    if not found:
         location = artifact_location(home, study.spec.study)
         name = _free_name(client, home, ledger, study)
         # With the tag it is found by from the first moment on, or it would be taken for somebody else's after a kill.
         experiment_id: str = client.create_experiment(name, location, {"study_id": study_id(study)})
         reach(Step.AFTER_EXPERIMENT)
-        experiment = client.get_experiment(experiment_id)
-    elif experiment.lifecycle_stage == "deleted":
+        found = [client.get_experiment(experiment_id)]
+    experiment, *others = found
+    for other in others:
+        if other.lifecycle_stage != "deleted":  # it may hold runs of other people
+            client.delete_experiment_tag(other.experiment_id, "study_id")
+    if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     if experiment.name not in _names(study):
         client.rename_experiment(experiment.experiment_id, _free_name(client, home, ledger, study))

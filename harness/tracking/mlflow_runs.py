@@ -176,7 +176,7 @@ def sync(home: Path, studies: Sequence[str], say: Callable[[str], None]) -> Sync
 def _sync_study(home: Path, ledger: Ledger, study: str, uri: str) -> Repairs:
     try:
         runs = StudyRuns(home, ledger, study)
-        runs.reconcile()
+        runs.reconcile(is_thorough=True)
     except TroubleError:  # the ledger's, say, which is no fault of MLflow's
         raise
     except Exception as error:

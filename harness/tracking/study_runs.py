@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from harness.errors import TroubleError
@@ -19,8 +20,10 @@ from harness.failpoints import Step, reach
 from harness.ledger import Ledger
 from harness.provenance import diff_file
 from harness.redaction import reason
-from harness.tracking.content import Parent, RunContent, trial_content
+from harness.tracking.content import MAX_TAG, Parent, RunContent, trial_content
+from harness.tracking.differences import curve_differences, logged_differences, run_differences
 from harness.tracking.experiments import lost_artifacts, open_experiment
+from harness.tracking.owners import PARENT, Owners
 from harness.tracking.store import open_client
 from harness.tracking.summary import REPORT_TAG, parent_content, progress, report_of
 
@@ -34,7 +37,7 @@ _POINTS_PER_BATCH = 900  # MLflow takes 1,000 items at once, parameters and tags
 _MAX_DIGEST = 36
 _SPEC_FILE = "sweep.json"
 _REPORT_FOLDER = "report"
-_PARENT = "sweep"
+ENDED: tuple[Status, ...] = ("FINISHED", "KILLED")  # what a parent run shows when nobody works on its study
 
 
 @dataclass
@@ -43,6 +46,7 @@ class Repairs:
 
     created: int = 0
     completed: int = 0  # were there, but did not show what the ledger holds
+    replaced: int = 0  # could not be made to show it, since what was logged once stays: deleted, and made anew
     surplus: int = 0  # second runs of one trial, deleted
     ended: int = 0  # showed as running though nobody works on them
     problems: list[str] = field(default_factory=list)  # what could not be done, one line each
@@ -51,6 +55,7 @@ class Repairs:
         numbers = {
             "created": self.created,
             "completed": self.completed,
+            "replaced": self.replaced,
             "surplus ones deleted": self.surplus,
             "ended": self.ended,
         }
@@ -72,25 +77,34 @@ class StudyRuns:
         self._num_points_sent: dict[str, int] = {}  # of the parent's curve, by run id
         self._unmatched: dict[str, list[Run]] = {}  # runs of trials that have no final result, by uid
         self._added: dict[str, int] = {}  # what was shown of each trial, hashed, by uid
+        self._is_thorough = False
+        self.num_steps = 0  # how often something has been brought or read; grows as long as this goes on
         reach(Step.BEFORE_EXPERIMENT)
         self.experiment_id = open_experiment(self._client, home, ledger, self._study)
         self.repairs = Repairs()
 
-    def reconcile(self, status: Status | None = None) -> None:
+    def reconcile(self, status: Status | None = None, *, is_thorough: bool = False) -> None:
         """Makes parent and trials show what the ledger holds, whatever happened to them meanwhile.
 
         Args:
             status: What the parent run is to show; None: how the study ended.
+            is_thorough: Whether curves are compared point by point, and what is mended is looked at afterwards.
         """
-        runs = self._our_runs()
-        self._mend_parent(runs.pop(_PARENT, []), status)
+        self._is_thorough = is_thorough
+        runs, owners = defaultdict[str, list["Run"]](list), Owners(self._ledger, self._name)
+        for run in self._search(""):
+            if uid := owners.of(run):  # what others put into the experiment is left alone
+                runs[uid].append(run)
+        self._mend_parent(runs.pop(PARENT, []), status)
         for uid in [record.trial.uid for record in self._ledger.finished(self._name)]:
             self._mend_trial(uid, runs.pop(uid, []))
-        for run in (run for unknown in runs.values() for run in unknown if _is_running(run)):
+        unknown = (run for runs_of_one in runs.values() for run in runs_of_one)
+        for run in (run for run in unknown if _is_running(run) and not _is_deleted(run)):
             self._client.set_terminated(run.info.run_id, "KILLED")
             self.repairs.ended += 1
         self._unmatched = runs
         self._save_files()
+        self._is_thorough = False
 
     def add_new(self) -> None:
         """Brings the trials to MLflow that have got their final result since. `reconcile` comes first.
@@ -102,7 +116,7 @@ class StudyRuns:
 
     def show_progress(self, status: Status | None) -> None:
         """Brings the parent run up to date."""
-        self._mend_parent(self._search(f"tags.role = '{_PARENT}'"), status)
+        self._mend_parent(self._search(f"tags.role = '{PARENT}'"), status)
 
     def show_report(self, text: str, files: Sequence[Path]) -> None:
         """Adds `text` to the parent run's note and `files` to its artifacts; an earlier report's go.
@@ -114,7 +128,7 @@ class StudyRuns:
         lost = self._lost_artifacts()
         if lost:
             raise TroubleError(lost)
-        self._client.set_tag(self._parent_id, REPORT_TAG, text)
+        self._client.set_tag(self._parent_id, REPORT_TAG, text[:MAX_TAG])
         for file in files:
             self._client.log_artifact(self._parent_id, str(file), _REPORT_FOLDER)
         self.show_progress(None)
@@ -131,27 +145,19 @@ class StudyRuns:
         content = self._mend_trial(uid, found)
         self._added[uid] = hash(repr(content))
 
-    def _our_runs(self) -> dict[str, list[Run]]:
-        """Runs by their trial's uid, the parent's under its role; what others put into the experiment is left alone."""
-        runs: dict[str, list[Run]] = defaultdict(list)
-        for run in self._search(""):
-            uid = _PARENT if run.data.tags.get("role") == _PARENT else run.data.tags.get("trial_uid")
-            if uid:
-                runs[uid].append(run)
-        return runs
-
     def _search(self, filter_string: str) -> list[Run]:
         """Deleted runs too."""
         from mlflow.entities import ViewType
 
-        page = self._client.search_runs([self.experiment_id], filter_string, ViewType.ALL, _PAGE)
-        runs: list[Run] = list(page)
-        while page.token:
-            page = self._client.search_runs(
-                [self.experiment_id], filter_string, ViewType.ALL, _PAGE, page_token=page.token
-            )
+        runs: list[Run] = []
+        token: str | None = None
+        while True:
+            page = self._client.search_runs([self.experiment_id], filter_string, ViewType.ALL, _PAGE, page_token=token)
+            self.num_steps += 1
             runs += page
-        return runs
+            token = page.token
+            if not token:
+                return runs
 
     def _mend_trial(self, uid: str, found: Sequence[Run]) -> RunContent:
         content = self._trial_content(uid)
@@ -167,8 +173,10 @@ class StudyRuns:
         return trial_content(study, record, started_at, held_s, parent)
 
     def _mend_parent(self, found: Sequence[Run], status: Status | None) -> None:
+        tracked = self._ledger.tracked(self._name)
+        found = _in_order(found, tracked)
         content = parent_content(progress(self._ledger, self._name), report_of(found))
-        ended: list[Status] = [run.info.status for run in found if not _is_running(run)]
+        ended: list[Status] = [run.info.status for run in found if run.info.status in ENDED]
         status = status or (ended[0] if ended else None)
         content = replace(content, status=status or content.status)
         reach(Step.BEFORE_PARENT_RUN)
@@ -178,28 +186,78 @@ class StudyRuns:
     def _mend(self, uid: str, found: Sequence[Run], content: RunContent, state: str) -> str:
         """Makes exactly one run, of `found` or a new one, show `content`; returns its id."""
         tracked = self._ledger.tracked(uid)
-        tracked_id = tracked[0] if tracked else None
-        keep = _pick(found, content, tracked_id)
-        for run in found:
-            if run is not keep and not _is_deleted(run):
-                self._client.delete_run(run.info.run_id)
-                self.repairs.surplus += 1
-        if keep is None:
-            tags = {**content.tags, **_user_tag()}
-            reach(Step.BEFORE_CREATE_RUN)
-            keep = self._client.create_run(self.experiment_id, content.start_ms, tags, content.name)
-            reach(Step.AFTER_CREATE_RUN)
-            self.repairs.created += 1
-            self._fill(keep.info.run_id, content)
-        elif not _shows(keep, content):
-            if _is_deleted(keep):
-                self._client.restore_run(keep.info.run_id)
-            self.repairs.completed += 1
-            self._fill(keep.info.run_id, content)
-        if tracked != (keep.info.run_id, state):
-            self._ledger.set_tracked(uid, keep.info.run_id, state)
+        found = _in_order(found, tracked)
+        kept = next(filter(None, (self._bring(run, content) for run in found)), None)
+        run = kept or self._create(content, found)
+        run_id = str(run.info.run_id)
+        others = [other for other in found if other.info.run_id != run_id and not _is_deleted(other)]
+        for other in others:
+            self._take_over_artifacts(run_id, other.info.run_id)
+            self._client.delete_run(other.info.run_id)
+        self._count(len(others), is_new=kept is None)
+        if self._is_thorough and run not in found:  # it has been changed, and is claimed to be as it should be
+            for difference in self._differences(run, content)[:1]:
+                self.repairs.problems.append(f"{content.name}: {difference}, and cannot be changed")
+        if tracked != (run_id, state):
+            self._ledger.set_tracked(uid, run_id, state)
             reach(Step.AFTER_TRACKED)
-        return str(keep.info.run_id)
+        self.num_steps += 1
+        return run_id
+
+    def _count(self, num_deleted: int, *, is_new: bool) -> None:
+        if is_new and num_deleted:
+            self.repairs.replaced += 1
+            self.repairs.surplus += num_deleted - 1
+        else:
+            self.repairs.created += is_new
+            self.repairs.surplus += num_deleted
+
+    def _differences(self, run: Run, content: RunContent) -> list[str]:
+        curves = curve_differences(self._client, run, content) if self._is_thorough else ()
+        return [*run_differences(run, content), *curves]
+
+    def _bring(self, run: Run, content: RunContent) -> Run | None:
+        """Makes a run show `content`; None where that cannot be, since what was logged once stays."""
+        run_id, was_deleted = run.info.run_id, _is_deleted(run)
+        if not run.data.params.items() <= content.params.items():
+            return None
+        if not was_deleted and not self._differences(run, content):
+            return run
+        if was_deleted:
+            self._client.restore_run(run_id)
+        self._fill(run_id, content)
+        if self._is_thorough:
+            run = self._client.get_run(run_id)
+            if any((*logged_differences(run, content), *curve_differences(self._client, run, content))):
+                if was_deleted:
+                    self._client.delete_run(run_id)
+                return None
+        self.repairs.completed += 1
+        return run
+
+    def _create(self, content: RunContent, instead_of: Sequence[Run]) -> Run:
+        """A new run, with the tags that people have added to the live ones that it takes the place of."""
+        live = [run for run in instead_of if not _is_deleted(run)]
+        added = {key: value for run in reversed(live) for key, value in run.data.tags.items()}
+        reach(Step.BEFORE_CREATE_RUN)
+        tags = {**added, **content.tags, **_user_tag()}
+        run = self._client.create_run(self.experiment_id, content.start_ms, tags, content.name)
+        reach(Step.AFTER_CREATE_RUN)
+        self._fill(run.info.run_id, content)
+        return self._client.get_run(run.info.run_id) if self._is_thorough else run
+
+    def _take_over_artifacts(self, run_id: str, old_id: str) -> None:
+        """Of a run that is about to be deleted, as far as the other lacks them: a report's figures, say."""
+        try:
+            there = {artifact.path for artifact in self._client.list_artifacts(run_id)}
+            lacking = [found.path for found in self._client.list_artifacts(old_id) if found.path not in there]
+            with TemporaryDirectory() as folder:
+                for path in lacking:
+                    self._client.download_artifacts(old_id, path, folder)
+                if lacking:
+                    self._client.log_artifacts(run_id, folder)
+        except Exception as error:  # a store of artifacts that cannot be reached must not hold up the runs
+            self.repairs.problems.append(f"the artifacts of run {old_id} are there alone: {reason(error)}")
 
     def _fill(self, run_id: str, content: RunContent) -> None:
         """May be repeated: MLflow keeps one of several equal parameters, points and tags."""
@@ -211,6 +269,7 @@ class StudyRuns:
         tags = [RunTag(key, value) for key, value in content.tags.items()]
         self._client.log_batch(run_id, metrics[:_POINTS_PER_BATCH], params, tags)
         for start in range(_POINTS_PER_BATCH, len(metrics), _POINTS_PER_BATCH):
+            self.num_steps += 1
             self._client.log_batch(run_id, metrics[start : start + _POINTS_PER_BATCH])
         reach(Step.AFTER_LOG_BATCH)
         digest = self._study.provenance.get("data_digest")
@@ -256,20 +315,10 @@ class StudyRuns:
         )
 
 
-def _pick(found: Sequence[Run], content: RunContent, tracked_id: str | None) -> Run | None:
-    """The run to keep. Parameters of a run are fixed for ever, so one with other values is of no use."""
-    usable = [run for run in found if run.data.params.items() <= content.params.items()]
-    return min(usable, key=lambda run: (_is_deleted(run), run.info.run_id != tracked_id), default=None)
-
-
-def _shows(run: Run, content: RunContent) -> bool:
-    return (
-        not _is_deleted(run)
-        and run.info.status == content.status
-        and run.data.params == content.params
-        and content.metrics.items() <= run.data.metrics.items()
-        and content.tags.items() <= run.data.tags.items()
-    )
+def _in_order(runs: Sequence[Run], tracked: tuple[str, str] | None) -> list[Run]:
+    """Live ones first, and of these the one that the ledger takes for it."""
+    tracked_id = tracked[0] if tracked else None
+    return sorted(runs, key=lambda run: (_is_deleted(run), run.info.run_id != tracked_id))
 
 
 def _is_deleted(run: Run) -> bool:

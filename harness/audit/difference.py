@@ -1,0 +1,28 @@
+"""A line of an audit: what is not as it should be, and what to do about it. There is no line without the latter."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Advice(StrEnum):
+    """What takes a difference away; {} is what it is about."""
+
+    SYNC = "`harness sync` mends it"
+    LEADERBOARD = "`harness leaderboard {}` writes it anew"
+    START = "the next start of the study ends it"
+    DELETE = "delete it"
+    DELETE_RUN = "if nobody wants it: {}"
+    COPY = "put a copy of ledger.db back"
+    COPY_OR_FRESH = "put a copy of ledger.db back, or start the study anew with --fresh"
+
+
+@dataclass(frozen=True)
+class Difference:
+    what: str
+    advice: Advice
+    about: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.what}; {self.advice.format(self.about)}"

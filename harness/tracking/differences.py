@@ -1,0 +1,82 @@
+"""In what an MLflow run differs from what it should show, in words for people; nothing where it shows just that."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness.tracking.content import Point, RunContent
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+_LONG, _BEFORE = 60, 20  # characters of a text that are shown, and of those before the first that differs
+
+
+def run_differences(run: Run, content: RunContent) -> Iterator[str]:
+    """Of what a search tells of a run: status, tags, parameters, and the newest value of each metric.
+
+    Tags that `content` does not have are of no concern: people may add their own.
+    """
+    if run.info.status != content.status:
+        yield f"status is {run.info.status}, should be {content.status}"
+    yield from _unlike("tag", {key: run.data.tags[key] for key in run.data.tags.keys() & content.tags}, content.tags)
+    yield from logged_differences(run, content)
+
+
+def logged_differences(run: Run, content: RunContent) -> Iterator[str]:
+    """Those of them that MLflow may not be able to undo: nothing that was logged once can be taken back."""
+    yield from _unlike("parameter", run.data.params, content.params)
+    yield from _unlike("metric", run.data.metrics, content.metrics)
+
+
+def curve_differences(client: MlflowClient, run: Run, content: RunContent) -> Iterator[str]:
+    """Of each curve, point by point; takes a request for each. Raises whatever MLflow raises."""
+    for key, points in _curves(content).items():
+        history = client.get_metric_history(run.info.run_id, key) if key in run.data.metrics else []
+        found: dict[int, list[float]] = defaultdict(list)
+        for point in history:
+            found[point.step].append(point.value)
+        yield from _unlike(f"curve {key}, step", found, {point.step: [point.value] for point in points})
+
+
+def _curves(content: RunContent) -> dict[str, list[Point]]:
+    """The metrics that have more than a summary's one number, at step 0."""
+    points: dict[str, list[Point]] = defaultdict(list)
+    for point in content.points:
+        points[point.key].append(point)
+    return {key: of_key for key, of_key in points.items() if any(point.step > 0 for point in of_key)}
+
+
+def _unlike(what: str, found: Mapping[Any, Any], expected: Mapping[Any, Any]) -> Iterator[str]:
+    """Each key whose value is another, or which is on one side only."""
+    for key in sorted({*found, *expected}):
+        if key not in found:
+            yield f"{what} {key} is missing, should be {_excerpt(_text(expected[key]))}"
+        elif key not in expected:
+            yield f"{what} {key} is {_excerpt(_text(found[key]))}, should not be there"
+        elif found[key] != expected[key]:
+            is_, should_be = _text(found[key]), _text(expected[key])
+            start = _parting(is_, should_be)
+            yield f"{what} {key} is {_excerpt(is_, start)}, should be {_excerpt(should_be, start)}"
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return " and ".join(map(str, value))
+    return str(value).replace("\n", " ")
+
+
+def _parting(first: str, second: str) -> int:
+    """From where two texts are to be shown, so that people see in what they differ."""
+    if max(len(first), len(second)) <= _LONG:
+        return 0
+    same = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), _LONG)
+    return max(0, same - _BEFORE)
+
+
+def _excerpt(text: str, start: int = 0) -> str:
+    end = start + _LONG
+    return f"{'...' if start else ''}{text[start:end]}{'...' if len(text) > end else ''}"

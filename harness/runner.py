@@ -144,7 +144,7 @@ def _run_at(
         finally:
             executor.close()
             if tracker and reason is StopReason.INTERRUPTED:  # who stops it does not want to wait
-                tracker.close(timeout_s=INTERRUPTED_WAIT_S)  # the next start brings the rest
+                tracker.close(INTERRUPTED_WAIT_S)  # the next start brings the rest
             elif tracker:
                 tracker.close(is_finished=True)
         # With a larger budget, the others go on from their checkpoints; a verdict's champion is not registered yet.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import socket
 import sqlite3
@@ -27,10 +28,16 @@ from harness.records import Outcome, Role
 from harness.redaction import reason, redact
 from harness.spec import SweepSpec
 from harness.tracking import mlflow_runs, store, study_runs
-from harness.tracking.mlflow_runs import SyncReport, Tracker, sync
+from harness.tracking.mlflow_runs import Patience, SyncReport, Tracker, sync
 from harness.tracking.study_runs import StudyRuns
 
 WAIT_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A slow machine is none of what people are told of."""
+    monkeypatch.setattr(mlflow_runs, "NEWS_S", math.inf)
 
 
 @pytest.fixture
@@ -730,6 +737,97 @@ def test_trouble_is_told_once_and_so_is_its_end(home: Path, ledger: Ledger, monk
     assert len(warnings) == 2
     assert "out of order; the sweep goes on" in warnings[0]
     assert set(runs(home)) == {"study", "trial-000"}
+
+
+def test_a_close_lasts_while_something_moves_and_says_what_it_waits_for(
+    home: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mlflow_runs, "NEWS_S", 0.0)
+    study = Study(ledger, make_spec())
+    study.add(2.5)
+    study.add(2.4)
+    news: list[str] = []
+    is_told = threading.Event()
+
+    def warn(line: str) -> None:
+        news.append(line)
+        is_told.set()
+
+    create_run = MlflowClient.create_run
+
+    def slow(client: MlflowClient, *args: Any) -> Run:
+        assert is_told.wait(WAIT_S)
+        return create_run(client, *args)
+
+    monkeypatch.setattr(MlflowClient, "create_run", slow)
+    assert Tracker(ledger.path, home, "study", warn).close(is_finished=True) == 0
+    assert news[0] == "MLflow: 2 of 2 runs to bring; Ctrl-C leaves the rest to `harness sync`"
+    assert runs(home)["study"].info.status == "FINISHED"
+
+
+def test_a_close_ends_when_nothing_moves(home: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mlflow_runs, "PATIENCE_S", 0.01)
+    monkeypatch.setattr(mlflow_runs, "_LOOK_S", 0.02)
+    Study(ledger, make_spec()).add(2.5)
+    stands_still = threading.Event()
+    monkeypatch.setattr(mlflow_runs, "StudyRuns", lambda *how: stands_still.wait(WAIT_S))
+    warnings: list[str] = []
+    tracker = Tracker(ledger.path, home, "study", warnings.append)
+    assert tracker.close() == 1
+    assert warnings == ["MLflow lacks 1 trials of study; `harness sync` brings that there"]
+    stands_still.set()
+    tracker._thread.join()  # in the command it ends with the process
+
+
+def test_patience_lasts_while_something_moves() -> None:
+    times_s = [0.0]
+    patience = Patience(60.0, lambda: times_s[-1])
+    looks = [(50.0, "a", True), (100.0, "b", True), (159.0, "b", True), (160.0, "b", False), (161.0, "c", True)]
+    for time_s, trace, lasts in looks:
+        times_s.append(time_s)
+        assert patience.lasts(trace) is lasts
+
+
+def test_a_store_that_is_being_made_moves_on(tmp_path: Path) -> None:
+    """And first runs are brought there however long that takes."""
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        Study(ledger, make_spec(dataset="digits")).add(2.5)
+        uri = store.tracking_uri(tmp_path)
+        assert store.making_cpu_s(uri) is None
+        seen: set[float | None] = set()
+        tracker = Tracker(ledger.path, tmp_path, "study", pytest.fail)
+        while not store.sqlite_file(uri).exists() and len(seen) < 4:
+            seen.add(store.making_cpu_s(uri))
+        assert len(seen) == 4
+        assert tracker.close() == 0
+        assert store.making_cpu_s(uri) is None
+    assert set(runs(tmp_path)) == {"study", "trial-000"}
+    assert list(tmp_path.glob("mlflow.db.new-*")) == []
+
+
+def test_trouble_at_the_end_is_tried_again_as_long_as_runs_come(
+    home: Path, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = Study(ledger, make_spec())
+    study.add(2.5)
+    study.add(2.4)
+    log_inputs = MlflowClient.log_inputs
+    is_closing = threading.Event()
+    calls: list[object] = []
+
+    def unsteady(client: MlflowClient, *args: Any) -> None:
+        assert is_closing.wait(WAIT_S)
+        calls.append(args)
+        if len(calls) in (3, 5):  # of the trials: the parent comes first
+            raise OSError("out of order")
+        log_inputs(client, *args)
+
+    monkeypatch.setattr(MlflowClient, "log_inputs", unsteady)
+    tracker = Tracker(ledger.path, home, "study", lambda line: None)
+    tracker._closing.set()
+    is_closing.set()
+    assert tracker.close(WAIT_S) == 0
+    assert set(runs(home)) == {"study", "trial-000", "trial-001"}
 
 
 def test_an_end_that_could_not_be_shown_is_told(home: Path, ledger: Ledger) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import math
 import os
 import socket
 import sqlite3
@@ -35,6 +36,7 @@ def impatient() -> Iterator[None]:
         patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
         patch.setattr(mlflow_runs, "FIRST_WAIT_S", 0.1)
         patch.setattr(mlflow_runs, "LONGEST_WAIT_S", 0.5)
+        patch.setattr(mlflow_runs, "NEWS_S", math.inf)
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield
 

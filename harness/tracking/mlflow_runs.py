@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,13 +14,31 @@ from harness.errors import InputError, TroubleError
 from harness.ledger import Ledger
 from harness.locks import InUseError, runs_lock
 from harness.redaction import reason, redact
-from harness.tracking.store import tracking_uri
+from harness.tracking.store import making_cpu_s, tracking_uri
 from harness.tracking.study_runs import Repairs, Status, StudyRuns
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
+PATIENCE_S = 60.0  # of a close, while nothing moves
+NEWS_S = 5.0  # before a close that goes on for longer says so; then after twice that time, and so on
+_LOOK_S = 0.5
 PROGRESS_S = 30.0  # how old the parent run's summary may get
 PROGRESS_PAUSES = 100  # and how many times as long as showing it takes: in a long study, seconds
+
+
+class Patience:
+    """Lasts while something moves, and for so long after that."""
+
+    def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._patience_s, self._clock = patience_s, clock
+        self._seen: object = None
+        self._moved_at = clock()
+
+    def lasts(self, trace: object) -> bool:
+        """Hears of what has moved if it is another than the last time."""
+        if trace != self._seen:
+            self._seen, self._moved_at = trace, self._clock()
+        return self._clock() - self._moved_at < self._patience_s
 
 
 class Tracker:
@@ -44,6 +63,7 @@ class Tracker:
         self._end_status: Status | None = None
         self._wait_s = FIRST_WAIT_S
         self._in_trouble, self._is_done = False, False
+        self._runs: StudyRuns | None = None
         self._thread = threading.Thread(target=self._run, name="mlflow", daemon=True)
         self._thread.start()
 
@@ -51,42 +71,78 @@ class Tracker:
         """Says that the ledger has something new."""
         self._wake.set()
 
-    def close(self, timeout_s: float = 30.0, *, is_finished: bool | None = None) -> int:
-        """Brings what is left to MLflow, if that can be done in time; returns how many trials are missing there.
+    def close(self, limit_s: float = math.inf, *, is_finished: bool | None = None) -> int:
+        """Brings what is left to MLflow; returns how many trials are missing there.
+
+        That may take as long as it moves on, within `limit_s`: a store is being made, runs are brought.
 
         Args:
-            timeout_s: How long to wait at most.
+            limit_s: How long to wait at most.
             is_finished: Whether the study has come to its end; None: if its budget is used.
         """
         if is_finished is not None:
             self._end_status = "FINISHED" if is_finished else "KILLED"
         self._closing.set()
         self._wake.set()
-        self._thread.join(timeout_s)
-        with closing(Ledger(self._ledger_path, say=self._warn)) as ledger:
-            num_left = len(ledger.untracked(self._study))
+        self._wait(limit_s)
+        num_left = self._num_left()
         if not self._is_done:
             missing = f"{num_left} trials" if num_left else "the summary"
             self._warn(f"MLflow lacks {missing} of {self._study}; `harness sync` brings that there")
         return num_left
 
+    def _wait(self, limit_s: float) -> None:
+        """Until the thread has ended, or waiting for it is of no use."""
+        started, news_s, patience = time.monotonic(), NEWS_S, Patience(PATIENCE_S)
+        while self._thread.is_alive() and patience.lasts(self._trace()):
+            waited_s = time.monotonic() - started
+            if waited_s >= limit_s:
+                return
+            if waited_s >= news_s:
+                self._warn(self._news())
+                news_s = 2 * waited_s
+            self._thread.join(min(_LOOK_S, limit_s - waited_s))
+
+    def _trace(self) -> tuple[object, ...]:
+        """Something that changes as long as the thread gets on."""
+        return id(self._runs), self._runs and self._runs.num_steps, making_cpu_s(self._uri)
+
+    def _news(self) -> str:
+        with closing(Ledger(self._ledger_path, say=self._warn)) as ledger:
+            num_left, num_runs = len(ledger.untracked(self._study)), sum(1 for _ in ledger.finished(self._study))
+        store = "" if making_cpu_s(self._uri) is None else "its store is being made; "
+        left = f"{num_left} of {num_runs} runs" if num_left else "the summary"
+        return f"MLflow: {store}{left} to bring; Ctrl-C leaves the rest to `harness sync`"
+
+    def _num_left(self) -> int:
+        with closing(Ledger(self._ledger_path, say=self._warn)) as ledger:
+            return len(ledger.untracked(self._study))
+
+    def _has_got_on(self, num_left: int) -> bool:
+        try:
+            return self._num_left() < num_left
+        except TroubleError:
+            return False
+
     def _run(self) -> None:
+        num_left = 0
         while True:
             try:
                 with runs_lock(self._home, self._study), closing(Ledger(self._ledger_path, say=self._warn)) as ledger:
+                    num_left = len(ledger.untracked(self._study))
                     self._work(ledger)
                 self._is_done = True
                 return
             except Exception as error:
                 self._note_trouble(error)
-            if self._closing.wait(0.0):
+            if self._closing.is_set() and not self._has_got_on(num_left):
                 return
             self._closing.wait(self._wait_s)
             self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
 
     def _work(self, ledger: Ledger) -> None:
         """Until closed; raises whatever keeps it from going on."""
-        runs = StudyRuns(self._home, ledger, self._study)
+        runs = self._runs = StudyRuns(self._home, ledger, self._study)
         runs.reconcile("RUNNING")
         self._note_success(runs.repairs)
         pause_s = PROGRESS_S

@@ -8,10 +8,12 @@ import shutil
 import sqlite3
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
+import psutil
 from filelock import FileLock
 
 from harness.errors import InputError, TroubleError
@@ -36,6 +38,7 @@ _FIXED = {
     "MLFLOW_SERVER_DISABLE_SECURITY_MIDDLEWARE": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
+_MAKER = "maker"  # file with the id of the process that makes the store
 _SERVERS = ("http", "https", "databricks")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -130,12 +133,12 @@ def make_store(uri: str) -> None:
 
 
 def _make_sqlite_store(file: Path) -> None:
-    for abandoned in file.parent.glob(f"{file.name}.new-*"):
+    for abandoned in _unfinished(file):
         shutil.rmtree(abandoned, ignore_errors=True)
     # A folder of its own, since what an earlier process has started may outlive that by a moment.
     folder = Path(tempfile.mkdtemp(prefix=f"{file.name}.new-", dir=file.parent))
     new = folder / file.name
-    status, errors = _mlflow("db", "upgrade", f"sqlite:///{new}")
+    status, errors = _mlflow(folder / _MAKER, "db", "upgrade", f"sqlite:///{new}")
     if status:
         # Of SQLAlchemy's error the last line is an address on the web.
         lines = [line for line in errors.splitlines() if "Error" in line] or ["no reason given"]
@@ -146,7 +149,24 @@ def _make_sqlite_store(file: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _mlflow(*arguments: str) -> tuple[int, str]:
+def making_cpu_s(uri: str) -> float | None:
+    """CPU seconds spent so far by the processes that are making the store of `uri`; None where nobody makes one."""
+    file = sqlite_file(uri)
+    if file is None or file.exists():
+        return None
+    spent_s = []
+    for folder in _unfinished(file):
+        with contextlib.suppress(OSError, ValueError, psutil.Error):  # it has just begun, or is over
+            spent_s.append(sum(psutil.Process(int((folder / _MAKER).read_text())).cpu_times()[:2]))
+    return sum(spent_s) if spent_s else None
+
+
+def _unfinished(file: Path) -> Iterator[Path]:
+    """The folders in which a store is being made, and those that a killed process has left."""
+    return file.parent.glob(f"{file.name}.new-*")
+
+
+def _mlflow(pid_file: Path, *arguments: str) -> tuple[int, str]:
     """Runs the command `mlflow` as a process that ends with this one; returns its exit status and its complaints."""
     with subprocess.Popen(
         python("-c", _MLFLOW, *arguments),
@@ -156,6 +176,7 @@ def _mlflow(*arguments: str) -> tuple[int, str]:
         text=True,
         start_new_session=True,  # out of reach of a terminal's Ctrl-C, after which a sweep goes on for an epoch
     ) as process:
+        pid_file.write_text(str(process.pid))
         assert process.stderr is not None  # noqa: S101 - for the type checker
         errors = process.stderr.read()
         return process.wait(), errors

@@ -31,6 +31,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _let_signals_end_it()
     try:
         options = _parser().parse_args(arguments)
+        from harness import own_code
+
+        own_code.check()  # of two copies, parts may not go together
         from harness.commands import COMMANDS
 
         return COMMANDS[options.command](options)

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import own_code
 from harness.analysis.reproduction import (
     Agreement,
     Condition,
@@ -111,7 +110,6 @@ def reproduce(study: str, number: int, home: Path, display: Display) -> Reproduc
         TroubleError: data, ledger or a worker cannot be had, or the worker died.
     """
     backends.backend()  # a wrong one is said before anything else is
-    own_code.check()
     with closing(Ledger(home / "ledger.db", makes=False)) as ledger:
         recorded = read(ledger, study, number)
     spec = recorded.study.spec.changed(reads_test=False)

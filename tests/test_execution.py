@@ -166,7 +166,7 @@ def _environment(process: psutil.Process) -> str:
 
 # Trains without end on the worker of an `executor` that is made before.
 TRAINS_ON = """
-from harness.execution import Job, Ready
+from harness.execution.base import Job, Ready
 from harness.records import Trial
 while not any(isinstance(event, Ready) for event in executor.events(1.0)): pass
 executor.start("worker-0", Job(Trial("uid", 0, {"units_1": 32, "units_2": 16}, 0, 1000)))
@@ -181,7 +181,7 @@ COORDINATOR = (
     """
 import sys
 from pathlib import Path
-from harness.execution import Place
+from harness.execution.base import Place
 from harness.execution.local import LocalExecutor
 from harness.spec import SweepSpec
 spec = SweepSpec.model_validate_json(sys.argv[1])

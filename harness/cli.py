@@ -10,8 +10,9 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from harness import standard_streams
 from harness.errors import InputError, TroubleError
@@ -19,7 +20,10 @@ from harness.errors import InputError, TroubleError
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction["_Parser"]  # argparse has no public name for it
 
+N = TypeVar("N", int, float)
+
 EXIT_TROUBLE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
+MAX_LINE = 500  # characters of what argparse says, which repeats what it was given
 INTERRUPTED = "interrupted; nothing is lost"
 SHOW_CURSOR = b"\x1b[?25h"  # the live display hides it
 
@@ -30,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     standard_streams.show_all_text()
     _let_signals_end_it()
     try:
-        options = _parser().parse_args(arguments)
+        options = _parsed(sys.argv[1:] if arguments is None else arguments)
         from harness import own_code
 
         own_code.check()  # of two copies, parts may not go together
@@ -43,6 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error, EXIT_TROUBLE)
     except KeyboardInterrupt:
         return _fail(INTERRUPTED, EXIT_INTERRUPTED)
+
+
+def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    for argument in arguments:
+        if argument.startswith("-") and argument.endswith("=--"):  # argparse takes it for an empty list
+            raise InputError(f"{argument.removesuffix('=--')} is '--'; allowed: a value")
+    return _parser().parse_args(arguments)
 
 
 def _fail(why: Exception | str, status: int) -> int:
@@ -71,7 +82,31 @@ class _Parser(argparse.ArgumentParser):
     """Wrong arguments are wrong input like any other: one line, exit status 2."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see {self.prog} --help")
+        line = " ".join(message.split())
+        raise InputError(f"{line if len(line) < MAX_LINE else f'{line[:MAX_LINE]}...'}; see {self.prog} --help")
+
+
+def _whole(text: str) -> int:
+    return _number(text, int, "a whole number of at most 64 bits")
+
+
+def _count(text: str, low: int = 0) -> int:
+    return _number(text, int, f"a whole number, {low} or more", low)
+
+
+def _real(text: str) -> float:
+    return _number(text, float, "a number")
+
+
+def _number(text: str, kind: type[N], allowed: str, low: int = -(2**63)) -> N:
+    """What an option's text says, for argparse."""
+    try:
+        number = kind(text)
+    except ValueError:
+        number = None
+    if number is None or not low <= number < 2**63:
+        raise argparse.ArgumentTypeError(f"it is {text!r}; allowed: {allowed}")
+    return number
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +138,7 @@ def _add_sweep(commands: _Commands) -> None:
     sweep.add_argument("--sampler", help="how configurations are proposed")
     sweep.add_argument("--pruner", help="which running trials are stopped early")
     sweep.add_argument("--objective", metavar="A[,B]", help="error, or error,device_time for a Pareto front")
-    sweep.add_argument("--trials", type=int, metavar="N", help="stop after so many searched trials in all")
+    sweep.add_argument("--trials", type=_whole, metavar="N", help="stop after so many searched trials in all")
     sweep.add_argument("--budget", metavar="15m", help="stop after so much time in all, such as 90s, 15m or 2h")
     sweep.add_argument("--enqueue", metavar="FILE.toml", help="configurations to try first, as [[trial]] tables")
     sweep.add_argument("--learn-from", metavar="STUDY", help="let the finished trials of a study teach the search")
@@ -116,7 +151,7 @@ def _add_baseline(commands: _Commands) -> None:
     text = "train the documented networks with several seeds; validation and test error"
     baseline = _add(commands, "baseline", text)
     baseline.add_argument("baseline", choices=("fc", "cnn", "all"))
-    baseline.add_argument("--seeds", type=int, metavar="N", help="how many seeds")
+    baseline.add_argument("--seeds", type=_whole, metavar="N", help="how many seeds")
     _add_run_options(baseline)
 
 
@@ -126,16 +161,18 @@ def _add_verdict(commands: _Commands) -> None:
     verdict.add_argument(
         "study", metavar="STUDY|NAME", help="a study, or a file of sweeps/ for the study it makes here"
     )
-    verdict.add_argument("--top", type=int, metavar="K", help="how many candidates, the best of the study: 3")
+    verdict.add_argument("--top", type=_whole, metavar="K", help="how many candidates, the best of the study: 3")
     verdict.add_argument(
-        "--seeds", type=int, metavar="N", help="seeds at most, the same for each: 3, 5 (default), 8, 12, 20"
+        "--seeds", type=_whole, metavar="N", help="seeds at most, the same for each: 3, 5 (default), 8, 12, 20"
     )
     verdict.add_argument(
         "--all-seeds", action="store_true", help="train all of them, even if the answer is clear before"
     )
-    verdict.add_argument("--epochs", type=int, metavar="N", help="of each training; without it, the full profile's")
+    verdict.add_argument("--epochs", type=_whole, metavar="N", help="of each training; without it, the full profile's")
     verdict.add_argument("--budget", metavar="2h", help="stop after so much time in all")
-    verdict.add_argument("--workers", type=int, metavar="N", help="trainings at once; without it, one per core or GPU")
+    verdict.add_argument(
+        "--workers", type=_whole, metavar="N", help="trainings at once; without it, one per core or GPU"
+    )
     verdict.add_argument("--fresh", action="store_true", help="begin anew; the old one is kept under a dated name")
     _add_cluster_options(verdict)
 
@@ -144,7 +181,7 @@ def _add_reproduce(commands: _Commands) -> None:
     text = "train a trial again from its record: does it come out the same? exit status 0 if so, 1 if not"
     reproduce = _add(commands, "reproduce", text)
     reproduce.add_argument("study", metavar="STUDY|NAME", help="a study, or a file of sweeps/ whose study it is here")
-    reproduce.add_argument("trial", metavar="TRIAL", type=int, help="its number, as on the leaderboard")
+    reproduce.add_argument("trial", metavar="TRIAL", type=_whole, help="its number, as on the leaderboard")
 
 
 def _add_predict(commands: _Commands) -> None:
@@ -165,8 +202,8 @@ def _add_predict(commands: _Commands) -> None:
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--profile", help="one of the file, such as quick; without it, full where there is a GPU")
     parser.add_argument("--dataset", help="mnist, or digits (small, needs no download)")
-    parser.add_argument("--seed", type=int, metavar="N", help="seed of the search and of the first training")
-    parser.add_argument("--workers", type=int, metavar="N", help="trials at once; without it, one per core or GPU")
+    parser.add_argument("--seed", type=_whole, metavar="N", help="seed of the search and of the first training")
+    parser.add_argument("--workers", type=_whole, metavar="N", help="trials at once; without it, one per core or GPU")
     _add_cluster_options(parser)
 
 
@@ -175,9 +212,11 @@ def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
     ray = parser.add_argument_group("with --executor ray")
     text = "the cluster: auto, or its head's HOST:PORT; without it, one is started here"
     ray.add_argument("--address", metavar="ADDRESS", help=text)
-    ray.add_argument("--cpus-per-worker", type=int, metavar="N", help="CPUs that each worker holds, and its threads: 1")
+    ray.add_argument(
+        "--cpus-per-worker", type=_whole, metavar="N", help="CPUs that each worker holds, and its threads: 1"
+    )
     text = "GPUs that each worker holds: 1 (the default where there are GPUs), 0.5 for two on each, 0 for none"
-    ray.add_argument("--gpus-per-worker", type=float, metavar="X", help=text)
+    ray.add_argument("--gpus-per-worker", type=_real, metavar="X", help=text)
 
 
 def _add_reading(commands: _Commands) -> None:
@@ -187,7 +226,7 @@ def _add_reading(commands: _Commands) -> None:
     board = _add(commands, "leaderboard", "rank the trials of one or several studies")
     board.add_argument("studies", nargs="*", metavar="STUDY", help="without any, one table and file for each study")
     board.add_argument("--out", metavar="FILE|-", help="write the CSV there; - is standard output")
-    board.add_argument("--top", type=int, default=20, metavar="N", help="rows shown on the terminal")
+    board.add_argument("--top", type=_count, default=20, metavar="N", help="rows shown on the terminal")
     text = "set studies beside each other: which way to search finds more for the same price?"
     _add(commands, "compare", text).add_argument("studies", nargs="+", metavar="STUDY", help="at least two")
     report = _add(commands, "report", "a study as one HTML file with figures, which opens offline")
@@ -207,14 +246,16 @@ def _add_upkeep(commands: _Commands) -> None:
     data.add_argument("action", nargs="?", choices=("fetch", "verify"), default="fetch")
     data.add_argument("--dataset", default="mnist", help="mnist or digits")
     ui = _add(commands, "ui", "open MLflow on the studies")
-    ui.add_argument("--port", type=int, default=5000)
+    ui.add_argument("--port", type=_whole, default=5000)
     _add(commands, "sync", "bring MLflow up to date with the ledger")
     doctor = _add(commands, "doctor", "look at the installation, or recount studies from scratch")
     doctor.add_argument("--audit", nargs="+", metavar="STUDY", help="ledger against MLflow against exported CSV")
     bench = _add(commands, "bench", "measure this harness against others")
     bench.add_argument("what", choices=("engine", "overhead", "scale", "search", "sweep", "target"))
     bench.add_argument("--quick", action="store_true", help="within 5 minutes on two cores")
-    bench.add_argument("--repeats", type=int, metavar="N", help="seeds of a search, rounds of a race")
+    bench.add_argument(
+        "--repeats", type=partial(_count, low=1), metavar="N", help="seeds of a search, rounds of a race"
+    )
 
 
 if __name__ == "__main__":

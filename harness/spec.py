@@ -243,5 +243,5 @@ def parse_duration_s(text: str) -> float:
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     if not match or float(match[1]) <= 0:
-        raise InputError(f"duration is {text!r}; allowed: a number above 0 with s, m or h, such as 90s, 15m or 2h")
+        raise InputError(f"duration is {shown(text)}; allowed: a number above 0 with s, m or h, such as 90s, 15m or 2h")
     return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]

@@ -132,7 +132,9 @@ def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
     default = default_profile if default_profile in file.profiles else next(iter(file.profiles))
     profile_name = default if flags.profile is None else flags.profile
     if profile_name not in file.profiles:
-        raise InputError(f"--profile is {profile_name!r}; allowed by {path}: {', '.join(map(shown, file.profiles))}")
+        raise InputError(
+            f"--profile is {shown(profile_name)}; allowed by {path}: {', '.join(map(shown, file.profiles))}"
+        )
     profile = file.profiles[profile_name]
     search = _search_settings(file, flags)
     spec = validated(
@@ -277,7 +279,9 @@ def _study_name(path: Path, file: SweepFile, profile: str, search: dict[str, Any
 
 def _checked_name(study: str) -> str:
     if study.endswith(VERDICT):
-        raise InputError(f"study is {study!r}; allowed: a name that does not end in {VERDICT}, as those of verdicts do")
+        raise InputError(
+            f"study is {shown(study)}; allowed: a name that does not end in {VERDICT}, as those of verdicts do"
+        )
     return check_name(study, "study")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.errors import InputError
 from harness.ledger import Ledger, Study
+from harness.parsing import shown
 
 
 def find_study(ledger: Ledger, name: str) -> Study:
@@ -15,7 +16,9 @@ def find_study(ledger: Ledger, name: str) -> Study:
     try:
         return ledger.study(name)
     except KeyError:
-        raise InputError(f"study is {name!r}; allowed: {', '.join(ledger.study_names()) or none_yet(ledger)}") from None
+        raise InputError(
+            f"study is {shown(name)}; allowed: {', '.join(ledger.study_names()) or none_yet(ledger)}"
+        ) from None
 
 
 def none_yet(ledger: Ledger) -> str:

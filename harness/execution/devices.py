@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 
 from harness import keras_settings
-from harness.errors import InputError, TroubleError
+from harness.errors import TroubleError
 from harness.execution import backends
 from harness.execution.base import Place
 from harness.execution.gpus import Gpu, usable_gpus
@@ -75,12 +75,7 @@ def places(machine: Machine, num_workers: int | None) -> list[Place]:
     Args:
         machine: What there is.
         num_workers: How many workers are asked for; None: as many as fit.
-
-    Raises:
-        InputError: fewer than one is asked for.
     """
-    if num_workers is not None and num_workers < 1:
-        raise InputError(f"--workers is {num_workers}; allowed: at least 1")
     if machine.gpus:
         return _gpu_places(machine, num_workers or len(machine.gpus))
     count = num_workers or max(1, min(machine.num_cores, MAX_CPU_WORKERS, int(machine.memory_mb // WORKER_MEMORY_MB)))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import own_code
-from harness.errors import InputError, TroubleError
+from harness.errors import TroubleError
 from harness.execution import backends, data
 from harness.execution.base import Cluster, Died, Event, Executor, Finished, Job, Note, Place, Ready
 from harness.execution.local import MAX_EARLY_DEATHS, START_TIMEOUT_S
@@ -80,8 +80,6 @@ class RayWorkplace:
     """
 
     def __init__(self, cluster: Cluster, num_workers: int | None, note: Note) -> None:
-        if num_workers is not None and num_workers < 1:
-            raise InputError(f"--workers is {num_workers}; allowed: at least 1")
         self._ray, self._note, self._num_workers = connect(cluster.address), note, num_workers
         self._hosts: dict[str, _Host] = {}
         self._looked = 0.0

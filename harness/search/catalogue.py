@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.errors import InputError
+from harness.parsing import shown
 from harness.search.limits import check_limits
 from harness.space import Choice, Float, SpaceError
 from harness.spec import Engine, SweepSpec
@@ -141,7 +142,7 @@ def sampler(spec: SweepSpec) -> Sampler:
         if entry.name == spec.sampler:
             return entry
     known = ", ".join(entry.name for entry in _of_engine(spec.engine))
-    raise InputError(f"sampler is {spec.sampler!r}; allowed with engine {spec.engine}: {known}")
+    raise InputError(f"sampler is {shown(spec.sampler)}; allowed with engine {spec.engine}: {known}")
 
 
 def check(spec: SweepSpec) -> None:
@@ -203,7 +204,7 @@ def _check_pruner(chosen: Sampler, spec: SweepSpec) -> None:
         )
     pruner = next((entry for entry in PRUNERS if entry.name == spec.pruner), None)
     if pruner is None:
-        raise InputError(f"pruner is {spec.pruner!r}; allowed: {', '.join(entry.name for entry in PRUNERS)}")
+        raise InputError(f"pruner is {shown(spec.pruner)}; allowed: {', '.join(entry.name for entry in PRUNERS)}")
     if len(set(spec.objective)) < len(spec.objective):
         raise InputError(f"objective is {', '.join(spec.objective)}; allowed: each objective once")
     if pruner.name == "none":

@@ -29,6 +29,7 @@ class Errors:
         by_seed_pct: In the order of the seeds.
         mean_pct: Over seeds.
         sd_pct: Standard deviation between seeds.
+        worst_pct: Of the worst seed.
         wilson_pct: 95 % interval of the mean over other images, the seeds taken as given.
         bootstrap_pct: 95 % interval of the mean over other seeds and other images.
     """
@@ -36,6 +37,7 @@ class Errors:
     by_seed_pct: tuple[float, ...]
     mean_pct: float
     sd_pct: float
+    worst_pct: float
     wilson_pct: Interval
     bootstrap_pct: Interval
 
@@ -204,6 +206,7 @@ class _Findings:
             tuple(rates.tolist()),
             mean_pct,
             float(rates.std(ddof=1)),
+            float(rates.max()),
             Interval(*error_rate_interval_pct(mean_pct, num_images)),
             Interval(*statistics.bootstrap_interval_pct(self._wrong[row], num_images)),
         )

@@ -47,7 +47,8 @@ def _reason(verdict: Verdict) -> str:
     limits = best.comparison.corrected
     return (
         f"{which} errs {_more(best.comparison.points)} than the documented baseline{chance}"
-        f" ({best.errors.mean_pct:.2f} % against {best.baseline_errors.mean_pct:.2f} % of the test images;"
+        f" ({best.errors.mean_pct:.2f} % against {best.baseline_errors.mean_pct:.2f} % of the test images,"
+        f" worst seed {best.errors.worst_pct:.2f} % against {best.baseline_errors.worst_pct:.2f} %;"
         f" 95 % interval from {_more(limits.low)} to {_more(limits.high)})"
     )
 

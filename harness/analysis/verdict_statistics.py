@@ -28,9 +28,9 @@ Signs = NDArray[np.int8]
 # How probable a verdict may be that names any difference where there is none, over all candidates and looks.
 ALPHA = 0.05
 
-# After so many seeds the candidates are looked at, and each look may use this share of ALPHA. The shares add up to one,
-# so seeds may be added, or a verdict be ended, at any look and for any reason.
-LOOKS: Mapping[int, float] = MappingProxyType({3: 0.05, 5: 0.70, 8: 0.15, 12: 0.06, 20: 0.04})
+# After so many seeds the candidates are looked at, and each look may use this share of ALPHA. The shares add up to less
+# than one, so seeds may be added, or a verdict be ended, at any look and for any reason.
+LOOKS: Mapping[int, float] = MappingProxyType({3: 0.05, 5: 0.70, 8: 0.12, 12: 0.05, 20: 0.03})
 
 NUM_RESAMPLES = 4000
 _RESAMPLES_AT_ONCE = 250
@@ -87,21 +87,22 @@ def differences(wrong: Wrong, num_images: int) -> Differences:
         seeds   2 MS(training) / (S n), MS(training) / n being the variance of the error rate between seeds
         images  2 (MS(configuration x image) - MS(rest)) / (S n), not below zero
 
-    for S trainings and n images. With t quantiles, the degrees of freedom are those of MS(training), times
-    ((seeds + images) / seeds) squared: S. L. Hillis, Statistics in Medicine 26 (2007) 596-619.
-
-    The seeds' part is the largest of three estimates, so the p-value is never below that of the test that uses the
-    first alone, which is the exact one where all configurations have the same variance:
+    for S trainings and n images (S. L. Hillis, Statistics in Medicine 26 (2007) 596-619). The seeds' part is the
+    largest of three estimates:
 
         pooled over all configurations, as in an analysis of variance: few seeds, but many degrees of freedom;
-        of these two alone (B. L. Welch, Biometrika 34 (1947) 28-35): one configuration may be less stable than others;
+        of these two alone (B. L. Welch, Biometrika 34 (1947) 28-35), `_unpooled`: one may be less stable than others;
         what trainings that err independently on each image would differ by: two seeds may agree by luck.
+
+    Degrees of freedom are those of `_degrees`: of the pooled variance where that is the larger one of the first two,
+    and the more of these two alone, the more their variance exceeds it. By Hillis they grow with the square of what is
+    added to that variance.
 
     Args:
         wrong: (..., configuration, training, image), at least two trainings.
         num_images: All test images.
     """
-    num_configurations, num_seeds = wrong.shape[-3:-1]
+    num_seeds = wrong.shape[-2]
     rates = wrong.sum(-1) / num_images
     shares = wrong.mean(-2)  # of the trainings that got the image wrong
     seed_variances = rates.var(-1, ddof=1)
@@ -109,22 +110,49 @@ def differences(wrong: Wrong, num_images: int) -> Differences:
     within_images = num_seeds / (num_seeds - 1) * (shares * (1 - shares)).sum(-1) / num_images
     rest = np.maximum(0.0, within_images - seed_variances) * num_images / (num_images - 1)
 
-    pairs = np.stack(
-        [
-            np.broadcast_to(2 * seed_variances.mean(-1, keepdims=True), seed_variances[..., 1:].shape),
-            seed_variances[..., :1] + seed_variances[..., 1:],
-            (rest[..., :1] + rest[..., 1:]) / num_images,
-        ]
-    )
-    by_seeds = pairs.max(0) / num_seeds
+    pooled = np.broadcast_to(2 * seed_variances.mean(-1, keepdims=True), seed_variances[..., 1:].shape)
+    unpooled = _unpooled(rates.mean(-1), seed_variances)
+    of_pairs = np.maximum(pooled, unpooled.sum(-1))
+    by_seeds = np.maximum(of_pairs, (rest[..., :1] + rest[..., 1:]) / num_images) / num_seeds
     by_image = shares[..., 1:, :] - shares[..., :1, :]
     mean = by_image.sum(-1) / num_images
     image_variances = ((by_image**2).sum(-1) - num_images * mean**2) / (num_images - 1)
     by_images = np.maximum(0.0, image_variances - (rest[..., :1] + rest[..., 1:]) / num_seeds) / num_images
     variances = by_seeds + by_images
     with np.errstate(divide="ignore", invalid="ignore"):
-        inflation = np.where(by_seeds > 0, (variances / by_seeds) ** 2, np.inf)
-    return Differences(100 * mean, 100 * np.sqrt(variances), num_configurations * (num_seeds - 1) * inflation)
+        weight = np.maximum(0.0, 2 * pooled / of_pairs - 1)  # of the pooled variance: 1 where it is the larger one
+        roots = weight / np.sqrt(_degrees(seed_variances, num_seeds))[..., None]
+        roots = roots + (1 - weight) / np.sqrt(_degrees(unpooled, num_seeds))
+        degrees = np.where(of_pairs > 0, (num_seeds * variances / of_pairs / roots) ** 2, np.inf)
+    return Differences(100 * mean, 100 * np.sqrt(variances), degrees)
+
+
+def _unpooled(means: Floats, variances: Floats) -> Floats:
+    """Variances between seeds of the baseline and of each candidate (..., candidate, 2), as if both erred alike.
+
+    The larger an error, the further its seeds lie apart, so seeds that are good by luck also look more stable than they
+    are. Each variance is taken to where a tie would have it, midway between the two means, with the same coefficient
+    of variation.
+    """
+    of_pairs = [np.stack(np.broadcast_arrays(each[..., :1], each[..., 1:]), -1) for each in (means, variances)]
+    middle = of_pairs[0].mean(-1, keepdims=True)
+    factors = np.divide(middle, of_pairs[0], out=np.ones_like(of_pairs[0]), where=of_pairs[0] > 0)
+    return np.asarray(of_pairs[1] * factors**2)
+
+
+def _degrees(variances: Floats, num_seeds: int) -> Floats:
+    """Of freedom of the sum of several variances (..., variance), each of `num_seeds` values.
+
+    Satterthwaite's are f R with f = S - 1 and R = (sum of variances)^2 / (sum of their squares), which says how many of
+    them count: F. E. Satterthwaite, Biometrics Bulletin 2 (1946) 110-114. Squares of estimates are too large in the
+    mean, and Welch (1947) has (f + 2) R - 2 for that. Here it is (f + 6) R - 8: about the same where all variances are
+    equal, and f - 2 in the place of f where one of them is all there is, since errors are skewed. These numbers were
+    chosen by simulation (docs/verdict.md). There are at least 1 and at most f for each variance.
+    """
+    each = num_seeds - 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        number = variances.sum(-1) ** 2 / (variances**2).sum(-1)
+    return np.asarray(np.clip((each + 6) * number - 8, 1, each * variances.shape[-1]))
 
 
 def labels(wrong: Wrong, num_images: int, looks: Mapping[int, float] = LOOKS) -> Labels:
@@ -132,9 +160,9 @@ def labels(wrong: Wrong, num_images: int, looks: Mapping[int, float] = LOOKS) ->
 
     At each look the p-values are corrected by Holm's method and divided by the look's share of ALPHA; a candidate's
     p-value is the lowest of its looks. By Holm's method a look names a difference that is none with a probability of
-    at most its share of ALPHA, and the shares add up to one, so by Bonferroni's inequality all looks together do so
-    with a probability of at most ALPHA, however many of them are made. The same argument as in K. K. G. Lan and
-    D. L. DeMets, Biometrika 70 (1983) 659-663, without use of how the looks depend on each other.
+    at most its share of ALPHA, and the shares add up to less than one, so by Bonferroni's inequality all looks
+    together do so with a probability of at most ALPHA, however many of them are made. The same argument as in
+    K. K. G. Lan and D. L. DeMets, Biometrika 70 (1983) 659-663, without use of how the looks depend on each other.
 
     Args:
         wrong: (..., configuration, training, image); a look at S seeds sees the first S trainings.

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from harness.analysis.files import replaced, write_csv
 from harness.analysis.terminal import plain_console
-from harness.analysis.verdict_findings import Comparison, Configuration, Interval, Verdict
+from harness.analysis.verdict_findings import Comparison, Configuration, Verdict
 from harness.analysis.verdict_picture import draw_verdict
 from harness.analysis.verdict_sentences import sentences
 from harness.words import CHANGES, changes
@@ -61,7 +61,7 @@ def _error_columns(rows: list[Configuration]) -> Columns:
         "": [row.name for row in rows],
         "answer": [row.answer or "" for row in rows],
         "test error %\nmean ± sd": [f"{one.mean_pct:.2f} ± {one.sd_pct:.2f}" if one else "" for one in errors],
-        "95 %\ninterval": [_interval(one.bootstrap_pct) if one else "" for one in errors],
+        "worst\nseed": [f"{one.worst_pct:.2f}" if one else "" for one in errors],
         "difference, points\n(corrected 95 %)": [_difference(row.comparison) for row in rows],
     }
 
@@ -100,10 +100,6 @@ def _table(columns: Columns) -> Table:
     for number, cells in enumerate(zip(*columns.values(), strict=True)):
         table.add_row(*cells, style=None if number else "bold")
     return table
-
-
-def _interval(interval: Interval) -> str:
-    return f"{interval.low:.2f}-{interval.high:.2f}"
 
 
 def _difference(comparison: Comparison | None) -> str:

@@ -44,10 +44,12 @@ def differences(pairs: Sequence[Pair]) -> go.Figure:
 def errors_table(verdict: Verdict) -> Table:
     """Test errors and times of the baseline and the candidates."""
     rows = [_row(one) for one in (verdict.baseline, *verdict.candidates)]
-    return Table(("", "answer", "test error %", "device time s", "parameters"), rows, frozenset({0}))
+    return Table(("", "answer", "test error %", "worst seed", "device time s", "parameters"), rows, frozenset({0}))
 
 
 def _row(one: Configuration) -> list[str]:
-    errors = f"{one.errors.mean_pct:.2f} ± {one.errors.sd_pct:.2f}" if one.errors else ""
+    errors = ["", ""]
+    if one.errors:
+        errors = [f"{one.errors.mean_pct:.2f} ± {one.errors.sd_pct:.2f}", f"{one.errors.worst_pct:.2f}"]
     costs = [f"{one.cost.device_time_s:.1f}", f"{one.cost.num_params:,}"] if one.cost else ["", ""]
-    return [one.name, one.answer or "", errors, *costs]
+    return [one.name, one.answer or "", *errors, *costs]

@@ -264,24 +264,32 @@ def test_noise_comes_from_the_baselines_seeds(study: FilledLedger) -> None:
     study.add_baseline(1.6, seed=2, wrong=range(16))
     study.add(1.4)
     noise, best = findings(study)
-    # 1.96 * sqrt(2) * 0.0707 = 0.196, more than one discordant image of 1,000 has to say.
-    assert noise == "differences under 0.20 points are noise here (2 seeds of the baseline, 1,000 validation images)"
+    # A standard deviation of 0.0707, more than one discordant image of 1,000 has to say; 3.182 and 2.353 are the points
+    # of t with three degrees of freedom: 3.182 * sqrt(2) * 0.0707, and 2.353 * sqrt(3 / 2) * 0.0707 beside two seeds.
+    assert noise == (
+        "by chance two trials differ by up to 0.32 points, and the best of 1 leads the baseline by 0.20"
+        " (95 %; 2 seeds of the baseline, 1,000 validation images)"
+    )
     assert best == (
         "best so far trial 2 at 1.40 %, 0.15 points below the baseline's 1.55 % (mean of 2 seeds): within noise"
     )
 
 
-def test_a_gain_beyond_noise_is_said_with_what_luck_may_have_added(study: FilledLedger) -> None:
+def test_a_gain_beyond_what_the_best_of_so_many_owes_to_luck_is_more_than_noise(study: FilledLedger) -> None:
     study.add_baseline(2.0, seed=1, wrong=range(20))
     study.add_baseline(2.0, seed=2, wrong=range(4, 24))
     for error in (1.9, 1.0, 1.8):
         study.add(error)
-    _, best = findings(study)
-    # sqrt(8) / 1000 = 0.283 points for a difference, 0.2 for one trial; Blom's quantile for 3 trials is 0.87.
+    noise, best = findings(study)
+    # sqrt(8) / 1000 = 0.283 points for a difference, 0.2 for one trial; the best of 3 leads by 4.15 of these.
     assert best == (
         "best so far trial 3 at 1.00 %, 1.00 points below the baseline's 2.00 % (mean of 2 seeds): more than noise"
-        " between two trials, though the best of 3 may owe about 0.17 to luck"
     )
+    assert ", and the best of 3 leads the baseline by 0.83 (95 %;" in noise
+    study.add(0.9)
+    for _ in range(20):
+        study.add(1.9)
+    assert findings(study)[1].endswith("within noise"), "two trials that far apart are no chance; the best of 24 is"
 
 
 def test_repeated_configurations_count_and_repeated_seeds_do_not(study: FilledLedger) -> None:
@@ -292,8 +300,10 @@ def test_repeated_configurations_count_and_repeated_seeds_do_not(study: FilledLe
     study.add(1.4, params={"units_1": 64, "units_2": 64}, seed=5)
     study.add(9.0, params={"units_1": 64, "units_2": 64}, seed=6, epochs=1)
     noise, _ = findings(study)
-    # pooled variance (0.02 + 0.08) / 2
-    assert noise.startswith("differences under 0.62 points are noise here (4 seeds of 2 configurations,")
+    # Pooled variance (0.02 + 0.08) / 2 with two degrees of freedom, less than that of independent images with an error
+    # of 1.65 %: 0.4028; 2.776 is the point of t with four.
+    assert noise.startswith("by chance two trials differ by up to 1.58 points, and the best of 3 leads")
+    assert "(95 %; 4 seeds of 2 configurations," in noise
 
 
 def test_without_repeats_or_results_the_words_say_so(study: FilledLedger) -> None:
@@ -311,7 +321,10 @@ def test_a_study_of_the_baseline_alone_tells_its_noise(ledger: Ledger) -> None:
     study = FilledLedger(ledger, make_spec(space={}, budget={"trials": 0}))
     study.add(2.0, params={}, role=Role.BASELINE, seed=1)
     study.add(2.1, params={}, role=Role.BASELINE, seed=2)
-    assert findings(study)[0].startswith("differences under 0.20 points are noise here (2 seeds of the baseline")
+    # That of independent images: 3.182 * sqrt(2) * 100 * sqrt(0.0205 * 0.9795 / 1000)
+    assert findings(study)[0] == (
+        "by chance two trials differ by up to 2.02 points (95 %; 2 seeds of the baseline, 1,000 validation images)"
+    )
 
 
 def findings(study: FilledLedger) -> list[str]:

@@ -70,7 +70,7 @@ def test_the_page_is_written_and_the_parent_run_shows_the_figures(
     assert "| documented baseline, mean of 2 seeds |" in before
     assert "Trial 13 is the best of 12 trained in full" in report
     assert "`harness verdict study`" in report
-    assert "differences under" in report
+    assert "by chance" in report
 
 
 def test_the_report_stays_when_the_run_is_brought_up_to_date(study: FilledLedger, home: Path) -> None:

@@ -1,5 +1,6 @@
 """The numbers of a report, against examples that were computed by hand or by trying every case."""
 
+import math
 import random
 from collections.abc import Iterator
 from contextlib import closing
@@ -247,7 +248,8 @@ def test_noise_against_the_spread_of_the_best(study: FilledLedger) -> None:
     assert found is not None
     assert found.num_top == 10
     assert found.top_range == pytest.approx(9.0 - 1.5)
-    assert found.resolution == pytest.approx(1.96 * 0.4, abs=1e-3)
+    assert found.resolution is not None
+    assert found.resolution.sd == pytest.approx(100 * math.sqrt(0.022 * 0.978 / 1000)), "of independent images"
     assert "most of their differences are real" in sentences(facts(study), None)[-1]
 
 

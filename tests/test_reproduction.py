@@ -375,11 +375,12 @@ def test_what_is_said_of_a_match_within_the_interval() -> None:
 def test_the_interval_is_that_of_the_seeds_or_of_the_images() -> None:
     seeds = [result(3.0, wrong=tuple(range(30))), result(3.2, wrong=tuple(range(32)))]
     by_seeds = seeds_interval(result(5.0), seeds)
-    points = 1.959964 * 0.2  # sqrt(2) times the standard deviation of two, which is their difference over sqrt(2)
+    # sqrt(2) times the standard deviation of two, which is their difference over sqrt(2); t with three degrees.
+    points = 3.182446 * 0.2
     assert (by_seeds.low_pct, by_seeds.high_pct) == pytest.approx((5.0 - points, 5.0 + points))
     assert by_seeds.basis == "2 seeds of the baseline, 1,000 validation images"
     far = seeds_interval(result(5.0), [seeds[0], result(3.0, wrong=tuple(range(100, 130)))])
-    assert far.high_pct == pytest.approx(5.0 + 1.959964 * 100 * 60**0.5 / 1000)
+    assert far.high_pct == pytest.approx(5.0 + 3.182446 * 100 * 60**0.5 / 1000)
     for few in ([], seeds[:1], [seeds[0], dataclasses.replace(seeds[1], final_val_images=500)]):
         by_images = seeds_interval(result(5.0), few)
         assert (by_images.low_pct, by_images.high_pct) == pytest.approx((3.063, 6.937), abs=1e-3)

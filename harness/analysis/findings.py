@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.analysis.statistics import Resolution, best_of_many_bias, resolution_pct
+from harness.analysis.statistics import Resolution, resolution_pct
 from harness.ledger import Ledger
 from harness.records import Role
 from harness.spec import SweepSpec
@@ -26,7 +26,7 @@ class Findings:
         best_trial: Number of the best searched trial; None if none is ranked yet.
         best_pct: Its error.
         num_ranked: Searched trials it is the best of.
-        resolution: Which differences are noise; None if no configuration was trained with two seeds.
+        resolution: How far trials differ by chance; None if no configuration was trained with two seeds.
         is_about_baseline: Whether the baseline alone was trained with several seeds.
     """
 
@@ -39,6 +39,13 @@ class Findings:
     num_ranked: int
     resolution: Resolution | None
     is_about_baseline: bool
+
+    @property
+    def lead_by_chance(self) -> float | None:
+        """Points by which the best searched trial is below the baseline's mean by chance; None if it is not known."""
+        if self.resolution is None or not self.num_ranked or not self.num_baselines:
+            return None
+        return self.resolution.lead(self.num_ranked, self.num_baselines)
 
 
 def find(ledger: Ledger, spec: SweepSpec, leaderboard: pd.DataFrame) -> Findings:
@@ -105,23 +112,22 @@ def _best(findings: Findings) -> str:
 
 
 def weight(findings: Findings, gain: float) -> str:
-    """What a gain over the baseline is worth."""
-    resolution = findings.resolution
-    if resolution is None:
+    """What a gain of the best over the baseline is worth."""
+    lead = findings.lead_by_chance
+    if lead is None:
         return "whether that is noise is not known"
-    if gain < resolution.points:
-        return "within noise"
-    bias = best_of_many_bias(resolution, findings.num_ranked)
-    luck = f", though the best of {findings.num_ranked} may owe about {bias:.2f} to luck" if bias else ""
-    return f"more than noise between two trials{luck}"
+    return "within noise" if gain <= lead else "more than noise"
 
 
 def noise(findings: Findings) -> str:
-    resolution = findings.resolution
+    """How far trials differ by chance, for two picked beforehand and for the best."""
+    resolution, lead = findings.resolution, findings.lead_by_chance
     if resolution is None:
         return "no configuration was trained with two seeds, so which differences are noise is not known"
     whose = "the baseline" if findings.is_about_baseline else "one configuration"
     if resolution.num_configurations > 1:
         whose = f"{resolution.num_configurations} configurations"
     basis = f"{resolution.num_seeds} seeds of {whose}, {resolution.num_images:,} validation images"
-    return f"differences under {resolution.points:.2f} points are noise here ({basis})"
+    two = f"by chance two trials differ by up to {resolution.points:.2f} points"
+    best = "" if lead is None else f", and the best of {findings.num_ranked} leads the baseline by {lead:.2f}"
+    return f"{two}{best} (95 %; {basis})"

@@ -113,11 +113,11 @@ def cost_lines(facts: Facts, steps: Sequence[Step]) -> Iterator[str]:
         f"First below the baseline: trial {first.trial}, the {_nth(first.num_searched)} trained in full, after"
         f" {duration(first.device_s)} of device time {total}."
     )
-    resolution = facts.findings.resolution
-    if resolution is None:
+    lead = facts.findings.lead_by_chance
+    if lead is None:
         return
-    clear = first_below(steps, baseline_pct - resolution.points)
-    noise = f"more than the {resolution.points:.2f} points that are noise here"
+    clear = first_below(steps, baseline_pct - lead)
+    noise = f"more than the {lead:.2f} points by which the best of {facts.findings.num_ranked} leads by chance"
     if clear is None:
         yield f"No trial came below it by {noise}."
     else:

@@ -66,7 +66,7 @@ def _tiles(facts: Facts) -> Iterator[tuple[str, str]]:
     if facts.baseline_pct is not None:
         yield f"{facts.baseline_pct:.2f} %", f"documented {facts.spec.baseline}{_seeds(len(facts.baselines))}"
     if facts.findings.resolution:
-        yield f"{facts.findings.resolution.points:.2f} points", "differences below are noise"
+        yield f"{facts.findings.resolution.points:.2f} points", "two trials differ by chance (95 %)"
     yield str(len(facts.ended)), "trials ended"
     yield duration(facts.usage.device_s), "device time used"
     if facts.verdict:

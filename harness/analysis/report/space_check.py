@@ -13,8 +13,7 @@ from scipy import stats
 from baselines.settings import Allowed
 from harness.analysis.report.facts import Facts, error_pct
 from harness.analysis.report.importance import Importance, has_order, position
-from harness.analysis.statistics import pooled_sd
-from harness.intervals import normal_quantile
+from harness.analysis.statistics import Resolution, pooled_sd
 from harness.new_study import allowed_for
 from harness.records import Outcome, Record, Role, Scalar
 from harness.space import Choice, Float, Int
@@ -132,13 +131,13 @@ class Noise:
         top_sd: Standard deviation of the best trials.
         top_range: Between the best and the last of them.
         num_top: How many these are.
-        resolution: Differences below are noise.
+        resolution: How far trials differ by chance; None where no seed tells.
     """
 
     top_sd: float
     top_range: float
     num_top: int
-    resolution: float | None
+    resolution: Resolution | None
 
 
 def noise(facts: Facts) -> Noise | None:
@@ -147,8 +146,7 @@ def noise(facts: Facts) -> Noise | None:
     top_sd = pooled_sd([errors])
     if top_sd is None:
         return None
-    resolution = facts.findings.resolution
-    return Noise(top_sd, errors[-1] - errors[0], len(errors), resolution.points if resolution else None)
+    return Noise(top_sd, errors[-1] - errors[0], len(errors), facts.findings.resolution)
 
 
 def infeasible(facts: Facts) -> tuple[int, int]:
@@ -230,11 +228,10 @@ def _noise_lines(facts: Facts) -> Iterator[str]:
     if found.resolution is None:
         yield f"{spread}; how much of that is noise is not known without a second seed of the baseline."
         return
-    sd = found.resolution / (normal_quantile(0.95) * math.sqrt(2))
-    if found.top_range < found.resolution:
+    if found.top_range < found.resolution.points:
         says = "so their order is chance: any of them may be the best"
-    elif found.top_sd < 2 * sd:
+    elif found.top_sd < 2 * found.resolution.sd:
         says = "so their order is partly chance"
     else:
         says = "so most of their differences are real"
-    yield f"{spread}; differences under {found.resolution:.2f} points are noise here, {says}."
+    yield f"{spread}; two trials differ by up to {found.resolution.points:.2f} points by chance, {says}."

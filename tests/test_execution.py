@@ -251,7 +251,7 @@ def test_kills_for_want_of_memory_are_read_where_they_are_counted(
 
 @pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="another system's kernel chooses otherwise")
 def test_a_worker_offers_itself_to_a_kernel_that_is_out_of_memory() -> None:
-    code = "from harness.execution.base import devices; devices.be_killed_first();"
+    code = "from harness.execution import devices; devices.be_killed_first();"
     code += "print(open('/proc/self/oom_score_adj').read())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(said) >= 500

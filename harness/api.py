@@ -145,9 +145,10 @@ def leaderboard(*studies: str | SweepSpec, home: str | Path | None = None) -> pd
         TroubleError: the ledger cannot be read.
     """
     from harness.analysis.leaderboard import leaderboard as board
+    from harness.analysis.studies import sound_studies
 
     with open_ledger(home) as ledger:
-        return board(ledger, [_name(study) for study in studies] or ledger.study_names())
+        return board(ledger, [_name(study) for study in studies] or sound_studies(ledger, warnings.warn))
 
 
 def verdict(

@@ -105,40 +105,51 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    from harness.analysis.status import render, status, to_json
-    from harness.analysis.studies import none_yet
+    from harness.analysis.status import Status, render, status, to_json
+    from harness.analysis.studies import none_yet, of_each
     from harness.plan import time_left
 
+    left_out: list[str] = []
     with open_ledger() as ledger:
-        names = _studies(ledger, [options.study] if options.study else [])
-        found = [replace(one, time_left=time_left(ledger, one)) for one in (status(ledger, name) for name in names)]
+
+        def seen(name: str) -> Status:
+            found = status(ledger, name)
+            return replace(found, time_left=time_left(ledger, found))
+
+        found = [seen(options.study)] if options.study else of_each(ledger, left_out.append, seen)
         if options.json:
             _say(json.dumps([to_json(one) for one in found], indent=2, allow_nan=False))
-        elif names:
+        elif found:
             render(found, sys.stdout)
-        else:
+        elif not left_out:
             _say(f"studies: {none_yet(ledger)}")
-    return 0
+    return _without(left_out)
 
 
 def leaderboard(options: argparse.Namespace) -> int:
     """One CSV for the studies that are named; without names, one for each study there is."""
-    from harness.analysis.studies import none_yet
+    from harness.analysis.studies import find_study, none_yet, of_each, sound_studies
 
+    left_out: list[str] = []
     if options.out is not None:
         with destination("--out", options.out) as path, open_ledger() as ledger:
-            names = _studies(ledger, options.studies)
+            named = [find_study(ledger, name).spec.study for name in options.studies]
+            names = named or sound_studies(ledger, left_out.append)
             if not names:
-                raise InputError(f"studies: {none_yet(ledger)}")
+                raise InputError(f"studies: {left_out[0] if left_out else none_yet(ledger)}")
             _write_leaderboard(ledger, names, path, None if options.out == STDOUT else options.top)
-        return 0
+        return _without(left_out)
     with open_ledger() as ledger:
-        names = _studies(ledger, options.studies)
-        if not names:
+
+        def write(names: list[str]) -> list[str]:
+            _write_leaderboard(ledger, names, _board(names), options.top)
+            return names
+
+        if options.studies:
+            write([find_study(ledger, name).spec.study for name in options.studies])
+        elif not of_each(ledger, left_out.append, lambda name: write([name])) and not left_out:
             _say(f"studies: {none_yet(ledger)}")
-        for together in [names] if options.studies else [[study] for study in names]:
-            _write_leaderboard(ledger, together, _board(together), options.top)
-    return 0
+    return _without(left_out)
 
 
 def compare(options: argparse.Namespace) -> int:
@@ -208,13 +219,14 @@ def ui(options: argparse.Namespace) -> int:
 
 
 def sync(options: argparse.Namespace) -> int:
-    from harness.analysis.studies import none_yet
+    from harness.analysis.studies import none_yet, sound_studies
     from harness.audit.files import write_missing_run_ids
     from harness.tracking.mlflow_runs import sync
 
+    left_out: list[str] = []
     with open_ledger() as ledger:
-        names = ledger.study_names()
-        if not names:
+        names = sound_studies(ledger, left_out.append)
+        if not names and not left_out:
             _say(f"studies: {none_yet(ledger)}")
             return 0
         report = sync(home(), names, _say)
@@ -222,15 +234,17 @@ def sync(options: argparse.Namespace) -> int:
             if path := write_missing_run_ids(home(), ledger, study):
                 _say(f"wrote {path} anew, since the runs are others")
     _say(str(report))
-    return 0 if report.is_complete else 1
+    return max(_without(left_out), 0 if report.is_complete else 1)
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """With studies named, their audits, else a look at the installation."""
+    """With studies named, their audits or the removal of one, else a look at the installation."""
     from harness.doctor import Level, examine
 
     if options.audit:
         return max(_audit(study) for study in options.audit)
+    if options.remove:
+        return _remove(options.remove)
     is_sound = True
     for finding in examine(home()):
         _say(str(finding))
@@ -300,6 +314,22 @@ def _how_to_go_on(spec: SweepSpec, reason: StopReason) -> str:
     return more.get(reason, "")
 
 
+def _without(left_out: list[str]) -> int:
+    """Names on standard error what a command had to leave out; returns its exit status."""
+    for line in left_out:
+        sys.stderr.write(f"harness: {line}\n")
+    return 1 if left_out else 0
+
+
+def _remove(study: str) -> int:
+    from harness.removal import remove
+
+    removed = remove(home(), study)
+    _say(f"removed study {study} and its {removed.num_trials} trials; the ledger as it was is kept as {removed.copy}")
+    _say("its runs stay in MLflow, and its files where they are")
+    return 0
+
+
 def _audit(study: str) -> int:
     from harness.audit import audit
     from harness.audit.files import leaderboard_file
@@ -336,12 +366,6 @@ def _check_ending(form: str, path: Path) -> None:
     """Raises InputError if the name of a file promises another form."""
     if path.suffix.lower() != f".{form}" and not is_stream(path):
         raise InputError(f"--{form} is {shown(str(path))}; allowed: a name that ends in .{form}, a pipe, or -")
-
-
-def _studies(ledger: Ledger, named: list[str]) -> list[str]:
-    from harness.analysis.studies import find_study
-
-    return [find_study(ledger, name).spec.study for name in named] or ledger.study_names()
 
 
 def _study_named(name: str) -> str:

@@ -18,11 +18,12 @@ from pathlib import Path
 import psutil
 
 from harness.audit.files import leftovers
-from harness.audit.rows import damage, open_read_only
+from harness.audit.rows import damage, open_read_only, unreadable
 from harness.audit.runs import live_runs
 from harness.errors import InputError
 from harness.execution import backends, data, devices
 from harness.execution.datasets import DATASETS
+from harness.ledger import REMOVE
 from harness.ledger_schema import SCHEMA_VERSION, missing
 from harness.redaction import reason, redact
 from harness.tracking.store import open_client, sqlite_file, tracking_uri
@@ -170,6 +171,8 @@ def _ledger(path: Path) -> Finding:
                 return _problem("ledger", f"{path}: {lack} is missing; put a copy back")
             if problem := next(damage(db), None):
                 return _problem("ledger", f"{path}: {problem}; put a copy back")
+            if version == SCHEMA_VERSION and (found := next(unreadable(db), None)):
+                return _problem("ledger", f"{path}: {found}; {REMOVE}")
             (num_studies,) = db.execute("SELECT count(*) FROM studies").fetchone()
     except (sqlite3.Error, UnicodeError) as error:
         return _problem("ledger", f"{path}: {error}; is it a ledger, and readable? put a copy back, or move it away")

@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class TroubleError(RuntimeError):
     """Bad luck (disk, network, a foreign file): what happened and what to do. Exit status 1, nothing lost."""
+
+
+class DamageError(TroubleError):
+    """Rows of the ledger are not what the harness wrote there; other studies may be sound."""

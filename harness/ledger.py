@@ -14,18 +14,22 @@ import math
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from harness import ledger_rows
-from harness.errors import TroubleError
+from harness.errors import DamageError, TroubleError
+from harness.ledger_checksums import ADD_EPOCH
 from harness.ledger_schema import Say, nobody, open_database, patiently, transaction
+from harness.parsing import shown
 from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
-from harness.spec import SweepSpec, is_name
+from harness.spec import NAMES, SweepSpec, is_name
 
 T = TypeVar("T")
+
+REMOVE = "put a copy back, or take the study out with `harness doctor --remove STUDY`"
 
 
 @dataclass(frozen=True)
@@ -58,17 +62,19 @@ class Ledger:
     Args:
         path: The file.
         makes: Make it when it is not there; else it is read as an empty one, and nothing is made.
+        checks: Refuse a file that SQLite itself finds damaged, if it is not too large for a look.
         say: Takes a line for people while another process keeps everybody waiting.
 
     Raises:
-        TroubleError: the file cannot be opened, is no ledger, or was written by a newer version; of every method: it
-            cannot be read or written, or holds what the harness never wrote there.
+        TroubleError: the file cannot be opened, is no ledger, is damaged, or was written by a newer version; of every
+            method: it cannot be read or written.
+        DamageError: of every method: rows are not what the harness wrote there.
     """
 
-    def __init__(self, path: Path, *, makes: bool = True, say: Say = nobody) -> None:
+    def __init__(self, path: Path, *, makes: bool = True, checks: bool = True, say: Say = nobody) -> None:
         self.path = path
         self._say = say
-        self._db = open_database(path, say, makes=makes)
+        self._db = open_database(path, say, makes=makes, checks=checks)
 
     def close(self) -> None:
         self._db.close()
@@ -112,17 +118,73 @@ class Ledger:
             self._db.execute("UPDATE tracked SET uid = ? WHERE uid = ?", (new_name, study))
 
     def study_names(self) -> list[str]:
-        """Oldest first."""
-        return list(self._read(ledger_rows.study_name, "SELECT study FROM studies ORDER BY created_at, study"))
+        """Oldest first; those that no study can have are among `unreadable_studies` only."""
+        return [name for name in self._raw_names() if is_name(name)]
 
     def study(self, name: str) -> Study:
         """Raises KeyError if there is no such study."""
-        found = self._read(_study, "SELECT * FROM studies WHERE study = ?", name) if is_name(name) else iter(())
+        found = self._read(_study, ledger_rows.STUDY + "WHERE +s.study = ?", name) if is_name(name) else iter(())
         return self._only(found, name)
 
     def has_trials(self, study: str) -> bool:
         """False also where there is no such study."""
         return self._count("(SELECT uid FROM trials WHERE study = ? LIMIT 1)", study) > 0
+
+    def studies(self) -> Iterator[Study]:
+        """Oldest first, those that can be read."""
+        for name in self.study_names():
+            with suppress(DamageError, KeyError):  # the latter: another process has renamed or removed it
+                yield self.study(name)
+
+    def unreadable_studies(self) -> dict[str, str]:
+        """Why, by name, of each study whose own row is not what the harness wrote there."""
+        found = {}
+        for name in self._raw_names():
+            try:
+                if not is_name(name):
+                    where = f"table studies, row {shown(name)}, column study is {shown(name)}"
+                    raise DamageError(f"ledger {self.path}: {where}; allowed: {NAMES}; {REMOVE}")
+                with suppress(KeyError):
+                    self.study(name)
+            except DamageError as error:
+                found[name] = str(error)
+        return found
+
+    def check_study(self, name: str) -> None:
+        """Reads all that belongs to a study.
+
+        Raises:
+            DamageError: some of it is not what the harness wrote there.
+        """
+        self.study(name)
+        self.history(name)
+        self.usage(name)
+        self.origins(name)
+
+    def remove_study(self, name: str) -> int:
+        """Removes a study and all rows that belong to no study then; returns how many trials. Raises KeyError."""
+        raw = self._raw_names()[name]
+        self._db.execute("PRAGMA foreign_keys = OFF")  # rows of a damaged study may belong to none
+        try:
+            with self._transaction():
+                self._db.execute("DELETE FROM studies WHERE study = CAST(? AS TEXT)", (raw,))
+                self._db.execute("DELETE FROM sessions WHERE study NOT IN (SELECT study FROM studies)")
+                trials = self._db.execute("DELETE FROM trials WHERE study NOT IN (SELECT study FROM studies)")
+                for table in ("attempts", "epochs"):
+                    self._db.execute(f"DELETE FROM {table} WHERE uid NOT IN (SELECT uid FROM trials)")  # noqa: S608
+                known = "SELECT uid FROM trials UNION ALL SELECT study FROM studies"
+                self._db.execute(f"DELETE FROM tracked WHERE uid NOT IN ({known})")  # noqa: S608 - our own
+        finally:
+            self._db.execute("PRAGMA foreign_keys = ON")
+        return trials.rowcount
+
+    def copy_to(self, path: Path) -> None:
+        """Writes the ledger as it is to another file, page by page, so that damage is no hindrance."""
+        try:
+            with closing(sqlite3.connect(path)) as copy:
+                self._db.backup(copy)
+        except sqlite3.Error as error:
+            raise TroubleError(f"ledger {self.path} cannot be copied to {path}: {error}; is there room?") from error
 
     # Trials, in the order a trial lives through
 
@@ -130,7 +192,8 @@ class Ledger:
         """Commits what is to be run; from here on the trial is pending until it has a final result."""
         with self._transaction():
             self._db.execute(
-                "INSERT INTO trials VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO trials (uid, study, number, role, params, seed, epochs, continues, asked_at, asks,"
+                " search_time_s) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     trial.uid,
                     study,
@@ -162,11 +225,12 @@ class Ledger:
     def add_epoch(self, uid: str, attempt: int, report: EpochReport, reserved_time_s: float) -> None:
         with self._transaction():
             self._db.execute(
-                "INSERT INTO epochs VALUES (?, ?, ?, ?)",
+                ADD_EPOCH,
                 (uid, attempt, report.epoch, json.dumps(dataclasses.asdict(report))),
             )
             self._db.execute(
-                "UPDATE attempts SET reserved_time_s = ? WHERE uid = ? AND attempt = ?", (reserved_time_s, uid, attempt)
+                "UPDATE attempts SET reserved_time_s = ?, num_epochs = num_epochs + 1 WHERE uid = ? AND attempt = ?",
+                (reserved_time_s, uid, attempt),
             )
 
     def finish_attempt(
@@ -218,14 +282,17 @@ class Ledger:
 
     def history(self, study: str) -> list[Record]:
         """Every trial of a study by number, pending ones included; without the lists of wrong images."""
+        stated = self._num_events(study)
         curves = self._final_curves(study)
-        return list(
-            self._read(
-                lambda row: self._record(row, curves.get(row["uid"], ())),
-                ledger_rows.TRIAL + "WHERE t.study = ? ORDER BY t.number",
-                study,
-            )
-        )
+
+        def record(row: sqlite3.Row) -> Record:
+            nonlocal stated
+            stated = row["num_events"]
+            return self._record(row, curves.get(row["uid"], ()))
+
+        found = list(self._read(record, ledger_rows.TRIAL + "WHERE t.study = ? ORDER BY t.number", study))
+        self._check(ledger_rows.check_events, study, stated, len(found) + sum(one.told_at is not None for one in found))
+        return found
 
     def finished(self, study: str) -> Iterator[Record]:
         """Every trial with a final result, by number, read one at a time so that a long study needs little memory.
@@ -233,12 +300,21 @@ class Ledger:
         Of a curve only the last epoch is there, and of the wrong images only those of the test split.
         """
 
-        def record(row: sqlite3.Row) -> Record:
-            last = [] if row["report"] is None else [ledger_rows.epoch_report(row)]
-            return self._record(row, last, ["test_wrong_images"])
+        stated, num_trials, num_ended = self._num_events(study), 0, 0
 
-        ended = ledger_rows.TRIAL_AND_LAST_EPOCH + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY t.number"
-        return self._read(record, ended, study)
+        def record(row: sqlite3.Row) -> Record:
+            nonlocal stated, num_trials
+            stated, num_trials = row["num_events"], row["num_trials"]
+            last = [] if row["report"] is None else [ledger_rows.epoch_report(row)]
+            return self._record(row, last, ["test_wrong_images"], row["num_reports"])
+
+        ended = ledger_rows.TRIAL_AND_LAST_EPOCH + "WHERE t.study = ?1 AND f.uid IS NOT NULL ORDER BY t.number"
+        for one in self._read(record, ended, study):
+            num_ended += 1
+            yield one
+        if not num_ended:  # and so no row that says; trials may have been proposed since
+            num_trials = min(stated, self._count("trials WHERE study = ?", study))
+        self._check(ledger_rows.check_events, study, stated, num_trials + num_ended)
 
     def newest(self, study: str, count: int) -> list[Record]:
         """The trials that ended last, at most so many, in the order they ended; without the lists of wrong images."""
@@ -264,7 +340,7 @@ class Ledger:
 
     def attempts(self, uid: str) -> list[tuple[int, Outcome | None, str, float, float]]:
         """(attempt, outcome, worker, started_at, reserved_time_s) of each attempt, in order."""
-        return list(self._read(ledger_rows.attempt, "SELECT * FROM attempts WHERE uid = ? ORDER BY attempt", uid))
+        return list(self._read(ledger_rows.attempt, ledger_rows.ATTEMPT + "WHERE a.uid = ? ORDER BY a.attempt", uid))
 
     def origin(self, uid: str) -> dict[str, Any]:
         """Where the last attempt at a trial ran: code, versions and machine, as far as that was written down."""
@@ -287,7 +363,7 @@ class Ledger:
 
     def diffs(self, study: str) -> Iterator[str]:
         """The uncommitted changes that its sessions ran with, one at a time, since each may be long."""
-        sessions = "SELECT * FROM sessions WHERE study = ? AND provenance IS NOT NULL ORDER BY id"
+        sessions = ledger_rows.SESSION + "WHERE x.study = ? AND x.provenance IS NOT NULL ORDER BY x.id"
         found = (origin.get("git_diff") for origin in self._read(ledger_rows.session_provenance, sessions, study))
         return (str(diff) for diff in found if diff)
 
@@ -299,13 +375,9 @@ class Ledger:
             Role.BASELINE,
             Outcome.INFEASIBLE,
         )
-        sessions = self._read(ledger_rows.session, "SELECT id, started_at, wall_s FROM sessions WHERE study = ?", study)
-        held = self._read(
-            ledger_rows.held_s,
-            "SELECT a.uid, a.attempt, a.reserved_time_s FROM attempts a JOIN trials t ON t.uid = a.uid"
-            " WHERE t.study = ?",
-            study,
-        )
+        sessions = self._read(ledger_rows.session, ledger_rows.SESSION + "WHERE x.study = ?", study)
+        of_study = "JOIN trials t ON t.uid = a.uid WHERE t.study = ?"
+        held = self._read(ledger_rows.held_s, ledger_rows.ATTEMPT + of_study, study)
         return Usage(trials, math.fsum(wall_s for _, wall_s in sessions), math.fsum(held))
 
     def num_pending(self, study: str) -> int:
@@ -340,7 +412,7 @@ class Ledger:
 
     def last_session(self, study: str) -> tuple[float, float] | None:
         """(started_at in seconds since 1970, wall_s) of the newest session; None if there was none."""
-        newest = "SELECT * FROM sessions WHERE study = ? ORDER BY id DESC LIMIT 1"
+        newest = ledger_rows.SESSION + "WHERE x.study = ? ORDER BY x.id DESC LIMIT 1"
         return next(self._read(ledger_rows.session, newest, study), None)
 
     def num_workers(self, study: str) -> int:
@@ -377,11 +449,21 @@ class Ledger:
             )
         )
 
-    def _record(self, row: sqlite3.Row, curve: Iterable[EpochReport], images: Collection[str] = ()) -> Record:
+    def _record(
+        self,
+        row: sqlite3.Row,
+        curve: Iterable[EpochReport],
+        images: Collection[str] = (),
+        num_reports: int | None = None,
+    ) -> Record:
         """A row of `ledger_rows.TRIAL` with all that belongs to it."""
         continues = row["continues"]
         before = [] if continues is None else self._read(ledger_rows.final_result, ledger_rows.CHAIN, continues)
-        return ledger_rows.trial_record(row, curve, before, images)
+        return ledger_rows.trial_record(row, curve, before, images, num_reports)
+
+    def _num_events(self, study: str) -> int:
+        """How many it has counted, read before its trials are: it is what these rows must make at least."""
+        return next(self._read(ledger_rows.num_events, "SELECT * FROM studies WHERE +study = ?", study), 0)
 
     def _final_curves(self, study: str) -> dict[str, list[EpochReport]]:
         rows = self._read(
@@ -403,11 +485,25 @@ class Ledger:
         """What `reader` makes of each row."""
         try:
             for row in patiently(lambda: self._db.execute(query, values), self.path, self._say):
-                yield reader(row)
-        except sqlite3.OperationalError as error:  # a failing disk, a lock held for too long
-            raise TroubleError(f"ledger {self.path}: {error}; mend that and run the same command again") from error
-        except (sqlite3.DatabaseError, ledger_rows.CellError, UnicodeError) as error:
-            raise TroubleError(f"ledger {self.path}: {error}; put a copy back, or move the file away") from error
+                yield self._check(reader, row)
+        except sqlite3.OperationalError as error:
+            if hasattr(error, "sqlite_errorcode"):  # a failing disk, a lock held for too long
+                raise TroubleError(f"ledger {self.path}: {error}; mend that and run the same command again") from error
+            raise DamageError(f"ledger {self.path}: {error}; {REMOVE}") from error  # bytes that are no text
+        except (sqlite3.DatabaseError, UnicodeError) as error:
+            raise DamageError(f"ledger {self.path}: {error}; put a copy back, or move the file away") from error
+
+    def _check(self, reader: Callable[..., T], *values: Any) -> T:
+        """What `reader` makes of the values of rows, which may not be what the harness wrote there."""
+        try:
+            return reader(*values)
+        except ledger_rows.CellError as error:
+            raise DamageError(f"ledger {self.path}: {error}; {REMOVE}") from error
+
+    def _raw_names(self) -> dict[str, bytes]:
+        """The studies' names as they are stored, by the names to show; not all bytes are text."""
+        rows = self._read(tuple, "SELECT CAST(study AS BLOB) FROM studies ORDER BY created_at, study")
+        return {raw.decode(errors="backslashreplace"): raw for (raw,) in rows}
 
     def _count(self, rows: str, *values: object) -> int:
         return next(self._read(lambda row: int(row[0]), f"SELECT count(*) FROM {rows}", *values))  # noqa: S608 - our own

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from harness.errors import InputError
+from harness.ledger_checksums import is_intact
 from harness.parsing import parse_json, shown, shown_key
 from harness.records import EpochReport, Outcome, Record, Role, Scalar, Trial, TrialResult
 from harness.space import Domain, Float, SearchSpace
@@ -21,8 +22,10 @@ T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
 
 _TRIAL = (
-    "SELECT s.study, s.spec, t.uid, t.number, t.role, t.params, t.seed, t.epochs, t.continues, t.asked_at, t.asks,"
-    " t.search_time_s, f.attempt, f.told_at, f.outcome, f.result, f.wrong_images, f.test_wrong_images,"
+    "SELECT s.study, s.spec, s.num_events, t.uid, t.number, t.role, t.params, t.seed, t.epochs, t.continues,"
+    " t.asked_at, t.asks, t.search_time_s, f.attempt, f.told_at, f.outcome, f.result, f.wrong_images,"
+    f" f.test_wrong_images, f.num_epochs, {is_intact('trials', 't')} AS is_intact,"
+    f" (SELECT min(a.attempt) FROM attempts a WHERE a.uid = t.uid AND NOT {is_intact('attempts', 'a')}) AS broken,"
     " (SELECT count(*) FROM attempts a WHERE a.uid = t.uid) AS attempts,"
     " (SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a WHERE a.uid = t.uid) AS reserved_time_s"
 )
@@ -35,18 +38,30 @@ _LAST_EPOCH = (
     "LEFT JOIN epochs e ON e.uid = f.uid AND e.attempt = f.attempt"
     " AND e.epoch = (SELECT max(x.epoch) FROM epochs x WHERE x.uid = f.uid AND x.attempt = f.attempt) "
 )
-TRIAL_AND_LAST_EPOCH = _TRIAL + ", e.epoch, e.report" + _FROM + _LAST_EPOCH
+# With how many rows there are: of the attempt's epochs, and of the trials of the study, which the query names first.
+TRIAL_AND_LAST_EPOCH = (
+    _TRIAL + ", (SELECT count(*) FROM epochs x WHERE x.uid = f.uid AND x.attempt = f.attempt) AS num_reports,"
+    " (SELECT count(*) FROM trials x WHERE x.study = ?1) AS num_trials,"
+    f" e.epoch, e.report, {is_intact('epochs', 'e')} AS epoch_is_intact" + _FROM + _LAST_EPOCH
+)
 # The final attempts of a trial and of all that it goes on from, the first of them first.
 CHAIN = (
     "WITH RECURSIVE chain(uid) AS (VALUES (?) UNION SELECT t.continues FROM trials t JOIN chain USING (uid))"
-    " SELECT f.uid, f.attempt, f.told_at, f.outcome, f.result FROM chain"
+    f" SELECT f.uid, f.attempt, f.told_at, f.outcome, f.result, {is_intact('attempts', 'f')} AS is_intact FROM chain"
     " JOIN attempts f ON f.uid = chain.uid AND f.told_at IS NOT NULL ORDER BY f.told_at"
 )
 ORIGIN = (
-    "SELECT a.uid, a.attempt, coalesce(x.provenance, s.provenance) AS provenance FROM attempts a"
-    " JOIN trials t ON t.uid = a.uid JOIN studies s ON s.study = t.study LEFT JOIN sessions x ON x.id = a.session "
+    "SELECT a.uid, a.attempt, coalesce(x.provenance, s.provenance) AS provenance,"
+    f" (a.session IS NULL OR coalesce({is_intact('sessions', 'x')}, FALSE))"
+    f" AND (x.provenance IS NOT NULL OR {is_intact('studies', 's')}) AS is_intact"
+    " FROM attempts a JOIN trials t ON t.uid = a.uid JOIN studies s ON s.study = t.study"
+    " LEFT JOIN sessions x ON x.id = a.session "
 )
-EPOCH = "SELECT e.uid, e.attempt, e.epoch, e.report FROM epochs e "
+EPOCH = f"SELECT e.uid, e.attempt, e.epoch, e.report, {is_intact('epochs', 'e')} AS epoch_is_intact FROM epochs e "
+STUDY = f"SELECT s.*, {is_intact('studies', 's')} AS is_intact FROM studies s "
+TRIAL_ROW = f"SELECT t.*, {is_intact('trials', 't')} AS is_intact FROM trials t "
+SESSION = f"SELECT x.*, {is_intact('sessions', 'x')} AS is_intact FROM sessions x "
+ATTEMPT = f"SELECT a.*, {is_intact('attempts', 'a')} AS is_intact FROM attempts a "
 
 _YEAR_10000 = 253_402_300_800  # seconds since 1970; beyond it there are no dates
 
@@ -72,15 +87,22 @@ class Cells:
             where = f"table {self.table}, row {shown(self.key)}, column {column}"
             raise CellError(f"{where} is {shown(value)}; {error}") from error
 
+    def check(self, column: str = "is_intact") -> None:
+        """That the row is as it was written; after its cells, of which an odd one tells more."""
+        if not self.row[column]:
+            raise CellError(broken(self.table, self.key))
 
-def study_name(row: sqlite3.Row) -> str:
-    return Cells("studies", row["study"], row).read("study", name)
+
+def broken(table: str, key: str, of: str = "") -> str:
+    return f"table {table}, row {shown(key)}{of}, is not as it was written: its checksum differs"
 
 
 def study(row: sqlite3.Row) -> tuple[SweepSpec, dict[str, Any], float]:
-    """(settings, provenance, created_at) from a row of `studies`."""
+    """(settings, provenance, created_at) from a row of `STUDY`."""
     cells = Cells("studies", row["study"], row)
-    return cells.read("spec", spec), cells.read("provenance", json_object), cells.read("created_at", moment)
+    known = cells.read("spec", spec), cells.read("provenance", json_object), cells.read("created_at", moment)
+    cells.check()
+    return known
 
 
 def trial_record(
@@ -88,10 +110,12 @@ def trial_record(
     reports: Iterable[EpochReport],
     before: Iterable[TrialResult] = (),
     images: Collection[str] = (),
+    num_reports: int | None = None,
 ) -> Record:
     """A record from a row of `TRIAL`, the epochs of its final attempt and what it goes on from.
 
-    Of the images that models got wrong it has the columns that are named.
+    Of the images that models got wrong it has the columns that are named. `num_reports`: how many epochs there are,
+    where `reports` is not all of them.
     """
     cells = Cells("trials", row["uid"], row)
     space = Cells("studies", row["study"], row).read("spec", _space)
@@ -104,9 +128,10 @@ def trial_record(
         cells.read("role", one_of(*Role)),
         cells.read("continues", optional(name)),
     )
-    return Record(
+    curve = tuple(reports)
+    record = Record(
         trial,
-        _result(row, tuple(reports), images),
+        _result(row, curve, images),
         asked_at=cells.read("asked_at", whole),
         told_at=cells.read("told_at", optional(whole)),
         asks=cells.read("asks", whole),
@@ -115,53 +140,98 @@ def trial_record(
         search_time_s=cells.read("search_time_s", number),
         before=tuple(before),
     )
+    _check_rows(row, len(curve) if num_reports is None else num_reports)
+    return record
+
+
+def _check_rows(row: sqlite3.Row, num_reports: int) -> None:
+    """That a row of `TRIAL` and those that belong to it are as they were written, and all there."""
+    of = f" (trial {row['number']} of {row['study']})"
+    if not row["is_intact"]:
+        raise CellError(broken("trials", row["uid"], of))
+    if row["broken"] is not None:
+        raise CellError(broken("attempts", f"{row['uid']}/{row['broken']}", of))
+    if row["told_at"] is not None and num_reports != row["num_epochs"]:
+        where = f"table epochs, rows of {shown(row['uid'])}{of}"
+        raise CellError(f"{where}: {num_reports} are there, and {row['num_epochs']} were written")
+
+
+def check_events(study: str, stated: int, found: int) -> None:
+    """That a study has as many events, trials asked for and told of, as it has counted.
+
+    Raises:
+        CellError: it has not.
+    """
+    if stated != found:
+        raise CellError(f"study {study} has counted {stated} events, and its trials make {found}: rows are missing")
 
 
 def final_result(row: sqlite3.Row) -> TrialResult:
-    """The result, without curve and images, from a row of `attempts` that ended its trial."""
+    """The result, without curve and images, from a row of `CHAIN`."""
     cells = Cells("attempts", f"{row['uid']}/{row['attempt']}", row)
     result = cells.read("result", lambda text: parse_json(TrialResult, text))
     cells.read("outcome", one_of(result.outcome))
+    cells.check()
     return result
 
 
 def epoch_report(row: sqlite3.Row) -> EpochReport:
     """An epoch from a row of `EPOCH`."""
     cells = Cells("epochs", f"{row['uid']}/{row['attempt']}/{row['epoch']}", row)
-    return cells.read("report", lambda text: parse_json(EpochReport, text))
+    report = cells.read("report", lambda text: parse_json(EpochReport, text))
+    cells.check("epoch_is_intact")
+    return report
 
 
 def attempt(row: sqlite3.Row) -> tuple[int, Outcome | None, str, float, float]:
-    """(attempt, outcome, worker, started_at, reserved_time_s) from a row of `attempts`."""
+    """(attempt, outcome, worker, started_at, reserved_time_s) from a row of `ATTEMPT`."""
     cells = Cells("attempts", f"{row['uid']}/{row['attempt']}", row)
-    return (
+    known = (
         cells.read("attempt", positive),
         cells.read("outcome", optional(one_of(*Outcome))),
         cells.read("worker", text),
         cells.read("started_at", moment),
         cells.read("reserved_time_s", number),
     )
+    cells.check()
+    return known
 
 
 def provenance(row: sqlite3.Row) -> dict[str, Any]:
-    """Of an attempt."""
-    return Cells("sessions", f"of attempt {row['uid']}/{row['attempt']}", row).read("provenance", _origin)
+    """Of an attempt, from a row of `ORIGIN`."""
+    cells = Cells("sessions", f"of attempt {row['uid']}/{row['attempt']}", row)
+    found = cells.read("provenance", _origin)
+    cells.check()
+    return found
 
 
 def session_provenance(row: sqlite3.Row) -> dict[str, Any]:
-    """From a row of `sessions` that has one."""
-    return Cells("sessions", str(row["id"]), row).read("provenance", json_object)
+    """From a row of `SESSION` that has one."""
+    cells = Cells("sessions", str(row["id"]), row)
+    found = cells.read("provenance", json_object)
+    cells.check()
+    return found
+
+
+def num_events(row: sqlite3.Row) -> int:
+    """From a row of `studies`."""
+    return Cells("studies", row["study"], row).read("num_events", whole)
 
 
 def session(row: sqlite3.Row) -> tuple[float, float]:
-    """(started_at, wall_s) from a row of `sessions`."""
+    """(started_at, wall_s) from a row of `SESSION`."""
     cells = Cells("sessions", str(row["id"]), row)
-    return cells.read("started_at", moment), cells.read("wall_s", number)
+    known = cells.read("started_at", moment), cells.read("wall_s", number)
+    cells.check()
+    return known
 
 
 def held_s(row: sqlite3.Row) -> float:
-    """From a row of `attempts`."""
-    return Cells("attempts", f"{row['uid']}/{row['attempt']}", row).read("reserved_time_s", number)
+    """From a row of `ATTEMPT`."""
+    cells = Cells("attempts", f"{row['uid']}/{row['attempt']}", row)
+    seconds = cells.read("reserved_time_s", number)
+    cells.check()
+    return seconds
 
 
 def uid(row: sqlite3.Row) -> str:

@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from harness import ledger_checksums
 from harness.errors import TroubleError
 
 # How long another process may hold the ledger: a database browser with an open change, say. Between two tries the
@@ -17,6 +18,9 @@ from harness.errors import TroubleError
 BUSY_TIMEOUT_S = 5.0
 NUM_TRIES = 120
 HELD = f"is held by another process; waiting for it, {BUSY_TIMEOUT_S * NUM_TRIES / 60:.0f} minutes at most"
+
+# SQLite's own check of a whole file takes a twentieth of what reading its studies does; of larger ones, the audit's.
+MAX_CHECKED_BYTES = 16 * 2**20
 
 T = TypeVar("T")
 Say = Callable[[str], None]  # takes a line for people
@@ -85,25 +89,38 @@ ALTER TABLE sessions ADD COLUMN provenance TEXT;
 ALTER TABLE attempts ADD COLUMN session INTEGER REFERENCES sessions;
 """
 
+# What tells a row that was changed by anything but the harness (`ledger_checksums`), and how many rows of `epochs` an
+# attempt has. Rows of before get theirs as they are.
+_VERSION_3 = """
+ALTER TABLE studies ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE trials ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE epochs ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE sessions ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE attempts ADD COLUMN num_epochs INTEGER NOT NULL DEFAULT 0;
+UPDATE attempts SET num_epochs =
+    (SELECT count(*) FROM epochs e WHERE e.uid = attempts.uid AND e.attempt = attempts.attempt);
+"""
+
 # Each brings a ledger from the version before it, the first from nothing; none is ever changed.
-MIGRATIONS = (_VERSION_1, _VERSION_2)
+MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
 SCHEMA_VERSION = len(MIGRATIONS)
 
 
-def open_database(path: Path, say: Say, *, makes: bool = True) -> sqlite3.Connection:
+def open_database(path: Path, say: Say, *, makes: bool = True, checks: bool = True) -> sqlite3.Connection:
     """A connection to the ledger at `path`, made when it is not there, brought to this version when it is older.
 
     An older one is kept beside it as `ledger.db.v1`. Without `makes`, a ledger that is not there is an empty one, and
-    nothing is written.
+    nothing is written. Without `checks`, what SQLite itself may find wrong with the file is not looked for.
 
     Raises:
         TroubleError: the file cannot be opened or written, is no ledger, or was written by a newer version.
     """
     try:
         if not makes and not path.exists():
-            return _connected(MEMORY, say)
+            return _connected(MEMORY, say, checks=False)
         path.parent.mkdir(parents=True, exist_ok=True)
-        return _connected(path, say)
+        return _connected(path, say, checks=checks)
     except (OSError, sqlite3.Error, UnicodeError) as error:  # the latter: SQLite quotes bytes of the file that are none
         raise TroubleError(f"ledger {path}: {error}; is the folder writable and the file a ledger?") from error
 
@@ -142,10 +159,11 @@ def transaction(db: sqlite3.Connection, path: Path, say: Say) -> Iterator[None]:
         raise
 
 
-def _connected(path: Path, say: Say) -> sqlite3.Connection:
+def _connected(path: Path, say: Say, *, checks: bool) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
-        patiently(lambda: _prepare(db, path, say), path, say)
+        patiently(lambda: _prepare(db, path, say, checks=checks), path, say)
+        ledger_checksums.add_triggers(db)
     except BaseException:
         db.close()
         raise
@@ -161,13 +179,16 @@ def nobody(line: str) -> None:
     """For those who hear nothing."""
 
 
-def _prepare(db: sqlite3.Connection, path: Path, say: Say) -> None:
+def _prepare(db: sqlite3.Connection, path: Path, say: Say, *, checks: bool) -> None:
     if path != MEMORY:
         _check_length(db, path)
+    ledger_checksums.add_function(db)
     version = _version(db, path)  # before anything is written: the file may be somebody else's
     db.execute("PRAGMA foreign_keys = ON")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
+    if checks and path.stat().st_size <= MAX_CHECKED_BYTES:
+        _check_structure(db, path)
     if version < SCHEMA_VERSION:
         _migrate(db, path, say)
     if lack := missing(db):
@@ -186,6 +207,14 @@ def _check_length(db: sqlite3.Connection, path: Path) -> None:
     is_in_use = path.with_name(f"{path.name}-wal").exists()  # what is in there makes the file whole
     if path.stat().st_size % page_bytes and not is_in_use:
         raise TroubleError(f"ledger {path}: the file is cut off, or no database; put a copy back, or move it away")
+
+
+def _check_structure(db: sqlite3.Connection, path: Path) -> None:
+    """That tables and indexes are whole and agree: of a page in another's place, lookups see too few rows."""
+    (problem,) = db.execute("PRAGMA integrity_check(1)").fetchone()
+    if problem != "ok":
+        line = " ".join(str(problem).split())
+        raise TroubleError(f"ledger {path} is damaged ({line}); put a copy back, or move the file away")
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
@@ -213,6 +242,7 @@ def _migrate(db: sqlite3.Connection, path: Path, say: Say) -> None:
         for script in MIGRATIONS[version:]:
             for statement in filter(str.strip, script.split(";\n")):
                 db.execute(statement)
+        ledger_checksums.stamp(db)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

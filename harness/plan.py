@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from harness.analysis.status import Status
 from harness.cost_model import NUM_KNOWN, CostModel, Floats, Measured, cpu_estimate, gpu_estimate, measured
+from harness.errors import DamageError
 from harness.execution import backends
 from harness.execution.base import Place
 from harness.forecast import Forecast, Open, TimeLeft
@@ -146,12 +147,17 @@ def _subject(spec: SweepSpec) -> list[str]:
 
 def _measured_before(ledger: Ledger, spec: SweepSpec) -> Iterator[Measured]:
     """Trials of the same architecture, the newest of each study, those of the study itself last."""
-    specs = [ledger.study(name).spec for name in ledger.study_names()]
+    specs = [study.spec for study in ledger.studies()]
     others = [one for one in specs if one.baseline == spec.baseline and one.study != spec.study]
     counts = {one.study: NUM_TRIALS for one in others[-NUM_STUDIES:]} | {spec.study: NUM_KNOWN}
     for one in [*others[-NUM_STUDIES:], spec]:
-        known = (measured(one, record) for record in ledger.newest(one.study, counts[one.study]))
-        yield from filter(None, known)
+        try:
+            records = ledger.newest(one.study, counts[one.study])
+        except DamageError:
+            if one.study == spec.study:
+                raise
+            continue  # another study's trouble
+        yield from filter(None, (measured(one, record) for record in records))
 
 
 def _where(place: Place) -> tuple[str, bool, int, int]:

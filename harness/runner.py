@@ -122,6 +122,9 @@ def _run_at(
             _check_unchanged(ledger, spec)
             _check_backend(ledger, spec, origin["backend"])
     with study_lock(home, spec.study), closing(Ledger(home / "ledger.db", say=display.note)) as ledger:
+        for name, why in ledger.unreadable_studies().items():
+            if name != spec.study:
+                display.note(f"study {name} is left out: {why}")
         open_study(ledger, spec, fresh=fresh, origin=origin)
         places = workplace.places
         records, costs = ledger.history(spec.study), make_costs(ledger, spec, places)

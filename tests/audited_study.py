@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from filled_ledger import CPU, FilledLedger, make_spec
 
+from harness import ledger_checksums
 from harness.analysis.files import write_csv
 from harness.analysis.leaderboard import leaderboard
 from harness.ledger import Ledger
@@ -68,7 +69,12 @@ def _train(ledger: Ledger, trial: Trial, attempt: int, epochs: list[int]) -> Non
         ledger.add_epoch(trial.uid, attempt, EpochReport(epoch, 0.1, 0.2, 1.0, 200, Seconds(train=5.0)), 5.0)
 
 
-def edit(file: Path, statement: str, *values: str) -> None:
-    """Changes a database by hand, against its own rules if need be."""
+def edit(file: Path, statement: str, *values: object) -> None:
+    """Changes a database by hand, against its own rules if need be; of a ledger, with checksums and sums as they go."""
     with closing(sqlite3.connect(file)) as db, db:
         assert db.execute(statement, values).rowcount != 0, f"nothing was changed by {statement}"
+        if file.name == "ledger.db" and statement.startswith(("UPDATE", "INSERT", "DELETE")):
+            count = "SELECT count(*) FROM epochs e WHERE e.uid = attempts.uid AND e.attempt = attempts.attempt"
+            db.execute(f"UPDATE attempts SET num_epochs = ({count})")  # noqa: S608 - our own
+            ledger_checksums.add_function(db)
+            ledger_checksums.stamp(db)

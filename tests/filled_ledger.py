@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
 
+from harness.errors import TroubleError
 from harness.ledger import Ledger
 from harness.records import Device, EpochReport, Outcome, Params, Role, Seconds, Trial, TrialResult
 from harness.spec import Budget, SweepSpec
@@ -136,6 +137,8 @@ def filled_verdict(ledger: Ledger) -> FilledLedger:
 def read_all(path: Path) -> None:
     """All that a ledger says."""
     with closing(Ledger(path)) as ledger:
+        for why in ledger.unreadable_studies().values():
+            raise TroubleError(why)
         for study in ledger.study_names():
             ledger.study(study)
             records = ledger.history(study)

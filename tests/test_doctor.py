@@ -19,6 +19,7 @@ from harness.doctor import Level, examine
 from harness.execution import devices
 from harness.execution.gpus import Gpu
 from harness.ledger import Ledger
+from harness.ledger_schema import SCHEMA_VERSION
 from harness.locks import study_lock
 from harness.tracking import store
 
@@ -64,7 +65,7 @@ def test_all_is_well_where_a_study_has_run(home: Path) -> None:
     before = files(home)
     findings = list(examine(home))
     assert {finding.level for finding in findings} == {Level.OK}, [str(finding) for finding in findings]
-    assert "schema 2, journal mode wal, intact, 2 studies" in found(home, "ledger")[0][1]
+    assert f"schema {SCHEMA_VERSION}, journal mode wal, intact, 2 studies" in found(home, "ledger")[0][1]
     assert found(home, "mlflow") == [(Level.OK, f"sqlite:///{home / 'mlflow.db'} has all finished trials")]
     assert files(home) == before
 

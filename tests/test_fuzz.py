@@ -239,18 +239,24 @@ contents = anything.map(json.dumps) | text | st.integers(-(2**63), 2**63 - 1) | 
 
 
 def read_or_refuse(path: Path, cell: tuple[str, str], value: object) -> None:
+    """A cell that holds anything else than before is noticed, also where it holds what might have been written."""
     table, column = cell
     first = dict.fromkeys(CELLS, "rowid = 1") | {"epochs": "epoch = 1"}
+    rows = f"SELECT * FROM {table}"  # noqa: S608 - of CELLS
     with closing(sqlite3.connect(path)) as db:
+        before = db.execute(rows).fetchall()
         try:
             db.execute(f"UPDATE {table} SET {column} = ? WHERE {first[table]}", (value,))  # noqa: S608 - of CELLS
-            db.commit()
         except sqlite3.IntegrityError:
             return  # SQLite itself refuses it
-    try:
+        is_changed = db.execute(rows).fetchall() != before
+        db.commit()
+    if not is_changed:
         read_all(path)
-    except TroubleError as error:
-        assert is_one_line(error), str(error)
+        return
+    with pytest.raises(TroubleError) as caught:
+        read_all(path)
+    assert is_one_line(caught.value), str(caught.value)
 
 
 @FEW

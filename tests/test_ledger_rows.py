@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
+from audited_study import edit as edit_by_hand
 from filled_ledger import FilledLedger, make_spec, read_all
 
 from harness.cli import main
-from harness.errors import TroubleError
+from harness.doctor import Level, examine
+from harness.errors import InputError, TroubleError
 from harness.ledger import Ledger
+from harness.locks import InUseError, study_lock
 from harness.records import Outcome
+from harness.removal import remove
 from harness.spec import SweepSpec
 from harness.tracking.store import make_store
 
@@ -66,10 +71,8 @@ def home(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def edit(home: Path, change: str) -> None:
-    """By hand: nothing holds the tables together."""
-    with closing(sqlite3.connect(home / "ledger.db")) as db:
-        assert db.execute(change).rowcount > 0
-        db.commit()
+    """By hand, checksums included: nothing holds the tables together."""
+    edit_by_hand(home / "ledger.db", change)
 
 
 # What is changed, and what the refusal says.
@@ -182,3 +185,110 @@ def test_a_sweep_refuses_nonsense_before_anything_is_trained(
     edit(tmp_path, "UPDATE trials SET params = '{'")
     assert "table trials, row 'smoke-quick-0', column params" in (refusal(tmp_path, ["sweep", "smoke"], capfd) or "")
     assert not (tmp_path / "logs").exists()
+
+
+# One study's damage is no other's
+
+
+@pytest.fixture
+def mixed(home: Path, empty_store: Path) -> Path:
+    """A home with a sound study beside the one that is damaged in the tests."""
+    shutil.copy(empty_store, home)
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        FilledLedger(ledger, make_spec("sound", dataset="digits")).add(2.0, wrong=[1])
+    return home
+
+
+DAMAGE = {
+    "settings": (
+        "UPDATE studies SET spec = json_set(spec, '$.baseline_seeds', -1) WHERE study = 'study'",
+        "baseline_seeds is -1",
+    ),
+    "a name": ("UPDATE studies SET study = '../../x' WHERE study = 'study'", "column study is '../../x'"),
+    "bytes": ("UPDATE studies SET spec = CAST(x'7bff' AS TEXT) WHERE study = 'study'", "UTF-8"),
+    "bytes in a name": ("UPDATE studies SET study = CAST(x'61ff' AS TEXT) WHERE study = 'study'", "xff"),
+    "a result": ("UPDATE attempts SET result = '{' WHERE uid = 'study-0'", "column result is '{'"),
+}
+ALL = [["status"], ["leaderboard"], ["leaderboard", "--out", "all.csv"], ["sync"]]
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_a_study_that_cannot_be_read_is_named_and_left_out(
+    mixed: Path, what: str, command: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    change, why = DAMAGE[what]
+    edit(mixed, change)
+    assert main(command) == 1
+    out, err = capfd.readouterr()
+    assert "sound" in (out if command[-1] != "all.csv" else (mixed / "all.csv").read_text())
+    assert err.startswith("harness: study ")
+    assert " is left out: ledger " in err
+    assert why in err
+    assert "`harness doctor --remove STUDY`" in err
+    assert err.count("\n") == 1
+    assert main(["status", "sound"]) == 0
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+def test_a_study_that_cannot_be_read_can_be_removed(mixed: Path, what: str, capfd: pytest.CaptureFixture[str]) -> None:
+    edit(mixed, DAMAGE[what][0])
+    main(["status"])
+    _, _, name, *_ = capfd.readouterr().err.split(" ")
+    assert main(["doctor", "--remove", name]) == 0
+    out = capfd.readouterr().out
+    copy = Path(re.search(r"is kept as (\S+)\n", out)[1])
+    assert copy.parent == mixed
+    assert main(["status"]) == 0
+    assert main(["doctor", "--audit", "sound"]) == 1
+    assert "ledger: " not in capfd.readouterr().out  # it has no run in MLflow, and nothing else
+    with closing(sqlite3.connect(copy)) as db:
+        assert db.execute("SELECT count(*) FROM trials").fetchone() == (7,)
+    with closing(sqlite3.connect(mixed / "ledger.db")) as db:
+        assert db.execute("SELECT DISTINCT uid FROM trials").fetchall() == [("sound-0",)]
+        assert db.execute("SELECT study FROM studies").fetchall() == [("sound",)]
+
+
+def test_a_removed_study_takes_along_what_is_remembered_of_its_runs(mixed: Path) -> None:
+    with closing(Ledger(mixed / "ledger.db")) as ledger:
+        for uid in ("study", "study-0", "sound", "sound-0"):
+            ledger.set_tracked(uid, "run", "completed")
+        assert remove(mixed, "study").num_trials == 6
+        assert [uid for uid in ("study", "study-0", "sound", "sound-0") if ledger.tracked(uid)] == ["sound", "sound-0"]
+        with pytest.raises(InputError, match=r"study is 'study'; allowed: sound$"):
+            remove(mixed, "study")
+        FilledLedger(ledger, make_spec(dataset="digits")).add(1.0)  # its name is free
+
+
+def test_a_study_in_use_is_not_removed(mixed: Path) -> None:
+    with study_lock(mixed, "study"), pytest.raises(InUseError, match="study study is in use"):
+        remove(mixed, "study")
+    assert sorted(file.name for file in mixed.glob("ledger.db*") if not file.name.endswith(("-wal", "-shm"))) == [
+        "ledger.db"
+    ]
+
+
+def test_a_sweep_beside_a_study_that_cannot_be_read_goes_on(
+    mixed: Path, digits_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HARNESS_DATA", str(digits_folder.parent))
+    edit(mixed, DAMAGE["settings"][0])
+    assert main(["sweep", "smoke", "--trials", "1", "--workers", "1"]) == 0
+    assert "study study is left out: ledger " in capfd.readouterr().out
+    with closing(Ledger(mixed / "ledger.db")) as ledger:
+        assert len(ledger.history("smoke-quick")) == 3
+
+
+def test_a_row_that_was_changed_is_named_and_the_audit_and_the_doctor_say_so(
+    mixed: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """To a value that could have been written: only its checksum tells."""
+    with closing(sqlite3.connect(mixed / "ledger.db")) as db, db:
+        db.execute("UPDATE attempts SET reserved_time_s = reserved_time_s + 1 WHERE uid = 'study-2'")
+    why = "table attempts, row 'study-2/1'"
+    assert main(["leaderboard", "study", "--out", "-"]) == 1
+    assert f"{why} (trial 2 of study), is not as it was written: its checksum differs" in capfd.readouterr().err
+    assert main(["doctor", "--audit", "study"]) == 1
+    assert f"study: ledger: {why}, is not as it was written" in capfd.readouterr().out
+    assert [finding.text for finding in examine(mixed) if finding.level is Level.PROBLEM and why in finding.text]
+    assert main(["leaderboard", "sound", "--out", "-"]) == 0

@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import multiprocessing
 import sqlite3
+from collections import Counter
 from contextlib import closing
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 from filled_ledger import FilledLedger, make_spec, read_all
 
 from harness import ledger_schema
+from harness.analysis.status import status
+from harness.audit.recount import recount
+from harness.audit.rows import open_read_only, read_study
 from harness.doctor import Level, examine
 from harness.errors import TroubleError
 from harness.ledger import Ledger
+from harness.ledger_checksums import CELLS, broken_rows
 from harness.ledger_schema import MIGRATIONS, SCHEMA_VERSION
 from harness.records import Outcome, Role, Trial
 
 OLD = Path(__file__).parent / "fixtures" / "ledger-v1.sql"
+SECOND = Path(__file__).parent / "fixtures" / "ledger-v2.sql"
 STUDY = "smoke-quick"
 
 
@@ -32,6 +39,15 @@ def old(path: Path) -> Path:
     path.parent.mkdir()
     with closing(sqlite3.connect(path)) as db:
         db.executescript(OLD.read_text())
+    return path
+
+
+@pytest.fixture
+def second(path: Path) -> Path:
+    """A ledger of schema 2: a study of 31 trials that has ended."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript(SECOND.read_text())
     return path
 
 
@@ -95,7 +111,7 @@ def test_a_new_ledger_leaves_no_copy(path: Path) -> None:
 
 def test_what_goes_wrong_on_the_way_leaves_the_old_ledger_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = dump(old)
-    monkeypatch.setattr(ledger_schema, "MIGRATIONS", (MIGRATIONS[0], MIGRATIONS[1] + "ALTER TABLE nope ADD x;\n"))
+    monkeypatch.setattr(ledger_schema, "MIGRATIONS", (*MIGRATIONS, "ALTER TABLE nope ADD x;\n"))
     with pytest.raises(TroubleError, match=r"ledger\.db: no such table: nope; what was written before is safe"):
         Ledger(old)
     assert (dump(old), version(old)) == (before, 1)
@@ -215,3 +231,146 @@ def test_a_schema_with_bytes_that_are_no_text_is_refused_in_one_line(path: Path,
         read_all(path)
     assert "\n" not in str(caught.value)
     assert not any(finding.level is Level.OK for finding in examine(path.parent) if finding.subject == "ledger")
+
+
+def test_a_ledger_of_schema_2_is_read_whole_and_goes_on(second: Path) -> None:
+    from harness.analysis.report.facts import gather  # which the processes of other tests here need not load
+
+    before = dump(second)
+    with closing(Ledger(second)) as ledger:
+        study = ledger.study("cnn-quick")
+        assert study.spec.digest() == "0d98b7f62c84ca02b7e7cd1396405e00f2f8ddb51bac205dfae34483cc3017a0"
+        records = ledger.history("cnn-quick")
+        assert [record.trial.number for record in records] == list(range(31))
+        assert Counter(record.result.outcome for record in records) == {"completed": 13, "pruned": 13, "infeasible": 5}
+        assert [len(record.result.curve) for record in records[:3]] == [5, 5, 0]
+        ledger.check_study("cnn-quick")
+        assert status(ledger, "cnn-quick").done == 31
+        ledger.start_session("cnn-quick")
+        ledger.propose("cnn-quick", Trial("new", 31, records[2].trial.params, 0, 5), 1, 0.0)
+        ledger.start_attempt("new", "worker-0")
+        assert ledger.num_pending("cnn-quick") == 1
+        facts = gather(ledger, "cnn-quick")
+        assert len(facts.records) == 32
+    assert (version(second), dump(second.with_name("ledger.db.v2"))) == (SCHEMA_VERSION, before)
+    assert audit_rows(second, "cnn-quick") == []
+
+
+@pytest.mark.parametrize("name", ["old", "second"])
+def test_rows_of_an_older_ledger_get_their_checksums(name: str, request: pytest.FixtureRequest) -> None:
+    path = request.getfixturevalue(name)
+    Ledger(path).close()
+    assert damaged_rows(path) == []
+    with closing(sqlite3.connect(path)) as db:
+        counts = db.execute(
+            "SELECT num_epochs, (SELECT count(*) FROM epochs e WHERE e.uid = a.uid AND e.attempt = a.attempt)"
+            " FROM attempts a"
+        ).fetchall()
+    assert counts
+    assert all(stated == found for stated, found in counts)
+
+
+def audit_rows(path: Path, study: str) -> list[str]:
+    """What the ledger's own rows say against each other; the trial in hand has no outcome yet."""
+    with closing(open_read_only(path)) as db:
+        rows = read_study(db, study)
+        return [line for line in [*rows.unreadable, *recount(rows)] if "has no outcome" not in line]
+
+
+def damaged_rows(path: Path) -> list[tuple[str, ...]]:
+    with closing(open_read_only(path)) as db:
+        return [(table, *key) for table in CELLS for key in broken_rows(db, table)]
+
+
+# Rows that were changed by something else
+
+
+def test_checksums_cover_every_cell_of_the_tables(path: Path) -> None:
+    Ledger(path).close()
+    with closing(sqlite3.connect(path)) as db:
+        for table, cells in CELLS.items():
+            columns = {name for _, name, *_ in db.execute(f"PRAGMA table_info({table})")}
+            assert columns - set(cells) == {"checksum"} | ({"num_events"} if table == "studies" else set())
+
+
+def filled(path: Path) -> Path:
+    """With rows of every kind, written, changed and renamed by all methods that do."""
+    with closing(Ledger(path)) as ledger:
+        study = FilledLedger(ledger, make_spec("first"))
+        session = ledger.start_session("first", {"git_commit": "abc"})
+        study.add_baseline(3.0, wrong=[1, 2])
+        for number in range(25):
+            study.add(2.0 + number / 100, wrong=range(40), test_wrong=[1] if number % 2 else None)
+        ledger.touch_session(session, 12.5)
+        ledger.add_search_time("first-1", 0.5)
+        ledger.start_attempt(study.ask().uid, "worker-0")
+        ledger.close_lost_attempts("first")
+        ledger.update_budget(make_spec("first", budget={"trials": 99}))
+        ledger.rename_study("first", "study")
+        FilledLedger(ledger, make_spec("other")).add(1.0)
+    return path
+
+
+def test_whatever_the_ledger_writes_is_intact(path: Path) -> None:
+    assert damaged_rows(filled(path)) == []
+    read_all(path)
+
+
+@pytest.mark.parametrize("step", [1499, pytest.param(101, marks=pytest.mark.slow)])
+def test_eight_flipped_bytes_are_noticed_wherever_they_are_read(path: Path, step: int) -> None:
+    """Anywhere in the file; what nobody reads may be anything."""
+    content = filled(path).read_bytes()
+    with closing(Ledger(path)) as ledger:
+        sound = everything(ledger)
+    spots = range(100, len(content) - 8, step)
+    noticed = 0
+    for spot in spots:
+        flipped = bytes(byte ^ 0x15 for byte in content[spot : spot + 8])
+        path.write_bytes(content[:spot] + flipped + content[spot + 8 :])
+        noticed += not reads_as(path, sound)
+    assert noticed > len(spots) / 3
+
+
+@pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("max_checked_bytes", [0, ledger_schema.MAX_CHECKED_BYTES])
+def test_pages_in_each_others_place_are_noticed(
+    path: Path, max_checked_bytes: int, step: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a large ledger as of a small one, whose structure is looked at when it is opened."""
+    monkeypatch.setattr(ledger_schema, "MAX_CHECKED_BYTES", max_checked_bytes)
+    content = filled(path).read_bytes()
+    with closing(Ledger(path)) as ledger:
+        sound = everything(ledger)
+    pages = [content[start : start + 4096] for start in range(0, len(content), 4096)]
+    swaps = list(combinations(range(1, len(pages)), 2))[::step]
+    for first, second in swaps:
+        swapped = list(pages)
+        swapped[first], swapped[second] = pages[second], pages[first]
+        path.write_bytes(b"".join(swapped))
+        is_read = reads_as(path, sound)
+        assert not (is_read and max_checked_bytes), f"pages {first} and {second}"
+
+
+def reads_as(path: Path, sound: list[object]) -> bool:
+    """Whether a ledger is read; then it says what it said when it was sound."""
+    try:
+        with closing(Ledger(path)) as ledger:
+            assert everything(ledger) == sound
+    except KeyError:  # a trial that is looked for by its uid
+        return False
+    except TroubleError as error:
+        assert "\n" not in str(error)
+        return False
+    return True
+
+
+def everything(ledger: Ledger) -> list[object]:
+    studies = ("study", "other")
+    return [
+        [
+            (ledger.study(name), ledger.history(name), list(ledger.finished(name)), ledger.usage(name))
+            for name in studies
+        ],
+        [ledger.record(f"first-{number}") for number in range(0, 25, 6)],
+        [ledger.last_session("study"), ledger.origins("study"), ledger.num_pending("study")],
+    ]

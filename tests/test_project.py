@@ -34,7 +34,7 @@ WINGS = {"search", "execution", "tracking", "analysis", "display"}
 LAYERS = [
     {"spec", "new_study", "sweep_file", "ledger", "ledger_rows", "ledger_schema", "cost_model", "forecast", "progress"},
     WINGS,
-    {"plan", "runner", "sweep", "audit", "doctor"},
+    {"plan", "runner", "sweep", "audit", "doctor", "removal"},
     {"verdict_study", "reproduction", "champion", "report", "bench"},
     {"predict"},
     {"api", "cli", "commands"},

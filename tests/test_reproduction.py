@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from audited_study import edit
 from filled_ledger import RECIPE
 
 from harness import reproduction
@@ -107,8 +108,7 @@ class Study:
         return result
 
     def edit(self, statement: str, *values: object) -> None:
-        with closing(sqlite3.connect(self.ledger.path)) as db, db:
-            assert db.execute(statement, values).rowcount == 1
+        edit(self.ledger.path, statement, *values)
 
     def again(self, number: int) -> Reproduction:
         return reproduce(self.spec.study, number, self.home, PlainDisplay(io.StringIO()))

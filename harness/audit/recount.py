@@ -134,6 +134,8 @@ def _attempt_problems(attempt: AttemptRow) -> Iterator[str]:
         yield f"ended as {outcome} and is not the trial's final result"
     elif attempt.told_at is not None and outcome is Outcome.CANCELLED:
         yield "is the trial's final result though it was cancelled"
+    if attempt.num_epochs != len(attempt.reports):
+        yield f"has {len(attempt.reports)} epochs; {attempt.num_epochs} were written"
     if attempt.result is not None:
         yield from _result_problems(attempt, attempt.result)
 

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from harness import ledger_checksums
 from harness import ledger_rows as cells
 from harness.ledger_rows import CellError, Cells, optional
 from harness.parsing import parse_json
@@ -32,6 +33,7 @@ class AttemptRow:
     wrong_images: tuple[int, ...] | None
     test_wrong_images: tuple[int, ...] | None
     session: int | None
+    num_epochs: int
     reports: dict[int, EpochReport]
 
 
@@ -80,12 +82,17 @@ class StudyRows:
                 found[column] = Cells(table, key, row).read(column, reader)
             except CellError as error:
                 self.unreadable.append(f"ledger: {error}")
+        try:
+            Cells(table, key, row).check("epoch_is_intact" if table == "epochs" else "is_intact")
+        except CellError as error:
+            self.unreadable.append(f"ledger: {error}")
         return found
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
     db.row_factory = sqlite3.Row
+    ledger_checksums.add_function(db)
     return db
 
 
@@ -99,10 +106,23 @@ def damage(db: sqlite3.Connection) -> Iterator[str]:
         yield f"{which} of table {table} belongs to a row of {parent} that is not there"
 
 
+def unreadable(db: sqlite3.Connection) -> Iterator[str]:
+    """Settings that cannot be read, and rows that are not as they were written, whichever study has them."""
+    for row in db.execute(cells.STUDY):
+        try:
+            Cells("studies", row["study"], row).read("study", cells.name)
+            cells.study(row)
+        except CellError as error:
+            yield str(error)
+    for table in ledger_checksums.CELLS:
+        for key in ledger_checksums.broken_rows(db, table):
+            yield cells.broken(table, "/".join(key))
+
+
 def read_study(db: sqlite3.Connection, study: str) -> StudyRows:
     """Raises sqlite3.Error where the file itself cannot be read."""
     rows = StudyRows(study)
-    for row in db.execute("SELECT * FROM studies WHERE study = ?", (study,)):
+    for row in db.execute(cells.STUDY + "WHERE s.study = ?", (study,)):
         found = rows.read(
             "studies",
             study,
@@ -113,7 +133,7 @@ def read_study(db: sqlite3.Connection, study: str) -> StudyRows:
             num_events=cells.whole,
         )
         rows.spec, rows.num_events = found.get("spec"), found.get("num_events", 0)
-    for row in db.execute("SELECT * FROM sessions WHERE study = ? ORDER BY id", (study,)):
+    for row in db.execute(cells.SESSION + "WHERE x.study = ? ORDER BY x.id", (study,)):
         rows.sessions_s[row["id"]] = rows.read(
             "sessions",
             str(row["id"]),
@@ -122,7 +142,7 @@ def read_study(db: sqlite3.Connection, study: str) -> StudyRows:
             wall_s=cells.number,
             provenance=optional(cells.json_object),
         ).get("wall_s", 0.0)
-    for row in db.execute("SELECT * FROM trials WHERE study = ? ORDER BY number", (study,)):
+    for row in db.execute(cells.TRIAL_ROW + "WHERE t.study = ? ORDER BY t.number", (study,)):
         _read_trial(db, rows, row)
     return rows
 
@@ -152,7 +172,7 @@ def _read_trial(db: sqlite3.Connection, rows: StudyRows, row: sqlite3.Row) -> No
 
 def _attempts(db: sqlite3.Connection, rows: StudyRows, uid: str) -> Iterator[AttemptRow]:
     """Those of which every cell can be read."""
-    for row in db.execute("SELECT * FROM attempts WHERE uid = ? ORDER BY attempt", (uid,)).fetchall():
+    for row in db.execute(cells.ATTEMPT + "WHERE a.uid = ? ORDER BY a.attempt", (uid,)).fetchall():
         num_unreadable = len(rows.unreadable)
         found = rows.read(
             "attempts",
@@ -168,6 +188,7 @@ def _attempts(db: sqlite3.Connection, rows: StudyRows, uid: str) -> Iterator[Att
             wrong_images=optional(cells.positions),
             test_wrong_images=optional(cells.positions),
             session=optional(cells.whole),
+            num_epochs=cells.whole,
         )
         reports = _reports(db, rows, uid, row["attempt"])
         if len(rows.unreadable) == num_unreadable:
@@ -175,7 +196,7 @@ def _attempts(db: sqlite3.Connection, rows: StudyRows, uid: str) -> Iterator[Att
 
 
 def _reports(db: sqlite3.Connection, rows: StudyRows, uid: str, attempt: int) -> dict[int, EpochReport]:
-    query = "SELECT * FROM epochs WHERE uid = ? AND attempt = ? ORDER BY epoch"
+    query = cells.EPOCH + "WHERE e.uid = ? AND e.attempt = ? ORDER BY e.epoch"
     reports: dict[int, EpochReport] = {}
     for row in db.execute(query, (uid, attempt)).fetchall():
         key = f"{uid}/{attempt}/{row['epoch']}"

@@ -74,8 +74,7 @@ def _free_name(client: MlflowClient, home: Path, ledger: Ledger, study: Study) -
     holder = client.get_experiment_by_name(plain)
     if holder is None:
         return plain
-    for name in ledger.study_names():
-        other = ledger.study(name)
+    for other in ledger.studies():
         if study_id(other) == holder.tags.get("study_id"):  # one that was renamed to make room
             open_experiment(client, home, ledger, other)
             return plain

@@ -1,0 +1,43 @@
+"""`harness doctor --remove`: takes one study out of the ledger, whatever its rows hold, and keeps a copy."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from harness.errors import InputError
+from harness.ledger import Ledger
+from harness.locks import runs_lock, study_lock
+from harness.spec import is_name
+from harness.whole_files import replaced
+
+
+@dataclass(frozen=True)
+class Removal:
+    """What was removed: how many trials, and the ledger as it was before."""
+
+    num_trials: int
+    copy: Path
+
+
+def remove(home: Path, study: str) -> Removal:
+    """Removes a study's rows, and what the ledger remembers of its runs; MLflow itself and files are left alone.
+
+    Raises:
+        InputError: there is no such study.
+        TroubleError: a process works on it, or the ledger cannot be copied or written.
+    """
+    with closing(Ledger(home / "ledger.db", makes=False)) as ledger:
+        known = [*ledger.study_names(), *ledger.unreadable_studies()]
+        if study not in known:
+            raise InputError(f"study is {study!r}; allowed: {', '.join(dict.fromkeys(known)) or 'none yet'}")
+        with ExitStack() as locks:
+            if is_name(study):  # else no process can work on it, and the lock of such a name might lie anywhere
+                locks.enter_context(study_lock(home, study))
+                locks.enter_context(runs_lock(home, study))
+            copy = ledger.path.with_name(f"{ledger.path.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+            with replaced(copy) as unfinished:
+                ledger.copy_to(unfinished)
+            return Removal(ledger.remove_study(study), copy)

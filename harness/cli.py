@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from harness import standard_streams
 from harness.errors import InputError, TroubleError
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 N = TypeVar("N", int, float)
 
 EXIT_TROUBLE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
-MAX_LINE = 500  # characters of what argparse says, which repeats what it was given
 INTERRUPTED = "interrupted; nothing is lost"
 SHOW_CURSOR = b"\x1b[?25h"  # the live display hides it
 
@@ -42,9 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return COMMANDS[options.command](options)
     except InputError as error:
-        return _fail(error, EXIT_INPUT)
+        return _fail(standard_streams.one_line(str(error)), EXIT_INPUT)
     except (TroubleError, OSError) as error:  # the latter: nobody takes the output, or no room for it
-        return _fail(error, EXIT_TROUBLE)
+        return _fail(str(error), EXIT_TROUBLE)
     except KeyboardInterrupt:
         return _fail(INTERRUPTED, EXIT_INTERRUPTED)
 
@@ -56,8 +55,9 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     return _parser().parse_args(arguments)
 
 
-def _fail(why: Exception | str, status: int) -> int:
-    sys.stderr.write(f"harness: {why}\n")
+def _fail(why: str, status: int) -> int:
+    lines = "\n".join(map(standard_streams.one_line, why.splitlines()))
+    sys.stderr.write(f"harness: {lines}\n")
     return status
 
 
@@ -81,9 +81,12 @@ def _let_signals_end_it() -> None:
 class _Parser(argparse.ArgumentParser):
     """Wrong arguments are wrong input like any other: one line, exit status 2."""
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.register("type", None, _text)  # of every argument that has no other
+
     def error(self, message: str) -> NoReturn:
-        line = " ".join(message.split())
-        raise InputError(f"{line if len(line) < MAX_LINE else f'{line[:MAX_LINE]}...'}; see {self.prog} --help")
+        raise InputError(f"{message}; see {self.prog} --help")
 
 
 def _whole(text: str) -> int:
@@ -107,6 +110,12 @@ def _number(text: str, kind: type[N], allowed: str, low: int = -(2**63)) -> N:
     if number is None or not low <= number < 2**63:
         raise argparse.ArgumentTypeError(f"it is {text!r}; allowed: {allowed}")
     return number
+
+
+def _text(value: str) -> str:
+    if not value or "\0" in value:
+        raise argparse.ArgumentTypeError(f"{value!r}; allowed: text that is not empty, without NUL")
+    return value
 
 
 def _parser() -> argparse.ArgumentParser:

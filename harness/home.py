@@ -32,9 +32,24 @@ def home(moved: str | Path | None = None) -> Path:
     """
     name = "home" if moved else "HARNESS_HOME"
     moved = moved or os.environ.get("HARNESS_HOME")
-    folder = Path(moved).expanduser().resolve() if moved else project_root() / "mlruns"
-    if os.path.isfile(folder):  # noqa: PTH113 - Path.is_file raises where a folder above may not be searched
-        raise InputError(f"{name} is '{folder}', which is a file; allowed: a folder, which need not exist yet")
+    folder = named_folder(name, moved) if moved else project_root() / "mlruns"
     if set("?%") & set(str(folder)):  # MLflow reads them one way and SQLAlchemy another
         raise InputError(f"{name} is '{folder}'; allowed: a path without ? and %, which runs' addresses garble")
+    return folder
+
+
+def named_folder(name: str, moved: str | Path) -> Path:
+    """The whole path of the folder that the variable or parameter `name` gives.
+
+    Raises:
+        InputError: there can be no such folder.
+    """
+    try:
+        folder = Path(moved).expanduser().resolve()
+    except (RuntimeError, ValueError, OSError) as error:  # no such user, or links in a circle; NUL; a name too long
+        raise InputError(f"{name} is {str(moved)!r}: {error}; allowed: a folder, which need not exist yet") from error
+    if not str(folder).isprintable():  # control characters, and bytes that are no UTF-8
+        raise InputError(f"{name} is {str(moved)!r}; allowed: a path that can be printed")
+    if os.path.isfile(folder):  # noqa: PTH113 - Path.is_file raises where a folder above may not be searched
+        raise InputError(f"{name} is '{folder}', which is a file; allowed: a folder, which need not exist yet")
     return folder

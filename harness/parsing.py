@@ -10,6 +10,8 @@ from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
 
+from harness.errors import InputError
+
 T = TypeVar("T")
 
 
@@ -54,6 +56,12 @@ def explain(error: ValidationError) -> str:
     if first["type"] == "value_error":  # a check of our own, which says it all
         return f"{key}: {reason}" if key else reason
     return f"{key or 'the value'} is {shown(first['input'])}; allowed: {reason}"
+
+
+def check_whole(flag: str, number: int | None, low: int, high: int) -> None:
+    """Raises InputError if `flag` is given and out of range."""
+    if number is not None and not low <= number <= high:
+        raise InputError(f"{flag} is {shown(number)}; allowed: {low} to {high}")
 
 
 def shown(value: object) -> str:

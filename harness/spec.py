@@ -242,6 +242,8 @@ def parse_duration_s(text: str) -> float:
         InputError: it is none of these.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    if not match or float(match[1]) <= 0:
-        raise InputError(f"duration is {shown(text)}; allowed: a number above 0 with s, m or h, such as 90s, 15m or 2h")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]]
+    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
+    if not 0 < seconds <= MAX_SECONDS:
+        allowed = f"a number above 0 with s, m or h, such as 90s, 15m or 2h; at most {MAX_SECONDS:.0f}s"
+        raise InputError(f"duration is {shown(text)}; allowed: {allowed}")
+    return seconds

@@ -6,6 +6,8 @@ import io
 import os
 import sys
 
+MAX_LINE = 600  # characters
+
 
 def open_missing() -> None:
     """Puts the null device in the place of each standard stream that is closed.
@@ -25,6 +27,12 @@ def open_missing() -> None:
 def was_stdout_closed() -> bool:
     """Whether the process was started without standard output."""
     return sys.__stdout__ is None
+
+
+def one_line(text: str) -> str:
+    """`text` with what is no letter, digit, mark or space escaped, cut where it is very long."""
+    line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 2]} ... {line[-MAX_LINE // 2 :]}"
 
 
 def show_all_text() -> None:

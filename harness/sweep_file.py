@@ -15,7 +15,7 @@ from harness.errors import InputError
 from harness.given_files import open_given
 from harness.home import sweeps_folder
 from harness.new_study import check_new
-from harness.parsing import explain, shown
+from harness.parsing import check_whole, explain, shown
 from harness.records import Scalar
 from harness.spec import (
     MAX_WHOLE,
@@ -171,8 +171,7 @@ def baseline_spec(baseline: BaselineName, flags: Flags, seeds: int | None, defau
     Raises:
         InputError: as `load_sweep`.
     """
-    if seeds is not None and not 1 <= seeds <= MAX_WHOLE:
-        raise InputError(f"--seeds is {shown(seeds)}; allowed: 1 to {MAX_WHOLE}")
+    check_whole("--seeds", seeds, 1, MAX_WHOLE)
     spec = load_sweep(sweeps_folder() / f"{baseline}.toml", flags, default_profile)
     return spec.changed(
         study=f"baseline-{spec.study}",

@@ -26,7 +26,7 @@ from harness.errors import InputError
 from harness.execution.base import Cluster
 from harness.ledger import Ledger, Study
 from harness.locks import study_lock
-from harness.parsing import shown
+from harness.parsing import check_whole, shown
 from harness.progress import StopReason
 from harness.records import EpochReport, Record, Role, Trial, TrialResult, baseline_errors_pct
 from harness.runner import bring_to_mlflow, run_trials
@@ -61,13 +61,14 @@ class Request:
 
     def __post_init__(self) -> None:
         for name, number in (("--top", self.top), ("--epochs", self.epochs)):
-            if number is not None and not 1 <= number <= MAX_WHOLE:
-                raise InputError(f"{name} is {shown(number)}; allowed: 1 to {MAX_WHOLE}")
+            check_whole(name, number, 1, MAX_WHOLE)
         if self.wall_s is not None and not 0 < self.wall_s <= MAX_SECONDS:
             raise InputError(f"--budget is {self.wall_s:g} s; allowed: above 0 and at most {MAX_SECONDS:.0f} s")
         if self.num_seeds is not None and self.num_seeds not in LOOKS:
             looks = ", ".join(map(str, LOOKS))
-            raise InputError(f"--seeds is {self.num_seeds}; allowed: {looks}, after which the results are looked at")
+            raise InputError(
+                f"--seeds is {shown(self.num_seeds)}; allowed: {looks}, after which the results are looked at"
+            )
 
 
 @dataclass(frozen=True)

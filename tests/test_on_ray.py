@@ -308,7 +308,7 @@ def test_a_node_has_room_for_what_all_its_resources_allow() -> None:
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"cpus_per_worker": 0}, "--cpus-per-worker is 0; allowed: at least 1"),
+        ({"cpus_per_worker": 0}, "--cpus-per-worker is 0; allowed: 1 to 1024"),
         ({"gpus_per_worker": 0.7}, "--gpus-per-worker is 0.7; allowed: 0, 1, or a whole part of one"),
         ({"gpus_per_worker": 2.0}, "--gpus-per-worker is 2; allowed: 0, 1, or a whole part of one"),
         ({"address": "ray://head:10001"}, "--address is 'ray://head:10001'; allowed: auto, or HOST:PORT"),

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.errors import InputError
+from harness.parsing import check_whole
 from harness.records import EpochReport, Trial, TrialResult
 from harness.spec import SweepSpec
 
+MAX_CPUS_PER_WORKER = 1024
 CHECKPOINT_SUFFIX = ".npz"
 
 Note = Callable[[str], None]
@@ -131,8 +133,7 @@ class Cluster:
     gpus_per_worker: float | None = None
 
     def __post_init__(self) -> None:
-        if self.cpus_per_worker is not None and self.cpus_per_worker < 1:
-            raise InputError(f"--cpus-per-worker is {self.cpus_per_worker}; allowed: at least 1")
+        check_whole("--cpus-per-worker", self.cpus_per_worker, 1, MAX_CPUS_PER_WORKER)
         gpus = self.gpus_per_worker
         if gpus and not (0 < gpus <= 1 and abs(1 / gpus - round(1 / gpus)) < 0.05):
             raise InputError(

@@ -23,6 +23,7 @@ from platformdirs import user_cache_path
 from harness.errors import InputError, TroubleError
 from harness.execution.datasets import DATASETS, Content, Dataset
 from harness.execution.sources import Arrays, Images, Progress, reason
+from harness.home import named_folder
 
 Split = Literal["train", "validation", "test"]
 
@@ -128,15 +129,10 @@ def cache_folder() -> Path:
     """Where data sets are kept: HARNESS_DATA, or else the user's cache folder.
 
     Raises:
-        InputError: HARNESS_DATA is something else than a folder.
+        InputError: HARNESS_DATA can be no folder.
     """
     moved = os.environ.get("HARNESS_DATA")
-    if not moved:
-        return user_cache_path("harness")
-    folder = Path(moved).absolute()
-    if os.path.isfile(folder):  # noqa: PTH113 - Path.is_file raises where a folder above may not be searched
-        raise InputError(f"HARNESS_DATA is {moved!r}, which is a file; allowed: a folder, which need not exist yet")
-    return folder
+    return named_folder("HARNESS_DATA", moved) if moved else user_cache_path("harness")
 
 
 def _dataset(name: str) -> Dataset:

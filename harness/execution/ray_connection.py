@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import secrets
 import signal
 import socket
@@ -103,13 +104,13 @@ def _runtime_environment(nowhere: str) -> dict[str, Any]:
 def _check_answers(address: str) -> None:
     """Ray itself would try for minutes, and not listen to anybody meanwhile."""
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
+    if not (host and host.isprintable() and re.fullmatch("[0-9]{1,5}", port)):
         raise InputError(f"--address is {address!r}; allowed: auto, or HOST:PORT of a cluster's head")
     try:
         with socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S) as connection:
             connection.sendall(_HTTP2_HELLO)
             answer = connection.recv(9)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:  # the last: what cannot be a host's name
         raise TroubleError(f"no Ray cluster at {address}: {error}") from error
     if len(answer) < 4 or answer[3] != _SETTINGS:
         raise TroubleError(f"no Ray cluster at {address}: something else answers there")

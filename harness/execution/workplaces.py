@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from harness import own_code
-from harness.errors import InputError
 from harness.execution import devices
 from harness.execution.base import Cluster, Executor, Note, Workplace
 from harness.execution.local import LocalExecutor
-from harness.parsing import shown
+from harness.parsing import check_whole
 from harness.spec import SweepSpec
 
 MAX_WORKERS = 10_000  # each is a process of its own
@@ -35,8 +34,7 @@ def open_workplace(num_workers: int | None, cluster: Cluster | None, note: Note)
         TroubleError: the cluster cannot be reached, or has no room; or the code that is to train is not of one place.
     """
     own_code.check()
-    if num_workers is not None and not 1 <= num_workers <= MAX_WORKERS:
-        raise InputError(f"--workers is {shown(num_workers)}; allowed: 1 to {MAX_WORKERS}")
+    check_whole("--workers", num_workers, 1, MAX_WORKERS)
     if cluster is None:
         return ThisMachine(num_workers)
     from harness.execution.on_ray import RayWorkplace

@@ -17,10 +17,12 @@ from urllib.parse import urlsplit
 
 from harness.errors import InputError, TroubleError
 from harness.own_code import SAFE_PATH, python
+from harness.parsing import check_whole
 from harness.redaction import reason, redact
 from harness.tracking.store import is_server, make_store, open_client, set_environment, tracking_uri
 from harness.tracking.views import View, link
 
+MAX_PORT = 65_535
 HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 10.0
@@ -36,9 +38,10 @@ def serve(home: Path, port: int) -> int:
     Where MLFLOW_TRACKING_URI names a server, that server shows them and only the links are printed.
 
     Raises:
-        InputError: MLFLOW_TRACKING_URI is not an address that runs can go to.
+        InputError: there is no such port, or MLFLOW_TRACKING_URI is not an address that runs can go to.
         TroubleError: the port is in use, or MLflow cannot be had.
     """
+    check_whole("--port", port, 1, MAX_PORT)
     uri = tracking_uri(home)
     if is_server(uri):
         _say(_overview(_experiments(home), _without_login(uri)))

@@ -52,7 +52,7 @@ def read(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     if path.suffix == ".csv":
-        return pd.read_csv(path)
+        return pd.read_csv(path, float_precision="round_trip")  # not the default of every pandas
     return pd.DataFrame(json.loads(path.read_text()))
 
 

@@ -63,4 +63,4 @@ def _differences(home: Path, ledger: Ledger, study: str) -> Iterator[Difference]
         yield from run_differences(home, ledger, study)
         yield from csv_differences(home, ledger, study)
     except DamageError as error:
-        yield f"MLflow and the leaderboard: not compared any further: {error}"
+        yield Difference(f"MLflow and the leaderboard: not compared any further: {error}", Advice.COPY)

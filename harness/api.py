@@ -14,19 +14,19 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import home as places
-from harness import standard_streams
+from harness.support import home as places
+from harness.support import standard_streams
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from harness.analysis.comparison import Comparison
-    from harness.analysis.verdict_findings import Verdict
-    from harness.display import Display
+    from harness.analysis.comparison.comparison import Comparison
+    from harness.analysis.verdict.findings import Verdict
     from harness.execution.base import Cluster
-    from harness.ledger import Ledger
-    from harness.runner import StudyEnd
-    from harness.spec import Dataset, Engine, Objective, SweepSpec
+    from harness.ledger.ledger import Ledger
+    from harness.study.spec import Dataset, Engine, Objective, SweepSpec
+    from harness.sweep.display import Display
+    from harness.sweep.runner import StudyEnd
 
 
 def load_sweep(
@@ -68,8 +68,8 @@ def load_sweep(
     Raises:
         InputError: one line with what is wrong, its value and what is allowed.
     """
-    from harness.sweep_file import Flags, validated
-    from harness.sweep_file import load_sweep as load
+    from harness.study.sweep_file import Flags, validated
+    from harness.study.sweep_file import load_sweep as load
 
     flags = {
         "engine": engine,
@@ -119,8 +119,8 @@ def run_sweep(
         TroubleError: the study is in use, or data, ledger or workers cannot be had.
         KeyboardInterrupt: it was interrupted.
     """
-    from harness.progress import StopReason
-    from harness.runner import run_study
+    from harness.planning.progress import StopReason
+    from harness.sweep.runner import run_study
 
     with _display(quiet) as display:
         end = run_study(spec, places.home(home), display, num_workers=workers, fresh=fresh, cluster=cluster)
@@ -144,8 +144,8 @@ def leaderboard(*studies: str | SweepSpec, home: str | Path | None = None) -> pd
         InputError: there is no such study, or none at all.
         TroubleError: the ledger cannot be read.
     """
-    from harness.analysis.leaderboard import leaderboard as board
-    from harness.analysis.studies import sound_studies
+    from harness.analysis.leaderboard.leaderboard import leaderboard as board
+    from harness.ledger.ledger import sound_studies
 
     with open_ledger(home) as ledger:
         return board(ledger, [_name(study) for study in studies] or sound_studies(ledger, warnings.warn))
@@ -192,10 +192,10 @@ def verdict(
         TroubleError: the study or its verdict is in use, or data, ledger or workers cannot be had.
         KeyboardInterrupt: it was interrupted.
     """
-    from harness.analysis.verdict_table import show_verdict
-    from harness.champion import crowned
-    from harness.spec import parse_duration_s
-    from harness.verdict_study import Request, run_verdict
+    from harness.analysis.verdict.table import show_verdict
+    from harness.study.spec import parse_duration_s
+    from harness.workflows.champion import crowned
+    from harness.workflows.verdict import Request, run_verdict
 
     wall_s = parse_duration_s(budget) if budget else None
     request = Request(top, seeds, epochs, wall_s, takes_all_seeds=all_seeds)
@@ -226,7 +226,7 @@ def compare(*studies: str | SweepSpec, home: str | Path | None = None) -> Compar
         InputError: there is no such study, or they cannot be compared.
         TroubleError: the ledger cannot be read.
     """
-    from harness.analysis.comparison import compare as compare_studies
+    from harness.analysis.comparison.comparison import compare as compare_studies
 
     with open_ledger(home) as ledger:
         return compare_studies(ledger, [_name(study) for study in studies])
@@ -241,7 +241,7 @@ def sweep_path(sweep: str) -> Path:
 
 def default_profile() -> str:
     """Full where there is a GPU."""
-    from harness.execution.devices import this_machine
+    from harness.execution.machine.devices import this_machine
 
     return "full" if this_machine().gpu_names else "quick"
 
@@ -257,7 +257,7 @@ def _interrupted(study: str) -> KeyboardInterrupt:
 @contextmanager
 def open_ledger(home: str | Path | None = None) -> Iterator[Ledger]:
     """A home's ledger for reading, closed in the end; where there is none, an empty one, and none is made."""
-    from harness.ledger import Ledger
+    from harness.ledger.ledger import Ledger
 
     with closing(Ledger(places.home(home) / "ledger.db", makes=False, say=_complain)) as ledger:
         yield ledger
@@ -269,7 +269,7 @@ def _complain(line: str) -> None:
 
 @contextmanager
 def _display(quiet: bool) -> Iterator[Display]:
-    from harness.display import make_display
+    from harness.sweep.display import make_display
 
     standard_streams.open_missing()
     with (

@@ -14,8 +14,8 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from harness import standard_streams
 from harness.errors import InputError, TroubleError
+from harness.support import standard_streams
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction["_Parser"]  # argparse has no public name for it
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _let_signals_end_it()
     try:
         options = _parsed(sys.argv[1:] if arguments is None else arguments)
-        from harness import own_code
+        from harness.support import own_code
 
         own_code.check()  # of two copies, parts may not go together
         from harness.commands import COMMANDS

@@ -16,41 +16,41 @@ from typing import TYPE_CHECKING
 
 from harness.api import default_profile, open_ledger, sweep_path
 from harness.errors import InputError, TroubleError
-from harness.home import home, sweeps_folder
-from harness.parsing import shown
-from harness.whole_files import STDOUT, destination, is_stream
+from harness.support.atomic_files import STDOUT, destination, is_stream
+from harness.support.home import home, sweeps_folder
+from harness.support.strict_json import shown
 
 if TYPE_CHECKING:
     from harness.execution.base import Cluster
-    from harness.ledger import Ledger
-    from harness.progress import StopReason
-    from harness.runner import StudyEnd
-    from harness.spec import BaselineName, SweepSpec
-    from harness.sweep_file import Flags
+    from harness.ledger.ledger import Ledger
+    from harness.planning.progress import StopReason
+    from harness.study.spec import BaselineName, SweepSpec
+    from harness.study.sweep_file import Flags
+    from harness.sweep.runner import StudyEnd
 
 TOP = 20  # rows of a leaderboard on the terminal
 FORMS = ("csv", "parquet", "json")  # of an export
 
 
 def sweep(options: argparse.Namespace) -> int:
-    from harness.sweep_file import load_sweep
+    from harness.study.sweep_file import load_sweep
 
     return _run([load_sweep(sweep_path(options.sweep), _flags(options), default_profile())], options)
 
 
 def baseline(options: argparse.Namespace) -> int:
-    from harness.sweep_file import baseline_spec
+    from harness.study.sweep_file import baseline_spec
 
     names: tuple[BaselineName, ...] = ("fc", "cnn") if options.baseline == "all" else (options.baseline,)
     return _run([baseline_spec(name, _flags(options), options.seeds, default_profile()) for name in names], options)
 
 
 def verdict(options: argparse.Namespace) -> int:
-    from harness.analysis.verdict_table import show_verdict, write_verdict
-    from harness.champion import crowned
-    from harness.display import make_display
-    from harness.spec import parse_duration_s
-    from harness.verdict_study import Request, run_verdict
+    from harness.analysis.verdict.table import show_verdict, write_verdict
+    from harness.study.spec import parse_duration_s
+    from harness.sweep.display import make_display
+    from harness.workflows.champion import crowned
+    from harness.workflows.verdict import Request, run_verdict
 
     wall_s = parse_duration_s(options.budget) if options.budget else None
     request = Request(options.top, options.seeds, options.epochs, wall_s, takes_all_seeds=options.all_seeds)
@@ -76,7 +76,7 @@ def verdict(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    from harness.predict import predict, to_json
+    from harness.workflows.predict import predict, to_json
 
     model, predictions = predict(home(), options.model, [Path(image) for image in options.images])
     if options.json:
@@ -89,10 +89,10 @@ def predict(options: argparse.Namespace) -> int:
 
 
 def reproduce(options: argparse.Namespace) -> int:
-    from harness.analysis.reproduction import Match
-    from harness.analysis.reproduction_sentences import sentences
-    from harness.display import make_display
-    from harness.reproduction import reproduce as train_again
+    from harness.analysis.reproduction.agreement import Match
+    from harness.analysis.reproduction.sentences import sentences
+    from harness.sweep.display import make_display
+    from harness.workflows.reproduce import reproduce as train_again
 
     with make_display(sys.stdout) as display:
         done = train_again(_study_named(options.study), options.trial, home(), display)
@@ -105,9 +105,9 @@ def reproduce(options: argparse.Namespace) -> int:
 
 
 def status(options: argparse.Namespace) -> int:
-    from harness.analysis.status import Status, render, status, to_json
-    from harness.analysis.studies import none_yet, of_each
-    from harness.plan import time_left
+    from harness.ledger.ledger import none_yet, of_each
+    from harness.planning.plan import time_left
+    from harness.planning.status import Status, render, status, to_json
 
     left_out: list[str] = []
     with open_ledger() as ledger:
@@ -128,7 +128,7 @@ def status(options: argparse.Namespace) -> int:
 
 def leaderboard(options: argparse.Namespace) -> int:
     """One CSV for the studies that are named; without names, one for each study there is."""
-    from harness.analysis.studies import find_study, none_yet, of_each, sound_studies
+    from harness.ledger.ledger import find_study, none_yet, of_each, sound_studies
 
     left_out: list[str] = []
     if options.out is not None:
@@ -153,8 +153,8 @@ def leaderboard(options: argparse.Namespace) -> int:
 
 
 def compare(options: argparse.Namespace) -> int:
-    from harness.analysis.comparison import compare
-    from harness.analysis.comparison_table import show_comparison, write_comparison
+    from harness.analysis.comparison.comparison import compare
+    from harness.analysis.comparison.table import show_comparison, write_comparison
 
     with open_ledger() as ledger:
         found = compare(ledger, options.studies)
@@ -165,7 +165,7 @@ def compare(options: argparse.Namespace) -> int:
 
 
 def report(options: argparse.Namespace) -> int:
-    from harness.report import bring_to_mlflow, write_report
+    from harness.workflows.report import bring_to_mlflow, write_report
 
     where = nullcontext(None) if options.out is None else destination("--out", options.out)
     with where as out:
@@ -183,12 +183,12 @@ def report(options: argparse.Namespace) -> int:
 
 def export(options: argparse.Namespace) -> int:
     if options.optuna is not None:
-        from harness.analysis.optuna_export import export_optuna
+        from harness.analysis.export.optuna_storage import export_optuna
 
         with open_ledger() as ledger:
             _say(f"{export_optuna(ledger, options.study, options.optuna)} trials are new in the storage")
         return 0
-    from harness.analysis.export import export_trials
+    from harness.analysis.export.trials import export_trials
 
     form, named = next((form, named) for form in FORMS if (named := getattr(options, form)) is not None)
     with destination(f"--{form}", named) as path, open_ledger() as ledger:
@@ -201,7 +201,7 @@ def export(options: argparse.Namespace) -> int:
 
 
 def data(options: argparse.Namespace) -> int:
-    from harness.execution.data import prepare, verify
+    from harness.execution.data.cache import prepare, verify
 
     if options.action == "fetch":
         _say(f"{options.dataset} is verified and lies in {prepare(options.dataset, _say)}")
@@ -219,8 +219,8 @@ def ui(options: argparse.Namespace) -> int:
 
 
 def sync(options: argparse.Namespace) -> int:
-    from harness.analysis.studies import none_yet, sound_studies
     from harness.audit.files import write_missing_run_ids
+    from harness.ledger.ledger import none_yet, sound_studies
     from harness.tracking.mlflow_runs import sync
 
     left_out: list[str] = []
@@ -239,7 +239,7 @@ def sync(options: argparse.Namespace) -> int:
 
 def doctor(options: argparse.Namespace) -> int:
     """With studies named, their audits or the removal of one, else a look at the installation."""
-    from harness.doctor import Level, examine
+    from harness.workflows.doctor import Level, examine
 
     if options.audit:
         return max(_audit(study) for study in options.audit)
@@ -262,9 +262,9 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
-    from harness.display import make_display
-    from harness.progress import StopReason
-    from harness.runner import run_study
+    from harness.planning.progress import StopReason
+    from harness.sweep.display import make_display
+    from harness.sweep.runner import run_study
 
     fresh, cluster = getattr(options, "fresh", False), _cluster(options)
     for spec in specs:
@@ -304,7 +304,7 @@ def how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
 
 def _how_to_go_on(spec: SweepSpec, reason: StopReason) -> str:
     """What the same command takes to do more; nothing where the whole space has been tried."""
-    from harness.progress import StopReason
+    from harness.planning.progress import StopReason
 
     more = {
         StopReason.TRIALS: f"--trials {spec.budget.trials + 16} goes on, ",
@@ -322,7 +322,7 @@ def _without(left_out: list[str]) -> int:
 
 
 def _remove(study: str) -> int:
-    from harness.removal import remove
+    from harness.workflows.removal import remove
 
     removed = remove(home(), study)
     _say(f"removed study {study} and its {removed.num_trials} trials; the ledger as it was is kept as {removed.copy}")
@@ -346,8 +346,8 @@ def _audit(study: str) -> int:
 def _write_leaderboard(ledger: Ledger, studies: list[str], path: Path, top: int | None) -> None:
     """Writes the CSV and shows the first `top` rows; None: says nothing."""
     from harness.analysis.files import write_csv
-    from harness.analysis.leaderboard import leaderboard
-    from harness.analysis.leaderboard_table import show_leaderboard
+    from harness.analysis.leaderboard.leaderboard import leaderboard
+    from harness.analysis.leaderboard.table import show_leaderboard
 
     frame = leaderboard(ledger, studies)
     if top is None:
@@ -370,7 +370,7 @@ def _check_ending(form: str, path: Path) -> None:
 
 def _study_named(name: str) -> str:
     """A study by its own name, or by that of the file of sweeps/ which makes it on this machine."""
-    from harness.sweep_file import Flags, load_sweep
+    from harness.study.sweep_file import Flags, load_sweep
 
     path = sweep_path(name)
     with open_ledger() as ledger:
@@ -380,7 +380,7 @@ def _study_named(name: str) -> str:
 
 
 def _flags(options: argparse.Namespace) -> Flags:
-    from harness.sweep_file import Flags, validated
+    from harness.study.sweep_file import Flags, validated
 
     given = {name: value for name in Flags.model_fields if (value := getattr(options, name, None)) is not None}
     if "objective" in given:

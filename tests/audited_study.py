@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from filled_ledger import CPU, FilledLedger, make_spec
 
-from harness import ledger_checksums
 from harness.analysis.files import write_csv
-from harness.analysis.leaderboard import leaderboard
-from harness.ledger import Ledger
-from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.analysis.leaderboard.leaderboard import leaderboard
+from harness.ledger import checksums
+from harness.ledger.ledger import Ledger
+from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 from harness.tracking.mlflow_runs import sync
 
 
@@ -76,5 +76,5 @@ def edit(file: Path, statement: str, *values: object) -> None:
         if file.name == "ledger.db" and statement.startswith(("UPDATE", "INSERT", "DELETE")):
             count = "SELECT count(*) FROM epochs e WHERE e.uid = attempts.uid AND e.attempt = attempts.attempt"
             db.execute(f"UPDATE attempts SET num_epochs = ({count})")  # noqa: S608 - our own
-            ledger_checksums.add_function(db)
-            ledger_checksums.stamp(db)
+            checksums.add_function(db)
+            checksums.stamp(db)

@@ -15,17 +15,17 @@ import numpy as np
 import pytest
 from filled_ledger import CPU
 
-from harness import sweep
-from harness.cost_model import CostModel, count_work, cpu_estimate
-from harness.display import PlainDisplay
 from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
-from harness.ledger import Ledger
-from harness.plan import typical_params
-from harness.progress import StopReason
-from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.ledger.ledger import Ledger
+from harness.planning.cost_model import CostModel, count_work, cpu_estimate
+from harness.planning.plan import typical_params
+from harness.planning.progress import StopReason
 from harness.search.base import NoProposal
 from harness.search.proposer import Next
-from harness.spec import SweepSpec
+from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.study.spec import SweepSpec
+from harness.sweep import loop
+from harness.sweep.display import PlainDisplay
 
 START_S, REST_S = 12.0, 4.0  # workers load their framework; models are built and compiled
 TRUE_UNITS = np.array([1.0, 900.0, 200.0, 0.0])  # as `cpu_estimate` has it, but not quite
@@ -144,7 +144,7 @@ def run_clocked(
     """Runs a study whose baseline takes `baseline_s` to train, and other configurations in proportion to their work."""
     ledger._db.execute("PRAGMA synchronous = OFF")  # no power will be cut
     clock, rng = Clock(), random.Random(seed)
-    patch.setattr(sweep, "time", SimpleNamespace(monotonic=clock.monotonic))
+    patch.setattr(loop, "time", SimpleNamespace(monotonic=clock.monotonic))
     baseline_work = count_work(spec, spec.baseline_params, spec.epochs) @ TRUE_UNITS
 
     def epoch_s(trial: Trial) -> float:
@@ -155,7 +155,7 @@ def run_clocked(
     costs = CostModel(spec, cpu_estimate(1e11), typical=typical_params(spec))
     records, display = ledger.history(spec.study), PlainDisplay(io.StringIO())
     source, folder = RandomSource(spec, seed, stopped_share, len(records)), Path(ledger.path).parent / "checkpoints"
-    reason = sweep.Sweep(spec, ledger, records, source, workers, [], display, folder, costs).run()
+    reason = loop.Sweep(spec, ledger, records, source, workers, [], display, folder, costs).run()
     limit_s = spec.budget.wall_s or clock.now_s
     idle_s = sum(max(0.0, limit_s - ended_s) for ended_s in workers.ended_s.values())
     return Run(reason, max(workers.ended_s.values()), idle_s / num_workers / limit_s, workers.started)

@@ -8,10 +8,10 @@ import pytest
 from audited_study import fill
 from open_databases import left_open, num_opened
 
-from harness.execution import data
-from harness.home import sweeps_folder
-from harness.spec import SweepSpec
-from harness.sweep_file import Flags, load_sweep
+from harness.execution.data import cache
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support.home import sweeps_folder
 from harness.tracking import store
 
 
@@ -34,7 +34,7 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits data set in a cache of the test run's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_DATA", str(tmp_path_factory.mktemp("data")))
-        return data.prepare("digits", lambda line: None)
+        return cache.prepare("digits", lambda line: None)
 
 
 @pytest.fixture(scope="session")

@@ -8,9 +8,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 from harness.errors import TroubleError
-from harness.ledger import Ledger
-from harness.records import Device, EpochReport, Outcome, Params, Role, Seconds, Trial, TrialResult
-from harness.spec import Budget, SweepSpec
+from harness.ledger.ledger import Ledger
+from harness.study.records import Device, EpochReport, Outcome, Params, Role, Seconds, Trial, TrialResult
+from harness.study.spec import Budget, SweepSpec
 
 RECIPE = {"learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_share": 0.1, "batch_size": 128}
 CPU = Device("a processor", "cpu", "tensorflow 2.21.0", "float32", "graph", 1, 2)

@@ -17,8 +17,8 @@ from typing import Any, Self
 
 import psutil
 
-from harness.ledger import Ledger
-from harness.records import Record
+from harness.ledger.ledger import Ledger
+from harness.study.records import Record
 
 WAIT_S = 300.0
 HARNESS = [sys.executable, "-m", "harness.cli"]

@@ -10,15 +10,15 @@ from filled_ledger import DOCUMENTED, FilledLedger, make_spec
 from test_verdict import Workers, train
 
 import baselines
-from harness import runner
-from harness.analysis.verdict_findings import Verdict, find_verdict
+from harness.analysis.verdict.findings import Verdict, find_verdict
 from harness.execution.base import Job
-from harness.execution.data import data_digest
-from harness.execution.training import save_weights
-from harness.ledger import Ledger
-from harness.records import Outcome, Trial
+from harness.execution.data.cache import data_digest
+from harness.execution.training.trainer import save_weights
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome, Trial
+from harness.sweep import runner
 from harness.tracking.mlflow_runs import sync
-from harness.verdict_study import Request, plan_verdict
+from harness.workflows.verdict import Request, plan_verdict
 
 SMALL = {"units_1": 64, "units_2": 64}
 BETTER, TIE = 0, 60  # test images of 300 that the candidate gets wrong; the baseline: 60

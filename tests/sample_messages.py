@@ -4,10 +4,10 @@ from pathlib import Path
 
 from filled_ledger import CPU, make_spec
 
-from harness import own_code
 from harness.execution.base import Job, Place
 from harness.execution.messages import Report, Setup
-from harness.records import EpochReport, Outcome, Seconds, Trial, TrialResult
+from harness.study.records import EpochReport, Outcome, Seconds, Trial, TrialResult
+from harness.support import own_code
 
 TRIAL = Trial("uid", 0, {"units_1": 16}, 0, 3)
 JOB = Job(TRIAL, load_from=Path("a b/ä.weights.h5"))

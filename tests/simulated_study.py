@@ -7,13 +7,13 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 
-from harness.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
 from harness.search.base import NoProposal
-from harness.search.coding import encode
+from harness.search.encoding import encode
 from harness.search.factory import make_search
 from harness.search.proposer import Next, Proposer
-from harness.space import Choice, Domain
-from harness.spec import Budget, SweepSpec
+from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.study.space import Choice, Domain
+from harness.study.spec import Budget, SweepSpec
 
 RECIPE = {"learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_share": 0.1, "batch_size": 128}
 

@@ -14,7 +14,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.verdict_statistics import Floats, Signs, labels
+from harness.analysis.verdict.statistics import Floats, Signs, labels
 
 NUM_IMAGES = 10_000
 NUM_HARD = 800  # images that are ever got wrong

@@ -21,7 +21,7 @@ from pathlib import Path
 from killed_sweeps import STUDY, Started, Sweeps
 from mlflow_server import Server
 
-from harness.execution import data
+from harness.execution.data import cache as data
 
 SAY_EVERY_S = 10.0
 LONGEST_END_S = 60.0  # after Ctrl-C

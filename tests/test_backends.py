@@ -18,21 +18,23 @@ from PIL import Image
 from test_execution import Driver
 
 from harness import cli
-from harness.analysis.comparison import compare
-from harness.analysis.leaderboard import leaderboard
-from harness.analysis.leaderboard_table import show_leaderboard
-from harness.analysis.status import status
-from harness.display import PlainDisplay
-from harness.doctor import Level, examine
+from harness.analysis.comparison.comparison import compare
+from harness.analysis.leaderboard.leaderboard import leaderboard
+from harness.analysis.leaderboard.table import show_leaderboard
 from harness.errors import InputError
-from harness.execution import backends, data, devices, models
 from harness.execution.base import Job, Place
+from harness.execution.data import cache
 from harness.execution.local import LocalExecutor
-from harness.ledger import Ledger
-from harness.plan import make_costs
-from harness.records import Outcome, Role, Trial, TrialResult
-from harness.runner import run_study
-from harness.spec import VERDICT, SweepSpec
+from harness.execution.machine import backends, devices
+from harness.execution.training import models
+from harness.ledger.ledger import Ledger
+from harness.planning.plan import make_costs
+from harness.planning.status import status
+from harness.study.records import Outcome, Role, Trial, TrialResult
+from harness.study.spec import VERDICT, SweepSpec
+from harness.sweep.display import PlainDisplay
+from harness.sweep.runner import run_study
+from harness.workflows.doctor import Level, examine
 
 EACH = [
     pytest.param(name, marks=pytest.mark.skipif(name not in backends.installed(), reason=f"{name} is not installed"))
@@ -100,7 +102,7 @@ def test_weights_of_any_backend_make_the_same_network_here(
 ) -> None:
     _, results, weights = trained
     network = models.rebuild(smoke, PLAIN.params, weights)
-    images, labels = data.load("digits", "validation", digits_folder)
+    images, labels = cache.load("digits", "validation", digits_folder)
     answers = models.probabilities(network, images.astype(np.float32) / 255.0).argmax(axis=1)
     others = set(np.flatnonzero(answers != labels)) ^ set(results["plain"].wrong_images)
     assert len(others) <= 1, "an image on the edge between two classes may fall either way"
@@ -338,7 +340,7 @@ def test_the_smoke_sweep_and_what_follows_it(name: str, tmp_path: Path, digits_f
     assert {row["backend"] for row in rows} == {f"{name} {backends.installed()[name]}"}
     # The network it ends in is asked on another backend, where there is one.
     environment["KERAS_BACKEND"] = min(backends.installed(), key=lambda other: other == name)
-    images, labels = data.load("digits", "test", digits_folder)
+    images, labels = cache.load("digits", "test", digits_folder)
     Image.fromarray(images[0]).save(tmp_path / "digit.png")
     (answer,) = json.loads(harness("predict", "--json", str(tmp_path / "digit.png")))["predictions"]
     assert answer["digit"] == labels[0]

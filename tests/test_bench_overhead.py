@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import overhead, scripted
+from harness.bench import overhead, scripted_workers
 from harness.bench.overhead import OTHER_PARTS, TRIAL_PARTS, Stopwatch, Timing
-from harness.home import sweeps_folder
-from harness.ledger import Ledger
-from harness.records import Outcome, Role
-from harness.sweep_file import Flags, load_sweep
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome, Role
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support.home import sweeps_folder
 from harness.tracking import store
 
 WORKER_S = {"build": 0.5, "evaluate": 0.25}
@@ -52,7 +52,7 @@ def test_filled_trials_are_like_those_of_a_study(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         ledger.create_study(spec, {})
         for num_trials in (8, 20):
-            scripted.fill(ledger, spec, num_trials)
+            scripted_workers.fill(ledger, spec, num_trials)
         records = ledger.history("study")
         image_by_image = [ledger.record(record.trial.uid).result for record in records]
     assert [record.trial.number for record in records] == list(range(20))

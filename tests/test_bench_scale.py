@@ -9,17 +9,17 @@ from pathlib import Path
 
 import pytest
 
-from harness.bench import landscape, scale, staleness
+from harness.bench import parallel_search, scale, synthetic_objective
 from harness.bench.load import STUDY, Load, Measured
+from harness.bench.parallel_search import Crowd, found_pct
 from harness.bench.scale import Plan
-from harness.bench.sleepers import Sleepers, TimeIsUpError
-from harness.bench.staleness import Crowd, found_pct
+from harness.bench.sleeping_workers import Sleepers, TimeIsUpError
 from harness.errors import TroubleError
 from harness.execution.base import EpochDone, Event, Finished, Job, Ready
-from harness.ledger import Ledger
-from harness.records import Outcome, Trial, TrialResult
+from harness.ledger.ledger import Ledger
 from harness.search.base import NoProposal
 from harness.search.proposer import Next, Proposer
+from harness.study.records import Outcome, Trial, TrialResult
 
 TRIAL = Trial("t", 0, {"filters_1": 32, "filters_2": 64, "kernel_1": 5, "kernel_2": 5, "dense_units": 1024}, 0, 2)
 SMALL = Load("random", 12, 4, trial_s=0.05, with_mlflow=False, warm_up_s=0.3, measured_s=0.7)
@@ -122,7 +122,7 @@ def test_a_crowd_finds_the_same_with_the_same_seed(sampler: str) -> None:
     found = found_pct(crowd, (10, 30))
     assert found == found_pct(crowd, (10, 30))
     assert found != found_pct(Crowd(sampler, 8, seed=2), (10, 30))
-    assert all(landscape.best_error_pct() <= error_pct < 3 for error_pct in found)
+    assert all(synthetic_objective.best_error_pct() <= error_pct < 3 for error_pct in found)
 
 
 @pytest.mark.parametrize("num_workers", [1, 7])
@@ -144,7 +144,7 @@ def test_each_proposal_of_a_crowd_knows_nothing_of_the_trials_that_run(
             running.remove(trial.uid)
             super().tell(trial, result)
 
-    monkeypatch.setattr(staleness, "Proposer", Watched)
+    monkeypatch.setattr(parallel_search, "Proposer", Watched)
     found_pct(Crowd("random", num_workers, seed=0), (20,))
     assert max(num_running) == num_workers
     assert set(num_running[num_workers:]) == {num_workers}, "a worker that is free asks at once"

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 import baselines
-from harness.bench import landscape, search
+from harness.bench import search, synthetic_objective
 from harness.bench.search import RANDOM, TWICE, Contender, Standing
-from harness.records import Trial
+from harness.study.records import Trial
 
 BEST_PCT = 1.671
 DOCUMENTED = {"filters_1": 32, "filters_2": 64, "kernel_1": 5, "kernel_2": 5, "dense_units": 1024}
@@ -22,24 +22,25 @@ DOCUMENTED = {"filters_1": 32, "filters_2": 64, "kernel_1": 5, "kernel_2": 5, "d
 def test_the_landscape_has_the_scale_of_the_real_thing() -> None:
     architecture = baselines.load("cnn").DOCUMENTED
     assert all(getattr(architecture, name) == value for name, value in DOCUMENTED.items())
-    assert landscape.error_pct(DOCUMENTED) == pytest.approx(1.8, abs=0.05)
+    assert synthetic_objective.error_pct(DOCUMENTED) == pytest.approx(1.8, abs=0.05)
     small = {"filters_1": 16, "filters_2": 16, "kernel_1": 5, "kernel_2": 3, "dense_units": 512}
-    assert landscape.error_pct(small) == pytest.approx(2.6, abs=0.15)
+    assert synthetic_objective.error_pct(small) == pytest.approx(2.6, abs=0.15)
 
 
 def test_the_least_error_is_below_the_documented_networks_and_within_the_limit() -> None:
-    least = landscape.best_error_pct()
+    least = synthetic_objective.best_error_pct()
     assert least == pytest.approx(BEST_PCT, abs=0.001)
-    assert least < landscape.error_pct(DOCUMENTED)
-    assert landscape.error_pct({**DOCUMENTED, "filters_1": 64, "filters_2": 128, "dense_units": 900}) < least
+    assert least < synthetic_objective.error_pct(DOCUMENTED)
+    assert synthetic_objective.error_pct({**DOCUMENTED, "filters_1": 64, "filters_2": 128, "dense_units": 900}) < least
 
 
 def test_seeds_lie_a_tenth_of_a_point_apart_and_early_epochs_mislead() -> None:
-    trials = [Trial("uid", 0, DOCUMENTED, seed, landscape.EPOCHS) for seed in range(200)]
-    last = [landscape.report(trial, landscape.EPOCHS).val_error_rate_pct for trial in trials]
-    assert statistics.fmean(last) == pytest.approx(landscape.error_pct(DOCUMENTED), abs=0.02)
-    assert statistics.stdev(last) == pytest.approx(landscape.NOISE_PCT, rel=0.2)
-    first = [landscape.report(trial, epoch).val_error_rate_pct for trial in trials[:1] for epoch in range(1, 6)]
+    trials = [Trial("uid", 0, DOCUMENTED, seed, synthetic_objective.EPOCHS) for seed in range(200)]
+    last = [synthetic_objective.report(trial, synthetic_objective.EPOCHS).val_error_rate_pct for trial in trials]
+    assert statistics.fmean(last) == pytest.approx(synthetic_objective.error_pct(DOCUMENTED), abs=0.02)
+    assert statistics.stdev(last) == pytest.approx(synthetic_objective.NOISE_PCT, rel=0.2)
+    reports = [synthetic_objective.report(trials[0], epoch) for epoch in range(1, 6)]
+    first = [report.val_error_rate_pct for report in reports]
     assert first == sorted(first, reverse=True)
 
 

@@ -9,9 +9,9 @@ from filled_ledger import make_spec
 from harness.bench import target
 from harness.bench.confirming import Confirming
 from harness.bench.target import CONFIRMING_SEED, OURS, PEERS, Effort, Hunt
-from harness.records import Outcome, Role, Trial, TrialResult
 from harness.search.base import NoProposal
 from harness.search.proposer import Next
+from harness.study.records import Outcome, Role, Trial, TrialResult
 
 
 class Listed:

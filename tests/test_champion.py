@@ -21,18 +21,18 @@ from machine import SmallDisk
 from mlflow import MlflowClient
 from registered_champion import BETTER, NAME, SMALL, TIE, add_study, confirm
 
-from harness import champion as champions
-from harness.analysis.verdict_findings import Verdict
-from harness.analysis.verdict_trainings import Answer
+from harness.analysis.verdict.findings import Verdict
+from harness.analysis.verdict.trainings import Answer
 from harness.audit.runs import run_differences
-from harness.champion import crown
 from harness.cli import _parser
 from harness.commands import COMMANDS
 from harness.errors import TroubleError
-from harness.execution import models
-from harness.ledger import Ledger
-from harness.records import Outcome
+from harness.execution.training import models
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome
 from harness.tracking import champion as registry
+from harness.workflows import champion as champions
+from harness.workflows.champion import crown
 
 NOT_YET = "the champion is not registered yet, the same command tries again: "
 HARNESS = [sys.executable, "-m", "harness.cli"]

@@ -17,10 +17,10 @@ from PIL import Image
 
 from harness.bench import engine
 from harness.cli import _parser, main
-from harness.execution import ray_connection
 from harness.execution.local import LocalExecutor
+from harness.execution.ray import connection
 from harness.execution.workplaces import MAX_WORKERS
-from harness.ledger import Ledger
+from harness.ledger.ledger import Ledger
 
 NUMBERS = ["-1", "0", "9" * 12, "9" * 50, "9" * 5000, "1e999", "nan", "-0.0", "0x10", "999999999h"]
 TEXTS = ["", "a\0b", "x" * 5000, "two\nlines", "\udcff\udcfe", "\u202eback\x1b[2J", "../../x", "~no-such-user/x"]
@@ -130,7 +130,7 @@ def folder(tmp_path: Path, digits_folder: Path, monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(LocalExecutor, "__init__", take)
     ray = SimpleNamespace(is_initialized=lambda: False, init=take)
-    monkeypatch.setattr(ray_connection, "_load", lambda: ray)
+    monkeypatch.setattr(connection, "_load", lambda: ray)
     monkeypatch.setenv("RAY_AUTH_TOKEN", "of this test")
     monkeypatch.setattr(engine, "run", take)
     return folder

@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 from filled_ledger import CPU, GPU, FilledLedger, make_spec
 
-from harness.analysis.comparison import Comparison, compare, corrected_p_values, mean_ranks, set_beside
-from harness.analysis.comparison_table import sentences, show_comparison, write_comparison
-from harness.analysis.incumbents import Incumbents, read_incumbents
-from harness.analysis.methods import find_methods
+from harness.analysis.comparison.comparison import Comparison, compare, corrected_p_values, mean_ranks, set_beside
+from harness.analysis.comparison.incumbents import Incumbents, read_incumbents
+from harness.analysis.comparison.methods import find_methods
+from harness.analysis.comparison.table import sentences, show_comparison, write_comparison
 from harness.analysis.statistics import quartiles, share_below
 from harness.errors import InputError
-from harness.ledger import Ledger
-from harness.records import Device, Outcome, TrialResult
+from harness.ledger.ledger import Ledger
+from harness.study.records import Device, Outcome, TrialResult
 
 DEPTH = {"units_1": {"low": 64, "high": 1024}}
 

@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
-from harness.cost_model import (
+from harness.planning.cost_model import (
     REST_S,
     CostModel,
     Floats,
@@ -30,10 +30,10 @@ from harness.cost_model import (
     measured,
     non_negative_least_squares,
 )
-from harness.home import sweeps_folder
-from harness.records import Device, EpochReport, Outcome, Params, Record, Seconds, Trial, TrialResult
-from harness.spec import SweepSpec
-from harness.sweep_file import Flags, load_sweep
+from harness.study.records import Device, EpochReport, Outcome, Params, Record, Seconds, Trial, TrialResult
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support.home import sweeps_folder
 
 SPEC = make_spec()
 ESTIMATE = cpu_estimate(1e11)

@@ -24,10 +24,11 @@ from filelock import FileLock
 from machine import bound_by_permissions
 
 from harness.errors import InputError, TroubleError
-from harness.execution import data, datasets, sources
-from harness.execution.data import data_digest, load, prepare, verify
-from harness.execution.datasets import Content, Dataset
-from harness.execution.sources import Arrays, Progress, Source
+from harness.execution.data import cache as data
+from harness.execution.data import datasets, sources
+from harness.execution.data.cache import data_digest, load, prepare, verify
+from harness.execution.data.datasets import Content, Dataset
+from harness.execution.data.sources import Arrays, Progress, Source
 
 RNG = np.random.default_rng(7)
 RAW: Arrays = {
@@ -378,7 +379,7 @@ def test_lock_that_is_never_given_up_is_named(shelf: Shelf, cache: Path, monkeyp
 
 
 def test_two_processes_at_once_fill_the_cache_once(cache: Path) -> None:
-    code = "from harness.execution.data import prepare; prepare('digits', print)"
+    code = "from harness.execution.data.cache import prepare; prepare('digits', print)"
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = "".join(process.communicate(timeout=120)[0] for process in started)
     assert [process.returncode for process in started] == [0, 0]

@@ -7,9 +7,9 @@ import hashlib
 import numpy as np
 import pytest
 
-from harness.execution import datasets
-from harness.execution.datasets import DIGITS, MNIST, Content, stratified_cut
-from harness.execution.sources import Arrays
+from harness.execution.data import datasets
+from harness.execution.data.datasets import DIGITS, MNIST, Content, stratified_cut
+from harness.execution.data.sources import Arrays
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from filled_ledger import DOCUMENTED
 
-from harness.display import QUIET_S, LiveDisplay, PlainDisplay, make_display
-from harness.forecast import TimeLeft
-from harness.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.planning.forecast import TimeLeft
+from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.sweep.display import QUIET_S, LiveDisplay, PlainDisplay, make_display
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"

@@ -13,15 +13,15 @@ import psutil
 import pytest
 from audited_study import edit
 
-from harness import doctor
 from harness.cli import main
-from harness.doctor import Level, examine
-from harness.execution import devices
-from harness.execution.gpus import Gpu
-from harness.ledger import Ledger
-from harness.ledger_schema import SCHEMA_VERSION
-from harness.locks import study_lock
+from harness.execution.machine import devices
+from harness.execution.machine.gpus import Gpu
+from harness.ledger.ledger import Ledger
+from harness.ledger.locks import study_lock
+from harness.ledger.schema import SCHEMA_VERSION
 from harness.tracking import store
+from harness.workflows import doctor
+from harness.workflows.doctor import Level, examine
 
 GONE = 2**22 - 1  # process ids end below it
 

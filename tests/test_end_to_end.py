@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from harness.home import sweeps_folder
-from harness.ledger import Ledger
-from harness.records import Outcome, Role
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome, Role
+from harness.support.home import sweeps_folder
 
 Harness = Callable[..., subprocess.CompletedProcess[str]]
 

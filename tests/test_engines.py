@@ -8,9 +8,9 @@ import pytest
 
 import baselines
 from baselines.recipe import Recipe, optimizer
-from harness.execution import engine_base
-from harness.execution.engine_base import Images
-from harness.execution.engines import CompiledEpochs, KerasFit
+from harness.execution.training import engine_base
+from harness.execution.training.engine_base import Images
+from harness.execution.training.engines import CompiledEpochs, KerasFit
 
 BATCH = 32
 STEPS = 8

@@ -15,11 +15,12 @@ import psutil
 import pytest
 
 from harness.errors import TroubleError
-from harness.execution import devices, local
+from harness.execution import local
 from harness.execution.base import Died, EpochDone, Event, Executor, Finished, Job, Place, Ready
 from harness.execution.local import LocalExecutor
-from harness.records import Outcome, Trial, TrialResult
-from harness.spec import SweepSpec
+from harness.execution.machine import devices
+from harness.study.records import Outcome, Trial, TrialResult
+from harness.study.spec import SweepSpec
 
 PLACES = [Place(f"worker-{i}", "a processor", threads=1, sharing=2) for i in range(2)]
 WAIT_S = 120.0
@@ -251,7 +252,7 @@ def test_kills_for_want_of_memory_are_read_where_they_are_counted(
 
 @pytest.mark.skipif(not Path("/proc/self/oom_score_adj").exists(), reason="another system's kernel chooses otherwise")
 def test_a_worker_offers_itself_to_a_kernel_that_is_out_of_memory() -> None:
-    code = "from harness.execution import devices; devices.be_killed_first();"
+    code = "from harness.execution.machine import devices; devices.be_killed_first();"
     code += "print(open('/proc/self/oom_score_adj').read())"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert int(said) >= 500

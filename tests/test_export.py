@@ -14,14 +14,14 @@ from filled_ledger import CPU, DOCUMENTED, FilledLedger, filled_verdict, make_sp
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from harness.analysis.export import export_trials, schema
-from harness.analysis.leaderboard import leaderboard
-from harness.analysis.optuna_export import export_optuna
+from harness.analysis.export.optuna_storage import export_optuna
+from harness.analysis.export.trials import export_trials, schema
+from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.cli import main
 from harness.errors import InputError, TroubleError
-from harness.home import project_root
-from harness.ledger import Ledger
-from harness.records import Outcome, Role, Seconds, TrialResult
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome, Role, Seconds, TrialResult
+from harness.support.home import project_root
 
 SPACE = {
     "units_1": {"low": 64, "high": 1024, "log": True},

@@ -14,8 +14,8 @@ from killed_sweeps import STUDY, WAIT_S, Started, Sweeps, ledger_story, runs_sto
 from test_champion import KILLS as OF_A_CHAMPION
 
 from harness.audit import audit
-from harness.failpoints import Step
-from harness.records import Outcome
+from harness.study.records import Outcome
+from harness.support.failpoints import Step
 from harness.tracking.mlflow_runs import sync
 
 slow = pytest.mark.slow

@@ -26,13 +26,13 @@ from killed_sweeps import Started
 from machine import MemoryGroup, SmallDisk, limit_memory, without_network
 from test_execution import Driver
 
-from harness import whole_files
 from harness.execution import local
 from harness.execution.base import Job, Place
 from harness.execution.local import LocalExecutor
-from harness.ledger import Ledger
-from harness.records import Outcome, Trial
-from harness.spec import SweepSpec
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome, Trial
+from harness.study.spec import SweepSpec
+from harness.support import atomic_files
 
 pytestmark = pytest.mark.slow
 
@@ -406,14 +406,14 @@ def test_a_reader_never_sees_half_a_file(
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
             assert process.stdout is not None
             assert process.stdout.readline() == b"written\n"
-            assert len(list(whole_files.leftovers(tmp_path))) == 0, "what the one before left is gone"
+            assert len(list(atomic_files.leftovers(tmp_path))) == 0, "what the one before left is gone"
             for _ in range(chance.randrange(1, 20)):
                 read(path)
             process.kill()
         read(path)
-        num_left += len(list(whole_files.leftovers(tmp_path)))
+        num_left += len(list(atomic_files.leftovers(tmp_path)))
     assert num_left > 0, "the kills did come while it was writing"
-    with whole_files.replaced(path) as unfinished:
+    with atomic_files.replaced(path) as unfinished:
         unfinished.touch()
     assert list(tmp_path.iterdir()) == [path]
 

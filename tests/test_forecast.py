@@ -5,9 +5,9 @@ from typing import NamedTuple
 import pytest
 from filled_ledger import CPU, DOCUMENTED, make_spec
 
-from harness.cost_model import CostModel, count_work, cpu_estimate
-from harness.forecast import Forecast, Open, TimeLeft
-from harness.records import EpochReport, Outcome, Params, Record, Role, Seconds, Trial, TrialResult
+from harness.planning.cost_model import CostModel, count_work, cpu_estimate
+from harness.planning.forecast import Forecast, Open, TimeLeft
+from harness.study.records import EpochReport, Outcome, Params, Record, Role, Seconds, Trial, TrialResult
 
 SPEC = make_spec()
 ESTIMATE = cpu_estimate(1e9)  # slow enough for seconds

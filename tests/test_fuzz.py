@@ -30,11 +30,11 @@ from harness.execution.messages import (
     read_report,
     to_line,
 )
-from harness.home import sweeps_folder
-from harness.ledger import Ledger
+from harness.ledger.ledger import Ledger
 from harness.search import catalogue
-from harness.spec import SweepSpec, is_name
-from harness.sweep_file import Flags, load_sweep
+from harness.study.spec import SweepSpec, is_name
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support.home import sweeps_folder
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 MANY = settings(FEW, max_examples=2000)

@@ -19,26 +19,27 @@ from test_fuzz import FEW, anything, is_one_line, scalars, toml
 import baselines
 from baselines.recipe import RECIPE
 from baselines.settings import Allowed, OneOf, Whole
-from harness import commands, ledger_rows
-from harness.analysis.export import export_trials
-from harness.analysis.leaderboard import leaderboard
-from harness.analysis.status import render, status
+from harness import commands
+from harness.analysis.export.trials import export_trials
+from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.cli import _parser, main
 from harness.errors import InputError
 from harness.execution.base import Job, Place
-from harness.execution.training import Trainer
+from harness.execution.training.trainer import Trainer
 from harness.execution.workplaces import open_workplace
-from harness.home import sweeps_folder
-from harness.ledger import Ledger
-from harness.new_study import allowed_for, check_new
-from harness.plan import time_left
-from harness.records import Outcome, Trial
+from harness.ledger import rows
+from harness.ledger.ledger import Ledger
+from harness.planning.plan import time_left
+from harness.planning.status import render, status
 from harness.search import catalogue
 from harness.search.base import NoProposal
 from harness.search.factory import make_search
 from harness.search.proposer import Proposer
-from harness.spec import SweepSpec
-from harness.sweep_file import Flags, load_sweep, validated
+from harness.study.new_study import allowed_for, check_new
+from harness.study.records import Outcome, Trial
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import Flags, load_sweep, validated
+from harness.support.home import sweeps_folder
 
 # Settings at and around the ends of what they may be
 
@@ -318,7 +319,7 @@ def test_an_option_is_understood_or_refused_in_one_line_and_nothing_is_written(
         for spec in specs:
             check_new(spec)
             catalogue.check(spec)
-            assert ledger_rows.spec(ledger_rows.spec_to_json(spec)) == spec
+            assert rows.spec(rows.spec_to_json(spec)) == spec
         commands._cluster(options)
         open_workplace(options.workers, None, lambda line: None).close()
         return 0

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from harness.execution import devices
 from harness.execution.base import EpochDone, Finished, Job, Ready
-from harness.execution.gpus import usable_gpus
 from harness.execution.local import LocalExecutor
-from harness.records import Outcome, Trial, TrialResult
-from harness.spec import SweepSpec
+from harness.execution.machine import devices
+from harness.execution.machine.gpus import usable_gpus
+from harness.study.records import Outcome, Trial, TrialResult
+from harness.study.spec import SweepSpec
 
 ENOUGH_S = 2.0  # of training; GPUs average over up to a second
 

@@ -9,12 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.execution import gpu_meter
 from harness.execution.base import Job, Place
-from harness.execution.gpu_meter import GpuMeter, GpuUsage, Reading, open_gauge
-from harness.execution.training import Trainer
-from harness.records import Outcome, Trial
-from harness.spec import SweepSpec
+from harness.execution.machine import gpu_meter
+from harness.execution.machine.gpu_meter import GpuMeter, GpuUsage, Reading, open_gauge
+from harness.execution.training.trainer import Trainer
+from harness.study.records import Outcome, Trial
+from harness.study.spec import SweepSpec
 
 WAIT_S = 60.0
 GPUS = ["GPU-aaaa", "GPU-bbbb"]

@@ -7,11 +7,11 @@ import psutil
 import pytest
 
 from harness.errors import InputError, TroubleError
-from harness.execution import devices
 from harness.execution.base import Place
-from harness.execution.gpus import Gpu, usable_gpus
 from harness.execution.local import LocalExecutor
-from harness.spec import SweepSpec
+from harness.execution.machine import devices
+from harness.execution.machine.gpus import Gpu, usable_gpus
+from harness.study.spec import SweepSpec
 
 H100 = "NVIDIA H100 80GB HBM3"
 FOUR = [f"GPU-{letter * 8}-1111-2222-3333-444444444444" for letter in "abcd"]

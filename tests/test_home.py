@@ -6,7 +6,7 @@ import pytest
 
 from harness.cli import main
 from harness.errors import InputError
-from harness.home import home, project_root
+from harness.support.home import home, project_root
 
 
 def test_state_lies_in_the_checkout_unless_moved(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from harness.errors import InputError
-from harness.images import SIDE, read_digit
+from harness.workflows.digit_images import SIDE, read_digit
 
 Save = Callable[..., Path]
 

@@ -1,7 +1,7 @@
 import pytest
 from scipy.stats import binomtest
 
-from harness.intervals import error_rate_interval_pct, wilson_interval_pct
+from harness.support.intervals import error_rate_interval_pct, wilson_interval_pct
 
 
 # Newcombe 1998, table I, method 3; and 75 errors of 10,000 test images as this field quotes them.

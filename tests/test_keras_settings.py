@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from test_execution import PLACES, Driver
 
-from harness import keras_settings
-from harness.execution import models
 from harness.execution.base import Job
 from harness.execution.local import LocalExecutor
-from harness.execution.training import build, save_weights
-from harness.home import sweeps_folder
-from harness.records import Trial, TrialResult
-from harness.spec import SweepSpec
-from harness.sweep_file import Flags, load_sweep
+from harness.execution.training import models
+from harness.execution.training.trainer import build, save_weights
+from harness.study.records import Trial, TrialResult
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support import keras_settings
+from harness.support.home import sweeps_folder
 
 HOSTILE = {"floatx": "float64", "image_data_format": "channels_first", "epsilon": 0.5, "nnx_enabled": True}
 

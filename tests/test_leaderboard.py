@@ -13,14 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.analysis.files import write_csv
-from harness.analysis.findings import find, sentences
-from harness.analysis.leaderboard import leaderboard
-from harness.analysis.leaderboard_table import show_leaderboard
+from harness.analysis.leaderboard.findings import find, sentences
+from harness.analysis.leaderboard.leaderboard import leaderboard
+from harness.analysis.leaderboard.table import show_leaderboard
 from harness.analysis.report.facts import gather
-from harness.analysis.status import status
 from harness.errors import InputError
-from harness.ledger import Ledger
-from harness.records import Outcome, Role
+from harness.ledger.ledger import Ledger
+from harness.planning.status import status
+from harness.study.records import Outcome, Role
 from harness.tracking.summary import progress
 
 BEFORE = [

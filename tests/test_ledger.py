@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from filled_ledger import CPU, GPU, FilledLedger, make_spec
 
-from harness import ledger_schema
-from harness.analysis.leaderboard import leaderboard
+from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.errors import InputError, TroubleError
-from harness.home import sweeps_folder
-from harness.ledger import Ledger
-from harness.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
-from harness.spec import SweepSpec
-from harness.sweep_file import Flags, load_sweep
+from harness.ledger import schema
+from harness.ledger.ledger import Ledger
+from harness.study.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support.home import sweeps_folder
 
 DEVICE = Device("cpu", "cpu", "tensorflow 2", "float32", "fit", 1, 2)
 
@@ -263,8 +263,8 @@ HOLDS = ["BEGIN IMMEDIATE", "PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE"]
 
 @pytest.fixture
 def is_quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ledger_schema, "BUSY_TIMEOUT_S", 0.0)
-    monkeypatch.setattr(ledger_schema, "NUM_TRIES", 3)
+    monkeypatch.setattr(schema, "BUSY_TIMEOUT_S", 0.0)
+    monkeypatch.setattr(schema, "NUM_TRIES", 3)
 
 
 def hold(path: Path, how: str) -> sqlite3.Connection:

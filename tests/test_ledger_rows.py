@@ -14,14 +14,14 @@ from audited_study import edit as edit_by_hand
 from filled_ledger import FilledLedger, make_spec, read_all
 
 from harness.cli import main
-from harness.doctor import Level, examine
 from harness.errors import InputError, TroubleError
-from harness.ledger import Ledger
-from harness.locks import InUseError, study_lock
-from harness.records import Outcome
-from harness.removal import remove
-from harness.spec import SweepSpec
+from harness.ledger.ledger import Ledger
+from harness.ledger.locks import InUseError, study_lock
+from harness.study.records import Outcome
+from harness.study.spec import SweepSpec
 from harness.tracking.store import make_store
+from harness.workflows.doctor import Level, examine
+from harness.workflows.removal import remove
 
 SPEC = json.loads(make_spec(dataset="digits").model_dump_json())
 READING = [

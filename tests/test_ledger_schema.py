@@ -12,16 +12,16 @@ from pathlib import Path
 import pytest
 from filled_ledger import FilledLedger, make_spec, read_all
 
-from harness import ledger_schema
-from harness.analysis.status import status
 from harness.audit.recount import recount
 from harness.audit.rows import open_read_only, read_study
-from harness.doctor import Level, examine
 from harness.errors import TroubleError
-from harness.ledger import Ledger
-from harness.ledger_checksums import CELLS, broken_rows
-from harness.ledger_schema import MIGRATIONS, SCHEMA_VERSION
-from harness.records import Outcome, Role, Trial
+from harness.ledger import schema
+from harness.ledger.checksums import CELLS, broken_rows
+from harness.ledger.ledger import Ledger
+from harness.ledger.schema import MIGRATIONS, SCHEMA_VERSION
+from harness.planning.status import status
+from harness.study.records import Outcome, Role, Trial
+from harness.workflows.doctor import Level, examine
 
 OLD = Path(__file__).parent / "fixtures" / "ledger-v1.sql"
 SECOND = Path(__file__).parent / "fixtures" / "ledger-v2.sql"
@@ -111,7 +111,7 @@ def test_a_new_ledger_leaves_no_copy(path: Path) -> None:
 
 def test_what_goes_wrong_on_the_way_leaves_the_old_ledger_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = dump(old)
-    monkeypatch.setattr(ledger_schema, "MIGRATIONS", (*MIGRATIONS, "ALTER TABLE nope ADD x;\n"))
+    monkeypatch.setattr(schema, "MIGRATIONS", (*MIGRATIONS, "ALTER TABLE nope ADD x;\n"))
     with pytest.raises(TroubleError, match=r"ledger\.db: no such table: nope; what was written before is safe"):
         Ledger(old)
     assert (dump(old), version(old)) == (before, 1)
@@ -332,12 +332,12 @@ def test_eight_flipped_bytes_are_noticed_wherever_they_are_read(path: Path, step
 
 
 @pytest.mark.parametrize("step", [29, pytest.param(1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("max_checked_bytes", [0, ledger_schema.MAX_CHECKED_BYTES])
+@pytest.mark.parametrize("max_checked_bytes", [0, schema.MAX_CHECKED_BYTES])
 def test_pages_in_each_others_place_are_noticed(
     path: Path, max_checked_bytes: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a large ledger as of a small one, whose structure is looked at when it is opened."""
-    monkeypatch.setattr(ledger_schema, "MAX_CHECKED_BYTES", max_checked_bytes)
+    monkeypatch.setattr(schema, "MAX_CHECKED_BYTES", max_checked_bytes)
     content = filled(path).read_bytes()
     with closing(Ledger(path)) as ledger:
         sound = everything(ledger)

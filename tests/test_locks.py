@@ -15,9 +15,9 @@ import pytest
 from filelock import Timeout
 
 from harness.errors import TroubleError
-from harness.home import sweeps_folder
-from harness.ledger import Ledger
-from harness.locks import InUseError, runs_lock, study_lock
+from harness.ledger.ledger import Ledger
+from harness.ledger.locks import InUseError, runs_lock, study_lock
+from harness.support.home import sweeps_folder
 
 Lock = Callable[[Path, str], AbstractContextManager[None]]
 HOLD = """

@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 from sample_messages import JOB, PLACE, REPORTS, SETUP, epoch
 
-from harness import own_code
 from harness.errors import TroubleError
 from harness.execution import local
 from harness.execution.base import Died, EpochDone, Event, Ready
@@ -27,7 +26,8 @@ from harness.execution.messages import (
     read_report,
     to_line,
 )
-from harness.spec import SweepSpec
+from harness.study.spec import SweepSpec
+from harness.support import own_code
 
 
 @pytest.mark.parametrize("report", [*REPORTS, Report(trouble="no room")])

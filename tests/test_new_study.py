@@ -11,19 +11,19 @@ from typing import Any
 import pytest
 from filled_ledger import DOCUMENTED, RECIPE, FilledLedger, make_spec, read_all
 
-from harness.analysis.export import export_trials
-from harness.analysis.leaderboard import leaderboard
-from harness.analysis.status import render, status
+from harness.analysis.export.trials import export_trials
+from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.api import load_sweep, run_sweep
 from harness.cli import main
 from harness.errors import InputError
-from harness.home import sweeps_folder
-from harness.ledger import Ledger
-from harness.new_study import check_new
-from harness.plan import time_left
-from harness.records import Outcome, Role
-from harness.report import write_report
-from harness.spec import SweepSpec
+from harness.ledger.ledger import Ledger
+from harness.planning.plan import time_left
+from harness.planning.status import render, status
+from harness.study.new_study import check_new
+from harness.study.records import Outcome, Role
+from harness.study.spec import SweepSpec
+from harness.support.home import sweeps_folder
+from harness.workflows.report import write_report
 
 SMOKE = (sweeps_folder() / "smoke.toml").read_text()
 UNITS = "[space]\nunits_1 = { low = 16, high = 512, log = true }"

@@ -20,14 +20,16 @@ import pytest
 from test_execution import TRAINS_ON, Driver, ExecutorContract, trial
 
 from harness.errors import InputError, TroubleError
-from harness.execution import data, devices, on_ray
 from harness.execution.base import Cluster, Died, EpochDone, Executor, Job
-from harness.execution.on_ray import RayWorkplace
-from harness.execution.ray_connection import connect
-from harness.execution.ray_share import Share, share
-from harness.ledger import Ledger
-from harness.records import Outcome
-from harness.spec import SweepSpec
+from harness.execution.data import cache
+from harness.execution.machine import devices
+from harness.execution.ray import workplace as on_ray
+from harness.execution.ray.connection import connect
+from harness.execution.ray.share import Share, share
+from harness.execution.ray.workplace import RayWorkplace
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome
+from harness.study.spec import SweepSpec
 
 if find_spec("ray") is None:  # not imported here, since Ray reads its environment when it is
     pytest.skip("Ray comes with the extra `cluster`", allow_module_level=True)
@@ -114,7 +116,7 @@ class TestRayExecutor(ExecutorContract):
     ) -> None:
         driver.wait_until_idle()
         monkeypatch.setenv("HARNESS_DATA", str(node_data))
-        assert [check.problem for check in data.verify("digits")] == [None] * 6
+        assert [check.problem for check in cache.verify("digits")] == [None] * 6
 
     def test_a_trial_from_weights_that_are_not_there_crashes(self, driver: Driver, tmp_path: Path) -> None:
         result = driver.finish(driver.start(Job(trial(), load_from=tmp_path / "gone.npz")))

@@ -12,13 +12,13 @@ import pytest
 from test_execution import PLACES, Driver
 
 import baselines
-from harness import own_code
 from harness.errors import TroubleError
 from harness.execution.base import Job
 from harness.execution.local import LocalExecutor
-from harness.own_code import program
-from harness.records import Trial
-from harness.spec import SweepSpec
+from harness.study.records import Trial
+from harness.study.spec import SweepSpec
+from harness.support import own_code
+from harness.support.own_code import program
 
 DOCUMENTED = Trial("uid", 0, {"units_1": 512, "units_2": 512}, seed=0, epochs=1)
 
@@ -71,7 +71,7 @@ def test_a_worker_with_other_code_than_its_coordinator_trains_nothing(
 
 
 def test_every_file_that_a_worker_loads_is_in_the_digest() -> None:
-    code = "import sys, baselines.cnn, baselines.fc\nfrom harness.execution import training, worker\n"
+    code = "import sys, baselines.cnn, baselines.fc, harness.execution.worker, harness.execution.training.trainer\n"
     code += "ours = [module for name, module in sys.modules.items() if name.startswith(('baselines', 'harness'))]\n"
     code += "print(*(module.__file__ for module in ours))"
     loaded = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True).stdout
@@ -79,7 +79,7 @@ def test_every_file_that_a_worker_loads_is_in_the_digest() -> None:
     # The package itself and what it offers from Python, which imports nothing until it is called.
     aside = {str(own_code.HARNESS / name) for name in ("__init__.py", "api.py")}
     assert set(loaded.split()) - known == aside
-    assert str(own_code.HARNESS / "execution" / "jax_engine.py") in known
+    assert str(own_code.HARNESS / "execution" / "training" / "jax_engine.py") in known
 
 
 def test_the_digest_is_that_of_names_and_contents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,17 +6,17 @@ from pathlib import Path
 import pytest
 from filled_ledger import CPU, DOCUMENTED, GPU, FilledLedger, make_spec
 
-from harness import plan
-from harness.analysis.status import status
-from harness.cost_model import CostModel, count_work, cpu_estimate
 from harness.execution.base import Place
-from harness.forecast import TimeLeft
-from harness.ledger import Ledger, Usage
-from harness.plan import Plan, describe, make_costs, make_plan, time_left, typical_params
-from harness.progress import Progress
-from harness.records import Device, Role
-from harness.search.limits import broken_limit
-from harness.spec import Budget, SweepSpec
+from harness.ledger.ledger import Ledger, Usage
+from harness.planning import plan
+from harness.planning.cost_model import CostModel, count_work, cpu_estimate
+from harness.planning.forecast import TimeLeft
+from harness.planning.plan import Plan, describe, make_costs, make_plan, time_left, typical_params
+from harness.planning.progress import Progress
+from harness.planning.status import status
+from harness.search.constraints import broken_limit
+from harness.study.records import Device, Role
+from harness.study.spec import Budget, SweepSpec
 
 PLACES = [Place(f"worker-{i}", CPU.name, 1, 2) for i in range(2)]
 

@@ -18,14 +18,15 @@ from PIL import Image
 from registered_champion import BETTER, NAME, SMALL, add_study, confirm
 
 import baselines
-from harness.champion import crown
 from harness.cli import _parser
 from harness.commands import COMMANDS
 from harness.errors import InputError, TroubleError
-from harness.execution import data, models
-from harness.execution.training import save_weights
-from harness.ledger import Ledger
-from harness.predict import predict
+from harness.execution.data import cache
+from harness.execution.training import models
+from harness.execution.training.trainer import save_weights
+from harness.ledger.ledger import Ledger
+from harness.workflows.champion import crown
+from harness.workflows.predict import predict
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path, digits_fol
 
 
 def trained(digits_folder: Path) -> keras.Model:
-    images, labels = data.load("digits", "train", digits_folder)
+    images, labels = cache.load("digits", "train", digits_folder)
     fc = baselines.load("fc")
     keras.utils.set_random_seed(0)
     model = fc.build(fc.Config(**SMALL))
@@ -70,7 +71,7 @@ def environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def pictures(tmp_path: Path, digits_folder: Path) -> list[Path]:
     """Forty digits that the network has not seen, half of them dark on light; the files' names begin with them."""
-    images, labels = data.load("digits", "validation", digits_folder)
+    images, labels = cache.load("digits", "validation", digits_folder)
     paths = [tmp_path / f"{label} number {i}.png" for i, label in enumerate(labels[:40])]
     for i, path in enumerate(paths):
         Image.fromarray(images[i] if i % 2 else 255 - images[i]).save(path)

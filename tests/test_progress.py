@@ -10,14 +10,14 @@ import pytest
 from clocked_sweep import run_clocked
 from filled_ledger import CPU, DOCUMENTED, make_spec
 
-from harness.cost_model import CostModel, count_work, cpu_estimate
-from harness.forecast import Open, TimeLeft
-from harness.home import sweeps_folder
-from harness.ledger import Ledger, Usage
-from harness.progress import MAX_PUT_OFF, Progress, StopReason
-from harness.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
-from harness.spec import Budget, SweepSpec
-from harness.sweep_file import Flags, load_sweep
+from harness.ledger.ledger import Ledger, Usage
+from harness.planning.cost_model import CostModel, count_work, cpu_estimate
+from harness.planning.forecast import Open, TimeLeft
+from harness.planning.progress import MAX_PUT_OFF, Progress, StopReason
+from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.study.spec import Budget, SweepSpec
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support.home import sweeps_folder
 
 SMALL = {"units_1": 64, "units_2": 64}
 WHOLE_S = 20.0  # what the documented configuration takes in all

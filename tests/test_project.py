@@ -24,30 +24,34 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from sqlalchemy import create_engine
 
-from harness.ledger import Ledger
+from harness.ledger.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# From the bottom to the top; a part may import what lies below it, and beside it unless both are wings. Plain
-# files that are not listed are the bottom: everything may import them, and they import only each other.
-WINGS = {"search", "execution", "tracking", "analysis", "display"}
-LAYERS = [
-    {"spec", "new_study", "sweep_file", "ledger", "ledger_rows", "ledger_schema", "cost_model", "forecast", "progress"},
+# From the bottom to the top: a room imports what lies below it, and itself. Wings lie at one height.
+WINGS = {"search", "execution", "tracking", "analysis"}
+ROOMS = [
+    {"support"},
+    {"study"},
+    {"ledger"},
     WINGS,
-    {"plan", "runner", "sweep", "audit", "doctor", "removal"},
-    {"verdict_study", "reproduction", "champion", "report", "bench"},
-    {"predict"},
-    {"api", "cli", "commands"},
+    {"planning"},
+    {"sweep", "audit"},
+    {"workflows"},
+    {"bench"},
 ]
-HEIGHT = {part: height for height, parts in enumerate(LAYERS, start=1) for part in parts}
+DOORS = ["api", "commands", "cli"]  # files beside the rooms, above all of them; `errors` lies below
+HEIGHT = {"errors": 0}
+FLOORS = [*ROOMS, *({door} for door in DOORS)]
+HEIGHT |= {part: height for height, parts in enumerate(FLOORS, start=1) for part in parts}
 
 SLOW_TO_LOAD = {"tensorflow", "keras", "keras_tuner", "mlflow"}
 MAY_LOAD_THEM = (
-    "harness.execution.training",
-    "harness.execution.engine_base",
-    "harness.execution.engines",
-    "harness.execution.jax_engine",
-    "harness.search.with_keras_tuner",
+    "harness.execution.training.trainer",
+    "harness.execution.training.engine_base",
+    "harness.execution.training.engines",
+    "harness.execution.training.jax_engine",
+    "harness.search.keras_tuner_search",
     "harness.tracking.",
     "harness.bench.peers",  # a program of its own
 )
@@ -113,7 +117,7 @@ IMPORTS = all_imports()
 
 
 def part(module: str) -> str | None:
-    """`search` for `harness.search.with_optuna`; None for what is not inside harness."""
+    """`search` for `harness.search.optuna_search`; None for what is not inside harness."""
     package, _, rest = module.partition(".")
     return rest.split(".")[0] if package == "harness" and rest else None
 
@@ -123,9 +127,23 @@ def crossings() -> list[tuple[Import, str, str]]:
     return [(i, a, b) for i, a, b in pairs if a and b and a != b]
 
 
+def test_every_file_is_in_a_room_or_a_door() -> None:
+    found = {part(module) for module in FILES} - {None}
+    assert found == HEIGHT.keys()
+    assert sorted(file.stem for file in (ROOT / "harness").glob("*.py")) == sorted(["__init__", "errors", *DOORS])
+
+
 def test_imports_run_downwards() -> None:
-    upwards = [i for i, importer, imported in crossings() if HEIGHT.get(importer, 0) < HEIGHT.get(imported, 0)]
-    assert [str(i) for i in upwards] == []
+    upwards = [i for i, importer, imported in crossings() if HEIGHT[importer] <= HEIGHT[imported]]
+    assert [str(i) for i in upwards if not {part(i.importer), part(i.imported)} <= WINGS] == []
+
+
+def test_the_map_names_every_room() -> None:
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^  (\w+)/ ", design, re.MULTILINE))
+    assert listed == {room for rooms in ROOMS for room in rooms}
+    named = re.findall(r"`(harness/[\w/]+\.py)`", design)
+    assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
 def test_wings_do_not_import_each_other() -> None:
@@ -187,7 +205,7 @@ def test_a_folder_called_as_a_package_does_not_stand_in_its_way(tmp_path: Path) 
 def test_other_pythons_are_started_in_one_place_only() -> None:
     """`own_code` starts them so that they import nothing from the working folder."""
     found = [name for name, file in FILES.items() if "sys.executable" in file.read_text(encoding="utf-8")]
-    assert found == ["harness.doctor", "harness.own_code"]  # the one shows it
+    assert found == ["harness.support.own_code", "harness.workflows.doctor"]  # the one shows it
 
 
 def test_a_database_that_is_left_open_is_noticed(tmp_path: Path) -> None:
@@ -198,7 +216,7 @@ def test_a_database_that_is_left_open_is_noticed(tmp_path: Path) -> None:
         pool.submit(lambda: engine.connect().close()).result()
     sqlite3.connect(tmp_path / "closed.db").close()
     assert [place.partition(":")[0] for place in left_open(before)] == [
-        "harness/ledger_schema.py",
+        "harness/ledger/schema.py",
         "tests/test_project.py",
     ]
     ledger.close()

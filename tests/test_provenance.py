@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import own_code, provenance
-from harness.provenance import diff_file, session_provenance, uncommitted_diff
+from harness.support import own_code, provenance
+from harness.support.provenance import diff_file, session_provenance, uncommitted_diff
 
 CODE = b"def answer():\n    return 41\n"
 WINDOWS = b"one\r\ntwo\r\n"

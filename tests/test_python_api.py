@@ -17,14 +17,14 @@ from filled_ledger import FilledLedger, make_spec
 
 import harness
 from harness import InputError, TroubleError, compare, leaderboard, load_sweep, run_sweep, verdict
-from harness.analysis.comparison import compare as compare_studies
-from harness.analysis.leaderboard import leaderboard as board
-from harness.home import sweeps_folder
-from harness.ledger import Ledger
-from harness.locks import study_lock
-from harness.spec import SweepSpec
-from harness.sweep_file import Flags
-from harness.sweep_file import load_sweep as load_as_the_command_does
+from harness.analysis.comparison.comparison import compare as compare_studies
+from harness.analysis.leaderboard.leaderboard import leaderboard as board
+from harness.ledger.ledger import Ledger
+from harness.ledger.locks import study_lock
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import Flags
+from harness.study.sweep_file import load_sweep as load_as_the_command_does
+from harness.support.home import sweeps_folder
 
 # What people write: no main guard, and each call where they want it.
 SCRIPT = """
@@ -67,7 +67,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
         "import sys, harness\n"
         "heavy = {'tensorflow', 'mlflow', 'optuna', 'pandas', 'numpy', 'pydantic', 'rich'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
-        "import harness.verdict_study, harness.analysis.leaderboard\n"
+        "import harness.workflows.verdict, harness.analysis.leaderboard.leaderboard\n"
         "assert callable(harness.verdict) and callable(harness.leaderboard), 'a module has taken its place'"
     )
     subprocess.run([sys.executable, "-c", check], check=True)
@@ -180,7 +180,8 @@ def test_a_verdict_asks_what_the_command_asks(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_verdict_stops_the_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("harness.verdict_study.run_verdict", lambda *how, **more: SimpleNamespace(was_interrupted=True))
+    interrupted = SimpleNamespace(was_interrupted=True)
+    monkeypatch.setattr("harness.workflows.verdict.run_verdict", lambda *how, **more: interrupted)
     with pytest.raises(KeyboardInterrupt, match="study was interrupted; nothing is lost, and the same call goes on"):
         verdict("study", home=tmp_path)
 

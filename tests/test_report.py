@@ -16,9 +16,9 @@ from harness.analysis.report.drawing import MAX_POINTS, hover, shown
 from harness.analysis.report.facts import Facts, gather
 from harness.analysis.report.sections import material, sections
 from harness.errors import TroubleError
-from harness.ledger import Ledger
-from harness.records import Outcome, Record, Role, Trial, TrialResult
-from harness.report import write_report
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome, Record, Role, Trial, TrialResult
+from harness.workflows.report import write_report
 
 EVIL = "</script><script>alert('x')</script>"
 

@@ -11,9 +11,9 @@ from filled_ledger import FilledLedger, filled_verdict, make_spec
 
 from harness.audit.runs import run_differences
 from harness.cli import main
-from harness.ledger import Ledger
-from harness.locks import runs_lock
-from harness.records import Outcome
+from harness.ledger.ledger import Ledger
+from harness.ledger.locks import runs_lock
+from harness.study.records import Outcome
 from harness.tracking import store
 from harness.tracking.mlflow_runs import sync
 from harness.tracking.summary import REPORT_TAG

@@ -20,9 +20,9 @@ from harness.analysis.report.space_check import at_bounds, infeasible, moved, ne
 from harness.analysis.report.time_use import time_use, timeline
 from harness.analysis.report.work_figures import curve
 from harness.errors import InputError
-from harness.ledger import Ledger
-from harness.records import Outcome, Role
-from harness.space import Choice, Float, Int
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome, Role
+from harness.study.space import Choice, Float, Int
 
 
 @pytest.fixture

@@ -16,8 +16,7 @@ import pytest
 from audited_study import edit
 from filled_ledger import RECIPE
 
-from harness import reproduction
-from harness.analysis.reproduction import (
+from harness.analysis.reproduction.agreement import (
     Agreement,
     Condition,
     Interval,
@@ -27,20 +26,21 @@ from harness.analysis.reproduction import (
     judge,
     seeds_interval,
 )
-from harness.analysis.reproduction_sentences import sentences
+from harness.analysis.reproduction.sentences import sentences
 from harness.cli import main
-from harness.display import PlainDisplay
 from harness.errors import TroubleError
-from harness.execution import data
 from harness.execution.base import Died, EpochDone, Event, Finished, Job, Place, Ready
-from harness.execution.devices import Machine, this_machine
-from harness.execution.gpus import Gpu
-from harness.execution.training import Trainer
-from harness.ledger import Ledger
-from harness.provenance import diff_file, session_provenance
-from harness.records import Device, EpochReport, Outcome, Params, Role, Seconds, Trial, TrialResult
-from harness.reproduction import Reproduction, find_place, reproduce
-from harness.spec import SPLIT_SIZES, SweepSpec
+from harness.execution.data import cache
+from harness.execution.machine.devices import Machine, this_machine
+from harness.execution.machine.gpus import Gpu
+from harness.execution.training.trainer import Trainer
+from harness.ledger.ledger import Ledger
+from harness.study.records import Device, EpochReport, Outcome, Params, Role, Seconds, Trial, TrialResult
+from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.support.provenance import diff_file, session_provenance
+from harness.sweep.display import PlainDisplay
+from harness.workflows import reproduce as reproduction
+from harness.workflows.reproduce import Reproduction, find_place, reproduce
 
 SMALL = {"units_1": 64, "units_2": 32}
 DROPOUT = {"dropout": {"low": 0.0, "high": 0.5}}
@@ -84,7 +84,7 @@ class Study:
     def __init__(self, home: Path, spec: SweepSpec, data_folder: Path) -> None:
         self.home, self.spec = home, spec
         self.ledger = Ledger(home / "ledger.db")
-        self.ledger.create_study(spec, {"data_digest": data.data_digest(spec.dataset)})
+        self.ledger.create_study(spec, {"data_digest": cache.data_digest(spec.dataset)})
         self.ledger.start_session(spec.study, session_provenance())
         self._trainer = Trainer(spec, Place("worker-0", this_machine().cpu_name, 1, 2), data_folder)
         self._number = 0
@@ -204,13 +204,13 @@ def test_the_test_images_stay_sealed(make_study: Callable[..., Study], monkeypat
     sizes = SPLIT_SIZES["digits"]
     study = make_study(study="study.verdict", train_images=sizes["train"] + sizes["validation"], reads_test=True)
     assert study.train(study.propose(role=Role.CONFIRM)).test_wrong_images is not None
-    load, opened = data.load, []
+    load, opened = cache.load, []
 
-    def watched(dataset: str, split: data.Split, folder: Path) -> object:
+    def watched(dataset: str, split: cache.Split, folder: Path) -> object:
         opened.append(split)
         return load(dataset, split, folder)
 
-    monkeypatch.setattr(data, "load", watched)
+    monkeypatch.setattr(cache, "load", watched)
     agreement = study.again(0).agreement
     assert (agreement.match, opened) == (Match.IDENTICAL, ["train", "validation"])
     assert sentences(agreement)[0].endswith("are as recorded, bit for bit")  # and no error on images that it knows

@@ -10,12 +10,12 @@ from filled_ledger import FilledLedger, make_spec
 
 from harness.commands import how_it_ended
 from harness.errors import InputError, TroubleError
-from harness.ledger import Ledger
-from harness.progress import StopReason
-from harness.records import Trial
-from harness.runner import StudyEnd, learned, open_study
-from harness.spec import check_name
-from harness.verdict_study import Request, plan_verdict
+from harness.ledger.ledger import Ledger
+from harness.planning.progress import StopReason
+from harness.study.records import Trial
+from harness.study.spec import check_name
+from harness.sweep.runner import StudyEnd, learned, open_study
+from harness.workflows.verdict import Request, plan_verdict
 
 
 def begin(ledger: Ledger, study: str) -> None:

@@ -153,7 +153,7 @@ def test_stepped_numbers_can_be_listed() -> None:
 
 def test_checking_imports_no_engine() -> None:
     code = (
-        "import sys, harness.search.catalogue, harness.search.proposer, harness.search.learning;"
+        "import sys, harness.search.catalogue, harness.search.proposer, harness.search.warm_start;"
         "print([name for name in ('optuna', 'keras_tuner', 'tensorflow', 'scipy', 'sklearn') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

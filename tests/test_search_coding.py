@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.records import Scalar
-from harness.search.coding import decode, encode, identity
-from harness.space import Choice, Domain, Float, Int, SearchSpace
+from harness.search.encoding import decode, encode, identity
+from harness.study.records import Scalar
+from harness.study.space import Choice, Domain, Float, Int, SearchSpace
 
 DOMAINS: list[Domain] = [
     Int(3, 99),

@@ -17,11 +17,11 @@ from simulated_study import (
     some_fail,
 )
 
-from harness.records import Outcome, Role
 from harness.search import catalogue
 from harness.search.base import NoProposal
 from harness.search.catalogue import SAMPLERS, Sampler
-from harness.spec import SweepSpec
+from harness.study.records import Outcome, Role
+from harness.study.spec import SweepSpec
 
 PAIRS = [
     pytest.param(

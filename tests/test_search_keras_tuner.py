@@ -12,11 +12,11 @@ import pytest
 from keras_tuner.oracles import BayesianOptimizationOracle
 from simulated_study import CONDITIONAL, NUMBERS, STEPPED, SimulatedStudy, make_spec, some_fail
 
-from harness.home import project_root
-from harness.records import Outcome, Params, Record, Role, Trial
-from harness.search import window
+from harness.search import history_window
 from harness.search.base import NoProposal
-from harness.search.with_keras_tuner import RANDOM_PER_DIMENSION, KerasTunerSearch
+from harness.search.keras_tuner_search import RANDOM_PER_DIMENSION, KerasTunerSearch
+from harness.study.records import Outcome, Params, Record, Role, Trial
+from harness.support.home import project_root
 
 
 def study(sampler: str, **settings: object) -> SimulatedStudy:
@@ -137,8 +137,8 @@ class TestBayesian:
         assert run.search._oracle.ongoing_trials == {}
 
     def test_is_shown_the_best_and_latest_of_a_long_study(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(window, "NUM_SHOWN", 6)
-        monkeypatch.setattr(window, "NUM_BEST_SHOWN", 2)
+        monkeypatch.setattr(history_window, "NUM_SHOWN", 6)
+        monkeypatch.setattr(history_window, "NUM_BEST_SHOWN", 2)
         run = study("bayesian", space=NUMBERS, fails=some_fail)
         assert isinstance(run.search, KerasTunerSearch)
         sizes: list[int] = []

@@ -6,9 +6,9 @@ import pytest
 from simulated_study import CONDITIONAL, MIXED, NUMBERS, SimulatedStudy, make_spec, some_fail
 
 from harness.errors import InputError
-from harness.records import Outcome, Record, Role, Trial, TrialResult
-from harness.search.learning import FIDELITY, FIDELITY_OF_CURVES, check_fidelity, learnable
-from harness.spec import SweepSpec
+from harness.search.warm_start import FIDELITY, FIDELITY_OF_CURVES, check_fidelity, learnable
+from harness.study.records import Outcome, Record, Role, Trial, TrialResult
+from harness.study.spec import SweepSpec
 
 SMALL = {"units_1": {"low": 256, "high": 1024, "log": True}}
 

@@ -12,7 +12,7 @@ from simulated_study import make_spec
 
 import baselines
 from harness.errors import InputError
-from harness.search import limits
+from harness.search import constraints as limits
 
 DOCUMENTED = {"units_1": 512, "units_2": 512}
 SPACE = {"units_1": {"low": 16, "high": 2048, "log": True}, "units_2": {"low": 16, "high": 2048, "log": True}}

@@ -22,14 +22,14 @@ from simulated_study import (
     some_fail,
 )
 
-from harness.records import Outcome, Record, Role, Seconds, Trial, TrialResult
-from harness.search import with_optuna
+from harness.search import optuna_search
 from harness.search.base import NoProposal
+from harness.search.history_window import NUM_BEST_SHOWN, NUM_SHOWN
 from harness.search.optuna_parts import HALVING, PercentilePruner, Storage, new_sampler
+from harness.search.optuna_search import OptunaSearch
 from harness.search.proposer import Proposer
-from harness.search.window import NUM_BEST_SHOWN, NUM_SHOWN
-from harness.search.with_optuna import OptunaSearch
-from harness.spec import SweepSpec
+from harness.study.records import Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.study.spec import SweepSpec
 
 
 def study_of(study: SimulatedStudy) -> optuna.Study:
@@ -184,7 +184,7 @@ def test_a_long_study_is_shown_by_its_best_and_latest_trials(monkeypatch: pytest
     search = OptunaSearch(spec)
     search.replay(past)
     shown: list[list[FrozenTrial]] = []
-    sampler = with_optuna.new_sampler
+    sampler = optuna_search.new_sampler
 
     def spy(spec: SweepSpec, seed: int) -> optuna.samplers.BaseSampler:
         made = sampler(spec, seed)
@@ -197,7 +197,7 @@ def test_a_long_study_is_shown_by_its_best_and_latest_trials(monkeypatch: pytest
         monkeypatch.setattr(made, "infer_relative_search_space", infer_and_look)
         return made
 
-    monkeypatch.setattr(with_optuna, "new_sampler", spy)
+    monkeypatch.setattr(optuna_search, "new_sampler", spy)
     search.ask("one", 1000, 0)
     numbers = {trial.number for trial in shown[0]}
     assert NUM_SHOWN - NUM_BEST_SHOWN < len(numbers) <= NUM_SHOWN

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 import pytest
 from simulated_study import NUMBERS, SimulatedStudy, epoch_report, make_spec
 
-from harness.records import EpochReport, Outcome, Params, Record, Role, Trial, TrialResult
 from harness.search.base import NoProposal, Proposal
 from harness.search.proposer import MAX_DECLINES, MAX_INFEASIBLE, Next, Proposer
+from harness.study.records import EpochReport, Outcome, Params, Record, Role, Trial, TrialResult
 
 BASELINE = {"units_1": 512, "dropout": 0.0}
 A, B, C = ({"units_1": units, "dropout": 0.25} for units in (64, 128, 256))

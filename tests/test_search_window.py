@@ -7,18 +7,18 @@ from heapq import nsmallest
 
 import pytest
 
-from harness.search import window
-from harness.search.window import Window
+from harness.search import history_window
+from harness.search.history_window import Window
 
 
 @pytest.fixture(autouse=True)
 def few_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(window, "NUM_SHOWN", 20)
-    monkeypatch.setattr(window, "NUM_BEST_SHOWN", 6)
+    monkeypatch.setattr(history_window, "NUM_SHOWN", 20)
+    monkeypatch.setattr(history_window, "NUM_BEST_SHOWN", 6)
 
 
 def test_a_short_study_is_shown_whole() -> None:
-    assert window.shown([(1.0,)] * 20) is None
+    assert history_window.shown([(1.0,)] * 20) is None
 
 
 @pytest.mark.parametrize("num_objectives", [1, 2])
@@ -35,4 +35,4 @@ def test_it_is_the_best_and_the_latest_whatever_the_order_in_which_they_ended(nu
     for objective in range(num_objectives):
         ranked = ((score[objective], number) for number, score in enumerate(scores) if score)
         wanted |= {number for _, number in nsmallest(6 // num_objectives, ranked)}
-    assert kept.shown() == window.shown(scores) == wanted
+    assert kept.shown() == history_window.shown(scores) == wanted

@@ -20,8 +20,8 @@ import pytest
 from filled_ledger import FilledLedger, make_spec
 
 from harness.cli import main
-from harness.ledger import Ledger
-from harness.redaction import redact
+from harness.ledger.ledger import Ledger
+from harness.support.redaction import redact
 from harness.tracking import ui
 
 ROOT = Path(__file__).resolve().parents[1]

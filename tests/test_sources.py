@@ -18,8 +18,8 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 
-from harness.execution import sources
-from harness.execution.sources import Arrays, Progress
+from harness.execution.data import sources
+from harness.execution.data.sources import Arrays, Progress
 
 RNG = np.random.default_rng(0)
 ARRAYS: Arrays = {

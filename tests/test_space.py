@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.space import Choice, Domain, Float, Int, SearchSpace, SpaceError, domain_from_toml
+from harness.study.space import Choice, Domain, Float, Int, SearchSpace, SpaceError, domain_from_toml
 
 ints = st.builds(
     lambda low, count, step: Int(low, low + count * step, step),

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from filled_ledger import FilledLedger, make_spec
 
-from harness.ledger import Ledger
+from harness.ledger.ledger import Ledger
 
 # A C library does not ask Python which streams there are.
 PRINTS_ON_ALL = """

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from filled_ledger import FilledLedger, filled_verdict, make_spec
 
-from harness.analysis.status import Best, Share, Status, render, status, to_json
 from harness.errors import InputError
-from harness.forecast import TimeLeft
-from harness.ledger import Ledger
-from harness.records import Outcome, Role
+from harness.ledger.ledger import Ledger
+from harness.planning.forecast import TimeLeft
+from harness.planning.status import Best, Share, Status, render, status, to_json
+from harness.study.records import Outcome, Role
 
 
 @pytest.fixture

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from harness.analysis.status import status
-from harness.cost_model import CostModel, cpu_estimate
-from harness.display import PlainDisplay
 from harness.execution.base import Died, EpochDone, Event, Finished, Job, Place, Ready
-from harness.home import sweeps_folder
-from harness.ledger import Ledger
-from harness.progress import StopReason
-from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.ledger.ledger import Ledger
+from harness.planning.cost_model import CostModel, cpu_estimate
+from harness.planning.progress import StopReason
+from harness.planning.status import status
 from harness.search.base import NoProposal
 from harness.search.proposer import Next
-from harness.spec import Budget, SweepSpec
-from harness.sweep import Sweep
-from harness.sweep_file import Flags, load_sweep
+from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.study.spec import Budget, SweepSpec
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support.home import sweeps_folder
+from harness.sweep.display import PlainDisplay
+from harness.sweep.loop import Sweep
 from harness.tracking.content import Parent, trial_content
 
 EPOCHS = 3

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import InputError
-from harness.execution.datasets import DATASETS
-from harness.home import sweeps_folder
-from harness.spec import SPLIT_SIZES, SweepSpec, check_name, parse_duration_s
-from harness.sweep_file import Flags, baseline_spec, load_sweep, validated
+from harness.execution.data.datasets import DATASETS
+from harness.study.spec import SPLIT_SIZES, SweepSpec, check_name, parse_duration_s
+from harness.study.sweep_file import Flags, baseline_spec, load_sweep, validated
+from harness.support.home import sweeps_folder
 
 CNN = (sweeps_folder() / "cnn.toml").read_text()
 
@@ -64,7 +64,7 @@ def test_a_missing_file_names_the_known_sweeps(tmp_path: Path) -> None:
     max_leaves=8,
 ))  # fmt: skip
 def test_whatever_a_space_says_it_loads_or_is_refused_in_one_line(content: object) -> None:
-    from harness.space import domain_from_toml
+    from harness.study.space import domain_from_toml
 
     if isinstance(content, dict):
         try:

@@ -20,8 +20,8 @@ from mlflow_server import Server
 from postgres import PASSWORD, Postgres, postgres, what_is_missing
 from storm import audited_in_peace
 
-from harness.ledger import Ledger
-from harness.records import Outcome
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome
 
 pytestmark = [
     pytest.mark.slow,

@@ -19,14 +19,14 @@ from filled_ledger import GPU, FilledLedger, filled_verdict, make_spec
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 
-from harness.analysis.leaderboard import leaderboard
+from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.errors import InputError, TroubleError
-from harness.ledger import Ledger
-from harness.locks import InUseError, runs_lock
-from harness.provenance import diff_file
-from harness.records import Outcome, Role
-from harness.redaction import reason, redact
-from harness.spec import SweepSpec
+from harness.ledger.ledger import Ledger
+from harness.ledger.locks import InUseError, runs_lock
+from harness.study.records import Outcome, Role
+from harness.study.spec import SweepSpec
+from harness.support.provenance import diff_file
+from harness.support.redaction import reason, redact
 from harness.tracking import mlflow_runs, store, study_runs
 from harness.tracking.mlflow_runs import Patience, SyncReport, Tracker, sync
 from harness.tracking.study_runs import StudyRuns

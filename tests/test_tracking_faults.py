@@ -20,7 +20,7 @@ from filled_ledger import FilledLedger, make_spec
 from mlflow import MlflowClient
 
 from harness.errors import TroubleError
-from harness.ledger import Ledger
+from harness.ledger.ledger import Ledger
 from harness.tracking import mlflow_runs, store
 from harness.tracking.mlflow_runs import Tracker, sync
 

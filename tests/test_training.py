@@ -11,11 +11,12 @@ import pytest
 
 from baselines import fc
 from harness.errors import TroubleError
-from harness.execution import data, models
 from harness.execution.base import Job, Place
-from harness.execution.training import Trainer
-from harness.records import EpochReport, Outcome, Trial, TrialResult
-from harness.spec import SPLIT_SIZES, SweepSpec
+from harness.execution.data import cache
+from harness.execution.training import models
+from harness.execution.training.trainer import Trainer
+from harness.study.records import EpochReport, Outcome, Trial, TrialResult
+from harness.study.spec import SPLIT_SIZES, SweepSpec
 
 PLACE = Place("worker-0", "a processor", threads=1, sharing=1)
 TRIAL = Trial("uid", 0, {"units_1": 256, "units_2": 64}, seed=1, epochs=3)
@@ -116,7 +117,7 @@ def test_a_trial_trained_to_its_end_leaves_the_network_that_was_judged(
     trial = dataclasses.replace(TRIAL, params={**TRIAL.params, **more})
     result = train(trainer, trial, save_to=tmp_path / "uid.npz")
     network = models.rebuild(trainer.spec, trial.params, tmp_path / "uid.npz")
-    images, labels = data.load("digits", "validation", digits_folder)
+    images, labels = cache.load("digits", "validation", digits_folder)
     answers = models.probabilities(network, images.astype(np.float32) / 255.0).argmax(axis=1)
     assert tuple(np.flatnonzero(answers != labels)) == result.wrong_images
     assert (tmp_path / "uid.npz").stat().st_size < 4.1 * result.num_params + 10_000, "no optimizer state"
@@ -198,13 +199,13 @@ def test_test_images_are_opened_only_when_asked_for(
     smoke: SweepSpec, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[str] = []
-    load = data.load
+    load = cache.load
 
-    def watched(dataset: str, split: data.Split, folder: Path) -> object:
+    def watched(dataset: str, split: cache.Split, folder: Path) -> object:
         opened.append(split)
         return load(dataset, split, folder)
 
-    monkeypatch.setattr(data, "load", watched)
+    monkeypatch.setattr(cache, "load", watched)
     assert train(Trainer(smoke, PLACE, digits_folder)).test_wrong_images is None
     assert opened == ["train", "validation"]
     result = train(Trainer(smoke.model_copy(update={"reads_test": True}), PLACE, digits_folder))

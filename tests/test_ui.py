@@ -17,7 +17,7 @@ import pytest
 from filled_ledger import FilledLedger, make_spec
 
 from harness.errors import InputError, TroubleError
-from harness.ledger import Ledger
+from harness.ledger.ledger import Ledger
 from harness.tracking import ui
 from harness.tracking.mlflow_runs import sync
 

@@ -16,24 +16,25 @@ import pytest
 from filled_ledger import CPU, DOCUMENTED, FilledLedger, make_spec
 from matplotlib.figure import Figure
 
-from harness import runner, verdict_study
-from harness.analysis import verdict_picture
-from harness.analysis.verdict_findings import find_verdict
-from harness.analysis.verdict_sentences import sentences
-from harness.analysis.verdict_table import show_verdict, write_verdict
-from harness.analysis.verdict_trainings import Answer
-from harness.cost_model import CostModel, cpu_estimate
-from harness.display import PlainDisplay
+from harness.analysis.verdict import picture
+from harness.analysis.verdict.findings import find_verdict
+from harness.analysis.verdict.sentences import sentences
+from harness.analysis.verdict.table import show_verdict, write_verdict
+from harness.analysis.verdict.trainings import Answer
 from harness.errors import InputError, TroubleError
 from harness.execution import workplaces
 from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
-from harness.ledger import Ledger
-from harness.locks import study_lock
-from harness.progress import StopReason
-from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
-from harness.spec import SPLIT_SIZES, SweepSpec
-from harness.sweep import Sweep
-from harness.verdict_study import Request, VerdictEnd, best_trials, make_source, plan_verdict, run_verdict
+from harness.ledger.ledger import Ledger
+from harness.ledger.locks import study_lock
+from harness.planning.cost_model import CostModel, cpu_estimate
+from harness.planning.progress import StopReason
+from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.sweep import runner
+from harness.sweep.display import PlainDisplay
+from harness.sweep.loop import Sweep
+from harness.workflows import verdict as verdict_study
+from harness.workflows.verdict import Request, VerdictEnd, best_trials, make_source, plan_verdict, run_verdict
 
 EPOCHS = 2
 NUM_IMAGES = SPLIT_SIZES["mnist"]["test"]
@@ -438,8 +439,8 @@ def test_the_picture_shows_each_configurations_errors_and_cost(
         cost = dataclasses.replace(found.baseline.cost, timing_classes=("another",))
         found = dataclasses.replace(found, baseline=dataclasses.replace(found.baseline, cost=cost))
     drawn: list[Figure] = []
-    monkeypatch.setattr(verdict_picture, "save_picture", lambda figure, path: drawn.append(figure))
-    verdict_picture.draw_verdict(found, tmp_path / "study.png")
+    monkeypatch.setattr(picture, "save_picture", lambda figure, path: drawn.append(figure))
+    picture.draw_verdict(found, tmp_path / "study.png")
     (axes,), (legend,) = drawn[0].axes, drawn[0].legends
     drawn[0].draw_without_rendering()
     assert not legend.get_window_extent().overlaps(axes.get_window_extent()), "it may cover errors"

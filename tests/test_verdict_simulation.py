@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from simulated_verdicts import NUM_IMAGES, PLAIN, Arm, World, verdicts
 
-from harness.analysis.verdict_statistics import ALPHA, labels
+from harness.analysis.verdict.statistics import ALPHA, labels
 
 # Seeds of one configuration lie 0.08, 0.09 and 0.10 points apart in these (standard deviations).
 WORLDS = [World(0.8), World(1.2), World(1.6)]

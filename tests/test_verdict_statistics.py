@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.verdict_statistics import (
+from harness.analysis.verdict.statistics import (
     ALPHA,
     LOOKS,
     bootstrap_interval_pct,

@@ -17,7 +17,7 @@ from filled_ledger import FilledLedger, make_spec
 from harness.analysis.files import replaced, write_csv
 from harness.cli import main
 from harness.errors import TroubleError
-from harness.ledger import Ledger
+from harness.ledger.ledger import Ledger
 
 TABLE = pd.DataFrame({"a": [1]})
 NULL, FULL = os.makedev(1, 3), os.makedev(1, 7)

@@ -1,6 +1,6 @@
 import pytest
 
-from harness.words import time_range
+from harness.study.formatting import time_range
 
 
 @pytest.mark.parametrize(

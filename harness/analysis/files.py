@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import whole_files
-from harness.failpoints import Step, reach
+from harness.support import atomic_files
+from harness.support.failpoints import Step, reach
 
 # A spreadsheet takes a cell for a formula when it starts so (OWASP, "CSV Injection"); the wide forms count too.
 _FORMULA = re.compile("'*[=+\\-@\t\n\uff1d\uff0b\uff0d\uff20]")
@@ -39,7 +39,7 @@ def replaced(path: Path) -> Iterator[Path]:
     Raises:
         TroubleError: it cannot be written.
     """
-    with whole_files.replaced(path) as unfinished:
+    with atomic_files.replaced(path) as unfinished:
         yield unfinished
         reach(Step.BEFORE_FILE)
     reach(Step.AFTER_FILE)

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from harness.records import Params
-from harness.space import Choice, Domain, Int
-from harness.spec import SweepSpec
+from harness.study.records import Params
+from harness.study.space import Choice, Domain, Int
+from harness.study.spec import SweepSpec
 
 _OF_CHOICES = {int: "Int64", bool: "boolean", float: "float64", str: "str"}
 

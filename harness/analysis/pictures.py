@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.whole_files import replaced
+from harness.support.atomic_files import replaced
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,15 +11,14 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from harness.analysis.studies import find_study
 from harness.audit.difference import Advice, Difference
 from harness.audit.files import csv_differences, leftovers
 from harness.audit.recount import recount, total_differences
 from harness.audit.rows import StudyRows, damage, open_read_only, read_study
 from harness.audit.runs import run_differences
 from harness.errors import DamageError
-from harness.ledger import Ledger
-from harness.locks import runs_lock, study_lock
+from harness.ledger.ledger import Ledger, find_study
+from harness.ledger.locks import runs_lock, study_lock
 
 
 def audit(home: Path, study: str) -> list[str]:

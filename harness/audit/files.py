@@ -8,9 +8,9 @@ from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from harness import whole_files
 from harness.audit.difference import Advice, Difference
-from harness.ledger import Ledger
+from harness.ledger.ledger import Ledger
+from harness.support import atomic_files
 
 Rows = dict[str, dict[str, str]]  # cells by trial and column
 
@@ -81,7 +81,7 @@ def _made_anew(ledger: Ledger, study: str) -> tuple[list[str], Rows]:
 
 def _write(ledger: Ledger, study: str, path: Path) -> None:
     from harness.analysis.files import write_csv
-    from harness.analysis.leaderboard import leaderboard
+    from harness.analysis.leaderboard.leaderboard import leaderboard
 
     write_csv(leaderboard(ledger, [study]), path)
 
@@ -107,7 +107,7 @@ def _read(path: Path) -> tuple[list[str], Rows]:
 
 def leftovers(home: Path, study: str = "*") -> Iterator[Difference]:
     """Files of a study, or of all, that were being written by a process which is gone."""
-    boards = (path for path in whole_files.leftovers(home / "leaderboards") if path.match(f".{study}.csv.*"))
-    checkpoints = chain.from_iterable(map(whole_files.leftovers, (home / "checkpoints").glob(study)))
+    boards = (path for path in atomic_files.leftovers(home / "leaderboards") if path.match(f".{study}.csv.*"))
+    checkpoints = chain.from_iterable(map(atomic_files.leftovers, (home / "checkpoints").glob(study)))
     for path in sorted([*boards, *checkpoints]):
         yield Difference(f"{path.relative_to(home)}: left unfinished by a process that is gone", Advice.DELETE)

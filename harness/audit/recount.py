@@ -8,9 +8,9 @@ from collections.abc import Iterator
 
 from harness.audit.difference import Advice, Difference
 from harness.audit.rows import AttemptRow, StudyRows, TrialRow
-from harness.ledger import Ledger
-from harness.records import Outcome, Role, TrialResult
-from harness.spec import SPLIT_SIZES, SweepSpec
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome, Role, TrialResult
+from harness.study.spec import SPLIT_SIZES, SweepSpec
 
 _CLOCK_S = 1.0  # what the clocks of coordinator and worker, and rounding, may make of a difference
 _PLAIN_ENDS = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED)  # in which the worker itself says what was

@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from harness import ledger_checksums
-from harness import ledger_rows as cells
-from harness.ledger_rows import CellError, Cells, optional
-from harness.parsing import parse_json
-from harness.records import EpochReport, Outcome, Role, Trial, TrialResult
-from harness.spec import SweepSpec
+from harness.ledger import checksums
+from harness.ledger import rows as cells
+from harness.ledger.rows import CellError, Cells, optional
+from harness.study.records import EpochReport, Outcome, Role, Trial, TrialResult
+from harness.study.spec import SweepSpec
+from harness.support.strict_json import parse_json
 
 Reader = Callable[[Any], Any]
 
@@ -92,7 +92,7 @@ class StudyRows:
 def open_read_only(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, isolation_level=None)
     db.row_factory = sqlite3.Row
-    ledger_checksums.add_function(db)
+    checksums.add_function(db)
     return db
 
 
@@ -114,8 +114,8 @@ def unreadable(db: sqlite3.Connection) -> Iterator[str]:
             cells.study(row)
         except CellError as error:
             yield str(error)
-    for table in ledger_checksums.CELLS:
-        for key in ledger_checksums.broken_rows(db, table):
+    for table in checksums.CELLS:
+        for key in checksums.broken_rows(db, table):
             yield cells.broken(table, "/".join(key))
 
 

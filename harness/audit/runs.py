@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from harness.audit.difference import Advice, Difference
 from harness.errors import TroubleError
-from harness.ledger import Ledger
-from harness.redaction import reason, redact
+from harness.ledger.ledger import Ledger
+from harness.support.redaction import reason, redact
 from harness.tracking import differences
 from harness.tracking.content import Parent, RunContent, trial_content
 from harness.tracking.experiments import find_experiments

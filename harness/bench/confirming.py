@@ -5,10 +5,10 @@ from __future__ import annotations
 import uuid
 
 from harness.bench.target import CONFIRMING_SEED
-from harness.records import EpochReport, Outcome, Role, Trial, TrialResult
 from harness.search.base import NoProposal
 from harness.search.proposer import Next, Proposer
-from harness.spec import SweepSpec
+from harness.study.records import EpochReport, Outcome, Role, Trial, TrialResult
+from harness.study.spec import SweepSpec
 
 FIRST_NUMBER = 1_000_000  # beyond all that a search numbers
 

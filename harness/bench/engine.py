@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 import baselines
 from baselines.recipe import RECIPE, optimizer
-from harness import keras_settings
 from harness.analysis.files import replaced, write_csv
 from harness.analysis.pictures import save_picture
-from harness.execution.backends import backend
-from harness.execution.devices import num_usable_cores, this_machine
+from harness.execution.machine.backends import backend
+from harness.execution.machine.devices import num_usable_cores, this_machine
+from harness.support import keras_settings
 
 if TYPE_CHECKING:
     import keras
@@ -167,7 +167,7 @@ def _stock(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.uin
 
 
 def _ours(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Epoch:
-    from harness.execution import engine_base, engines
+    from harness.execution.training import engine_base, engines
 
     model.compile(optimizer(RECIPE, 10**6), loss="categorical_crossentropy")
     model.optimizer.build(model.trainable_variables)

@@ -18,14 +18,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-from harness.bench.sleepers import Sleepers, TimeIsUpError
-from harness.cost_model import CostModel, cpu_estimate
-from harness.display import PlainDisplay
-from harness.ledger import Ledger
+from harness.bench.sleeping_workers import Sleepers, TimeIsUpError
+from harness.ledger.ledger import Ledger
+from harness.planning.cost_model import CostModel, cpu_estimate
 from harness.search.base import NoProposal
 from harness.search.factory import make_search
 from harness.search.proposer import Next, Proposer
-from harness.sweep import Sweep
+from harness.sweep.display import PlainDisplay
+from harness.sweep.loop import Sweep
 from harness.tracking.mlflow_runs import Tracker
 
 STUDY = "scale"

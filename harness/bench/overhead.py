@@ -22,20 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 from harness.analysis.files import write_csv
 from harness.analysis.pictures import make_logarithmic, save_picture
-from harness.bench import scripted
-from harness.cost_model import CostModel, cpu_estimate
-from harness.display import PlainDisplay
-from harness.execution.devices import this_machine
-from harness.home import sweeps_folder
-from harness.ledger import Ledger
-from harness.records import Record, Role, Seconds
+from harness.bench import scripted_workers
+from harness.execution.machine.devices import this_machine
+from harness.ledger.ledger import Ledger
+from harness.planning.cost_model import CostModel, cpu_estimate
 from harness.search.factory import make_search
 from harness.search.proposer import Proposer
-from harness.spec import Budget, SweepSpec
-from harness.sweep import Sweep
-from harness.sweep_file import Flags, load_sweep
+from harness.study.records import Record, Role, Seconds
+from harness.study.spec import Budget, SweepSpec
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support.atomic_files import replaced
+from harness.support.home import sweeps_folder
+from harness.sweep.display import PlainDisplay
+from harness.sweep.loop import Sweep
 from harness.tracking.study_runs import StudyRuns
-from harness.whole_files import replaced
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,15 +138,15 @@ def grow(home: Path, sizes: Sequence[int], num_trials: int) -> list[Timing]:
     spec = load_sweep(sweeps_folder() / "cnn.toml", Flags(study=STUDY), "quick")
     with closing(Ledger(home / "ledger.db")) as ledger:
         ledger.create_study(spec, {"data_digest": "none"})
-        scripted.fill(ledger, spec, spec.baseline_seeds)
+        scripted_workers.fill(ledger, spec, spec.baseline_seeds)
         measure(home, ledger, spec, 1)  # loads the libraries
         return [_at_size(home, ledger, spec, size, num_trials) for size in sizes]
 
 
 def measure(home: Path, ledger: Ledger, spec: SweepSpec, num_trials: int) -> Timing:
     """Adds trials to a study by way of the loop of a sweep, and times that and what else people wait for."""
-    from harness.analysis.leaderboard import leaderboard
-    from harness.analysis.status import status
+    from harness.analysis.leaderboard.leaderboard import leaderboard
+    from harness.planning.status import status
 
     watch = Stopwatch()
     with watch.part(START):
@@ -173,7 +173,7 @@ def measure(home: Path, ledger: Ledger, spec: SweepSpec, num_trials: int) -> Tim
 
 def worker_seconds(home: Path) -> dict[str, float]:
     """Wall seconds by part of a trial of a short study that is trained, the documented CNN's surroundings on digits."""
-    from harness.runner import run_study
+    from harness.sweep.runner import run_study
 
     flags = Flags(study=STUDY, dataset="digits", trials=4, budget="10m")
     spec = load_sweep(sweeps_folder() / "cnn.toml", flags, "quick").changed(epochs=1, pruner="none")
@@ -235,7 +235,7 @@ def plot(timings: Sequence[Timing], path: Path) -> None:
 
 
 def _at_size(home: Path, ledger: Ledger, spec: SweepSpec, size: int, num_trials: int) -> Timing:
-    scripted.fill(ledger, spec, size)
+    scripted_workers.fill(ledger, spec, size)
     StudyRuns(home, ledger, spec.study).reconcile("RUNNING")
     return measure(home, ledger, spec, num_trials)
 
@@ -252,7 +252,7 @@ def _sweep(
     """A sweep that ends after so many trials."""
     num_done = sum(record.trial.role is Role.TRIAL for record in records)
     spec = spec.changed(budget=Budget(trials=num_done + num_trials))
-    worker: Any = _Timed(scripted.ScriptedWorker(), watch, _OF_WORKER)
+    worker: Any = _Timed(scripted_workers.ScriptedWorker(), watch, _OF_WORKER)
     timed_ledger: Any = _Timed(ledger, watch, _OF_LEDGER)
     display, costs = PlainDisplay(io.StringIO()), CostModel(spec, cpu_estimate(1e11))
     return Sweep(spec, timed_ledger, records, source, worker, [], display, home / "checkpoints", costs)

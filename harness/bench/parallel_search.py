@@ -11,11 +11,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from harness.bench import landscape
-from harness.records import EpochReport, Outcome, Role, Trial, TrialResult
+from harness.bench import synthetic_objective
 from harness.search.base import NoProposal
 from harness.search.factory import make_search
 from harness.search.proposer import Proposer
+from harness.study.records import EpochReport, Outcome, Role, Trial, TrialResult
 
 PRUNER = "percentile"
 DEVIATION = 0.3  # of the seconds that trials take, relative
@@ -56,7 +56,7 @@ class _Study:
     def advance(self) -> float | None:
         """Brings the next epoch to its end. When that is, if its worker is free then."""
         now, number, trial, epoch_s, curve = heapq.heappop(self.coming)
-        curve.append(landscape.report(trial, len(curve) + 1))
+        curve.append(synthetic_objective.report(trial, len(curve) + 1))
         if self.proposer.report(trial, curve[-1]) and len(curve) < trial.epochs:
             heapq.heappush(self.coming, (now + epoch_s, number, trial, epoch_s, curve))
             return None
@@ -69,12 +69,12 @@ class _Study:
 
     def _look_at(self, trial: Trial, last: EpochReport, outcome: Outcome) -> None:
         if outcome is Outcome.COMPLETED and last.val_error_rate_pct < self.least_pct:
-            self.least_pct, self.true_pct = last.val_error_rate_pct, landscape.error_pct(trial.params)
+            self.least_pct, self.true_pct = last.val_error_rate_pct, synthetic_objective.error_pct(trial.params)
 
 
 def found_pct(crowd: Crowd, num_trials: Sequence[int]) -> list[float]:
     """True error, in percent, of the configuration that looks best when so many trials have ended (ascending)."""
-    spec = landscape.make_spec("optuna", crowd.sampler, PRUNER, crowd.seed)
+    spec = synthetic_objective.make_spec("optuna", crowd.sampler, PRUNER, crowd.seed)
     study = _Study(Proposer(spec, make_search(spec), []), random.Random(crowd.seed))  # noqa: S311
     for _ in range(crowd.num_workers):
         study.start(0.0)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 import baselines
 from baselines.recipe import RECIPE, optimizer
-from harness import keras_settings
-from harness.execution import data
+from harness.execution.data import cache
+from harness.support import keras_settings
 
 Floats = NDArray[np.float32]
 
@@ -33,7 +33,7 @@ class Job:
         described = json.loads(path.read_text())
         self.architecture, self.configurations = described["baseline"], described["configurations"]
         self.epochs: int = described["epochs"]
-        folder = data.prepare(described["dataset"], lambda line: None)
+        folder = cache.prepare(described["dataset"], lambda line: None)
         self.train = arrays(described["dataset"], "train", folder, described["train_images"])
         self.validation = arrays(described["dataset"], "validation", folder, described["validation_images"])
 
@@ -97,8 +97,8 @@ def _column(job: Job, name: str) -> list[int]:
     return sorted({params[name] for params in job.configurations})
 
 
-def arrays(dataset: str, split: data.Split, folder: Path, count: int) -> tuple[Floats, Floats]:
-    images, labels = data.load(dataset, split, folder)
+def arrays(dataset: str, split: cache.Split, folder: Path, count: int) -> tuple[Floats, Floats]:
+    images, labels = cache.load(dataset, split, folder)
     floats = images[:count].astype(np.float32)[..., np.newaxis] / 255.0
     return floats, np.eye(10, dtype=np.float32)[labels[:count]]
 

@@ -23,17 +23,17 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.files import write_csv
 from harness.analysis.pictures import COLORS, make_logarithmic, save_picture
 from harness.analysis.statistics import quartiles
-from harness.bench import landscape, scripted
+from harness.bench import scripted_workers, synthetic_objective
 from harness.bench.load import STUDY, Load, Measured
-from harness.bench.staleness import Crowd, found_pct
+from harness.bench.parallel_search import Crowd, found_pct
 from harness.errors import TroubleError
-from harness.execution.devices import this_machine
-from harness.home import sweeps_folder
-from harness.ledger import Ledger
-from harness.own_code import program
-from harness.spec import Budget, SweepSpec
-from harness.sweep_file import Flags, load_sweep
-from harness.whole_files import replaced
+from harness.execution.machine.devices import this_machine
+from harness.ledger.ledger import Ledger
+from harness.study.spec import Budget, SweepSpec
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support.atomic_files import replaced
+from harness.support.home import sweeps_folder
+from harness.support.own_code import program
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -143,7 +143,7 @@ def filled(folder: Path, num_trials: int) -> Path:
         spec = study()
         if smaller is None:
             ledger.create_study(spec, {"data_digest": "none"})
-        scripted.fill(ledger, spec, max(num_trials, spec.baseline_seeds))
+        scripted_workers.fill(ledger, spec, max(num_trials, spec.baseline_seeds))
     return path
 
 
@@ -252,7 +252,7 @@ def _search_row(
 
 
 def _regrets(found: Mapping[Crowd, Sequence[float]], sampler: str, workers: int, place: int) -> list[float]:
-    best_pct = landscape.best_error_pct()
+    best_pct = synthetic_objective.best_error_pct()
     return [
         errors[place] - best_pct
         for crowd, errors in found.items()
@@ -316,7 +316,7 @@ def _write_json(
         "ledger_mb": ledger_mb,
         "loads": [asdict(load) | asdict(seen) for load, seen in measured],
         "num_trials": list(num_trials),
-        "best_error_pct": landscape.best_error_pct(),
+        "best_error_pct": synthetic_objective.best_error_pct(),
         "searches": [asdict(crowd) | {"error_pct": list(errors)} for crowd, errors in found.items()],
     }
     with replaced(path) as unfinished:

@@ -7,11 +7,11 @@ import uuid
 from collections import deque
 from collections.abc import Sequence
 
-from harness.bench import landscape
+from harness.bench import synthetic_objective
 from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
-from harness.ledger import Ledger
-from harness.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
-from harness.spec import SweepSpec
+from harness.ledger.ledger import Ledger
+from harness.study.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.study.spec import SweepSpec
 
 NUM_VALIDATION_IMAGES = 10_000
 SHARE_STOPPED = 0.35  # of the searched trials, by a pruner
@@ -49,7 +49,7 @@ class ScriptedWorker:
 
     def _train(self, worker: str) -> None:
         assert self._trial is not None  # noqa: S101 - after start
-        self._curve.append(landscape.report(self._trial, len(self._curve) + 1))
+        self._curve.append(synthetic_objective.report(self._trial, len(self._curve) + 1))
         self._events.append(EpochDone(worker, self._curve[-1]))
 
 
@@ -97,7 +97,7 @@ def _end(ledger: Ledger, spec: SweepSpec, trial: Trial, num_epochs: int) -> None
     """As the loop of a sweep writes it."""
     ledger.propose(spec.study, trial, asks=int(trial.role is Role.TRIAL), search_time_s=SEARCH_TIME_S)
     attempt = ledger.start_attempt(trial.uid, "worker-0")
-    curve = [landscape.report(trial, epoch) for epoch in range(1, num_epochs + 1)]
+    curve = [synthetic_objective.report(trial, epoch) for epoch in range(1, num_epochs + 1)]
     for report in curve:
         ledger.add_epoch(trial.uid, attempt, report, 5.0 * report.epoch)
     ledger.finish_attempt(trial.uid, attempt, result(trial, curve), 5.0 * num_epochs, is_final=True)

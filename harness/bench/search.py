@@ -20,13 +20,13 @@ from typing import TYPE_CHECKING
 from harness.analysis.files import replaced, write_csv
 from harness.analysis.pictures import draw_median, save_picture
 from harness.analysis.statistics import quartiles, share_below
-from harness.bench import landscape
-from harness.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.bench import synthetic_objective
 from harness.search import catalogue
 from harness.search.base import NoProposal
 from harness.search.catalogue import SAMPLERS
 from harness.search.factory import make_search
 from harness.search.proposer import Next, Proposer
+from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,7 +87,7 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
     """
     num_trainings = NUM_TRAININGS_QUICK if quick else NUM_TRAININGS
     num_seeds = repeats or (NUM_SEEDS_QUICK if quick else NUM_SEEDS)
-    best_pct = landscape.best_error_pct()
+    best_pct = synthetic_objective.best_error_pct()
     standings = [compete(contender, num_seeds, num_trainings, best_pct) for contender in contenders()]
     standings.append(random_with_twice_the_budget(num_seeds, num_trainings, best_pct))
     frame = table(standings)
@@ -117,12 +117,12 @@ def random_with_twice_the_budget(num_seeds: int, num_trainings: int, best_pct: f
 
 def race(contender: Contender, seed: int, num_trainings: int, best_pct: float) -> tuple[list[float], float]:
     """One study: the incumbent's regret by full trainings paid for, and the seconds of searching per trial."""
-    spec = landscape.make_spec(contender.engine, contender.sampler, contender.pruner, seed)
+    spec = synthetic_objective.make_spec(contender.engine, contender.sampler, contender.pruner, seed)
     catalogue.check(spec)
     proposer = Proposer(spec, make_search(spec), [])
     regret, num_epochs, search_time_s, num_asked = [float("nan")] * num_trainings, 0, 0.0, 0
     least_seen, trials = float("inf"), {}
-    while num_epochs < num_trainings * landscape.EPOCHS:
+    while num_epochs < num_trainings * synthetic_objective.EPOCHS:
         proposed = proposer.next()
         if isinstance(proposed, NoProposal):
             break
@@ -136,8 +136,8 @@ def race(contender: Contender, seed: int, num_trainings: int, best_pct: float) -
         num_asked, search_time_s = num_asked + 1, search_time_s + proposed.search_time_s
         if _is_incumbent(trial, result, least_seen):
             least_seen = result.error_rate_pct or least_seen
-            first = -(-num_epochs // landscape.EPOCHS) - 1
-            regret[first:] = [landscape.error_pct(trial.params) - best_pct] * len(regret[first:])
+            first = -(-num_epochs // synthetic_objective.EPOCHS) - 1
+            regret[first:] = [synthetic_objective.error_pct(trial.params) - best_pct] * len(regret[first:])
     return regret, search_time_s / max(1, num_asked)
 
 
@@ -148,14 +148,14 @@ def _train(proposer: Proposer, proposed: Next, trials: dict[str, Trial]) -> Tria
     curve: list[EpochReport] = []
     first = trials[trial.continues].epochs if trial.continues else 0
     for epoch in range(first + 1, trial.epochs + 1):
-        curve.append(landscape.report(trial, epoch))
+        curve.append(synthetic_objective.report(trial, epoch))
         if not proposer.report(trial, curve[-1]):
             return TrialResult(Outcome.PRUNED, curve=tuple(curve))
     return TrialResult(Outcome.COMPLETED, curve=tuple(curve), seconds=Seconds(train=float(len(curve))))
 
 
 def _is_incumbent(trial: Trial, result: TrialResult, least_seen: float) -> bool:
-    is_whole = result.outcome is Outcome.COMPLETED and trial.epochs == landscape.EPOCHS
+    is_whole = result.outcome is Outcome.COMPLETED and trial.epochs == synthetic_objective.EPOCHS
     return is_whole and result.error_rate_pct is not None and result.error_rate_pct < least_seen
 
 
@@ -192,9 +192,9 @@ def _row(standing: Standing, finals: dict[Contender, list[float]]) -> dict[str, 
 def _write_json(path: Path, standings: Sequence[Standing], best_pct: float) -> None:
     data = {
         "best_error_pct": best_pct,
-        "noise_pct": landscape.NOISE_PCT,
-        "epochs_per_training": landscape.EPOCHS,
-        "space": landscape.SPACE,
+        "noise_pct": synthetic_objective.NOISE_PCT,
+        "epochs_per_training": synthetic_objective.EPOCHS,
+        "space": synthetic_objective.SPACE,
         "versions": {name: importlib.metadata.version(name) for name in ("optuna", "keras-tuner")},
         "standings": [asdict(standing) | {"regret_pct": _with_gaps(standing)} for standing in standings],
     }
@@ -230,7 +230,7 @@ def plot(standings: Sequence[Standing], path: Path) -> None:
         axis.set_visible(False)
     figure.axes[0].legend(fontsize=7)
     seeds = len(standings[0].regret_pct)
-    figure.supxlabel(f"full trainings paid for ({landscape.EPOCHS} epochs each)", fontsize=9)
+    figure.supxlabel(f"full trainings paid for ({synthetic_objective.EPOCHS} epochs each)", fontsize=9)
     figure.supylabel("true error of the incumbent above the least, points", fontsize=9)
     figure.suptitle(f"Median and middle half of {seeds} seeds on a known function", fontsize=10)
     save_picture(figure, path)

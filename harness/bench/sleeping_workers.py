@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, TypeVar
 
-from harness.bench import landscape, scripted
+from harness.bench import scripted_workers, synthetic_objective
 from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
-from harness.records import EpochReport, Trial
+from harness.study.records import EpochReport, Trial
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class Sleepers(Generic[T]):
     def __init__(
         self, num_workers: int, epoch_s: float, warm_up_s: float, measured_s: float, look: Callable[[], T]
     ) -> None:
-        self.places = [Place(f"worker-{i}", scripted.DEVICE.name, 1, num_workers) for i in range(num_workers)]
+        self.places = [Place(f"worker-{i}", scripted_workers.DEVICE.name, 1, num_workers) for i in range(num_workers)]
         self.seen = Seen()
         self.looks: list[T] = []
         self.all_started_s: float | None = None  # when the last worker had its first trial
@@ -103,7 +103,7 @@ class Sleepers(Generic[T]):
         if go_on and len(work.curve) < work.trial.epochs:
             self._train(worker, now)
             return
-        self._say(Finished(worker, scripted.result(work.trial, work.curve)), now)
+        self._say(Finished(worker, scripted_workers.result(work.trial, work.curve)), now)
         self._say(Ready(worker), now)
 
     def events(self, timeout_s: float) -> list[Event]:
@@ -140,7 +140,7 @@ class Sleepers(Generic[T]):
 
     def _train(self, worker: str, now: float) -> None:
         work = self._work[worker]
-        work.curve.append(landscape.report(work.trial, len(work.curve) + 1))
+        work.curve.append(synthetic_objective.report(work.trial, len(work.curve) + 1))
         self._say(EpochDone(worker, work.curve[-1]), now + work.epoch_s)
 
     def _say(self, event: Event, at: float) -> None:

@@ -22,12 +22,12 @@ import baselines
 from harness.analysis.files import replaced, write_csv
 from harness.analysis.pictures import save_picture
 from harness.errors import TroubleError
-from harness.execution import data
-from harness.execution.devices import this_machine
-from harness.home import sweeps_folder
-from harness.own_code import program
-from harness.records import Params
-from harness.sweep_file import Flags, load_sweep
+from harness.execution.data import cache
+from harness.execution.machine.devices import this_machine
+from harness.study.records import Params
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support.home import sweeps_folder
+from harness.support.own_code import program
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -80,7 +80,7 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
     Returns:
         The table of sweep.csv: see `table`.
     """
-    data.prepare("mnist", lambda line: None)
+    cache.prepare("mnist", lambda line: None)
     num_rounds = repeats or (NUM_ROUNDS_QUICK if quick else NUM_ROUNDS)
     races = [race(job, num_rounds) for job in jobs(quick)]
     frame = table(races)

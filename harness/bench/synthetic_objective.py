@@ -14,9 +14,9 @@ import math
 import random
 from collections.abc import Iterator
 
-from harness.records import EpochReport, Params, Seconds, Trial
-from harness.search.limits import broken_limit
-from harness.spec import Budget, Constraints, SweepSpec
+from harness.search.constraints import broken_limit
+from harness.study.records import EpochReport, Params, Seconds, Trial
+from harness.study.spec import Budget, Constraints, SweepSpec
 
 EPOCHS = 5
 NOISE_PCT = 0.07  # standard deviation between seeds

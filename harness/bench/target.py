@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Literal, Self
 from harness.analysis.files import replaced, write_csv
 from harness.analysis.pictures import save_picture
 from harness.errors import TroubleError
-from harness.execution import data
-from harness.execution.devices import this_machine
-from harness.home import sweeps_folder
-from harness.own_code import program
-from harness.spec import SPLIT_SIZES, Budget, SweepSpec
-from harness.sweep_file import Flags, load_sweep
+from harness.execution.data import cache
+from harness.execution.machine.devices import this_machine
+from harness.study.spec import SPLIT_SIZES, Budget, SweepSpec
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support.home import sweeps_folder
+from harness.support.own_code import program
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,7 +93,7 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
     Returns:
         The table of target.csv: see `table`.
     """
-    data.prepare("mnist", lambda line: None)
+    cache.prepare("mnist", lambda line: None)
     train_images, epochs = (4_000, 4) if quick else (10_000, 5)
     target_pct = baseline_error_pct("fc", train_images, epochs)
     seeds = range(repeats or (NUM_SEEDS_QUICK if quick else NUM_SEEDS))
@@ -111,12 +111,12 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
 def baseline_error_pct(baseline: str, train_images: int, epochs: int) -> float:
     """Mean validation error of the documented network over a few seeds, in percent."""
     from harness.execution.base import Job
-    from harness.execution.devices import places
-    from harness.execution.training import Trainer
-    from harness.records import Role, Trial
+    from harness.execution.machine.devices import places
+    from harness.execution.training.trainer import Trainer
+    from harness.study.records import Role, Trial
 
     spec = Hunt(baseline, 0, train_images, epochs, 0.0).spec()
-    trainer = Trainer(spec, places(this_machine(), 1)[0], data.prepare(spec.dataset, lambda line: None))
+    trainer = Trainer(spec, places(this_machine(), 1)[0], cache.prepare(spec.dataset, lambda line: None))
     trials = [Trial("", n, spec.baseline_params, 100 + n, epochs, Role.BASELINE) for n in range(BASELINE_SEEDS)]
     results = [trainer.run(Job(trial), lambda report: True) for trial in trials]
     num_images = SPLIT_SIZES[spec.dataset]["validation"]
@@ -132,7 +132,7 @@ def effort(contender: str, hunt: Hunt) -> Effort:
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as name:
         folder = Path(name)
         (folder / "hunt.json").write_text(json.dumps(asdict(hunt)))
-        command = program("harness.bench.hunts", contender, str(folder / "hunt.json"), name)
+        command = program("harness.bench.time_to_target", contender, str(folder / "hunt.json"), name)
         environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
         environment.pop("MLFLOW_TRACKING_URI", None)
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

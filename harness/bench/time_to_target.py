@@ -1,6 +1,6 @@
 """Searches for a network at least as good as the documented one, each as one program: what `bench target` starts.
 
-    python -m harness.bench.hunts CONTENDER HUNT.json FOLDER
+    python -m harness.bench.time_to_target CONTENDER HUNT.json FOLDER
 
 A hunt ends when a network trained in full is at least as good on the validation images as asked for, and still is in
 the mean over itself and a second seed; it then prints what it took. The peers search as their own guides do it; the
@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import keras_settings
 from harness.bench.target import CONFIRMING_SEED, Effort, Hunt
 from harness.search.factory import make_search
-from harness.space import Int
-from harness.spec import SPLIT_SIZES
+from harness.study.space import Int
+from harness.study.spec import SPLIT_SIZES
+from harness.support import keras_settings
 
 STARTED = time.monotonic()
 
@@ -44,10 +44,10 @@ class Stock:
 
     def __post_init__(self) -> None:
         from harness.bench.peers import arrays
-        from harness.execution import data
+        from harness.execution.data import cache
 
         spec = self.hunt.spec()
-        folder, all_images = data.prepare(spec.dataset, lambda line: None), SPLIT_SIZES[spec.dataset]["validation"]
+        folder, all_images = cache.prepare(spec.dataset, lambda line: None), SPLIT_SIZES[spec.dataset]["validation"]
         self._arrays["train"] = arrays(spec.dataset, "train", folder, spec.train_images)
         self._arrays["each epoch"] = arrays(spec.dataset, "validation", folder, spec.validation_images)
         self._arrays["at the end"] = arrays(spec.dataset, "validation", folder, all_images)
@@ -171,11 +171,11 @@ def ours(hunt: Hunt, folder: Path) -> None:
     from contextlib import closing
 
     from harness.bench.confirming import Confirming
-    from harness.display import PlainDisplay
-    from harness.ledger import Ledger
-    from harness.records import Role
-    from harness.runner import run_trials
+    from harness.ledger.ledger import Ledger
     from harness.search.proposer import Proposer
+    from harness.study.records import Role
+    from harness.sweep.display import PlainDisplay
+    from harness.sweep.runner import run_trials
 
     spec = hunt.spec()
     source = Confirming(Proposer(spec, make_search(spec), []), spec, hunt.target_pct)

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Protocol
 
 from harness.errors import InputError
-from harness.parsing import check_whole
-from harness.records import EpochReport, Trial, TrialResult
-from harness.spec import SweepSpec
+from harness.study.records import EpochReport, Trial, TrialResult
+from harness.study.spec import SweepSpec
+from harness.support.strict_json import check_whole
 
 MAX_CPUS_PER_WORKER = 1024
 CHECKPOINT_SUFFIX = ".npz"

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import psutil
 
-from harness import own_code
 from harness.errors import TroubleError
-from harness.execution import devices
 from harness.execution.base import Died, EpochDone, Event, Finished, Job, Place, Ready
+from harness.execution.machine import devices
 from harness.execution.messages import (
     MAX_LINE_BYTES,
     Command,
@@ -26,9 +25,10 @@ from harness.execution.messages import (
     read_report,
     to_line,
 )
-from harness.records import Outcome
-from harness.redaction import MAX_REASON, redact
-from harness.spec import SweepSpec
+from harness.study.records import Outcome
+from harness.study.spec import SweepSpec
+from harness.support import own_code
+from harness.support.redaction import MAX_REASON, redact
 
 WORKER = own_code.program("harness.execution.worker")
 MAX_WORKER_MEMORY_MB = 4000  # a worker that has grown beyond this is replaced between two trials

@@ -22,9 +22,9 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel
 
 from harness.execution.base import Job, Place
-from harness.parsing import parse_json, shown
-from harness.records import EpochReport, TrialResult
-from harness.spec import SweepSpec
+from harness.study.records import EpochReport, TrialResult
+from harness.study.spec import SweepSpec
+from harness.support.strict_json import parse_json, shown
 
 MAX_LINE_BYTES = 4_000_000  # a result that lists every image as wrong has 120,000
 

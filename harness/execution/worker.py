@@ -14,14 +14,14 @@ import threading
 import traceback
 from typing import IO, TYPE_CHECKING, NoReturn
 
-from harness import own_code
 from harness.errors import TroubleError
-from harness.execution import devices
+from harness.execution.machine import devices
 from harness.execution.messages import Command, ProtocolError, Report, Setup, read_command, to_line
-from harness.records import EpochReport
+from harness.study.records import EpochReport
+from harness.support import own_code
 
 if TYPE_CHECKING:
-    from harness.execution.training import Trainer
+    from harness.execution.training.trainer import Trainer
 
 
 def main() -> None:
@@ -58,7 +58,7 @@ def _trainer(setup: Setup) -> Trainer:
         )
     # The framework reads its environment when it is loaded, so it is loaded here and not above.
     try:
-        from harness.execution.training import Trainer
+        from harness.execution.training.trainer import Trainer
     except Exception as error:
         if devices.is_out_of_memory(error):
             raise

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import own_code
-from harness.execution import devices
 from harness.execution.base import Cluster, Executor, Note, Workplace
 from harness.execution.local import LocalExecutor
-from harness.parsing import check_whole
-from harness.spec import SweepSpec
+from harness.execution.machine import devices
+from harness.study.spec import SweepSpec
+from harness.support import own_code
+from harness.support.strict_json import check_whole
 
 MAX_WORKERS = 10_000  # each is a process of its own
 
@@ -37,6 +37,6 @@ def open_workplace(num_workers: int | None, cluster: Cluster | None, note: Note)
     check_whole("--workers", num_workers, 1, MAX_WORKERS)
     if cluster is None:
         return ThisMachine(num_workers)
-    from harness.execution.on_ray import RayWorkplace
+    from harness.execution.ray.workplace import RayWorkplace
 
     return RayWorkplace(cluster, num_workers, note)

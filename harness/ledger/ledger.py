@@ -2,8 +2,8 @@
 
 Each change, or several together, is one durable transaction, committed before anybody acts on it. A trial has one
 final result at most, which the schema itself enforces. "Running" is never stored: it is an attempt without an outcome.
-One process writes a study at a time (see `harness.locks`); several studies may be written at once, and anybody may
-read.
+One process writes a study at a time (see `harness.ledger.locks`); several studies may be written at once, and
+anybody may read.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from harness import ledger_rows
-from harness.errors import DamageError, TroubleError
-from harness.ledger_checksums import ADD_EPOCH
-from harness.ledger_schema import Say, nobody, open_database, patiently, transaction
-from harness.parsing import shown
-from harness.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
-from harness.spec import NAMES, SweepSpec, is_name
+from harness.errors import DamageError, InputError, TroubleError
+from harness.ledger import rows as ledger_rows
+from harness.ledger.checksums import ADD_EPOCH
+from harness.ledger.schema import Say, nobody, open_database, patiently, transaction
+from harness.study.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
+from harness.study.spec import NAMES, SweepSpec, is_name
+from harness.support.strict_json import shown
 
 T = TypeVar("T")
 
@@ -538,3 +538,48 @@ def _study(row: sqlite3.Row) -> Study:
 def _pair(row: sqlite3.Row) -> tuple[str, str]:
     first, second = row
     return str(first), str(second)
+
+
+def of_each(ledger: Ledger, say: Callable[[str], None], make: Callable[[str], T]) -> list[T]:
+    """What is made of each study, oldest first; one whose rows cannot be read is named and left out."""
+    unreadable = ledger.unreadable_studies()
+    made = []
+    for name in ledger.study_names():
+        if name not in unreadable:
+            try:
+                made.append(make(name))
+            except DamageError as error:
+                unreadable[name] = str(error)
+    for name, why in unreadable.items():
+        say(f"study {name} is left out: {why}")
+    return made
+
+
+def sound_studies(ledger: Ledger, say: Callable[[str], None]) -> list[str]:
+    """The names of the studies of which everything can be read; the others are named and left out."""
+
+    def checked(name: str) -> str:
+        ledger.check_study(name)
+        return name
+
+    return of_each(ledger, say, checked)
+
+
+def find_study(ledger: Ledger, name: str) -> Study:
+    """The study called `name`.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    try:
+        return ledger.study(name)
+    except KeyError:
+        raise InputError(
+            f"study is {shown(name)}; allowed: {', '.join(ledger.study_names()) or none_yet(ledger)}"
+        ) from None
+
+
+def none_yet(ledger: Ledger) -> str:
+    """What to say where there is no study: it may be the wrong place."""
+    folder = ledger.path.parent
+    return f"none yet in {folder}{'' if folder.exists() else ', which is not there'}; `harness sweep` makes one"

@@ -12,11 +12,11 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from harness.errors import InputError
-from harness.ledger_checksums import is_intact
-from harness.parsing import parse_json, shown, shown_key
-from harness.records import EpochReport, Outcome, Record, Role, Scalar, Trial, TrialResult
-from harness.space import Domain, Float, SearchSpace
-from harness.spec import NAMES, SweepSpec, is_name
+from harness.ledger.checksums import is_intact
+from harness.study.records import EpochReport, Outcome, Record, Role, Scalar, Trial, TrialResult
+from harness.study.space import Domain, Float, SearchSpace
+from harness.study.spec import NAMES, SweepSpec, is_name
+from harness.support.strict_json import parse_json, shown, shown_key
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)

@@ -10,8 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
-from harness import ledger_checksums
 from harness.errors import TroubleError
+from harness.ledger import checksums
 
 # How long another process may hold the ledger: a database browser with an open change, say. Between two tries the
 # interpreter hears signals.
@@ -163,7 +163,7 @@ def _connected(path: Path, say: Say, *, checks: bool) -> sqlite3.Connection:
     db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
     try:
         patiently(lambda: _prepare(db, path, say, checks=checks), path, say)
-        ledger_checksums.add_triggers(db)
+        checksums.add_triggers(db)
     except BaseException:
         db.close()
         raise
@@ -182,7 +182,7 @@ def nobody(line: str) -> None:
 def _prepare(db: sqlite3.Connection, path: Path, say: Say, *, checks: bool) -> None:
     if path != MEMORY:
         _check_length(db, path)
-    ledger_checksums.add_function(db)
+    checksums.add_function(db)
     version = _version(db, path)  # before anything is written: the file may be somebody else's
     db.execute("PRAGMA foreign_keys = ON")
     db.execute("PRAGMA journal_mode = WAL")
@@ -242,7 +242,7 @@ def _migrate(db: sqlite3.Connection, path: Path, say: Say) -> None:
         for script in MIGRATIONS[version:]:
             for statement in filter(str.strip, script.split(";\n")):
                 db.execute(statement)
-        ledger_checksums.stamp(db)
+        checksums.stamp(db)
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

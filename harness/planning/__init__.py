@@ -1,0 +1,1 @@
+"""How long trials and studies take, and how far a study is."""

@@ -23,8 +23,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import baselines
-from harness.records import Device, EpochReport, Outcome, Params, Record, Trial
-from harness.spec import SPLIT_SIZES, BaselineName, SweepSpec
+from harness.study.records import Device, EpochReport, Outcome, Params, Record, Trial
+from harness.study.spec import SPLIT_SIZES, BaselineName, SweepSpec
 
 Floats = NDArray[np.float64]
 

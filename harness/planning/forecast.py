@@ -10,9 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from harness.cost_model import TRAINED, CostModel, Floats, count_work
-from harness.records import Outcome, Record, Role, Trial
-from harness.spec import SweepSpec
+from harness.planning.cost_model import TRAINED, CostModel, Floats, count_work
+from harness.study.records import Outcome, Record, Role, Trial
+from harness.study.spec import SweepSpec
 
 NUM_RECENT = 15  # searched trials that tell what the search proposes now, and how much of it is trained
 NUM_FOR_QUARTER = 4  # of these at least

@@ -12,18 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.status import Status
-from harness.cost_model import NUM_KNOWN, CostModel, Floats, Measured, cpu_estimate, gpu_estimate, measured
 from harness.errors import DamageError
-from harness.execution import backends
 from harness.execution.base import Place
-from harness.forecast import Forecast, Open, TimeLeft
-from harness.ledger import Ledger
-from harness.progress import Progress
-from harness.records import Device, Params, Trial
-from harness.search.limits import broken_limit
-from harness.spec import SweepSpec
-from harness.words import time_range
+from harness.execution.machine import backends
+from harness.ledger.ledger import Ledger
+from harness.planning.cost_model import NUM_KNOWN, CostModel, Floats, Measured, cpu_estimate, gpu_estimate, measured
+from harness.planning.forecast import Forecast, Open, TimeLeft
+from harness.planning.progress import Progress
+from harness.planning.status import Status
+from harness.search.constraints import broken_limit
+from harness.study.formatting import time_range
+from harness.study.records import Device, Params, Trial
+from harness.study.spec import SweepSpec
 
 NUM_SAMPLES = 200
 NUM_STUDIES = 10  # beside the study itself, the newest, whose trials tell how fast the device is

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from harness.cost_model import CostModel
-from harness.forecast import Forecast, Open, TimeLeft
-from harness.ledger import Usage
-from harness.records import EpochReport, Outcome, Record, Role, Trial, baseline_errors_pct
-from harness.spec import SweepSpec
+from harness.ledger.ledger import Usage
+from harness.planning.cost_model import CostModel
+from harness.planning.forecast import Forecast, Open, TimeLeft
+from harness.study.records import EpochReport, Outcome, Record, Role, Trial, baseline_errors_pct
+from harness.study.spec import SweepSpec
 
 MAX_PUT_OFF = 4  # trials that were too long for what is left of the budget, before the search is asked no more
 GRACE = 0.05  # of a time budget: a running trial that needs no more than this beyond it is let to its end

@@ -11,12 +11,11 @@ from datetime import datetime
 from statistics import fmean
 from typing import Any, TextIO
 
-from harness.analysis.studies import find_study
-from harness.forecast import TimeLeft
-from harness.ledger import Ledger
-from harness.records import Record, Role, Scalar
-from harness.spec import VERDICT, SweepSpec
-from harness.words import changed, duration, settings, time_range
+from harness.ledger.ledger import Ledger, find_study
+from harness.planning.forecast import TimeLeft
+from harness.study.formatting import changed, duration, settings, time_range
+from harness.study.records import Record, Role, Scalar
+from harness.study.spec import VERDICT, SweepSpec
 
 
 @dataclass(frozen=True)

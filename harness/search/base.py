@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
-from harness.records import EpochReport, Params, Record, Trial, TrialResult
+from harness.study.records import EpochReport, Params, Record, Trial, TrialResult
 
 
 class NoProposal(Enum):

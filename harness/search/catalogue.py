@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.errors import InputError
-from harness.parsing import shown
-from harness.search.limits import check_limits
-from harness.space import Choice, Float, SpaceError
-from harness.spec import Engine, SweepSpec
+from harness.search.constraints import check_limits
+from harness.study.space import Choice, Float, SpaceError
+from harness.study.spec import Engine, SweepSpec
+from harness.support.strict_json import shown
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import baselines
 from harness.errors import InputError
-from harness.records import Params
-from harness.spec import SweepSpec
+from harness.study.records import Params
+from harness.study.spec import SweepSpec
 
 NUM_SAMPLES = 1000
 

@@ -6,8 +6,8 @@ KerasTuner turns true and false into 1 and 0.
 
 from __future__ import annotations
 
-from harness.records import Params, Scalar
-from harness.space import Choice, Domain, Float, SearchSpace
+from harness.study.records import Params, Scalar
+from harness.study.space import Choice, Domain, Float, SearchSpace
 
 Code = int | float
 

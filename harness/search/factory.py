@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from harness.search.base import Search
-from harness.silence import silent_stderr
-from harness.spec import SweepSpec
+from harness.study.spec import SweepSpec
+from harness.support.stderr import silent_stderr
 
 
 def make_search(spec: SweepSpec) -> Search:
     """The study's search, new; its engine is imported here."""
     if not spec.space:
-        from harness.search.nothing import NoSearch
+        from harness.search.null_search import NoSearch
 
         return NoSearch()
     if spec.engine == "optuna":
-        from harness.search.with_optuna import OptunaSearch
+        from harness.search.optuna_search import OptunaSearch
 
         return OptunaSearch(spec)
     with silent_stderr():
-        from harness.search.with_keras_tuner import KerasTunerSearch
+        from harness.search.keras_tuner_search import KerasTunerSearch
 
     return KerasTunerSearch(spec)

@@ -22,13 +22,14 @@ from keras_tuner.src.engine.conditions import Parent
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from harness.records import EpochReport, Outcome, Record, Scalar, Trial, TrialResult
-from harness.search import catalogue, replaying, window
+from harness.search import catalogue, history_window
 from harness.search.base import NoProposal, Proposal
-from harness.search.coding import decode, encode, encode_all
+from harness.search.encoding import decode, encode, encode_all
+from harness.search.replay import ask_again, events, hear_again
 from harness.search.settings import BAD_OUTCOMES, ask_seed, reduction_factor
-from harness.space import Choice, Domain, Float, SearchSpace
-from harness.spec import SweepSpec
+from harness.study.records import EpochReport, Outcome, Record, Scalar, Trial, TrialResult
+from harness.study.space import Choice, Domain, Float, SearchSpace
+from harness.study.spec import SweepSpec
 
 NEVER = 10**9
 METRIC = "objective"
@@ -70,11 +71,11 @@ class KerasTunerSearch:
         self._bad: set[str] = set()  # ids of the trials that ended badly
 
     def replay(self, records: Sequence[Record]) -> None:
-        for record, is_end in replaying.events(records):
+        for record, is_end in events(records):
             if is_end:
-                replaying.hear_again(self, record)
+                hear_again(self, record)
             elif record.asks and self._facts.is_replayed:
-                replaying.ask_again(self, record)
+                ask_again(self, record)
             else:
                 self.add(record.trial)
 
@@ -228,7 +229,7 @@ class KerasTunerSearch:
         """The finished trials that the Gaussian process is not shown."""
         trials = self._oracle.trials.values()
         finished = [trial for trial in trials if trial.status == "COMPLETED" or trial.trial_id in self._bad]
-        positions = window.shown([None if trial.score is None else (trial.score,) for trial in finished])
+        positions = history_window.shown([None if trial.score is None else (trial.score,) for trial in finished])
         return [] if positions is None else [trial for i, trial in enumerate(finished) if i not in positions]
 
 

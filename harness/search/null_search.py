@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.records import EpochReport, Record, Trial, TrialResult
 from harness.search.base import NoProposal
+from harness.study.records import EpochReport, Record, Trial, TrialResult
 
 
 class NoSearch:

@@ -22,10 +22,10 @@ from optuna.samplers._tpe import _truncnorm
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import log_ndtr
 
+from harness.search.history_window import Window
 from harness.search.settings import reduction_factor
-from harness.search.window import Window
-from harness.space import Choice, Domain, Float
-from harness.spec import SweepSpec
+from harness.study.space import Choice, Domain, Float
+from harness.study.spec import SweepSpec
 
 # Optuna's default of 50 would leave nothing but random draws in a study of our size.
 NSGA2_POPULATION = 12

@@ -16,13 +16,15 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from harness.records import EpochReport, Outcome, Params, Record, Role, Scalar, Trial, TrialResult
-from harness.search import catalogue, limits, replaying
+from harness.search import catalogue
 from harness.search.base import NoProposal, Proposal
-from harness.search.coding import decode, encode_all, identity
+from harness.search.constraints import excess
+from harness.search.encoding import decode, encode_all, identity
 from harness.search.optuna_parts import HALVING, Storage, distribution, new_pruner, new_sampler, rungs, suggested
+from harness.search.replay import ask_again, events, hear_again
 from harness.search.settings import BAD_OUTCOMES, ask_seed
-from harness.spec import SweepSpec
+from harness.study.records import EpochReport, Outcome, Params, Record, Role, Scalar, Trial, TrialResult
+from harness.study.spec import SweepSpec
 
 # In a small space a sampler may be so sure of itself that it repeats the same few points for ever.
 MAX_INFORMED_RETRIES = 5
@@ -82,11 +84,11 @@ class OptunaSearch:
         if not self._facts.is_replayed and not is_patient:
             self._add_past(records)
             return
-        for record, is_end in replaying.events(records):
+        for record, is_end in events(records):
             if is_end:
-                replaying.hear_again(self, record)
+                hear_again(self, record)
             elif record.asks and self._facts.is_replayed:
-                replaying.ask_again(self, record)
+                ask_again(self, record)
             else:
                 self._skip_declined(record)
                 self.add(record.trial)
@@ -139,7 +141,7 @@ class OptunaSearch:
         """As the events would have left the study, ten times as fast."""
         lessons = {
             record.trial.uid: self._lesson(record.trial.params, record.result)
-            for record, is_end in replaying.events(records)
+            for record, is_end in events(records)
             if is_end and record.result is not None
         }
         for record in sorted(records, key=lambda record: record.asked_at):
@@ -216,7 +218,7 @@ class OptunaSearch:
         if self._spec.sampler == "cmaes":
             return {}  # it warns of them, and goes by values
         has_trained = result.outcome not in BAD_OUTCOMES or result.outcome is Outcome.INFEASIBLE
-        return {"limits": limits.excess(self._spec, params), "trains": -1.0 if has_trained else 1.0}
+        return {"limits": excess(self._spec, params), "trains": -1.0 if has_trained else 1.0}
 
     # Sampling
 

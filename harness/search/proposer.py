@@ -8,12 +8,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.records import EpochReport, Params, Record, Role, Trial, TrialResult
-from harness.search import limits, replaying
+from harness.search import constraints
 from harness.search.base import NoProposal, Proposal, Search
-from harness.search.coding import identity
+from harness.search.encoding import identity
+from harness.search.replay import hear_again
 from harness.search.settings import BAD_OUTCOMES
-from harness.spec import SweepSpec
+from harness.study.records import EpochReport, Params, Record, Role, Trial, TrialResult
+from harness.study.spec import SweepSpec
 
 MAX_DECLINES = 50  # proposals for one trial that only repeat what was tried
 MAX_INFEASIBLE = 100  # proposals in a row that break a limit
@@ -61,7 +62,7 @@ class Proposer:
         self._hopeless: set[object] = set()
         for record in learned:
             search.add(record.trial)
-            replaying.hear_again(search, record)
+            hear_again(search, record)
         # What a verdict ran again has its number, and is nothing that the search may lean on.
         self._next_number = 1 + max((record.trial.number for record in records), default=-1)
         own = [record for record in records if record.trial.role is not Role.CONFIRM]
@@ -91,7 +92,7 @@ class Proposer:
 
     def broken_limit(self, trial: Trial) -> str | None:
         """The limit that a trial breaks, if any; the baseline may."""
-        return limits.broken_limit(self._spec, trial.params) if trial.role is Role.TRIAL else None
+        return constraints.broken_limit(self._spec, trial.params) if trial.role is Role.TRIAL else None
 
     def continuable(self) -> frozenset[str]:
         """uids of the trials whose checkpoints are still needed."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.records import Record
 from harness.search.base import Proposal, Search
+from harness.study.records import Record
 
 
 def events(records: Sequence[Record]) -> Iterator[tuple[Record, bool]]:

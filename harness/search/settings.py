@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from harness.records import Outcome
+from harness.study.records import Outcome
 
 # A trial that ended so says that its configuration is bad; a crash or a cancelled trial says nothing about it.
 BAD_OUTCOMES = frozenset({Outcome.DIVERGED, Outcome.INFEASIBLE, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT})

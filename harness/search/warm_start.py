@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Sequence
 
 from harness.errors import InputError
-from harness.records import Outcome, Params, Record
-from harness.space import SpaceError
-from harness.spec import SweepSpec
+from harness.study.records import Outcome, Params, Record
+from harness.study.space import SpaceError
+from harness.study.spec import SweepSpec
 
 # What decides how good an error is: only errors of one fidelity are compared. The recipe does, too, and is compared
 # trial by trial, since it may be searched.

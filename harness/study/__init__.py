@@ -1,0 +1,1 @@
+"""What a study is: its settings, its space, its records, and how they are told."""

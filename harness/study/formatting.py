@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.records import Params, Scalar
+from harness.study.records import Params, Scalar
 
 
 def duration(seconds: float) -> str:

@@ -11,10 +11,10 @@ from typing import get_args
 import baselines
 from baselines.settings import Allowed, Whole
 from harness.errors import InputError
-from harness.parsing import shown
-from harness.records import Scalar
-from harness.space import TOLERANCE, Choice, Domain, Float
-from harness.spec import Objective, SweepSpec
+from harness.study.records import Scalar
+from harness.study.space import TOLERANCE, Choice, Domain, Float
+from harness.study.spec import Objective, SweepSpec
+from harness.support.strict_json import shown
 
 
 def check_new(spec: SweepSpec) -> None:

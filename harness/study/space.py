@@ -10,8 +10,8 @@ from functools import cached_property
 from typing import Any, TypeGuard
 
 from harness.errors import InputError
-from harness.parsing import shown, shown_key
-from harness.records import Params, Scalar
+from harness.study.records import Params, Scalar
+from harness.support.strict_json import shown, shown_key
 
 When = Mapping[str, tuple[Scalar, ...]]
 

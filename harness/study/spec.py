@@ -17,9 +17,9 @@ import baselines
 from baselines.recipe import Recipe
 from baselines.settings import Allowed, OneOf, Real
 from harness.errors import InputError
-from harness.parsing import explain, shown, shown_key
-from harness.records import Params, Scalar
-from harness.space import Domain, Float, SearchSpace, SpaceError, domain_from_toml
+from harness.study.records import Params, Scalar
+from harness.study.space import Domain, Float, SearchSpace, SpaceError, domain_from_toml
+from harness.support.strict_json import explain, shown, shown_key
 
 Dataset = Literal["mnist", "digits"]
 Engine = Literal["optuna", "keras-tuner"]

@@ -12,12 +12,9 @@ from pydantic import BaseModel, Field, ValidationError, field_validator
 
 from baselines.recipe import RECIPE
 from harness.errors import InputError
-from harness.given_files import open_given
-from harness.home import sweeps_folder
-from harness.new_study import check_new
-from harness.parsing import check_whole, explain, shown
-from harness.records import Scalar
-from harness.spec import (
+from harness.study.new_study import check_new
+from harness.study.records import Scalar
+from harness.study.spec import (
     MAX_WHOLE,
     SPLIT_SIZES,
     VERDICT,
@@ -34,6 +31,9 @@ from harness.spec import (
     check_name,
     parse_duration_s,
 )
+from harness.support.given_files import open_given
+from harness.support.home import sweeps_folder
+from harness.support.strict_json import check_whole, explain, shown
 
 M = TypeVar("M", bound=BaseModel)
 

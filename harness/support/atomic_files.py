@@ -15,8 +15,8 @@ from tempfile import TemporaryDirectory
 import psutil
 
 from harness.errors import InputError, TroubleError
-from harness.parsing import shown
-from harness.standard_streams import was_stdout_closed
+from harness.support.standard_streams import was_stdout_closed
+from harness.support.strict_json import shown
 
 STDOUT = "-"
 

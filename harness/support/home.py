@@ -11,13 +11,13 @@ from harness.errors import InputError
 
 def project_root() -> Path:
     """The checkout this package runs from, or the working directory where the package is installed elsewhere."""
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").is_file() else Path.cwd()
 
 
 def code_folders() -> tuple[Path, Path]:
     """The folders of this package and of `baselines`: all code that decides what a training comes to."""
-    return Path(__file__).resolve().parent, Path(str(baselines.__file__)).resolve().parent
+    return Path(__file__).resolve().parents[1], Path(str(baselines.__file__)).resolve().parent
 
 
 def sweeps_folder() -> Path:

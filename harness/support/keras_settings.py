@@ -1,7 +1,7 @@
 """Keras's own settings, as every training and every answer of a trained network has them.
 
 `~/.keras/keras.json` and variables of the environment may change each of them for a user's other work. Only the backend
-is the user's choice here, too; see `execution/backends.py`.
+is the user's choice here, too; see `execution/machine/backends.py`.
 """
 
 from __future__ import annotations

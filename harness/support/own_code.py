@@ -13,25 +13,27 @@ from functools import cache
 from pathlib import Path
 
 from harness.errors import TroubleError
-from harness.home import code_folders
+from harness.support.home import code_folders
 
 HARNESS, BASELINES = code_folders()
 # For a child that starts Pythons of its own: they take nothing from the working folder either.
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
 # All that a worker loads of `harness`, and so all that its numbers may come from besides `baselines`. A test compares.
 _TRAINS = (
-    "execution",
     "errors.py",
-    "failpoints.py",
-    "home.py",
-    "keras_settings.py",
-    "own_code.py",
-    "parsing.py",
-    "records.py",
-    "space.py",
-    "spec.py",
-    "standard_streams.py",
-    "whole_files.py",
+    "execution",
+    "study/__init__.py",
+    "study/records.py",
+    "study/space.py",
+    "study/spec.py",
+    "support/__init__.py",
+    "support/atomic_files.py",
+    "support/failpoints.py",
+    "support/home.py",
+    "support/keras_settings.py",
+    "support/own_code.py",
+    "support/standard_streams.py",
+    "support/strict_json.py",
 )
 
 
@@ -42,7 +44,7 @@ def python(*arguments: str) -> list[str]:
 
 def program(module: str, *arguments: str) -> list[str]:
     """The command that runs a module of ours as a program, from the very files that are in use here."""
-    return python(str(HARNESS / "start.py"), str(BASELINES), module, *arguments)
+    return python(str(HARNESS / "support" / "start.py"), str(BASELINES), module, *arguments)
 
 
 def check() -> None:
@@ -66,7 +68,7 @@ def digest() -> str:
 
 
 def files_that_train() -> Iterator[tuple[str, Path]]:
-    """Name, such as `harness/spec.py`, and path of each file of the code that trains."""
+    """Name, such as `harness/study/spec.py`, and path of each file of the code that trains."""
     for package, parts in ((BASELINES, (".",)), (HARNESS, _TRAINS)):
         for part in (package / name for name in parts):
             for file in part.rglob("*.py") if part.is_dir() else [part]:

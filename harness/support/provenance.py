@@ -10,9 +10,9 @@ import subprocess
 from pathlib import Path
 from subprocess import DEVNULL, PIPE
 
-from harness import keras_settings, own_code
-from harness.home import project_root
-from harness.redaction import redact_code
+from harness.support import keras_settings, own_code
+from harness.support.home import project_root
+from harness.support.redaction import redact_code
 
 MAX_DIFF_BYTES = 1_000_000
 PACKAGES = ("tensorflow", "jax", "torch", "keras", "keras-tuner", "optuna", "mlflow", "numpy", "pandas")

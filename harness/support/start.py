@@ -1,8 +1,8 @@
 """Runs a module of ours as a program, whatever else of the same name the path would lead to.
 
-    python -P harness/start.py BASELINES MODULE [ARGUMENT...]
+    python -P harness/support/start.py BASELINES MODULE [ARGUMENT...]
 
-`harness` is the folder of this file, `baselines` the folder BASELINES; `own_code.program` makes the command.
+`harness` is the folder above this file's, `baselines` the folder BASELINES; `own_code.program` makes the command.
 """
 
 from __future__ import annotations
@@ -24,6 +24,6 @@ def load(folder: Path) -> None:
 
 if __name__ == "__main__":
     load(Path(sys.argv[1]))
-    load(Path(__file__).resolve().parent)
+    load(Path(__file__).resolve().parents[1])
     sys.argv = sys.argv[2:]
     runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)

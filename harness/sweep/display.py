@@ -18,9 +18,9 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from harness.forecast import TimeLeft
-from harness.records import EpochReport, Outcome, Params, Record, Role, Trial, TrialResult
-from harness.words import changes, duration, time_range
+from harness.planning.forecast import TimeLeft
+from harness.study.formatting import changes, duration, time_range
+from harness.study.records import EpochReport, Outcome, Params, Record, Role, Trial, TrialResult
 
 QUIET_S = 10.0  # plain lines: this long without a line before an epoch or the progress is worth one
 

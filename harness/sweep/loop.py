@@ -18,20 +18,20 @@ from pathlib import Path
 from types import FrameType
 from typing import Protocol
 
-from harness.cost_model import CostModel
-from harness.display import Display
 from harness.execution.base import CHECKPOINT_SUFFIX, Died, EpochDone, Event, Executor, Finished, Job, Ready
-from harness.failpoints import Step, reach
-from harness.forecast import Open
-from harness.ledger import Ledger
-from harness.progress import Progress, StopReason
-from harness.provenance import session_provenance
-from harness.records import EpochReport, Outcome, Record, Trial, TrialResult
+from harness.ledger.ledger import Ledger
+from harness.planning.cost_model import CostModel
+from harness.planning.forecast import Open
+from harness.planning.progress import Progress, StopReason
 from harness.search import catalogue
 from harness.search.base import NoProposal
 from harness.search.proposer import Next
-from harness.spec import SweepSpec
-from harness.whole_files import leftovers
+from harness.study.records import EpochReport, Outcome, Record, Trial, TrialResult
+from harness.study.spec import SweepSpec
+from harness.support.atomic_files import leftovers
+from harness.support.failpoints import Step, reach
+from harness.support.provenance import session_provenance
+from harness.sweep.display import Display
 
 POLL_S = 0.25
 TOUCH_S = 5.0

@@ -12,27 +12,27 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from harness.analysis.studies import find_study
-from harness.display import Display
 from harness.errors import InputError, TroubleError
-from harness.execution import backends, data
 from harness.execution.base import Cluster, Workplace
+from harness.execution.data import cache
+from harness.execution.machine import backends
 from harness.execution.workplaces import open_workplace
-from harness.failpoints import Step, reach
-from harness.forecast import Open
-from harness.ledger import Ledger
-from harness.locks import study_lock
-from harness.new_study import check_new
-from harness.plan import describe, make_costs, make_plan
-from harness.progress import Progress, StopReason
-from harness.provenance import provenance
-from harness.records import Record
+from harness.ledger.ledger import Ledger, find_study
+from harness.ledger.locks import study_lock
+from harness.planning.forecast import Open
+from harness.planning.plan import describe, make_costs, make_plan
+from harness.planning.progress import Progress, StopReason
 from harness.search import catalogue
 from harness.search.factory import make_search
-from harness.search.learning import check_fidelity, learnable
 from harness.search.proposer import Proposer
-from harness.spec import VERDICT, SweepSpec, dated_name
-from harness.sweep import Sweep, TrialSource
+from harness.search.warm_start import check_fidelity, learnable
+from harness.study.new_study import check_new
+from harness.study.records import Record
+from harness.study.spec import VERDICT, SweepSpec, dated_name
+from harness.support.failpoints import Step, reach
+from harness.support.provenance import provenance
+from harness.sweep.display import Display
+from harness.sweep.loop import Sweep, TrialSource
 from harness.tracking.mlflow_runs import Tracker, sync
 
 INTERRUPTED_WAIT_S = 5.0  # for MLflow, after Ctrl-C
@@ -116,7 +116,7 @@ def _run_at(
     fresh: bool,
     origin: Mapping[str, Any],
 ) -> StudyEnd:
-    data_folder = data.prepare(spec.dataset, display.note)
+    data_folder = cache.prepare(spec.dataset, display.note)
     with closing(Ledger(home / "ledger.db", makes=False, say=display.note)) as ledger:
         if not fresh:  # who changed the file wants to know that, also while the study runs
             _check_unchanged(ledger, spec)
@@ -193,7 +193,7 @@ def open_study(
         lessons = [lesson.trial.uid for lesson in _lessons(ledger, spec, is_new=True)]
         if exists:
             _keep(ledger, spec)
-        known = {"data_digest": data.data_digest(spec.dataset), "lessons": lessons}
+        known = {"data_digest": cache.data_digest(spec.dataset), "lessons": lessons}
         reach(Step.BEFORE_STUDY)
         ledger.create_study(spec, provenance() | known | dict(origin))
         reach(Step.AFTER_STUDY)

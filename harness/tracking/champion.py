@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.failpoints import Step, reach
+from harness.support.failpoints import Step, reach
 from harness.tracking.content import Point
 from harness.tracking.registry import CHAMPION, TRAINING, Registered, Registry, unless_missing
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import baselines
-from harness.intervals import error_rate_interval_pct
-from harness.ledger import Study
-from harness.provenance import PACKAGES, diff_file
-from harness.records import Device, EpochReport, Outcome, Record, Role, TrialResult
-from harness.spec import SPLIT_SIZES, SweepSpec
+from harness.ledger.ledger import Study
+from harness.study.records import Device, EpochReport, Outcome, Record, Role, TrialResult
+from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.support.intervals import error_rate_interval_pct
+from harness.support.provenance import PACKAGES, diff_file
 
 _STATUS = {Outcome.COMPLETED: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.CANCELLED: "KILLED"}
 _MAX_ERROR = 500

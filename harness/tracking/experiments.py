@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.failpoints import Step, reach
-from harness.ledger import Ledger, Study
+from harness.ledger.ledger import Ledger, Study
+from harness.support.failpoints import Step, reach
 from harness.tracking.store import artifact_location
 from harness.tracking.summary import subject
 from harness.tracking.views import View, page, view_tags

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InputError, TroubleError
-from harness.ledger import Ledger
-from harness.locks import InUseError, runs_lock
-from harness.redaction import reason, redact
+from harness.ledger.ledger import Ledger
+from harness.ledger.locks import InUseError, runs_lock
+from harness.support.redaction import reason, redact
 from harness.tracking.store import making_cpu_s, tracking_uri
 from harness.tracking.study_runs import Repairs, Status, StudyRuns
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from harness.ledger import Ledger
+from harness.ledger.ledger import Ledger
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

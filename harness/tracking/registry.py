@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from harness.errors import InputError, TroubleError
-from harness.redaction import reason, redact
+from harness.support.redaction import reason, redact
 from harness.tracking.store import open_client, set_environment, sqlite_file, tracking_uri
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 from harness.errors import TroubleError
-from harness.ledger import Ledger
-from harness.locks import runs_lock
-from harness.redaction import reason, redact
+from harness.ledger.ledger import Ledger
+from harness.ledger.locks import runs_lock
+from harness.support.redaction import reason, redact
 from harness.tracking.store import tracking_uri
 from harness.tracking.study_runs import StudyRuns
 

@@ -17,8 +17,8 @@ import psutil
 from filelock import FileLock
 
 from harness.errors import InputError, TroubleError
-from harness.own_code import python
-from harness.redaction import MAX_REASON, reason, redact
+from harness.support.own_code import python
+from harness.support.redaction import MAX_REASON, reason, redact
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -16,10 +16,10 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
 
 from harness.errors import TroubleError
-from harness.failpoints import Step, reach
-from harness.ledger import Ledger
-from harness.provenance import diff_file
-from harness.redaction import reason
+from harness.ledger.ledger import Ledger
+from harness.support.failpoints import Step, reach
+from harness.support.provenance import diff_file
+from harness.support.redaction import reason
 from harness.tracking.content import MAX_TAG, Parent, RunContent, trial_content
 from harness.tracking.differences import curve_differences, logged_differences, run_differences
 from harness.tracking.experiments import lost_artifacts, open_experiment

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from harness.intervals import error_rate_interval_pct
-from harness.ledger import Ledger, Study, Usage
-from harness.records import Record, Role
-from harness.spec import VERDICT, SweepSpec
+from harness.ledger.ledger import Ledger, Study, Usage
+from harness.study.records import Record, Role
+from harness.study.spec import VERDICT, SweepSpec
+from harness.support.intervals import error_rate_interval_pct
 from harness.tracking.content import Point, RunContent, run_name, study_tags, test_error_rate_pct
 
 if TYPE_CHECKING:

@@ -16,9 +16,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness.errors import InputError, TroubleError
-from harness.own_code import SAFE_PATH, python
-from harness.parsing import check_whole
-from harness.redaction import reason, redact
+from harness.support.own_code import SAFE_PATH, python
+from harness.support.redaction import reason, redact
+from harness.support.strict_json import check_whole
 from harness.tracking.store import is_server, make_store, open_client, set_environment, tracking_uri
 from harness.tracking.views import View, link
 

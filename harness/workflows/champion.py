@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.analysis.verdict_findings import Configuration, Verdict
-from harness.analysis.verdict_sentences import sentences
-from harness.analysis.verdict_trainings import Answer
+from harness.analysis.verdict.findings import Configuration, Verdict
+from harness.analysis.verdict.sentences import sentences
+from harness.analysis.verdict.trainings import Answer
 from harness.errors import TroubleError
-from harness.execution import data, models
 from harness.execution.base import CHECKPOINT_SUFFIX
-from harness.failpoints import Step, reach
-from harness.ledger import Ledger, Study
-from harness.locks import runs_lock
-from harness.records import Outcome, Record
-from harness.spec import VERDICT, SweepSpec
+from harness.execution.data import cache
+from harness.execution.training import models
+from harness.ledger.ledger import Ledger, Study
+from harness.ledger.locks import runs_lock
+from harness.study.records import Outcome, Record
+from harness.study.spec import VERDICT, SweepSpec
+from harness.support.failpoints import Step, reach
 from harness.tracking.champion import Candidate, register
 from harness.tracking.content import Parent, trial_content
 from harness.tracking.registry import Registered, Registry
@@ -134,7 +135,7 @@ def _tags(verdict: Verdict, winner: Configuration, record: Record) -> dict[str, 
 def _build(spec: SweepSpec, record: Record, weights: Path) -> tuple[keras.Model, NDArray[np.float32]]:
     """The network, and a training image as an example of what it takes."""
     network = models.rebuild(spec, record.trial.params, weights)
-    images, _ = data.load(spec.dataset, "train", data.prepare(spec.dataset, lambda line: None))
+    images, _ = cache.load(spec.dataset, "train", cache.prepare(spec.dataset, lambda line: None))
     return network, images[:1, ..., np.newaxis].astype(np.float32) / 255.0
 
 

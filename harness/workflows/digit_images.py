@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from harness.errors import InputError
-from harness.given_files import open_given
+from harness.support.given_files import open_given
 
 Floats = NDArray[np.float32]
 

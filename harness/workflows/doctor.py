@@ -21,13 +21,14 @@ from harness.audit.files import leftovers
 from harness.audit.rows import damage, open_read_only, unreadable
 from harness.audit.runs import live_runs
 from harness.errors import InputError
-from harness.execution import backends, data, devices
-from harness.execution.datasets import DATASETS
-from harness.ledger import REMOVE
-from harness.ledger_schema import SCHEMA_VERSION, missing
-from harness.redaction import reason, redact
+from harness.execution.data import cache
+from harness.execution.data.datasets import DATASETS
+from harness.execution.machine import backends, devices
+from harness.ledger.ledger import REMOVE
+from harness.ledger.schema import SCHEMA_VERSION, missing
+from harness.support.atomic_files import is_alive
+from harness.support.redaction import reason, redact
 from harness.tracking.store import open_client, sqlite_file, tracking_uri
-from harness.whole_files import is_alive
 
 NAMED_LIBRARIES = ("tensorflow", "keras", "keras-tuner", "optuna", "mlflow", "pandas", "numpy")
 CUDA_LIBRARY = "nvidia-cudnn-cu12"  # comes with tensorflow[and-cuda], and without it no GPU is seen
@@ -218,7 +219,7 @@ def _shown(home: Path) -> set[str]:
 
 def _data(dataset: str) -> Finding:
     try:
-        checks = data.verify(dataset)
+        checks = cache.verify(dataset)
     except InputError as error:
         return _problem("data", str(error))
     folder = checks[0].path.parent

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 
 import baselines
-from harness.champion import model_name
 from harness.errors import InputError
-from harness.execution import models
-from harness.images import read_digit
-from harness.spec import SPLIT_SIZES
+from harness.execution.training import models
+from harness.study.spec import SPLIT_SIZES
 from harness.tracking.registry import CHAMPION, Registered, Registry, has_store
+from harness.workflows.champion import model_name
+from harness.workflows.digit_images import read_digit
 
 NAMES = [model_name(dataset, baseline) for dataset in SPLIT_SIZES for baseline in baselines.NAMES]
 ALLOWED = f"{CHAMPION}, NAME, NAME@ALIAS or NAME/VERSION"

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import InputError
-from harness.ledger import Ledger
-from harness.locks import runs_lock, study_lock
-from harness.spec import is_name
-from harness.whole_files import replaced
+from harness.ledger.ledger import Ledger
+from harness.ledger.locks import runs_lock, study_lock
+from harness.study.spec import is_name
+from harness.support.atomic_files import replaced
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from harness.analysis.report.page import page
 from harness.analysis.report.sections import Material, material, sections
 from harness.analysis.report.stills import draw_stills
 from harness.analysis.report.summary import summary
-from harness.ledger import Ledger
+from harness.ledger.ledger import Ledger
 from harness.tracking.reports import show_report
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness.analysis.reproduction import (
+from harness.analysis.reproduction.agreement import (
     Agreement,
     Condition,
     changed_device,
@@ -22,18 +22,18 @@ from harness.analysis.reproduction import (
     judge,
     seeds_interval,
 )
-from harness.analysis.studies import find_study
-from harness.display import Display
 from harness.errors import InputError, TroubleError
-from harness.execution import backends, data, devices
 from harness.execution.base import Died, EpochDone, Executor, Finished, Job, Place, Ready
+from harness.execution.data import cache
 from harness.execution.local import LocalExecutor
-from harness.ledger import Ledger, Study
-from harness.provenance import diff_file, session_provenance
-from harness.records import Device, Outcome, Record, Role, Trial, TrialResult
-from harness.spec import SweepSpec
-from harness.whole_files import replaced
-from harness.words import duration, settings
+from harness.execution.machine import backends, devices
+from harness.ledger.ledger import Ledger, Study, find_study
+from harness.study.formatting import duration, settings
+from harness.study.records import Device, Outcome, Record, Role, Trial, TrialResult
+from harness.study.spec import SweepSpec
+from harness.support.atomic_files import replaced
+from harness.support.provenance import diff_file, session_provenance
+from harness.sweep.display import Display
 
 FOLDER = "reproductions"  # of the home
 MAX_SEEDS = 50  # of the baseline, whose wrong images are compared; more would tell no more
@@ -203,7 +203,7 @@ def _plan(recorded: Recorded, place: Place) -> list[str]:
 
 def _train(spec: SweepSpec, recorded: Recorded, place: Place, home: Path, display: Display) -> TrialResult:
     trial = dataclasses.replace(recorded.trial, continues=None)
-    data_folder = data.prepare(spec.dataset, display.note)
+    data_folder = cache.prepare(spec.dataset, display.note)
     with closing(LocalExecutor(spec, [place], data_folder, home / "logs" / FOLDER)) as executor:
         return _drive(executor, spec, trial, recorded.num_epochs, display)
 
@@ -228,7 +228,7 @@ def _drive(executor: Executor, spec: SweepSpec, trial: Trial, num_epochs: int, d
 
 def _conditions(recorded: Recorded, now: TrialResult) -> Iterator[Condition]:
     """All that was not the same, each once, of every trial on the way."""
-    here = {**session_provenance(), "data_digest": data.data_digest(recorded.study.spec.dataset)}
+    here = {**session_provenance(), "data_digest": cache.data_digest(recorded.study.spec.dataset)}
     changed: list[Condition] = []
     for origin, device in zip(recorded.origins, recorded.devices, strict=True):
         changed += [*changed_origin(origin, here), *changed_device(device, now.device)]

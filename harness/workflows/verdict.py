@@ -17,22 +17,21 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from harness.analysis.studies import find_study
-from harness.analysis.verdict_findings import Verdict, find_verdict
-from harness.analysis.verdict_statistics import LOOKS
-from harness.analysis.verdict_trainings import Trainings, configurations
-from harness.display import Display
+from harness.analysis.verdict.findings import Verdict, find_verdict
+from harness.analysis.verdict.statistics import LOOKS
+from harness.analysis.verdict.trainings import Trainings, configurations
 from harness.errors import InputError
 from harness.execution.base import Cluster
-from harness.ledger import Ledger, Study
-from harness.locks import study_lock
-from harness.parsing import check_whole, shown
-from harness.progress import StopReason
-from harness.records import EpochReport, Record, Role, Trial, TrialResult, baseline_errors_pct
-from harness.runner import bring_to_mlflow, run_trials
+from harness.ledger.ledger import Ledger, Study, find_study
+from harness.ledger.locks import study_lock
+from harness.planning.progress import StopReason
 from harness.search.base import NoProposal
 from harness.search.proposer import Next
-from harness.spec import MAX_SECONDS, MAX_WHOLE, SPLIT_SIZES, VERDICT, Budget, SweepSpec, check_name
+from harness.study.records import EpochReport, Record, Role, Trial, TrialResult, baseline_errors_pct
+from harness.study.spec import MAX_SECONDS, MAX_WHOLE, SPLIT_SIZES, VERDICT, Budget, SweepSpec, check_name
+from harness.support.strict_json import check_whole, shown
+from harness.sweep.display import Display
+from harness.sweep.runner import bring_to_mlflow, run_trials
 
 DEFAULT_TOP = 3
 DEFAULT_SEEDS = 5

@@ -1,0 +1,1 @@
+"""Ways to search set beside each other."""

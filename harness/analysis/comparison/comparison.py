@@ -16,16 +16,15 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from harness.analysis.incumbents import Floats, Incumbents, Unit, read_incumbents
-from harness.analysis.leaderboard import FIDELITY
-from harness.analysis.methods import Method, find_methods
+from harness.analysis.comparison.incumbents import Floats, Incumbents, Unit, read_incumbents
+from harness.analysis.comparison.methods import Method, find_methods
+from harness.analysis.leaderboard.leaderboard import FIDELITY
 from harness.analysis.statistics import quartiles, share_below
-from harness.analysis.studies import find_study
-from harness.analysis.verdict_statistics import holm
+from harness.analysis.verdict.statistics import holm
 from harness.errors import InputError
-from harness.ledger import Ledger
-from harness.records import baseline_errors_pct
-from harness.spec import SweepSpec
+from harness.ledger.ledger import Ledger, find_study
+from harness.study.records import baseline_errors_pct
+from harness.study.spec import SweepSpec
 
 COMPARABLE = ["baseline", *FIDELITY]  # errors are comparable only among studies that agree in all of these
 NUM_BUDGETS = 10  # equal parts of the common budget, at the end of each of which methods are ranked

@@ -10,9 +10,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.ledger import Ledger
-from harness.records import Outcome, Record, Role
-from harness.spec import SweepSpec
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome, Record, Role
+from harness.study.spec import SweepSpec
 
 Floats = NDArray[np.float64]
 Unit = Literal["device_s", "trainings"]

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from harness.spec import SweepSpec
-from harness.words import setting
+from harness.study.formatting import setting
+from harness.study.spec import SweepSpec
 
 _OF_A_REPEAT = "seed"
 _NAMED = ("engine", "sampler")  # say themselves what they are

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness.analysis.comparison import Comparison, Standing
-from harness.analysis.incumbents import Unit
+from harness.analysis.comparison.comparison import Comparison, Standing
+from harness.analysis.comparison.incumbents import Unit
 from harness.analysis.pictures import COLORS, draw_median, save_picture
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ from typing import TextIO
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from harness.analysis.comparison import ALPHA, Comparison, Standing, least_p_value
-from harness.analysis.comparison_picture import draw_comparison
+from harness.analysis.comparison.comparison import ALPHA, Comparison, Standing, least_p_value
+from harness.analysis.comparison.picture import draw_comparison
 from harness.analysis.files import write_csv
 from harness.analysis.statistics import share_below
 from harness.analysis.terminal import plain_console
-from harness.words import duration
+from harness.study.formatting import duration
 
 MAX_NAME = 64
 

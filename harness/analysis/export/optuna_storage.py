@@ -20,13 +20,12 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy import DateTime, column, table, update
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
-from harness.analysis.studies import find_study
 from harness.errors import InputError, TroubleError
-from harness.ledger import Ledger, Study
-from harness.records import Outcome, Record, Role, TrialResult
-from harness.redaction import reason, redact
-from harness.space import Choice, Domain, Int
-from harness.spec import SweepSpec
+from harness.ledger.ledger import Ledger, Study, find_study
+from harness.study.records import Outcome, Record, Role, TrialResult
+from harness.study.space import Choice, Domain, Int
+from harness.study.spec import SweepSpec
+from harness.support.redaction import reason, redact
 
 IDENTITY = "harness_study"  # the user attribute that says which ledger's study an Optuna study shows
 # Of Optuna's own tables.

@@ -12,12 +12,11 @@ import pandas as pd
 
 from harness.analysis.files import replaced, write_csv
 from harness.analysis.hyperparameters import dtype, hyperparameter_columns
-from harness.analysis.studies import find_study
 from harness.errors import TroubleError
-from harness.ledger import Ledger
-from harness.records import EpochReport, Outcome, Record, Role
-from harness.space import Domain
-from harness.spec import SweepSpec
+from harness.ledger.ledger import Ledger, find_study
+from harness.study.records import EpochReport, Outcome, Record, Role
+from harness.study.space import Domain
+from harness.study.spec import SweepSpec
 
 if TYPE_CHECKING:
     import pandera.pandas as pa

@@ -1,0 +1,1 @@
+"""Trials ranked, and what the ranking allows to say."""

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.analysis.statistics import Resolution, resolution_pct
-from harness.ledger import Ledger
-from harness.records import Role
-from harness.spec import SweepSpec
+from harness.ledger.ledger import Ledger
+from harness.study.records import Role
+from harness.study.spec import SweepSpec
 
 MAX_COMPARED = 50  # configurations, and seeds of each, whose wrong images are compared; more would tell no more
 

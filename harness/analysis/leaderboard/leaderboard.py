@@ -10,12 +10,11 @@ import pandas as pd
 
 import baselines
 from harness.analysis.hyperparameters import hyperparameter_columns, hyperparameters
-from harness.analysis.studies import find_study
 from harness.errors import InputError
-from harness.intervals import error_rate_interval_pct
-from harness.ledger import Ledger, Study
-from harness.records import Outcome, Record, Role, TrialResult
-from harness.spec import SPLIT_SIZES, SweepSpec
+from harness.ledger.ledger import Ledger, Study, find_study
+from harness.study.records import Outcome, Record, Role, TrialResult
+from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.support.intervals import error_rate_interval_pct
 
 # Errors are comparable only among trials that agree in all of these.
 FIDELITY = ["dataset", "profile", "train_images", "epochs"]

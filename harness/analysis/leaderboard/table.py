@@ -12,16 +12,15 @@ from rich.console import Console
 from rich.measure import Measurement
 from rich.table import Table
 
-from harness.analysis.findings import find, sentences
 from harness.analysis.hyperparameters import hyperparameters
-from harness.analysis.leaderboard import FIDELITY
-from harness.analysis.studies import find_study
+from harness.analysis.leaderboard.findings import find, sentences
+from harness.analysis.leaderboard.leaderboard import FIDELITY
 from harness.analysis.terminal import plain_console
-from harness.intervals import error_rate_interval_pct
-from harness.ledger import Ledger
-from harness.records import Outcome, Role
-from harness.spec import SPLIT_SIZES, VERDICT, SweepSpec
-from harness.words import CHANGES, changes, setting
+from harness.ledger.ledger import Ledger, find_study
+from harness.study.formatting import CHANGES, changes, setting
+from harness.study.records import Outcome, Role
+from harness.study.spec import SPLIT_SIZES, VERDICT, SweepSpec
+from harness.support.intervals import error_rate_interval_pct
 
 MIN_CHANGES = 25  # what this column needs to be readable
 

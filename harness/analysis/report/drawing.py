@@ -12,8 +12,8 @@ import plotly.graph_objects as go
 
 from harness.analysis.report.facts import Facts, error_pct
 from harness.analysis.report.importance import thinned
-from harness.records import Record, Role
-from harness.words import duration, setting
+from harness.study.formatting import duration, setting
+from harness.study.records import Record, Role
 
 # The page's script puts in what its style sheet says for light or dark.
 INK, MUTED, GRID, CARD = "var(--ink)", "var(--muted)", "var(--grid)", "var(--card)"

@@ -10,14 +10,13 @@ from statistics import fmean
 
 import pandas as pd
 
-from harness.analysis.findings import Findings, find
-from harness.analysis.leaderboard import leaderboard
-from harness.analysis.studies import find_study
-from harness.analysis.verdict_findings import Verdict, find_verdict
+from harness.analysis.leaderboard.findings import Findings, find
+from harness.analysis.leaderboard.leaderboard import leaderboard
+from harness.analysis.verdict.findings import Verdict, find_verdict
 from harness.errors import InputError
-from harness.ledger import Ledger, Study, Usage
-from harness.records import Outcome, Record, Role
-from harness.spec import VERDICT, SweepSpec
+from harness.ledger.ledger import Ledger, Study, Usage, find_study
+from harness.study.records import Outcome, Record, Role
+from harness.study.spec import VERDICT, SweepSpec
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
-from harness.analysis.findings import noise, weight
+from harness.analysis.leaderboard.findings import noise, weight
 from harness.analysis.report.facts import Facts, error_pct, timing_class
 from harness.analysis.report.finding_cost import Step, first_below
-from harness.analysis.verdict_sentences import sentences as verdict_sentences
-from harness.records import Record
-from harness.spec import SweepSpec
-from harness.words import duration, settings
+from harness.analysis.verdict.sentences import sentences as verdict_sentences
+from harness.study.formatting import duration, settings
+from harness.study.records import Record
+from harness.study.spec import SweepSpec
 
 
 def subject(spec: SweepSpec) -> str:

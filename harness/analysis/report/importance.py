@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
-from harness.analysis.optuna_export import distribution
+from harness.analysis.export.optuna_storage import distribution
 from harness.analysis.report.facts import Facts, error_pct
-from harness.records import Record, Scalar
-from harness.space import Choice, Domain
-from harness.spec import SweepSpec
+from harness.study.records import Record, Scalar
+from harness.study.space import Choice, Domain
+from harness.study.spec import SweepSpec
 
 Floats = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from harness.analysis.report.facts import Facts, error_pct
 from harness.analysis.report.headline import headline, headline_lines, outcome_line, subject, verdict_lines
 from harness.analysis.report.sections import Section
 from harness.analysis.report.tables import Table, provenance
-from harness.words import duration
+from harness.study.formatting import duration
 
 _FOLDER = Path(__file__).parent
 

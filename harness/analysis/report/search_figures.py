@@ -23,8 +23,8 @@ from harness.analysis.report.drawing import (
 )
 from harness.analysis.report.facts import Facts, error_pct, timing_class
 from harness.analysis.report.finding_cost import BestOf, Step
-from harness.records import Role
-from harness.words import duration
+from harness.study.formatting import duration
+from harness.study.records import Role
 
 
 def best_so_far(facts: Facts, steps: Sequence[Step]) -> go.Figure:

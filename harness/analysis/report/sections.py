@@ -14,8 +14,8 @@ from harness.analysis.report.headline import cost_lines
 from harness.analysis.report.importance import Importance, importance, num_needed, surfaces
 from harness.analysis.report.time_use import time_use, timeline
 from harness.analysis.report.work_figures import curves_shown, with_curves
-from harness.spec import SPLIT_SIZES
-from harness.words import duration
+from harness.study.formatting import duration
+from harness.study.spec import SPLIT_SIZES
 
 MIN_DRAWS = 3  # trials, below which random orders say nothing
 

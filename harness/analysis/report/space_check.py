@@ -14,10 +14,10 @@ from baselines.settings import Allowed
 from harness.analysis.report.facts import Facts, error_pct
 from harness.analysis.report.importance import Importance, has_order, position
 from harness.analysis.statistics import Resolution, pooled_sd
-from harness.new_study import allowed_for
-from harness.records import Outcome, Record, Role, Scalar
-from harness.space import Choice, Float, Int
-from harness.words import setting
+from harness.study.formatting import setting
+from harness.study.new_study import allowed_for
+from harness.study.records import Outcome, Record, Role, Scalar
+from harness.study.space import Choice, Float, Int
 
 EDGE = 0.1  # of a range, at either end
 MIN_TOP, TOP_SHARE = 4, 0.25  # the best quarter is looked at, at most ten

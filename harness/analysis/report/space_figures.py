@@ -28,9 +28,9 @@ from harness.analysis.report.drawing import (
 )
 from harness.analysis.report.facts import Facts, error_pct
 from harness.analysis.report.importance import Importance, Surface, position
-from harness.records import Record, Scalar
-from harness.space import Choice, Domain, Float, Int
-from harness.words import setting
+from harness.study.formatting import setting
+from harness.study.records import Record, Scalar
+from harness.study.space import Choice, Domain, Float, Int
 
 MAX_TICKS = 6
 

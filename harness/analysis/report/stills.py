@@ -12,7 +12,7 @@ from harness.analysis.report.facts import Facts, error_pct, timing_class
 from harness.analysis.report.search_figures import pareto_front
 from harness.analysis.report.sections import Material
 from harness.analysis.report.work_figures import curve, curves_shown
-from harness.records import Outcome, Record, Role
+from harness.study.records import Outcome, Record, Role
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.report.facts import Facts
-from harness.provenance import PACKAGES
-from harness.records import Role
-from harness.spec import Budget
-from harness.words import duration, setting
+from harness.study.formatting import duration, setting
+from harness.study.records import Role
+from harness.study.spec import Budget
+from harness.support.provenance import PACKAGES
 
 TOP = 15
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import fsum
 
 from harness.analysis.report.facts import Attempt, Facts
-from harness.records import Outcome, Record
+from harness.study.records import Outcome, Record
 
 NOBODY = "none"  # an infeasible configuration is given to no worker
 MAX_STRETCHES = 1_500  # of one figure

@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 
 from harness.analysis.report.drawing import BASELINE, BEST, INK, MUTED, figure
 from harness.analysis.report.tables import Table
-from harness.analysis.verdict_findings import Comparison, Configuration, Verdict
-from harness.analysis.verdict_trainings import Answer
+from harness.analysis.verdict.findings import Comparison, Configuration, Verdict
+from harness.analysis.verdict.trainings import Answer
 
 _COLORS = {Answer.BETTER: BEST, Answer.WORSE: BASELINE}
 

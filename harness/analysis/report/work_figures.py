@@ -23,8 +23,8 @@ from harness.analysis.report.drawing import (
 from harness.analysis.report.facts import Attempt, Facts, error_pct
 from harness.analysis.report.importance import thinned
 from harness.analysis.report.time_use import Timeline, TimeUse
-from harness.records import Outcome, Record, Role
-from harness.words import duration, setting
+from harness.study.formatting import duration, setting
+from harness.study.records import Outcome, Record, Role
 
 _BAR = {
     "completed": SEARCHED,

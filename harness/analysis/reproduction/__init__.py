@@ -1,0 +1,1 @@
+"""Whether a trial came out the same again."""

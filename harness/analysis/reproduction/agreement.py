@@ -9,9 +9,9 @@ from enum import StrEnum
 from typing import Any
 
 from harness.analysis.statistics import resolution_pct
-from harness.intervals import error_rate_interval_pct
-from harness.provenance import PACKAGES, diff_file
-from harness.records import Device, EpochReport, Outcome, TrialResult
+from harness.study.records import Device, EpochReport, Outcome, TrialResult
+from harness.support.intervals import error_rate_interval_pct
+from harness.support.provenance import PACKAGES, diff_file
 
 # Whatever came of the others was no doing of the training, which may well go on now.
 REPEATABLE = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.analysis.reproduction import Agreement, Condition, Deviation, Match
+from harness.analysis.reproduction.agreement import Agreement, Condition, Deviation, Match
 
 
 def sentences(agreement: Agreement) -> list[str]:

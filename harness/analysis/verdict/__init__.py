@@ -1,0 +1,1 @@
+"""Whether the best trials are better than the baseline."""

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from statistics import fmean
 
 import baselines
-from harness.analysis import verdict_statistics as statistics
-from harness.analysis.verdict_statistics import Differences, Floats, Labels, Wrong
-from harness.analysis.verdict_trainings import Answer, Trainings, configurations
-from harness.intervals import error_rate_interval_pct
-from harness.ledger import Ledger
-from harness.records import Outcome, Scalar, TrialResult
-from harness.spec import VERDICT, SweepSpec
+from harness.analysis.verdict import statistics
+from harness.analysis.verdict.statistics import Differences, Floats, Labels, Wrong
+from harness.analysis.verdict.trainings import Answer, Trainings, configurations
+from harness.ledger.ledger import Ledger
+from harness.study.records import Outcome, Scalar, TrialResult
+from harness.study.spec import VERDICT, SweepSpec
+from harness.support.intervals import error_rate_interval_pct
 
 
 @dataclass(frozen=True)

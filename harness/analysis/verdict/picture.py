@@ -6,7 +6,7 @@ from itertools import cycle
 from pathlib import Path
 
 from harness.analysis.pictures import COLORS, save_picture
-from harness.analysis.verdict_findings import Configuration, Cost, Errors, Verdict
+from harness.analysis.verdict.findings import Configuration, Cost, Errors, Verdict
 
 
 def draw_verdict(verdict: Verdict, path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.analysis.verdict_findings import Comparison, Cost, Errors, Verdict
-from harness.analysis.verdict_trainings import Answer
+from harness.analysis.verdict.findings import Comparison, Cost, Errors, Verdict
+from harness.analysis.verdict.trainings import Answer
 
 
 @dataclass(frozen=True)

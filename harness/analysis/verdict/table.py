@@ -14,10 +14,10 @@ from rich.table import Table
 
 from harness.analysis.files import replaced, write_csv
 from harness.analysis.terminal import plain_console
-from harness.analysis.verdict_findings import Comparison, Configuration, Verdict
-from harness.analysis.verdict_picture import draw_verdict
-from harness.analysis.verdict_sentences import sentences
-from harness.words import CHANGES, changes
+from harness.analysis.verdict.findings import Comparison, Configuration, Verdict
+from harness.analysis.verdict.picture import draw_verdict
+from harness.analysis.verdict.sentences import sentences
+from harness.study.formatting import CHANGES, changes
 
 Columns = dict[str, list[str]]  # texts by title, top to bottom
 

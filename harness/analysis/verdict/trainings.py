@@ -8,9 +8,9 @@ from enum import StrEnum
 
 import numpy as np
 
-from harness.analysis.verdict_statistics import LOOKS, Wrong, labels
-from harness.records import Outcome, Params, Trial, TrialResult
-from harness.spec import SPLIT_SIZES, SweepSpec
+from harness.analysis.verdict.statistics import LOOKS, Wrong, labels
+from harness.study.records import Outcome, Params, Trial, TrialResult
+from harness.study.spec import SPLIT_SIZES, SweepSpec
 
 
 class Answer(StrEnum):

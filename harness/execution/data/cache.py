@@ -21,9 +21,9 @@ from filelock import BaseFileLock, FileLock, Timeout
 from platformdirs import user_cache_path
 
 from harness.errors import InputError, TroubleError
-from harness.execution.datasets import DATASETS, Content, Dataset
-from harness.execution.sources import Arrays, Images, Progress, reason
-from harness.home import named_folder
+from harness.execution.data.datasets import DATASETS, Content, Dataset
+from harness.execution.data.sources import Arrays, Images, Progress, reason
+from harness.support.home import named_folder
 
 Split = Literal["train", "validation", "test"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.execution.sources import IDX_FILES, Arrays, Images, Source, mnist_sources
+from harness.execution.data.sources import IDX_FILES, Arrays, Images, Source, mnist_sources
 
 SPLIT_SEED = 1998
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import psutil
 
-from harness import keras_settings
 from harness.errors import TroubleError
-from harness.execution import backends
 from harness.execution.base import Place
-from harness.execution.gpus import Gpu, usable_gpus
-from harness.own_code import SAFE_PATH
+from harness.execution.machine import backends
+from harness.execution.machine.gpus import Gpu, usable_gpus
+from harness.support import keras_settings
+from harness.support.own_code import SAFE_PATH
 
 WORKER_MEMORY_MB = 1500  # a worker with TensorFlow loaded and the documented CNN in training
 MAX_CPU_WORKERS = 8

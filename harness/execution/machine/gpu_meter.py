@@ -17,7 +17,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 from harness.execution.base import Place
-from harness.execution.gpus import is_instance
+from harness.execution.machine.gpus import is_instance
 
 INTERVAL_S = 0.1
 MIN_TRAIN_S = 1.0  # the longest time over which a GPU averages how busy it is: less would be told by what came before

@@ -16,8 +16,8 @@ from types import ModuleType
 from typing import Any
 
 from harness.errors import InputError, TroubleError
-from harness.execution import backends, devices
-from harness.home import code_folders
+from harness.execution.machine import backends, devices
+from harness.support.home import code_folders
 
 CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 500 * 2**20  # of a cluster that is started here: a data set of 55 MB, and weights on their way

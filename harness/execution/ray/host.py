@@ -22,11 +22,12 @@ import numpy as np
 from platformdirs import user_log_path
 
 from harness.errors import TroubleError
-from harness.execution import data, devices
 from harness.execution.base import CHECKPOINT_SUFFIX, Finished, Job
+from harness.execution.data import cache
 from harness.execution.local import LocalExecutor
+from harness.execution.machine import devices
 from harness.execution.messages import Setup, read_command, to_json
-from harness.provenance import versions
+from harness.support.provenance import versions
 
 Files = Mapping[str, bytes]
 
@@ -76,7 +77,7 @@ class Host:
 
     def has_data(self, dataset: str) -> bool:
         """Whether this node's own cache has all of it; every byte is looked at."""
-        return not any(check.problem for check in data.verify(dataset))
+        return not any(check.problem for check in cache.verify(dataset))
 
     def open(self, command: bytes, files: Files | None) -> None:
         """Starts the worker; a data set that the node lacks comes as `files` and goes into the node's cache.
@@ -86,7 +87,7 @@ class Host:
         """
         setup = read_command(command).setup
         assert setup is not None  # noqa: S101 - for the type checker
-        folder = data.keep(setup.spec.dataset, _arrays(files)) if files else data.dataset_folder(setup.spec.dataset)
+        folder = cache.keep(setup.spec.dataset, _arrays(files)) if files else cache.dataset_folder(setup.spec.dataset)
         _end_with_raylet()
         self._scratch = Path(tempfile.gettempdir()) / f"harness-{secrets.token_hex(16)}"
         self._executor = _start(setup, folder)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from harness.errors import InputError
 from harness.execution.base import Cluster
-from harness.execution.devices import WORKER_MEMORY_MB
+from harness.execution.machine.devices import WORKER_MEMORY_MB
 
 MEMORY_BYTES = WORKER_MEMORY_MB * 2**20
 

@@ -13,19 +13,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import own_code
 from harness.errors import TroubleError
-from harness.execution import backends, data
 from harness.execution.base import Cluster, Died, Event, Executor, Finished, Job, Note, Place, Ready
+from harness.execution.data import cache
 from harness.execution.local import MAX_EARLY_DEATHS, START_TIMEOUT_S
+from harness.execution.machine import backends
 from harness.execution.messages import Command, Setup, to_line
-from harness.execution.ray_connection import connect
-from harness.execution.ray_host import Host, Seen
-from harness.execution.ray_share import MEMORY_BYTES, share
-from harness.parsing import parse_json
-from harness.provenance import versions
-from harness.spec import SweepSpec
-from harness.whole_files import replaced
+from harness.execution.ray.connection import connect
+from harness.execution.ray.host import Host, Seen
+from harness.execution.ray.share import MEMORY_BYTES, share
+from harness.study.spec import SweepSpec
+from harness.support import own_code
+from harness.support.atomic_files import replaced
+from harness.support.provenance import versions
+from harness.support.strict_json import parse_json
 
 POLL_S = 0.5  # for how long a host waits for its worker's next word, which is when it next hears of anything
 ANSWER_TIMEOUT_S = 120.0  # a host that says nothing for so long, weights on their way included, is given up
@@ -249,7 +250,7 @@ class RayWorkplace:
         assert self._spec is not None  # noqa: S101 - for the type checker
         assert host.place is not None  # noqa: S101
         if not has_data and self._files is None:
-            paths = data.files(self._spec.dataset, self._data_folder)
+            paths = cache.files(self._spec.dataset, self._data_folder)
             self._files = self._ray.put({name: path.read_bytes() for name, path in paths.items()})
         command = to_line(Command(setup=Setup(self._spec, host.place, self._data_folder, own_code.digest())))
         host.has_called("open", host.actor.open.remote(command, None if has_data else self._files), START_TIMEOUT_S)

@@ -1,0 +1,1 @@
+"""Training one model: the trainer and the engines."""

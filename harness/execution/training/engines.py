@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from harness.execution.engine_base import EVALUATION_BATCH, NUM_CLASSES, Engine, Floats, Images, Order, scaled
+from harness.execution.training.engine_base import EVALUATION_BATCH, NUM_CLASSES, Engine, Floats, Images, Order, scaled
 
 
 def make_engine(model: keras.Model, train: Images, validation: Images, batch_size: int, *, xla: bool) -> Engine:
@@ -26,7 +26,7 @@ def make_engine(model: keras.Model, train: Images, validation: Images, batch_siz
     if keras.backend.backend() == "tensorflow":
         return CompiledEpochs(model, train, validation, batch_size, xla=xla)
     if keras.backend.backend() == "jax":
-        from harness.execution.jax_engine import JaxSteps
+        from harness.execution.training.jax_engine import JaxSteps
 
         return JaxSteps(model, train, validation, batch_size, whole_epochs=xla)
     return KerasFit(model, train, batch_size)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from harness.execution.engine_base import EVALUATION_BATCH, NUM_CLASSES, Floats, Images, Order, scaled
+from harness.execution.training.engine_base import EVALUATION_BATCH, NUM_CLASSES, Floats, Images, Order, scaled
 
 
 class JaxSteps:

@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import TroubleError
-from harness.execution import backends
-from harness.execution.devices import FRAMEWORK_ENVIRONMENT
-from harness.keras_settings import pinned
-from harness.redaction import reason
-from harness.silence import silent_stderr
-from harness.spec import SweepSpec
+from harness.execution.machine import backends
+from harness.execution.machine.devices import FRAMEWORK_ENVIRONMENT
+from harness.study.spec import SweepSpec
+from harness.support.keras_settings import pinned
+from harness.support.redaction import reason
+from harness.support.stderr import silent_stderr
 
 if TYPE_CHECKING:
     import keras
 
-    from harness.records import Params
+    from harness.study.records import Params
 
 Floats = NDArray[np.float32]
 
@@ -37,7 +37,7 @@ def rebuild(spec: SweepSpec, params: Params, weights: Path) -> keras.Model:
         TroubleError: the weights are gone, or are another network's; or the network is not what it should be.
     """
     _load_keras()
-    from harness.execution.training import build, load_weights
+    from harness.execution.training.trainer import build, load_weights
 
     try:
         with pinned():

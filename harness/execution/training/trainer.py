@@ -14,16 +14,18 @@ from numpy.typing import NDArray
 
 import baselines
 from baselines.recipe import optimizer
-from harness import keras_settings
 from harness.errors import TroubleError
-from harness.execution import data, devices, engine_base, engines
 from harness.execution.base import Job, Place
-from harness.execution.engine_base import Engine, Order
-from harness.execution.gpu_meter import GpuMeter, open_gauge
-from harness.failpoints import Step, reach
-from harness.records import Device, EpochReport, Outcome, Params, Seconds, TrialResult
-from harness.spec import SweepSpec
-from harness.whole_files import replaced
+from harness.execution.data import cache
+from harness.execution.machine import devices
+from harness.execution.machine.gpu_meter import GpuMeter, open_gauge
+from harness.execution.training import engine_base, engines
+from harness.execution.training.engine_base import Engine, Order
+from harness.study.records import Device, EpochReport, Outcome, Params, Seconds, TrialResult
+from harness.study.spec import SweepSpec
+from harness.support import keras_settings
+from harness.support.atomic_files import replaced
+from harness.support.failpoints import Step, reach
 
 OnEpoch = Callable[[EpochReport], bool]
 Floats = NDArray[np.float32]
@@ -39,8 +41,8 @@ class Trainer:
         self.spec = spec
         self._place = place
         self._data_folder = data_folder
-        images, labels = data.load(spec.dataset, "train", data_folder)
-        validation_images, self._validation_labels = data.load(spec.dataset, "validation", data_folder)
+        images, labels = cache.load(spec.dataset, "train", data_folder)
+        validation_images, self._validation_labels = cache.load(spec.dataset, "validation", data_folder)
         if spec.trains_on_validation:
             images = np.concatenate([images, validation_images])
             labels = np.concatenate([labels, self._validation_labels])
@@ -98,7 +100,7 @@ class Trainer:
 
     def test(self, engine: Engine) -> Positions:
         """Positions in the test split got wrong. Nothing else opens the test images."""
-        images, labels = data.load(self.spec.dataset, "test", self._data_folder)
+        images, labels = cache.load(self.spec.dataset, "test", self._data_folder)
         probabilities = engine.predict(engine_base.hold(images, labels), len(labels))
         return _judged(probabilities, labels)[1]
 

@@ -77,7 +77,7 @@ def test_columns_come_in_the_documented_order(study: FilledLedger) -> None:
     study.add(2.0)
     columns = list(leaderboard(study.ledger, ["study"]))
     assert columns[: len(BEFORE) + 2 + len(AFTER)] == [*BEFORE, "units_1", "units_2", *AFTER]
-    assert columns[len(BEFORE) + 2 + len(AFTER) :] == ["epochs_done", "continues", "attempts", "reserved_time_s"]
+    assert columns[len(BEFORE) + 2 + len(AFTER) :] == ["continues", "attempts", "epochs_done", "reserved_time_s"]
 
 
 def test_what_was_read_off_a_gpu_has_columns_where_there_is_any(study: FilledLedger) -> None:

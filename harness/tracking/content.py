@@ -3,28 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import baselines
 from harness.ledger.ledger import Study
+from harness.study.metrics import EPOCH_METRICS, Shown, Value, epoch_values, values
 from harness.study.records import Device, EpochReport, Outcome, Record, Role, TrialResult
-from harness.study.spec import SPLIT_SIZES, SweepSpec
-from harness.support.intervals import error_rate_interval_pct
+from harness.study.spec import SweepSpec
 from harness.support.provenance import PACKAGES, diff_file
 
 _STATUS = {Outcome.COMPLETED: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.CANCELLED: "KILLED"}
 _MAX_ERROR = 500
 MAX_TAG = 8000  # characters; MLflow cuts what is longer, or refuses it
-# What says nothing where the validation images are trained on.
-_ON_VALIDATION = {
-    "error_rate_pct",
-    "error_rate_ci_low_pct",
-    "error_rate_ci_high_pct",
-    "val_error_rate_pct",
-    "val_loss",
-}
 _BASELINE_COLOR = "#ff00ff"  # unlike any of MLflow's own, and plain to see on light and on dark
 
 
@@ -96,9 +87,7 @@ def trial_content(study: Study, record: Record, started_at: float, held_s: float
         raise ValueError(f"trial {record.trial.uid} has no final result")
     start_ms = round(started_at * 1000)
     end_ms = start_ms + round(held_s * 1000)
-    summary = _finite(summary_metrics(study.spec, record, result))
-    points = [*_curves(result.curve, start_ms), *(Point(key, value, 0, end_ms) for key, value in summary.items())]
-    hidden = _ON_VALIDATION if study.spec.trains_on_validation else set()
+    summary = _finite(values(Shown.MLFLOW, study.spec, record))
     return RunContent(
         name=run_name(study, record),
         status=_STATUS.get(result.outcome, "FAILED"),
@@ -106,67 +95,24 @@ def trial_content(study: Study, record: Record, started_at: float, held_s: float
         end_ms=end_ms,
         tags=_tags(study, record, result, parent),
         params={key: str(value) for key, value in _params(record).items()},
-        points=[point for point in points if point.key not in hidden],
+        points=[
+            *_curves(study.spec, result.curve, start_ms),
+            *(Point(key, value, 0, end_ms) for key, value in summary.items()),
+        ],
     )
 
 
-def summary_metrics(spec: SweepSpec, record: Record, result: TrialResult) -> dict[str, float | None]:
-    """The numbers by which trials are compared; None where there is none."""
-    cost = baselines.load(spec.baseline).cost(spec.config(record.trial.params))
-    last = result.last
-    low_pct, high_pct = _interval(result)
-    return {
-        "error_rate_pct": result.error_rate_pct,
-        "error_rate_ci_low_pct": low_pct,
-        "error_rate_ci_high_pct": high_pct,
-        "test_error_rate_pct": test_error_rate_pct(spec, result),
-        "gpu_time_s": record.gpu_time_s,
-        "device_time_s": record.device_time_s,
-        "train_time_s": result.train_time_s,
-        "reserved_time_s": record.reserved_time_s,
-        "compile_time_s": result.seconds.compile,
-        "eval_time_s": result.seconds.evaluate,
-        "cpu_time_s": result.seconds.cpu,
-        "search_time_s": record.search_time_s,
-        "num_params": cost.num_params if result.num_params is None else result.num_params,
-        "flops_per_image": cost.flops_per_image,
-        "images_per_s": result.images_per_s,
-        "peak_memory_mb": result.peak_memory_mb,
-        "gpu_busy_time_s": record.gpu_busy_time_s,
-        "gpu_energy_j": record.gpu_energy_j,
-        "gpu_peak_memory_mb": result.gpu_peak_memory_mb,
-        "epochs_done": last.epoch if last else 0,
-    }
-
-
-def test_error_rate_pct(spec: SweepSpec, result: TrialResult) -> float | None:
-    """Error on the test images, percent; None unless they were read."""
-    if result.test_wrong_images is None:
-        return None
-    return 100 * len(result.test_wrong_images) / SPLIT_SIZES[spec.dataset]["test"]
-
-
-def _interval(result: TrialResult) -> tuple[float | None, float | None]:
-    if result.error_rate_pct is None or result.num_val_images is None:
-        return None, None
-    return error_rate_interval_pct(result.error_rate_pct, result.num_val_images)
-
-
-def _finite(metrics: dict[str, float | None]) -> dict[str, float]:
+def _finite(values: Mapping[str, Value]) -> dict[str, float]:
     # MLflow stores infinity as 1.8e308 and sorts NaN as if it were a number.
-    return {key: float(value) for key, value in metrics.items() if value is not None and math.isfinite(value)}
+    return {key: float(value) for key, value in values.items() if value is not None and math.isfinite(value)}
 
 
-def _curves(curve: tuple[EpochReport, ...], start_ms: int) -> Iterator[Point]:
-    wall_s = 0.0
+def _curves(spec: SweepSpec, curve: tuple[EpochReport, ...], start_ms: int) -> Iterator[Point]:
+    curves, wall_s = [metric.name for metric in EPOCH_METRICS if metric.is_curve], 0.0
     for epoch in curve:
         wall_s += epoch.seconds.wall
-        numbers = {
-            "val_error_rate_pct": epoch.val_error_rate_pct,
-            "val_loss": epoch.val_loss,
-            "train_loss": epoch.train_loss,
-        }
-        for key, value in _finite(dict(numbers)).items():
+        numbers = epoch_values(spec, epoch)
+        for key, value in _finite({key: numbers[key] for key in curves}).items():
             yield Point(key, value, epoch.epoch, start_ms + round(wall_s * 1000))
 
 

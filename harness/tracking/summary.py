@@ -9,10 +9,11 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from harness.ledger.ledger import Ledger, Study, Usage
+from harness.study.metrics import test_error_rate_pct
 from harness.study.records import Record, Role
 from harness.study.spec import VERDICT, SweepSpec
 from harness.support.intervals import error_rate_interval_pct
-from harness.tracking.content import Point, RunContent, run_name, study_tags, test_error_rate_pct
+from harness.tracking.content import Point, RunContent, run_name, study_tags
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

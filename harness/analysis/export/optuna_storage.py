@@ -22,6 +22,7 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from harness.errors import InputError, TroubleError
 from harness.ledger.ledger import Ledger, Study, find_study
+from harness.study.metrics import Shown, values
 from harness.study.records import Outcome, Record, Role, TrialResult
 from harness.study.space import Choice, Domain, Int
 from harness.study.spec import SweepSpec
@@ -132,7 +133,7 @@ def _trial(ledger: Ledger, spec: SweepSpec, record: Record) -> FrozenTrial:
         params=dict(record.trial.params),
         distributions={name: distribution(domains[name]) for name in record.trial.params},
         intermediate_values=_curve(spec, result),
-        user_attrs=_attributes(record),
+        user_attrs=_attributes(spec, record),
     )
     attempts = ledger.attempts(record.trial.uid)
     if attempts:
@@ -197,7 +198,7 @@ def distribution(domain: Domain) -> BaseDistribution:
     return FloatDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
 
 
-def _attributes(record: Record) -> dict[str, Any]:
+def _attributes(spec: SweepSpec, record: Record) -> dict[str, Any]:
     trial, result = record.trial, record.result
     known: dict[str, Any] = {
         "uid": trial.uid,
@@ -206,15 +207,9 @@ def _attributes(record: Record) -> dict[str, Any]:
         "seed": trial.seed,
         "epochs": trial.epochs,
         "continues": trial.continues,
-        "reserved_time_s": record.reserved_time_s,
+        "outcome": result and result.outcome.value,
+        "error": result and result.error,
+        "timing_class": record.timing_class,
+        **values(Shown.OPTUNA, spec, record),
     }
-    if result:
-        known |= {
-            "outcome": result.outcome.value,
-            "error": result.error,
-            "device_time_s": record.device_time_s,
-            "gpu_time_s": record.gpu_time_s,
-            "num_params": result.num_params,
-            "timing_class": record.timing_class,
-        }
     return {name: value for name, value in known.items() if value is not None}

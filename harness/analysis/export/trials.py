@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from harness.analysis.files import replaced, write_csv
 from harness.analysis.hyperparameters import dtype, hyperparameter_columns
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger, find_study
+from harness.study.metrics import EPOCH_METRICS, Shown, epoch_values, metrics, values
 from harness.study.records import EpochReport, Outcome, Record, Role
 from harness.study.space import Domain
 from harness.study.spec import SweepSpec
@@ -23,42 +23,17 @@ if TYPE_CHECKING:
 
 # Of a trial, before and after its hyperparameters, and of an epoch.
 _TRIAL = {"study": "str", "trial": "int64", "uid": "str", "role": "str", "outcome": "str", "error": "str"}
-_RESULT = {
+_ORDER = {
     "seed": "int64",
     "epochs": "int64",
     "continues": "Int64",
     "attempts": "int64",
     "asked_at": "int64",
     "told_at": "Int64",
-    "error_rate_pct": "float64",
-    "gpu_time_s": "float64",
-    "device_time_s": "float64",
-    "train_time_s": "float64",
-    "build_time_s": "float64",
-    "compile_time_s": "float64",
-    "eval_time_s": "float64",
-    "cpu_time_s": "float64",
-    "reserved_time_s": "float64",
-    "search_time_s": "float64",
-    "num_params": "Int64",
-    "images_per_s": "float64",
-    "peak_memory_mb": "float64",
-    "gpu_busy_time_s": "float64",
-    "gpu_energy_j": "float64",
-    "gpu_peak_memory_mb": "float64",
-    "device": "str",
-    "backend": "str",
-    "timing_class": "str",
 }
-_EPOCH = {
-    "epoch": "Int64",
-    "train_loss": "float64",
-    "val_loss": "float64",
-    "val_error_rate_pct": "float64",
-    "val_images": "Int64",
-    "epoch_train_s": "float64",
-    "epoch_eval_s": "float64",
-}
+_RESULT = _ORDER | {metric.name: metric.dtype for metric in metrics(Shown.EXPORT)}
+_RESULT |= {"device": "str", "backend": "str", "timing_class": "str"}
+_EPOCH = {metric.name: metric.dtype for metric in EPOCH_METRICS}
 
 _ALWAYS = {"study", "trial", "uid", "role", "seed", "epochs", "attempts", "asked_at"}
 
@@ -130,12 +105,12 @@ def _table(ledger: Ledger, spec: SweepSpec) -> pd.DataFrame:
     numbers = {record.trial.uid: record.trial.number for record in records}
     curves = [(record, record.result.curve if record.result else ()) for record in records]
     pairs = [(record, epoch) for record, curve in curves for epoch in curve or (None,)]
-    own = [(*_trial_row(spec, record), *_result_row(record, numbers), *_epoch_row(epoch)) for record, epoch in pairs]
+    own = [
+        (*_trial_row(spec, record), *_result_row(spec, record, numbers), *_epoch_row(spec, epoch))
+        for record, epoch in pairs
+    ]
     types = {**_TRIAL, **_RESULT, **_EPOCH}
     frame = pd.DataFrame.from_records(own, columns=list(types)).astype(types)
-    if spec.trains_on_validation:
-        frame[["error_rate_pct", "val_loss", "val_error_rate_pct"]] = np.nan
-        frame["val_images"] = 0
     searched = hyperparameter_columns(spec, [record.trial.params for record, _ in pairs], frame.index)
     return frame.assign(**searched)[[*_TRIAL, *searched, *_RESULT, *_EPOCH]]
 
@@ -147,30 +122,17 @@ def _trial_row(spec: SweepSpec, record: Record) -> tuple[Any, ...]:
     return spec.study, trial.number, trial.uid, trial.role.value, outcome, error
 
 
-def _result_row(record: Record, numbers: dict[str, int]) -> tuple[Any, ...]:
+def _result_row(spec: SweepSpec, record: Record, numbers: dict[str, int]) -> tuple[Any, ...]:
     """The values of `_RESULT`."""
-    trial, result = record.trial, record.result
+    trial, device = record.trial, record.result.device if record.result else None
     asked = (trial.seed, trial.epochs, numbers.get(trial.continues or ""), record.attempts)
-    order = (record.asked_at, record.told_at)
-    costs = (record.reserved_time_s, record.search_time_s)
-    if result is None:
-        return *asked, *order, *[None] * 8, *costs, *[None] * 9
-    seconds, device = result.seconds, result.device
-    times = (record.gpu_time_s, record.device_time_s)
-    own = (seconds.train, seconds.build, seconds.compile, seconds.evaluate, seconds.cpu)
-    sizes = (result.num_params, result.images_per_s, result.peak_memory_mb)
-    gpu = (record.gpu_busy_time_s, record.gpu_energy_j, result.gpu_peak_memory_mb)
-    where = (device.name, device.backend, record.timing_class) if device else (None, None, None)
-    return *asked, *order, result.error_rate_pct, *times, *own, *costs, *sizes, *gpu, *where
+    where = (device and device.name, device and device.backend, record.timing_class)
+    return *asked, record.asked_at, record.told_at, *values(Shown.EXPORT, spec, record).values(), *where
 
 
-def _epoch_row(epoch: EpochReport | None) -> tuple[Any, ...]:
+def _epoch_row(spec: SweepSpec, epoch: EpochReport | None) -> tuple[Any, ...]:
     """The values of `_EPOCH`."""
-    if epoch is None:
-        return (None,) * len(_EPOCH)
-    losses = (epoch.train_loss, epoch.val_loss)
-    times = (epoch.seconds.train, epoch.seconds.evaluate)
-    return epoch.epoch, *losses, epoch.val_error_rate_pct, epoch.val_images, *times
+    return (None,) * len(_EPOCH) if epoch is None else tuple(epoch_values(spec, epoch).values())
 
 
 def _write_parquet(frame: pd.DataFrame, path: Path) -> None:

@@ -8,34 +8,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-import baselines
 from harness.analysis.hyperparameters import hyperparameter_columns, hyperparameters
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, Study, find_study
+from harness.study.metrics import Shown, metrics, names, values
 from harness.study.records import Outcome, Record, Role, TrialResult
-from harness.study.spec import SPLIT_SIZES, SweepSpec
-from harness.support.intervals import error_rate_interval_pct
+from harness.study.spec import SweepSpec
 
 # Errors are comparable only among trials that agree in all of these.
 FIDELITY = ["dataset", "profile", "train_images", "epochs"]
 
-# Size of the test splits: a result tells only which test images were wrong.
-
-_BEFORE_HYPERPARAMETERS = [
-    "rank",
-    "study",
-    "trial",
-    "role",
-    "outcome",
-    "error_rate_pct",
-    "error_rate_ci_low_pct",
-    "error_rate_ci_high_pct",
-    "test_error_rate_pct",
-    "gpu_time_s",
-    "device_time_s",
-    "num_params",
-    "flops_per_image",
-]
+# What each row says of its trial beside its numbers (`METRICS`), with the type of the column.
+_OF_A_TRIAL = {
+    "uid": "str",
+    "trial": "int64",
+    "role": "str",
+    "outcome": "str",
+    "epochs": "int64",
+    "seed": "int64",
+    "backend": "str",
+    "device": "str",
+    "timing_class": "str",
+    "continues": "Int64",
+    "attempts": "int64",
+}
+_OF_A_STUDY = ["train_images", "profile", "dataset", "engine", "sampler"]
+_BEFORE_NUMBERS = ["rank", "study", "trial", "role", "outcome"]
 _AFTER_HYPERPARAMETERS = [
     "epochs",
     "train_images",
@@ -49,38 +47,10 @@ _AFTER_HYPERPARAMETERS = [
     "timing_class",
     "run_id",
     "git_commit",
-    "epochs_done",
     "continues",
     "attempts",
-    "reserved_time_s",
 ]
-_READ_OFF_A_GPU = ["gpu_busy_time_s", "gpu_energy_j"]
-# What each row has of its own; the rest is the same for a whole study.
-_OF_A_TRIAL = {
-    "uid": "str",
-    "trial": "int64",
-    "role": "str",
-    "outcome": "str",
-    "error_rate_pct": "float64",
-    "error_rate_ci_low_pct": "float64",
-    "error_rate_ci_high_pct": "float64",
-    "test_error_rate_pct": "float64",
-    "gpu_time_s": "float64",
-    "device_time_s": "float64",
-    "num_params": "int64",
-    "flops_per_image": "int64",
-    "epochs": "int64",
-    "seed": "int64",
-    "backend": "str",
-    "device": "str",
-    "timing_class": "str",
-    "epochs_done": "int64",
-    "continues": "Int64",
-    "attempts": "int64",
-    "reserved_time_s": "float64",
-    "gpu_busy_time_s": "float64",
-    "gpu_energy_j": "float64",
-}
+_NUMBERS = Shown.LEADERBOARD | Shown.LEADERBOARD_END | Shown.LEADERBOARD_IF_KNOWN
 
 
 def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
@@ -106,8 +76,14 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
         raise InputError("no study is named; allowed: at least one")
     found = [find_study(ledger, name) for name in dict.fromkeys(studies)]
     frame = _ranked(pd.concat([_study_frame(ledger, study) for study in found]))
-    columns = [*_BEFORE_HYPERPARAMETERS, *hyperparameters(study.spec for study in found), *_AFTER_HYPERPARAMETERS]
-    columns += [name for name in _READ_OFF_A_GPU if frame[name].notna().any()]
+    columns = [
+        *_BEFORE_NUMBERS,
+        *names(Shown.LEADERBOARD),
+        *hyperparameters(study.spec for study in found),
+        *_AFTER_HYPERPARAMETERS,
+        *names(Shown.LEADERBOARD_END),
+        *(name for name in names(Shown.LEADERBOARD_IF_KNOWN) if frame[name].notna().any()),
+    ]
     if any(len(study.spec.objective) > 1 for study in found):
         frame["pareto"] = _pareto(frame)
         columns.append("pareto")
@@ -124,57 +100,34 @@ def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
         if record.result:
             rows.append(_row(record, record.result, spec, numbers.get(record.trial.continues)))
             params.append(record.trial.params)
-    frame = pd.DataFrame.from_records(rows, columns=list(_OF_A_TRIAL)).astype(_OF_A_TRIAL).set_index("uid")
-    if spec.trains_on_validation:
-        frame[["error_rate_pct", "error_rate_ci_low_pct", "error_rate_ci_high_pct"]] = np.nan
+    types = _OF_A_TRIAL | {metric.name: metric.dtype for metric in metrics(_NUMBERS)}
+    frame = pd.DataFrame.from_records(rows, columns=list(types)).astype(types).set_index("uid")
     return frame.assign(
         **hyperparameter_columns(spec, params, frame.index),
         study=spec.study,
-        train_images=spec.train_images,
-        profile=spec.profile,
-        dataset=spec.dataset,
-        engine=spec.engine,
-        sampler=spec.sampler,
+        **{name: getattr(spec, name) for name in _OF_A_STUDY},
         run_id=pd.Series(ledger.run_ids(spec.study), frame.index, dtype="str"),
         git_commit=pd.Series([origins[uid].get("git_commit") for uid in frame.index], frame.index, dtype="str"),
     )
 
 
 def _row(record: Record, result: TrialResult, spec: SweepSpec, continues: int | None) -> tuple[Any, ...]:
-    """The values of `_OF_A_TRIAL`."""
-    trial, last, device, test_wrong = record.trial, result.last, result.device, result.test_wrong_images
-    cost = baselines.load(spec.baseline).cost(spec.config(trial.params))
+    """The values of `_OF_A_TRIAL`, then the numbers."""
+    trial, device = record.trial, result.device
     return (
         trial.uid,
         trial.number,
         trial.role.value,
         result.outcome.value,
-        *_error_rate_pct(result),
-        None if test_wrong is None else 100 * len(test_wrong) / SPLIT_SIZES[spec.dataset]["test"],
-        record.gpu_time_s,
-        record.device_time_s,
-        cost.num_params if result.num_params is None else result.num_params,
-        cost.flops_per_image,
         trial.epochs,
         trial.seed,
         device and device.backend,
         device and device.name,
         record.timing_class,
-        last.epoch if last else 0,
         continues,
         record.attempts,
-        record.reserved_time_s,
-        record.gpu_busy_time_s,
-        record.gpu_energy_j,
+        *values(_NUMBERS, spec, record).values(),
     )
-
-
-def _error_rate_pct(result: TrialResult) -> tuple[float | None, float | None, float | None]:
-    """An error rate and the limits of its interval."""
-    error_pct, num_images = result.error_rate_pct, result.num_val_images
-    if error_pct is None or num_images is None:
-        return None, None, None
-    return error_pct, *error_rate_interval_pct(error_pct, num_images)
 
 
 def _ranked(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,184 @@
+"""Every number that is known of a trial, once: its name, how it is read off a record, and where it is shown.
+
+MLflow, the leaderboard, the exports and the report take their numbers from these lists, so a number is added here and
+where it is measured, and nowhere else. A name ends in its unit: `_pct` percent, `_s` seconds, `_j` joules, `_mb` MiB,
+`_per_s` per second; `num_` and `_done` are counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Flag, auto
+from functools import cached_property
+from typing import Literal
+
+import baselines
+from baselines.layers import Cost
+from harness.study.records import EpochReport, Record, TrialResult
+from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.support.intervals import error_rate_interval_pct
+
+Value = float | int | None
+
+
+class Shown(Flag):
+    """Where a number of a trial is shown."""
+
+    MLFLOW = auto()  # a metric of the trial's run
+    LEADERBOARD = auto()  # a column before the hyperparameters
+    LEADERBOARD_END = auto()  # a column after them
+    LEADERBOARD_IF_KNOWN = auto()  # the same, left out where no trial has it
+    EXPORT = auto()  # a column of every trial with its curve
+    OPTUNA = auto()  # an attribute of an exported Optuna trial
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the numbers of a trial are read off."""
+
+    spec: SweepSpec
+    record: Record
+
+    @property
+    def result(self) -> TrialResult:
+        """Of a trial that has ended."""
+        if self.record.result is None:
+            raise ValueError(f"trial {self.record.trial.uid} has no final result")
+        return self.record.result
+
+    @cached_property
+    def cost(self) -> Cost:
+        """Of the network, in closed form."""
+        return baselines.load(self.spec.baseline).cost(self.spec.config(self.record.trial.params))
+
+    @cached_property
+    def interval_pct(self) -> tuple[Value, Value]:
+        """Wilson's 95 % interval of the validation error."""
+        if self.result.error_rate_pct is None or self.result.num_val_images is None:
+            return None, None
+        return error_rate_interval_pct(self.result.error_rate_pct, self.result.num_val_images)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A number of a trial.
+
+    Attributes:
+        name: In MLflow, in columns and in attributes.
+        kind: A whole number, or a real one.
+        shown: Where.
+        read: Its value; None where there is none.
+        of_validation: It is about the validation images, so it says nothing where these are trained on.
+        while_pending: It is known before the trial has ended.
+    """
+
+    name: str
+    kind: Literal["int", "float"]
+    shown: Shown
+    read: Callable[[Reading], Value]
+    of_validation: bool = False
+    while_pending: bool = False
+
+    @property
+    def dtype(self) -> str:
+        """Of a column that may lack it."""
+        return "Int64" if self.kind == "int" else "float64"
+
+
+@dataclass(frozen=True)
+class EpochMetric:
+    """A number of an epoch: a curve in MLflow if `is_curve`, and a column of the export."""
+
+    name: str
+    kind: Literal["int", "float"]
+    read: Callable[[EpochReport], Value]
+    is_curve: bool = False
+    of_validation: bool = False
+
+    @property
+    def dtype(self) -> str:
+        return "Int64" if self.kind == "int" else "float64"
+
+
+def test_error_rate_pct(spec: SweepSpec, result: TrialResult) -> float | None:
+    """Error on the test images, percent; None unless they were read."""
+    if result.test_wrong_images is None:
+        return None
+    return 100 * len(result.test_wrong_images) / SPLIT_SIZES[spec.dataset]["test"]
+
+
+_M, _L, _END, _KNOWN, _E, _O = (
+    Shown.MLFLOW,
+    Shown.LEADERBOARD,
+    Shown.LEADERBOARD_END,
+    Shown.LEADERBOARD_IF_KNOWN,
+    Shown.EXPORT,
+    Shown.OPTUNA,
+)
+
+METRICS: tuple[Metric, ...] = (
+    Metric("error_rate_pct", "float", _M | _L | _E, lambda t: t.result.error_rate_pct, of_validation=True),
+    Metric("error_rate_ci_low_pct", "float", _M | _L, lambda t: t.interval_pct[0], of_validation=True),
+    Metric("error_rate_ci_high_pct", "float", _M | _L, lambda t: t.interval_pct[1], of_validation=True),
+    Metric("test_error_rate_pct", "float", _M | _L, lambda t: test_error_rate_pct(t.spec, t.result)),
+    Metric("epochs_done", "int", _M | _END, lambda t: t.result.last.epoch if t.result.last else 0),
+    Metric("gpu_time_s", "float", _M | _L | _E | _O, lambda t: t.record.gpu_time_s),
+    Metric("device_time_s", "float", _M | _L | _E | _O, lambda t: t.record.device_time_s),
+    Metric("train_time_s", "float", _M | _E, lambda t: t.result.train_time_s),
+    Metric("build_time_s", "float", _E, lambda t: t.result.seconds.build),
+    Metric("compile_time_s", "float", _M | _E, lambda t: t.result.seconds.compile),
+    Metric("eval_time_s", "float", _M | _E, lambda t: t.result.seconds.evaluate),
+    Metric("cpu_time_s", "float", _M | _E, lambda t: t.result.seconds.cpu),
+    Metric("reserved_time_s", "float", _M | _END | _E | _O, lambda t: t.record.reserved_time_s, while_pending=True),
+    Metric("search_time_s", "float", _M | _E, lambda t: t.record.search_time_s, while_pending=True),
+    Metric(
+        "num_params",
+        "int",
+        _M | _L | _E | _O,
+        lambda t: t.cost.num_params if t.result.num_params is None else t.result.num_params,
+    ),
+    Metric("flops_per_image", "int", _M | _L, lambda t: t.cost.flops_per_image),
+    Metric("images_per_s", "float", _M | _E, lambda t: t.result.images_per_s),
+    Metric("peak_memory_mb", "float", _M | _E, lambda t: t.result.peak_memory_mb),
+    Metric("gpu_busy_time_s", "float", _M | _KNOWN | _E, lambda t: t.record.gpu_busy_time_s),
+    Metric("gpu_energy_j", "float", _M | _KNOWN | _E, lambda t: t.record.gpu_energy_j),
+    Metric("gpu_peak_memory_mb", "float", _M | _E, lambda t: t.result.gpu_peak_memory_mb),
+)
+
+EPOCH_METRICS: tuple[EpochMetric, ...] = (
+    EpochMetric("epoch", "int", lambda epoch: epoch.epoch),
+    EpochMetric("train_loss", "float", lambda epoch: epoch.train_loss, is_curve=True),
+    EpochMetric("val_loss", "float", lambda epoch: epoch.val_loss, is_curve=True, of_validation=True),
+    EpochMetric("val_error_rate_pct", "float", lambda e: e.val_error_rate_pct, is_curve=True, of_validation=True),
+    EpochMetric("val_images", "int", lambda epoch: epoch.val_images, of_validation=True),
+    EpochMetric("epoch_train_s", "float", lambda epoch: epoch.seconds.train),
+    EpochMetric("epoch_eval_s", "float", lambda epoch: epoch.seconds.evaluate),
+)
+
+
+def metrics(where: Shown) -> list[Metric]:
+    """Those that are shown there, in order."""
+    return [metric for metric in METRICS if metric.shown & where]
+
+
+def names(where: Shown) -> list[str]:
+    """The same by name."""
+    return [metric.name for metric in metrics(where)]
+
+
+def values(where: Shown, spec: SweepSpec, record: Record) -> dict[str, Value]:
+    """A trial's numbers that are shown there, by name; None where there is none, or where it says nothing."""
+    reading, has_ended, hides = Reading(spec, record), record.result is not None, spec.trains_on_validation
+
+    def value(metric: Metric) -> Value:
+        is_known = has_ended or metric.while_pending
+        return metric.read(reading) if is_known and not (hides and metric.of_validation) else None
+
+    return {metric.name: value(metric) for metric in metrics(where)}
+
+
+def epoch_values(spec: SweepSpec, report: EpochReport) -> dict[str, Value]:
+    """An epoch's numbers by name; None where one says nothing."""
+    hides = spec.trains_on_validation
+    return {metric.name: None if hides and metric.of_validation else metric.read(report) for metric in EPOCH_METRICS}

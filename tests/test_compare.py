@@ -201,7 +201,6 @@ def test_times_of_several_timing_classes_are_not_compared(ledger: Ledger) -> Non
     [
         ("epochs", {"epochs": 4}),
         ("dataset", {"dataset": "digits"}),
-        ("profile", {"profile": "full"}),
         ("train_images", {"train_images": 2000}),
         ("baseline", {"baseline": "cnn", "space": {"dense_units": {"low": 64, "high": 2048}}}),
     ],
@@ -213,7 +212,7 @@ def test_what_is_not_comparable_is_refused_in_one_line(ledger: Ledger, key: str,
         compare(ledger, ["one", "other"])
     assert str(caught.value).startswith(f"{key} is ")
     assert "(one) and " in str(caught.value)
-    assert "allowed: studies of one baseline, dataset, profile, train_images, epochs" in str(caught.value)
+    assert "allowed: studies of one baseline, dataset, train_images, epochs" in str(caught.value)
     assert "\n" not in str(caught.value)
 
 

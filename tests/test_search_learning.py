@@ -6,9 +6,9 @@ import pytest
 from simulated_study import CONDITIONAL, MIXED, NUMBERS, SimulatedStudy, make_spec, some_fail
 
 from harness.errors import InputError
-from harness.search.warm_start import FIDELITY, FIDELITY_OF_CURVES, check_fidelity, learnable
+from harness.search.warm_start import check_fidelity, learnable
 from harness.study.records import Outcome, Record, Role, Trial, TrialResult
-from harness.study.spec import SweepSpec
+from harness.study.spec import Decides, settings_that_decide
 
 SMALL = {"units_1": {"low": 256, "high": 1024, "log": True}}
 
@@ -66,12 +66,6 @@ def test_unfinished_and_shortened_trials_teach_nothing() -> None:
         learnable(spec, spec, [pending, record({"units_1": 300}, epochs=2)])
 
 
-# None of the other settings decides how good a configuration's error is; the recipe does, and is compared by trial.
-OTHER_SETTINGS = {
-    "study", "engine", "sampler", "pruner", "patience", "objective", "seed", "max_repeats", "max_attempts",
-    "trial_timeout_s", "recipe", "space", "constraints", "enqueue", "learn_from", "profile", "baseline_seeds",
-    "full_epochs", "confirms", "reads_test", "budget",
-}  # fmt: skip
 OF_ANOTHER_FIDELITY: dict[str, object] = {
     "baseline": "cnn",
     "dataset": "digits",
@@ -81,10 +75,8 @@ OF_ANOTHER_FIDELITY: dict[str, object] = {
 }
 
 
-def test_each_setting_is_of_the_fidelity_or_is_none_of_it() -> None:
-    fidelity = {*FIDELITY, *FIDELITY_OF_CURVES}
-    assert fidelity == set(OF_ANOTHER_FIDELITY)
-    assert set(SweepSpec.model_fields) - OTHER_SETTINGS == fidelity
+def test_every_setting_that_decides_errors_or_curves_is_held_against() -> None:
+    assert set(settings_that_decide(Decides.ARCHITECTURE, Decides.ERRORS, Decides.CURVES)) == set(OF_ANOTHER_FIDELITY)
 
 
 @pytest.mark.parametrize("key", OF_ANOTHER_FIDELITY)

@@ -13,7 +13,6 @@ from harness.study.records import Outcome, Role, TrialResult
 from harness.study.spec import SPLIT_SIZES, SweepSpec
 
 _CLOCK_S = 1.0  # what the clocks of coordinator and worker, and rounding, may make of a difference
-_PLAIN_ENDS = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED)  # in which the worker itself says what was
 
 
 def recount(rows: StudyRows) -> Iterator[Difference]:
@@ -143,7 +142,7 @@ def _attempt_problems(attempt: AttemptRow) -> Iterator[str]:
 def _result_problems(attempt: AttemptRow, result: TrialResult) -> Iterator[str]:
     if result.seconds.wall > attempt.reserved_time_s + _CLOCK_S:
         yield f"took {result.seconds.wall:.3f} s of the {attempt.reserved_time_s:.3f} s that its device was held"
-    if result.outcome in _PLAIN_ENDS and attempt.reports:
+    if result.outcome.was_trained and attempt.reports:
         train_s = math.fsum(report.seconds.train for report in attempt.reports.values())
         if not math.isclose(result.seconds.train, train_s, abs_tol=1e-3):
             yield f"trained for {result.seconds.train} s, its epochs for {train_s:.6g} s"

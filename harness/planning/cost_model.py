@@ -39,7 +39,6 @@ NUM_KNOWN = 200  # trials to fit to, the newest
 NUM_RECENT = 20  # trials that tell the timing class, the rest and the error
 PACE_HALF_LIFE = 3.0  # trials
 RIDGE = 1.0  # how much trials the estimate is worth in the fit
-TRAINED = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED)
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def count_work(spec: SweepSpec, params: Params, epochs: int, *, is_to_the_end: b
 def measured(spec: SweepSpec, record: Record) -> Measured | None:
     """What a trial of a study tells about its device; None: nothing."""
     result = record.result
-    if result is None or result.device is None or result.outcome not in TRAINED or not result.curve:
+    if result is None or result.device is None or not result.outcome.was_trained or not result.curve:
         return None
     seconds, is_to_the_end = result.seconds, result.outcome is Outcome.COMPLETED
     work = count_work(spec, record.trial.params, len(result.curve), is_to_the_end=is_to_the_end)

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from harness.planning.cost_model import TRAINED, CostModel, Floats, count_work
+from harness.planning.cost_model import CostModel, Floats, count_work
 from harness.study.records import Outcome, Record, Role, Trial
 from harness.study.spec import SweepSpec
 
@@ -172,5 +172,5 @@ class Forecast:
 def _tells(record: Record) -> bool:
     """Whether it is a searched trial that was trained."""
     result = record.result
-    has_trained = result is not None and bool(result.curve) and result.outcome in TRAINED
+    has_trained = result is not None and bool(result.curve) and result.outcome.was_trained
     return has_trained and record.trial.role is not Role.BASELINE

@@ -9,7 +9,8 @@ from enum import Enum
 from harness.ledger.ledger import Usage
 from harness.planning.cost_model import CostModel
 from harness.planning.forecast import Forecast, Open, TimeLeft
-from harness.study.records import EpochReport, Outcome, Record, Role, Trial, baseline_errors_pct
+from harness.study.comparability import baseline_errors_pct, rank_key
+from harness.study.records import EpochReport, Outcome, Record, Role, Trial
 from harness.study.spec import SweepSpec
 
 MAX_PUT_OFF = 4  # trials that were too long for what is left of the budget, before the search is asked no more
@@ -144,7 +145,7 @@ class Progress:
             return  # cost nothing, and uses up no budget
         if record.trial.role is Role.BASELINE:
             self.num_baselines += 1
-            self.baseline_errors_pct += baseline_errors_pct([record], self._spec.epochs)
+            self.baseline_errors_pct += baseline_errors_pct(self._spec, [record])
         else:
             self.num_trials += 1
             if self._is_better(record):
@@ -165,8 +166,6 @@ class Progress:
         return self._device_s + sum(in_all_s)
 
     def _is_better(self, record: Record) -> bool:
-        if record.trial.role is not Role.TRIAL:
-            return False
-        error_pct = record.full_error_pct(self._spec.epochs)
-        best_pct = self.best.full_error_pct(self._spec.epochs) if self.best else None
-        return error_pct is not None and (best_pct is None or error_pct < best_pct)
+        key = rank_key(self._spec, record) if record.trial.role is Role.TRIAL else None
+        best = rank_key(self._spec, self.best) if self.best else None
+        return key is not None and (best is None or key < best)

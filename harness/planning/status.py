@@ -13,6 +13,7 @@ from typing import Any, TextIO
 
 from harness.ledger.ledger import Ledger, find_study
 from harness.planning.forecast import TimeLeft
+from harness.study.comparability import baseline_errors_pct, full_error_pct, rank_key
 from harness.study.formatting import changed, duration, settings, time_range
 from harness.study.records import Record, Role, Scalar
 from harness.study.spec import VERDICT, SweepSpec
@@ -98,7 +99,7 @@ def status(ledger: Ledger, study: str) -> Status:
         done=sum(outcomes.values()),
         pending=ledger.num_pending(study),
         outcomes=dict(outcomes.most_common()),
-        best=best,
+        best=_shown(spec, best) if best else None,
         baseline_pct=fmean(baselines) if baselines else None,
         num_baselines=len(baselines),
         trials=_share(used.trials, budget.trials),
@@ -119,27 +120,26 @@ def render(found: Iterable[Status], stream: TextIO) -> None:
     print("\n\n".join(_block(one) for one in found), file=stream)
 
 
-def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], list[float], Best | None]:
+def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], list[float], Record | None]:
     """Counts by outcome, the baseline's errors, and the best searched trial as on the leaderboard, in one pass."""
     outcomes: Counter[str] = Counter()
     baselines: list[float] = []
-    lowest: tuple[float, str, float] = (math.inf, "", math.inf)
-    best: Best | None = None
+    lowest, best = (math.inf, "", math.inf), None
     for record in records:
-        trial, result, error_pct = record.trial, record.result, record.full_error_pct(spec.epochs)
-        if result is None:
+        if record.result is None:
             continue
-        outcomes[result.outcome.value] += 1
-        if error_pct is None:
-            continue
-        if trial.role is Role.BASELINE:
-            baselines.append(error_pct)
-        elif trial.role is Role.TRIAL and (error_pct, *record.tie_break) < lowest:
-            lowest = error_pct, *record.tie_break
-            params = dict(trial.params)
-            changes = changed(params, spec.baseline_params)
-            best = Best(trial.number, error_pct, record.device_time_s, params, changes)
+        outcomes[record.result.outcome.value] += 1
+        baselines += baseline_errors_pct(spec, [record])
+        key = rank_key(spec, record) if record.trial.role is Role.TRIAL else None
+        if key is not None and key < lowest:
+            lowest, best = key, record
     return outcomes, baselines, best
+
+
+def _shown(spec: SweepSpec, best: Record) -> Best:
+    params = dict(best.trial.params)
+    error_pct = full_error_pct(spec, best) or 0.0
+    return Best(best.trial.number, error_pct, best.device_time_s, params, changed(params, spec.baseline_params))
 
 
 def _share(used: float, limit: float | None) -> Share:

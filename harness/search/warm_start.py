@@ -6,30 +6,22 @@ import dataclasses
 from collections.abc import Sequence
 
 from harness.errors import InputError
-from harness.study.records import Outcome, Params, Record
+from harness.study.comparability import differing
+from harness.study.records import Params, Record
 from harness.study.space import SpaceError
-from harness.study.spec import SweepSpec
-
-# What decides how good an error is: only errors of one fidelity are compared. The recipe does, too, and is compared
-# trial by trial, since it may be searched.
-FIDELITY = ("baseline", "dataset", "train_images", "epochs")
-
-# On how many images a curve is measured. Only pruners compare curves: the error after the last epoch is on all images.
-FIDELITY_OF_CURVES = ("validation_images",)
-
-# Ends that belong to the configuration, and not to a limit, a machine or bad luck.
-LESSONS = frozenset({Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED})
+from harness.study.spec import Decides, SweepSpec
 
 
 def check_fidelity(spec: SweepSpec, source: SweepSpec) -> None:
     """Raises InputError unless errors of study `source` may stand beside those of `spec`; it says what differs."""
-    keys = FIDELITY if spec.pruner == "none" else FIDELITY + FIDELITY_OF_CURVES
-    differing = [key for key in keys if getattr(spec, key) != getattr(source, key)]
-    if not differing:
+    # Only pruners compare curves: the error after the last epoch is on all images.
+    found = differing(spec, source, Decides.ARCHITECTURE, Decides.ERRORS)
+    of_curves = [] if spec.pruner == "none" else differing(spec, source, Decides.CURVES)
+    if not found + of_curves:
         return
-    theirs = " and ".join(f"{key} is {getattr(source, key)}" for key in differing)
-    mine = " and ".join(str(getattr(spec, key)) for key in differing)
-    curves = f", since pruner {spec.pruner} compares curves" if differing == list(FIDELITY_OF_CURVES) else ""
+    theirs = " and ".join(f"{key} is {getattr(source, key)}" for key in found + of_curves)
+    mine = " and ".join(str(getattr(spec, key)) for key in found + of_curves)
+    curves = f", since pruner {spec.pruner} compares curves" if not found else ""
     raise InputError(f"learn_from is {source.study}, where {theirs}; allowed: studies with {mine}{curves}")
 
 
@@ -57,7 +49,7 @@ def learnable(spec: SweepSpec, source: SweepSpec, records: Sequence[Record]) -> 
 
 def _translated(spec: SweepSpec, source: SweepSpec, record: Record) -> Record | None:
     trial, result = record.trial, record.result
-    if result is None or result.outcome not in LESSONS or trial.epochs != spec.epochs:
+    if result is None or not result.outcome.was_trained or trial.epochs != spec.epochs:
         return None
     params = _same_point(spec, source, trial.params)
     if params is None:

@@ -43,6 +43,11 @@ class Outcome(StrEnum):
         return self is Outcome.COMPLETED
 
     @property
+    def was_trained(self) -> bool:
+        """Whether the end belongs to the configuration, and not to a limit, a machine or bad luck."""
+        return self in (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED)
+
+    @property
     def may_retry(self) -> bool:
         """Bad luck may be tried again; a property of the configuration may not."""
         return self in (Outcome.CRASHED, Outcome.CANCELLED)
@@ -299,18 +304,6 @@ class Record:
     @property
     def _trained(self) -> tuple[TrialResult, ...]:
         return (*self.before, self.result) if self.result else ()
-
-    def full_error_pct(self, epochs: int) -> float | None:
-        """Validation error, percent, of a trial that was trained to the end of a study's `epochs`; None: it was not."""
-        if self.result is None or not self.result.outcome.is_ranked or self.trial.epochs != epochs:
-            return None
-        return self.result.error_rate_pct
-
-
-def baseline_errors_pct(records: Iterable[Record], epochs: int) -> list[float]:
-    """Validation errors, percent, of the documented configuration's seeds that were trained to the end."""
-    errors = (record.full_error_pct(epochs) for record in records if record.trial.role is Role.BASELINE)
-    return [error_pct for error_pct in errors if error_pct is not None]
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

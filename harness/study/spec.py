@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from enum import Enum
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
@@ -68,6 +69,16 @@ class Budget(Strict):
     device_s: Seconds | None = None
 
 
+class Decides(Enum):
+    """What a setting of a study decides. Each has one of these, so that none is forgotten where things are compared."""
+
+    ARCHITECTURE = "what the space is around"
+    ERRORS = "how good an error can be: only errors of equal settings are compared"
+    CURVES = "what the errors of epochs rest on"
+    TRIALS = "what is tried, and how often"
+    NOTHING = "nothing that is found: it may change while the study goes on"
+
+
 class SweepSpec(Strict):
     """One study, every setting resolved. Those of `identity` decide what is found, and are its digest.
 
@@ -78,32 +89,32 @@ class SweepSpec(Strict):
     validation images are trained on as well.
     """
 
-    study: str
-    baseline: BaselineName
-    dataset: Dataset = "mnist"
-    engine: Engine = "optuna"
-    sampler: str = "tpe"
-    pruner: str = "median"
-    patience: Annotated[int, Field(ge=0)] = 0
-    objective: tuple[Objective, ...] = ("error",)
-    seed: Seed = 0
-    max_repeats: Annotated[int, Field(ge=0)] = 1
-    max_attempts: Positive = 2
-    trial_timeout_s: Seconds | None = None
-    recipe: dict[str, Any]
-    space: dict[str, dict[str, Any]]
-    constraints: Constraints = Constraints()
-    enqueue: tuple[dict[str, Scalar], ...] = ()
-    learn_from: str | None = None
-    profile: str
-    epochs: Positive
-    train_images: Positive
-    validation_images: Positive
-    baseline_seeds: Annotated[int, Field(ge=0, le=MAX_WHOLE)]
-    full_epochs: Positive | None = None
-    confirms: tuple[int, ...] = ()
-    reads_test: bool = False
-    budget: Budget
+    study: Annotated[str, Decides.NOTHING]
+    baseline: Annotated[BaselineName, Decides.ARCHITECTURE]
+    dataset: Annotated[Dataset, Decides.ERRORS] = "mnist"
+    engine: Annotated[Engine, Decides.TRIALS] = "optuna"
+    sampler: Annotated[str, Decides.TRIALS] = "tpe"
+    pruner: Annotated[str, Decides.TRIALS] = "median"
+    patience: Annotated[Annotated[int, Field(ge=0)], Decides.TRIALS] = 0
+    objective: Annotated[tuple[Objective, ...], Decides.TRIALS] = ("error",)
+    seed: Annotated[Seed, Decides.TRIALS] = 0
+    max_repeats: Annotated[Annotated[int, Field(ge=0)], Decides.TRIALS] = 1
+    max_attempts: Annotated[Positive, Decides.TRIALS] = 2
+    trial_timeout_s: Annotated[Seconds | None, Decides.TRIALS] = None
+    recipe: Annotated[dict[str, Any], Decides.TRIALS]
+    space: Annotated[dict[str, dict[str, Any]], Decides.TRIALS]
+    constraints: Annotated[Constraints, Decides.TRIALS] = Constraints()
+    enqueue: Annotated[tuple[dict[str, Scalar], ...], Decides.TRIALS] = ()
+    learn_from: Annotated[str | None, Decides.TRIALS] = None
+    profile: Annotated[str, Decides.TRIALS]
+    train_images: Annotated[Positive, Decides.ERRORS]
+    epochs: Annotated[Positive, Decides.ERRORS]
+    validation_images: Annotated[Positive, Decides.CURVES]
+    baseline_seeds: Annotated[Annotated[int, Field(ge=0, le=MAX_WHOLE)], Decides.TRIALS]
+    full_epochs: Annotated[Positive | None, Decides.NOTHING] = None
+    confirms: Annotated[tuple[int, ...], Decides.NOTHING] = ()
+    reads_test: Annotated[bool, Decides.TRIALS] = False
+    budget: Annotated[Budget, Decides.NOTHING]
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
@@ -173,8 +184,17 @@ class SweepSpec(Strict):
             raise InputError(f"space must hold the documented baseline, but its {error}") from None
 
     def identity(self) -> dict[str, Any]:
-        """Every setting that decides what the study finds."""
-        return self.model_dump(mode="json", exclude={"study", "budget", "full_epochs", "confirms"})
+        """Every setting that decides what the study finds.
+
+        What was added to these settings later is left out where it has its default, which is how every study was run
+        before: so the digest of a study stays, and it goes on in a newer version.
+        """
+        kept = set(SweepSpec.model_fields) - set(settings_that_decide(Decides.NOTHING))
+        plain = self.model_dump(mode="json", include=kept)
+        plain["recipe"] = _without_new(plain["recipe"], _FIRST_RECIPE, dataclasses.asdict(Recipe()))
+        plain["constraints"] = _without_new(plain["constraints"], _FIRST_CONSTRAINTS, Constraints().model_dump())
+        defaults = {name: field.get_default() for name, field in SweepSpec.model_fields.items()}
+        return _without_new(plain, _FIRST_SETTINGS, defaults)
 
     def digest(self) -> str:
         """SHA-256 of `identity()`, hexadecimal."""
@@ -183,7 +203,30 @@ class SweepSpec(Strict):
     def differing_keys(self, other: SweepSpec) -> list[str]:
         """The settings in which two studies differ, budgets apart."""
         mine, theirs = self.identity(), other.identity()
-        return sorted(key for key in mine if mine[key] != theirs[key])
+        return sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
+
+
+# What the settings of a study were when the first studies were made; see `SweepSpec.identity`. None is ever added.
+_FIRST_SETTINGS = frozenset(
+    {
+        *("baseline", "dataset", "engine", "sampler", "pruner", "patience", "objective", "seed", "max_repeats"),
+        *("max_attempts", "trial_timeout_s", "recipe", "space", "constraints", "enqueue", "learn_from", "profile"),
+        *("epochs", "train_images", "validation_images", "baseline_seeds", "reads_test"),
+    }
+)
+_FIRST_RECIPE = frozenset({"learning_rate", "schedule", "warmup_share", "batch_size"})
+_FIRST_CONSTRAINTS = frozenset({"max_params", "max_mflops_per_image", "max_memory_mb"})
+
+
+def _without_new(values: dict[str, Any], first: frozenset[str], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key in first or value != defaults.get(key)}
+
+
+@cache
+def settings_that_decide(*what: Decides) -> tuple[str, ...]:
+    """The settings of a study that decide any of these, in the order of `SweepSpec`."""
+    fields = SweepSpec.model_fields.items()
+    return tuple(name for name, field in fields if any(mark in what for mark in field.metadata))
 
 
 def _check_recipe(recipe: Params, allowed: Mapping[str, Allowed]) -> None:

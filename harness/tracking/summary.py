@@ -9,6 +9,7 @@ from statistics import mean
 from typing import TYPE_CHECKING
 
 from harness.ledger.ledger import Ledger, Study, Usage
+from harness.study.comparability import best, full_error_pct
 from harness.study.metrics import test_error_rate_pct
 from harness.study.records import Record, Role
 from harness.study.spec import VERDICT, SweepSpec
@@ -43,7 +44,7 @@ class Progress:
     def ranked(self) -> list[Record]:
         """Trials trained in full, in the order they ended: the ones whose errors can be compared."""
         searched = (r for r in self.records if r.trial.role is not Role.CONFIRM)
-        full = (r for r in searched if r.full_error_pct(self.study.spec.epochs) is not None)
+        full = (r for r in searched if full_error_pct(self.study.spec, r) is not None)
         return sorted(full, key=lambda r: r.told_at or 0)
 
     @property
@@ -52,8 +53,8 @@ class Progress:
 
     @property
     def best(self) -> Record | None:
-        """As on the leaderboard: a tie goes to the faster one."""
-        return min((r for r in self.ranked if r.trial.role is Role.TRIAL), key=_rank, default=None)
+        """The searched trial that ranks first."""
+        return best(self.study.spec, self.ranked)
 
     @property
     def is_finished(self) -> bool:
@@ -89,10 +90,6 @@ def progress(ledger: Ledger, study: str) -> Progress:
 def error_pct(record: Record) -> float:
     error = record.result.error_rate_pct if record.result else None
     return float("inf") if error is None else error
-
-
-def _rank(record: Record) -> tuple[float, str, float]:
-    return error_pct(record), *record.tie_break
 
 
 def report_of(runs: Sequence[Run]) -> str:
@@ -137,13 +134,14 @@ def _settings(study: Study) -> dict[str, str]:
 
 
 def _best_so_far(progress: Progress) -> list[Point]:
-    """The lowest error after each trial that was trained in full."""
+    """The lowest error of a searched trial after each that was trained in full."""
     points: list[Point] = []
     start_ms = round(progress.study.created_at * 1000)
     best_pct = float("inf")
-    for step, record in enumerate(progress.ranked):
-        best_pct = min(best_pct, error_pct(record))
-        points.append(Point("best_error_rate_pct", best_pct, step, start_ms))
+    for record in progress.ranked:
+        if record.trial.role is Role.TRIAL:
+            best_pct = min(best_pct, error_pct(record))
+            points.append(Point("best_error_rate_pct", best_pct, len(points), start_ms))
     return points
 
 

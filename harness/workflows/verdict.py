@@ -27,7 +27,8 @@ from harness.ledger.locks import study_lock
 from harness.planning.progress import StopReason
 from harness.search.base import NoProposal
 from harness.search.proposer import Next
-from harness.study.records import EpochReport, Record, Role, Trial, TrialResult, baseline_errors_pct
+from harness.study.comparability import baseline_errors_pct, rank_key
+from harness.study.records import EpochReport, Record, Role, Trial, TrialResult
 from harness.study.spec import MAX_SECONDS, MAX_WHOLE, SPLIT_SIZES, VERDICT, Budget, SweepSpec, check_name
 from harness.support.strict_json import check_whole, shown
 from harness.sweep.display import Display
@@ -167,7 +168,7 @@ def best_trials(spec: SweepSpec, records: Sequence[Record], top: int) -> list[Re
     mean of its seeds. A configuration counts once, by its best trial; the documented one is no candidate.
     """
     seen, best = [dict(spec.baseline_params)], []
-    baselines = baseline_errors_pct(records, spec.epochs)
+    baselines = baseline_errors_pct(spec, records)
     goal_pct = fmean(baselines) if baselines and "device_time" in spec.objective else None
     ranks = [(rank, record) for record in records if (rank := _rank(record, spec, goal_pct)) is not None]
     for _, record in sorted(ranks, key=lambda ranked: ranked[0]):
@@ -297,8 +298,9 @@ def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> N
 
 def _rank(record: Record, spec: SweepSpec, goal_pct: float | None) -> tuple[bool, float, str, float] | None:
     """As on the leaderboard, but alike where the error is no more than `goal_pct`; None: not ranked."""
-    error_pct = record.full_error_pct(spec.epochs)
-    if record.result is None or error_pct is None or record.trial.role is not Role.TRIAL:
+    key = rank_key(spec, record)
+    if key is None or record.trial.role is not Role.TRIAL:
         return None
+    error_pct = key[0]
     reaches_goal = goal_pct is not None and error_pct <= goal_pct
     return not reaches_goal, 0.0 if reaches_goal else error_pct, *record.tie_break

@@ -18,15 +18,14 @@ from scipy import stats
 
 from harness.analysis.comparison.incumbents import Floats, Incumbents, Unit, read_incumbents
 from harness.analysis.comparison.methods import Method, find_methods
-from harness.analysis.leaderboard.leaderboard import FIDELITY
 from harness.analysis.statistics import quartiles, share_below
 from harness.analysis.verdict.statistics import holm
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, find_study
-from harness.study.records import baseline_errors_pct
-from harness.study.spec import SweepSpec
+from harness.study.comparability import baseline_errors_pct
+from harness.study.spec import Decides, SweepSpec, settings_that_decide
 
-COMPARABLE = ["baseline", *FIDELITY]  # errors are comparable only among studies that agree in all of these
+COMPARABLE = settings_that_decide(Decides.ARCHITECTURE, Decides.ERRORS)  # in which studies have to agree
 NUM_BUDGETS = 10  # equal parts of the common budget, at the end of each of which methods are ranked
 ALPHA = 0.05
 NUM_PERMUTATIONS = 20_000  # with up to eight repeats each, these are all there are
@@ -228,7 +227,7 @@ def _baseline_errors_pct(ledger: Ledger, specs: Sequence[SweepSpec]) -> list[flo
     """Of the documented configuration; none where the studies train it by different recipes."""
     if any(spec.recipe != specs[0].recipe for spec in specs):
         return []
-    return [error for spec in specs for error in baseline_errors_pct(ledger.finished(spec.study), spec.epochs)]
+    return [error for spec in specs for error in baseline_errors_pct(spec, ledger.finished(spec.study))]
 
 
 def _check_comparable(specs: Sequence[SweepSpec]) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ledger.ledger import Ledger
+from harness.study.comparability import full_error_pct
 from harness.study.records import Outcome, Record, Role
 from harness.study.spec import SweepSpec
 
@@ -60,7 +61,7 @@ def read_incumbents(ledger: Ledger, spec: SweepSpec) -> Incumbents:
         if record.trial.role is Role.TRIAL and record.result and record.result.outcome is not Outcome.INFEASIBLE:
             records.append(record)
     records.sort(key=attrgetter("told_at"))
-    errors = [record.full_error_pct(spec.epochs) for record in records]
+    errors = [full_error_pct(spec, record) for record in records]
     return Incumbents(
         spec,
         np.array([record.trial.number for record in records], np.int64),

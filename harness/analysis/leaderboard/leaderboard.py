@@ -11,12 +11,10 @@ import pandas as pd
 from harness.analysis.hyperparameters import hyperparameter_columns, hyperparameters
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, Study, find_study
+from harness.study.comparability import FIDELITY, RANKING
 from harness.study.metrics import Shown, metrics, names, values
 from harness.study.records import Outcome, Record, Role, TrialResult
 from harness.study.spec import SweepSpec
-
-# Errors are comparable only among trials that agree in all of these.
-FIDELITY = ["dataset", "profile", "train_images", "epochs"]
 
 # What each row says of its trial beside its numbers (`METRICS`), with the type of the column.
 _OF_A_TRIAL = {
@@ -57,10 +55,9 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
     """Every trial of `studies` that has ended, indexed by trial uid, best first.
 
     Trials of one fidelity (`FIDELITY`) stand together, the fidelity with most training first. Within one, completed
-    trials of the baseline and of the search come first, by validation error of the last epoch, then within one timing
-    class by device time (`Record.tie_break`);
-    they alone have a `rank`, from 1. Then come a verdict's own trainings (role confirm), which learn from the
-    validation images and so have no error on them, then pruned trials, then failed ones.
+    trials of the baseline and of the search come first, in the order of `RANKING`; they alone have a `rank`, from 1.
+    Then come a verdict's own trainings (role confirm), which learn from the validation images and so have no error on
+    them, then pruned trials, then failed ones.
 
     Columns: those of docs/export.md, in that order, with one per hyperparameter that any of the studies searches,
     empty where a study does not search it. Error rates in percent with 95 % Wilson intervals; times in seconds, of
@@ -136,22 +133,10 @@ def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
     tiers = [outcome == Outcome.PRUNED, outcome != Outcome.COMPLETED, frame["role"] == Role.CONFIRM]
     frame = frame.assign(tier=np.select(tiers, [2, 3, 1], 0))
     ranked = frame["tier"] == 0
-    by = {
-        "dataset": True,
-        "train_images": False,
-        "epochs": False,
-        "profile": True,
-        "tier": True,
-        "error": True,
-        "class": True,
-        "time": True,
-        "study": True,
-        "trial": True,
-    }
-    decisive = {"error": "error_rate_pct", "class": "timing_class", "time": "device_time_s"}
-    frame = frame.assign(**{key: frame[column].where(ranked) for key, column in decisive.items()})
-    frame = frame.sort_values(list(by), ascending=list(by.values()))
-    ranks = frame.groupby(FIDELITY).cumcount() + 1
+    keys = {f"{column}, where it ranks": frame[column].where(ranked) for column in RANKING}
+    by = {name: name == "dataset" for name in FIDELITY} | dict.fromkeys(["tier", *keys, "study", "trial"], True)
+    frame = frame.assign(**keys).sort_values(list(by), ascending=list(by.values()))
+    ranks = frame.groupby(list(FIDELITY)).cumcount() + 1
     return frame.assign(rank=ranks.where(frame["tier"] == 0).astype("Int64"))
 
 

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from harness.analysis.hyperparameters import hyperparameters
 from harness.analysis.leaderboard.findings import find, sentences
-from harness.analysis.leaderboard.leaderboard import FIDELITY
 from harness.analysis.terminal import plain_console
 from harness.ledger.ledger import Ledger, find_study
+from harness.study.comparability import FIDELITY
 from harness.study.formatting import CHANGES, changes, setting
 from harness.study.records import Outcome, Role
 from harness.study.spec import SPLIT_SIZES, VERDICT, SweepSpec
@@ -167,6 +167,6 @@ def _cautions(frame: pd.DataFrame) -> list[str]:
         lines += [f"  {clock}: {name}" for clock, name in zip(clocks["clock"], clocks["timing_class"], strict=True)]
     if ranked["continues"].notna().any():
         lines.append("the time of a trial that continues another one includes that one's")
-    if len(ranked.drop_duplicates(FIDELITY)) > 1:
+    if len(ranked.drop_duplicates(list(FIDELITY))) > 1:
         lines.append("ranks count within one fidelity: " + ", ".join(FIDELITY))
     return lines

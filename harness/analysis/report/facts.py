@@ -15,6 +15,7 @@ from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.analysis.verdict.findings import Verdict, find_verdict
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, Study, Usage, find_study
+from harness.study.comparability import best, full_error_pct, ranked
 from harness.study.records import Outcome, Record, Role
 from harness.study.spec import VERDICT, SweepSpec
 
@@ -78,7 +79,7 @@ class Facts:
     @cached_property
     def full(self) -> list[Record]:
         """Those of them that were trained in full, whose errors can be compared."""
-        return [record for record in self.ended if record.full_error_pct(self.spec.epochs) is not None]
+        return [record for record in self.ended if full_error_pct(self.spec, record) is not None]
 
     @cached_property
     def searched(self) -> list[Record]:
@@ -95,12 +96,12 @@ class Facts:
 
     @cached_property
     def best(self) -> Record | None:
-        """As on the leaderboard: a tie goes to the faster one."""
-        return min(self.searched, key=_rank, default=None)
+        """The searched trial that ranks first."""
+        return best(self.spec, self.searched)
 
     @property
     def top_ten(self) -> list[Record]:
-        return sorted(self.searched, key=_rank)[:10]
+        return ranked(self.spec, self.searched)[:10]
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -163,10 +164,6 @@ def error_pct(record: Record) -> float:
     if error is None:
         raise ValueError(f"trial {record.trial.uid} has no error rate")
     return error
-
-
-def _rank(record: Record) -> tuple[float, str, float]:
-    return error_pct(record), *record.tie_break
 
 
 def timing_class(record: Record) -> str:

@@ -9,12 +9,9 @@ from enum import StrEnum
 from typing import Any
 
 from harness.analysis.statistics import resolution_pct
-from harness.study.records import Device, EpochReport, Outcome, TrialResult
+from harness.study.records import Device, EpochReport, TrialResult
 from harness.support.intervals import error_rate_interval_pct
 from harness.support.provenance import PACKAGES, diff_file
-
-# Whatever came of the others was no doing of the training, which may well go on now.
-REPEATABLE = (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED)
 
 _CURVE = ("train_loss", "val_loss", "val_error_rate_pct", "val_images")
 _DEVICE = ("name", "kind", "backend", "precision", "engine", "threads")
@@ -219,7 +216,7 @@ def _ends(recorded: TrialResult, now: TrialResult) -> dict[str, tuple[Any, Any]]
     names = {"num_params": "parameters", "final_error_rate_pct": "final error %", "wrong_images": "wrong images"}
     pairs = {words: (getattr(recorded, name), getattr(now, name)) for name, words in names.items()}
     ends = {words: pair for words, pair in pairs.items() if pair[0] is not None}  # a worker that died told none of them
-    return ends | ({"outcome": (recorded.outcome, now.outcome)} if recorded.outcome in REPEATABLE else {})
+    return ends | ({"outcome": (recorded.outcome, now.outcome)} if recorded.outcome.was_trained else {})
 
 
 def _number_texts(recorded: float | None, now: float | None) -> tuple[str, str]:

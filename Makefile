@@ -70,13 +70,13 @@ ui: $(READY) ## browse the runs in MLflow (PORT=)
 	$(BIN)/harness ui $(call flag,PORT,port) $(ARGS)
 
 test: $(READY) ## run the tests, the slow ones excepted (PYTHON=python3.13 runs them on that)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 test-faults: $(READY) ## run the slow tests, two files at a time: crashes, kills, full disks
 	$(BIN)/python -m pytest -m slow --numprocesses 2 --dist loadfile $(ARGS)
 
 test-lowest: $(LOWEST)/ready ## run the tests with the lowest versions that pyproject.toml allows, in .venv-lowest
-	$(LOWEST)/bin/python -m pytest $(ARGS)
+	$(LOWEST)/bin/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 $(LOWEST)/ready: pyproject.toml | $(READY)
 	rm -rf $(LOWEST)

@@ -192,6 +192,12 @@ def test_the_names_of_verdicts_are_theirs(tmp_path: Path) -> None:
         load(CNN, tmp_path, Flags(study="mine.verdict"))
 
 
+@pytest.mark.parametrize("name", ["../x", "\udcff", "a b", ""])
+def test_a_study_to_learn_from_has_a_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"^learn_from is '.*'; allowed: 1 to 64 letters"):
+        load(CNN, tmp_path, Flags(learn_from=name))
+
+
 @pytest.mark.parametrize("seeds", [0, -1, 2**31, 10**30])
 def test_a_number_of_baseline_seeds_that_cannot_be_is_refused(seeds: int) -> None:
     with pytest.raises(InputError, match=r"^--seeds is \S+; allowed: 1 to 2147483647$"):

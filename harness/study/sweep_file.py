@@ -149,7 +149,7 @@ def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
             "profile": profile_name,
             "full_epochs": file.profiles["full"].epochs if "full" in file.profiles else None,
             "enqueue": () if flags.enqueue is None else _enqueued(flags.enqueue),
-            "learn_from": flags.learn_from,
+            "learn_from": None if flags.learn_from is None else check_name(flags.learn_from, "learn_from"),
             "recipe": {**dataclasses.asdict(RECIPE), **file.recipe},
             "trial_timeout_s": None if file.trial_timeout is None else parse_duration_s(file.trial_timeout),
             "budget": _budget(profile, flags),

@@ -582,4 +582,6 @@ def find_study(ledger: Ledger, name: str) -> Study:
 def none_yet(ledger: Ledger) -> str:
     """What to say where there is no study: it may be the wrong place."""
     folder = ledger.path.parent
+    if ledger.unreadable_studies():
+        return f"none in {folder} that can be read; `harness status` says why"
     return f"none yet in {folder}{'' if folder.exists() else ', which is not there'}; `harness sweep` makes one"

@@ -343,7 +343,7 @@ def test_make_has_an_environment_for_each_python(tmp_path: Path, there: str | No
     if there:
         (tmp_path / ".venv" / "lib" / f"python{there}").mkdir(parents=True)
     line = make("-n", "test", f"PYTHON={sys.executable}", folder=tmp_path, venv=venv)
-    assert shlex.split(line) == [f"{venv}/bin/python", "-m", "pytest"]
+    assert shlex.split(line)[:3] == [f"{venv}/bin/python", "-m", "pytest"]
 
 
 def test_make_does_not_run_another_python_than_the_one_named(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from audited_study import edit as edit_by_hand
 from filled_ledger import FilledLedger, make_spec, read_all
 
 from harness.cli import main
-from harness.errors import InputError, TroubleError
+from harness.errors import DamageError, InputError, TroubleError
 from harness.ledger.ledger import Ledger
 from harness.ledger.locks import InUseError, study_lock
 from harness.study.records import Outcome
@@ -293,3 +293,22 @@ def test_a_row_that_was_changed_is_named_and_the_audit_and_the_doctor_say_so(
     assert f"study: ledger: {why}, is not as it was written" in capfd.readouterr().out
     assert [finding.text for finding in examine(mixed) if finding.level is Level.PROBLEM and why in finding.text]
     assert main(["leaderboard", "sound", "--out", "-"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("DELETE FROM epochs WHERE uid = 'study-2' AND epoch = 1", "rows of 'study-2' (trial 2 of study): 2 are"),
+        ("DELETE FROM attempts WHERE uid = 'study-2'", "column num_events is 11; its trials make 10: rows are missing"),
+        ("DELETE FROM trials WHERE uid = 'study-5'", "column num_events is 11; its trials make 10: rows are missing"),
+    ],
+)
+def test_rows_that_are_missing_are_noticed_by_whoever_reads_a_study(mixed: Path, change: str, message: str) -> None:
+    with closing(sqlite3.connect(mixed / "ledger.db")) as db, db:
+        assert db.execute(change).rowcount == 1
+    with closing(Ledger(mixed / "ledger.db")) as ledger:
+        for read in (ledger.history, ledger.finished):
+            with pytest.raises(DamageError) as caught:
+                list(read("study"))
+            assert message in str(caught.value)
+        assert len(ledger.history("sound")) == 1

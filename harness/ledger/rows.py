@@ -163,7 +163,8 @@ def check_events(study: str, stated: int, found: int) -> None:
         CellError: it has not.
     """
     if stated != found:
-        raise CellError(f"study {study} has counted {stated} events, and its trials make {found}: rows are missing")
+        where = f"table studies, row {shown(study)}, column num_events is {stated}"
+        raise CellError(f"{where}; its trials make {found}: rows are missing, or too many")
 
 
 def final_result(row: sqlite3.Row) -> TrialResult:

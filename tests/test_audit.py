@@ -475,11 +475,11 @@ def test_changes_behind_mlflows_back_are_named(home: Path, found_runs: dict[str,
 def test_changes_to_the_parent_run_are_named(home: Path, mlflow: MlflowClient, found_runs: dict[str, Run]) -> None:
     run_id = found_runs["study"].info.run_id
     mlflow.set_tag(run_id, "mlflow.note.content", "all is well")
-    mlflow.log_metric(run_id, "best_error_rate_pct", 0.0, step=1)
+    mlflow.log_metric(run_id, "best_error_rate_pct", 0.0, step=0)
     lines = audit(home, "study")
     assert len(lines) == 2
     assert lines[0].startswith("MLflow: parent run: tag mlflow.note.content is all is well, should be Search around")
-    what = "MLflow: parent run: curve best_error_rate_pct, step 1 is 3.0 and 0.0, should be 3.0"
+    what = "MLflow: parent run: curve best_error_rate_pct, step 0 is 2.5 and 0.0, should be 2.5"
     assert lines[1] == f"{what}; {Advice.SYNC}"
 
 

@@ -126,8 +126,8 @@ def test_a_worker_on_jax_keeps_to_its_threads() -> None:
 STEPS_AND_EPOCHS = """
 import numpy as np, keras
 from test_engines import CONFIGS, BATCH, STEPS, ORDER, PICTURES, LABELS, model, values
-from harness.execution import engine_base, engines
-from harness.execution.jax_engine import JaxSteps
+from harness.execution.training import engine_base, engines
+from harness.execution.training.jax_engine import JaxSteps
 
 number = STEPS * BATCH
 held, order = engine_base.hold(PICTURES[:number], LABELS[:number]), ORDER % number

@@ -168,7 +168,7 @@ def _environment(process: psutil.Process) -> str:
 # Trains without end on the worker of an `executor` that is made before.
 TRAINS_ON = """
 from harness.execution.base import Job, Ready
-from harness.records import Trial
+from harness.study.records import Trial
 while not any(isinstance(event, Ready) for event in executor.events(1.0)): pass
 executor.start("worker-0", Job(Trial("uid", 0, {"units_1": 32, "units_2": 16}, 0, 1000)))
 while not executor.events(1.0): pass
@@ -184,7 +184,7 @@ import sys
 from pathlib import Path
 from harness.execution.base import Place
 from harness.execution.local import LocalExecutor
-from harness.spec import SweepSpec
+from harness.study.spec import SweepSpec
 spec = SweepSpec.model_validate_json(sys.argv[1])
 executor = LocalExecutor(spec, [Place("worker-0", "a processor", 1, 1)], Path(sys.argv[2]), Path(sys.argv[3]))
 """

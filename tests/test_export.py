@@ -22,6 +22,7 @@ from harness.errors import InputError, TroubleError
 from harness.ledger.ledger import Ledger
 from harness.study.records import Outcome, Role, Seconds, TrialResult
 from harness.support.home import project_root
+from harness.support.strict_json import shown
 
 SPACE = {
     "units_1": {"low": 64, "high": 1024, "log": True},
@@ -52,7 +53,7 @@ def read(path: Path) -> pd.DataFrame:
     if path.suffix == ".parquet":
         return pd.read_parquet(path)
     if path.suffix == ".csv":
-        return pd.read_csv(path, float_precision="round_trip")  # not the default of every pandas
+        return pd.read_csv(path)
     return pd.DataFrame(json.loads(path.read_text()))
 
 
@@ -168,7 +169,8 @@ def test_a_name_that_promises_another_form_is_refused(
     before = sorted(tmp_path.iterdir())
     assert main(["export", "study", f"--{form}", str(tmp_path / name)]) == 2
     err = capfd.readouterr().err
-    assert err == f"harness: --{form} is '{tmp_path / name}'; allowed: a name that ends in .{form}, a pipe, or -\n"
+    allowed = f"a name that ends in .{form}, a pipe, or -"
+    assert err == f"harness: --{form} is {shown(str(tmp_path / name))}; allowed: {allowed}\n"
     assert sorted(tmp_path.iterdir()) == before
 
 

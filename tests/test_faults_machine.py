@@ -366,7 +366,7 @@ for table in itertools.cycle(tables):
 WEIGHTS_WRITER = """
 import itertools, pathlib, sys
 import keras, numpy as np
-from harness.execution.training import save_checkpoint
+from harness.execution.training.trainer import save_checkpoint
 model = keras.Sequential([keras.Input((1000,)), keras.layers.Dense(1000, use_bias=False)])
 model.compile("adam")
 model.optimizer.build(model.trainable_variables)

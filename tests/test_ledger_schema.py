@@ -274,7 +274,7 @@ def audit_rows(path: Path, study: str) -> list[str]:
     """What the ledger's own rows say against each other; the trial in hand has no outcome yet."""
     with closing(open_read_only(path)) as db:
         rows = read_study(db, study)
-        return [line for line in [*rows.unreadable, *recount(rows)] if "has no outcome" not in line]
+        return [line for line in map(str, [*rows.unreadable, *recount(rows)]) if "has no outcome" not in line]
 
 
 def damaged_rows(path: Path) -> list[tuple[str, ...]]:

@@ -23,7 +23,7 @@ Lock = Callable[[Path, str], AbstractContextManager[None]]
 HOLD = """
 import sys
 from pathlib import Path
-from harness import locks
+from harness.ledger import locks
 with getattr(locks, sys.argv[1])(Path(sys.argv[2]), "study"):
     print("held", flush=True)
     sys.stdin.read()

@@ -242,9 +242,9 @@ COORDINATOR = (
     """
 import sys
 from pathlib import Path
-from harness.execution.on_ray import RayWorkplace
+from harness.execution.ray.workplace import RayWorkplace
 from harness.execution.workplaces import Cluster
-from harness.spec import SweepSpec
+from harness.study.spec import SweepSpec
 spec = SweepSpec.model_validate_json(sys.argv[1])
 workplace = RayWorkplace(Cluster(sys.argv[3] or None), 1, print)
 executor = workplace.executor(spec, Path(sys.argv[2]), Path())

@@ -469,7 +469,7 @@ def command(tmp_path: Path, study: FilledLedger, monkeypatch: pytest.MonkeyPatch
         def close(self, *how: object, **more: object) -> int:
             return 0
 
-    monkeypatch.setattr(runner.data, "prepare", lambda dataset, progress: tmp_path)
+    monkeypatch.setattr(runner.cache, "prepare", lambda dataset, progress: tmp_path)
     monkeypatch.setattr(runner, "Tracker", NoTracker)
     monkeypatch.setattr(verdict_study, "bring_to_mlflow", lambda home, study, display: None)
 

@@ -223,7 +223,7 @@ def test_a_study_does_not_go_on_on_another_backend(
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
     spec = make_spec(f"study{ending}", dataset="digits")
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-            FilledLedger(ledger, spec, backend="jax").ask()  # a study without a trial may still become another
+        FilledLedger(ledger, spec, backend="jax").ask()  # a study without a trial may still become another
     with pytest.raises(InputError) as refused:
         run_study(spec, tmp_path, PlainDisplay(io.StringIO()), num_workers=1, fresh=False)
     beside = "" if ending else "--as NAME for a study of its own beside it, or "

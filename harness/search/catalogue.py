@@ -18,18 +18,18 @@ class Sampler:
     """A way to propose configurations.
 
     Attributes:
-        engine: Whose it is.
+        engine: The library that it belongs to.
         name: As in `--sampler`.
-        good_for: One line for people.
-        finite_only: It lists configurations, so real numbers need a step.
+        good_for: One line for the README.
+        finite_only: It lists all configurations, so a real-valued range needs a step.
         categories: It takes a choice among unordered values.
         conditional: It takes hyperparameters with a `when`.
         two_objectives: It can search for a Pareto front.
-        learns_from_others: Trials that it did not propose change what it proposes.
+        learns_from_others: It uses trials that it did not propose.
         min_epochs: It cannot work with fewer epochs per trial.
-        module: An importable module that it needs besides the engine.
-        is_replayed: It keeps a state besides the trials, which resume rebuilds by asking anew.
-        asks_ahead: Slow to ask: ask for the next trial as soon as the one before it has been handed out.
+        module: A module that it needs besides the engine.
+        is_replayed: It keeps a state besides the trials, which resume rebuilds by asking again.
+        asks_ahead: A proposal is slow: ask for the next trial as soon as the previous one has been handed out.
     """
 
     engine: Engine
@@ -57,28 +57,28 @@ class Pruner:
 
 
 SAMPLERS: tuple[Sampler, ...] = (
-    Sampler("optuna", "tpe", "the default: any space, and it learns from pruned trials too"),
-    Sampler("optuna", "random", "the yardstick that any other has to beat", learns_from_others=False),
+    Sampler("optuna", "tpe", "default; any search space; also learns from pruned trials"),
+    Sampler("optuna", "random", "reference for the other samplers", learns_from_others=False),
     Sampler(
         "optuna",
         "qmc",
-        "covers the space more evenly than random; no learning",
+        "covers the space more evenly than random; does not learn",
         conditional=False,
         learns_from_others=False,
         is_replayed=True,
     ),
-    Sampler("optuna", "grid", "every configuration of a small space once", finite_only=True, learns_from_others=False),
+    Sampler("optuna", "grid", "every configuration of a small space, once", finite_only=True, learns_from_others=False),
     Sampler(
         "optuna",
         "nsga2",
-        "two objectives, from about a hundred trials on",
+        "two objectives, from about 100 trials on",
         conditional=False,
         is_replayed=True,
     ),
     Sampler(
         "optuna",
         "cmaes",
-        "numbers only, and good at it from some fifteen trials on",
+        "numeric hyperparameters only, from about 15 trials on",
         categories=False,
         conditional=False,
         two_objectives=False,
@@ -89,22 +89,28 @@ SAMPLERS: tuple[Sampler, ...] = (
     Sampler(
         "optuna",
         "gp",
-        "few and costly trials",
+        "few, expensive trials",
         conditional=False,
         module="torch",
     ),
     Sampler(
         "keras-tuner",
         "random",
-        "as Optuna's, and never the same configuration twice",
+        "like Optuna's, but never repeats a configuration",
         two_objectives=False,
         learns_from_others=False,
     ),
-    Sampler("keras-tuner", "bayesian", "few and costly trials; seconds to ask", two_objectives=False, asks_ahead=True),
+    Sampler(
+        "keras-tuner",
+        "bayesian",
+        "few, expensive trials; a proposal takes seconds",
+        two_objectives=False,
+        asks_ahead=True,
+    ),
     Sampler(
         "keras-tuner",
         "hyperband",
-        "many configurations for a few epochs, the best of them for more",
+        "many configurations for a few epochs; the best continue for more",
         two_objectives=False,
         learns_from_others=False,
         min_epochs=2,
@@ -122,10 +128,17 @@ SAMPLERS: tuple[Sampler, ...] = (
 
 PRUNERS: tuple[Pruner, ...] = (
     Pruner("none", "every trial trains to its last epoch"),
-    Pruner("median", "stops what is worse than the median at the same epoch; greedy where epochs are few"),
-    Pruner("percentile", "the default: stops what is worse than three of four completed trials were at the same epoch"),
-    Pruner("successive_halving", "stops all but the best part at ever later epochs", min_epochs=2),
-    Pruner("hyperband", "several successive halvings, from hasty to patient", min_epochs=2, brackets=True),
+    Pruner("median", "stops trials that are worse than the median at the same epoch; stops too many if epochs are few"),
+    Pruner(
+        "percentile", "default; stops trials that are worse than three of four completed trials were at the same epoch"
+    ),
+    Pruner("successive_halving", "keeps the best fraction of the trials after more and more epochs", min_epochs=2),
+    Pruner(
+        "hyperband",
+        "several successive halvings that begin to stop trials after different numbers of epochs",
+        min_epochs=2,
+        brackets=True,
+    ),
 )
 
 # What to install for a module, by the extra's name.
@@ -146,7 +159,7 @@ def sampler(spec: SweepSpec) -> Sampler:
 
 
 def check(spec: SweepSpec) -> None:
-    """Whether the study's settings go together; to be called before anything is written.
+    """Checks that the study's settings can be combined; to be called before anything is written.
 
     Raises:
         InputError: one line that names both sides and what is allowed.

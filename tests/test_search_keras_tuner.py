@@ -158,7 +158,7 @@ class TestBayesian:
         own = inspect.signature(BayesianOptimizationOracle).parameters["alpha"].default
         table = (project_root() / "docs" / "search.md").read_text(encoding="utf-8")
         assert f"counts as noise | {own:g} | {oracle.alpha:g} |" in table
-        assert f"before the Gaussian process is asked | 3 | {RANDOM_PER_DIMENSION} |" in table
+        assert f"before the Gaussian process is used | 3 | {RANDOM_PER_DIMENSION} |" in table
         run.run(4)
         assert oracle.num_initial_points == RANDOM_PER_DIMENSION * len(NUMBERS)
 

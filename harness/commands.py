@@ -298,7 +298,7 @@ def how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
     """The last word on a study: why it stopped, and what goes on with it."""
     if not spec.space:
         return f"{spec.study}: done; every seed has read the test images once"
-    nothing = "nothing to run, since " if end.was_used_up else ""
+    nothing = "nothing to run, since " if end.ran_nothing else ""
     return f"{spec.study}: {nothing}{end.reason.value}; {_how_to_go_on(spec, end.reason)}--fresh starts anew"
 
 

@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
-import pytest
 from filled_ledger import CPU
 
 from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
@@ -24,8 +22,9 @@ from harness.search.base import NoProposal
 from harness.search.proposer import Next
 from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 from harness.study.spec import SweepSpec
-from harness.sweep import loop
+from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
+from harness.sweep.loop import Sweep
 
 START_S, REST_S = 12.0, 4.0  # workers load their framework; models are built and compiled
 TRUE_UNITS = np.array([1.0, 900.0, 200.0, 0.0])  # as `cpu_estimate` has it, but not quite
@@ -133,7 +132,6 @@ class Run:
 def run_clocked(
     spec: SweepSpec,
     ledger: Ledger,
-    patch: pytest.MonkeyPatch,
     *,
     baseline_s: float,
     num_workers: int = 2,
@@ -144,7 +142,6 @@ def run_clocked(
     """Runs a study whose baseline takes `baseline_s` to train, and other configurations in proportion to their work."""
     ledger._db.execute("PRAGMA synchronous = OFF")  # no power will be cut
     clock, rng = Clock(), random.Random(seed)
-    patch.setattr(loop, "time", SimpleNamespace(monotonic=clock.monotonic))
     baseline_work = count_work(spec, spec.baseline_params, spec.epochs) @ TRUE_UNITS
 
     def epoch_s(trial: Trial) -> float:
@@ -154,8 +151,9 @@ def run_clocked(
     workers = ClockedWorkers(clock, num_workers, epoch_s)
     costs = CostModel(spec, cpu_estimate(1e11), typical=typical_params(spec))
     records, display = ledger.history(spec.study), PlainDisplay(io.StringIO())
-    source, folder = RandomSource(spec, seed, stopped_share, len(records)), Path(ledger.path).parent / "checkpoints"
-    reason = loop.Sweep(spec, ledger, records, source, workers, [], display, folder, costs).run()
+    source = RandomSource(spec, seed, stopped_share, len(records))
+    checkpoints = Checkpoints(spec, Path(ledger.path).parent / "checkpoints")
+    reason = Sweep(spec, ledger, records, source, workers, [], display, checkpoints, costs, clock.monotonic).run()
     limit_s = spec.budget.wall_s or clock.now_s
     idle_s = sum(max(0.0, limit_s - ended_s) for ended_s in workers.ended_s.values())
     return Run(reason, max(workers.ended_s.values()), idle_s / num_workers / limit_s, workers.started)

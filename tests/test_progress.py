@@ -57,51 +57,51 @@ NOTHING = Open()
 
 def test_a_trial_needs_room_in_what_is_left_of_the_time() -> None:
     study = progress(used_s=50.0, wall_s=100.0)
-    assert study.lack(trial(), 29.0, NOTHING) is None
-    assert study.lack(trial(), 31.0, NOTHING) is StopReason.WALL_TIME
+    assert study.reason_not_to_start(trial(), 29.0, NOTHING) is None
+    assert study.reason_not_to_start(trial(), 31.0, NOTHING) is StopReason.WALL_TIME
 
 
 def test_running_trials_have_a_claim_on_the_device_time() -> None:
     study = progress(used_s=50.0, device_s=100.0)
-    assert study.lack(trial(), 1e6, NOTHING) is None
-    assert study.lack(trial(), 0.0, Open(running=[Running(trial(1), 5.0)])) is None
+    assert study.reason_not_to_start(trial(), 1e6, NOTHING) is None
+    assert study.reason_not_to_start(trial(), 0.0, Open(running=[Running(trial(1), 5.0)])) is None
     assert (
-        study.lack(trial(), 0.0, Open(running=[Running(trial(1), 5.0), Running(trial(2), 1.0)]))
+        study.reason_not_to_start(trial(), 0.0, Open(running=[Running(trial(1), 5.0), Running(trial(2), 1.0)]))
         is StopReason.DEVICE_TIME
     )
-    assert study.lack(trial(), 0.0, Open(running=[Running(trial(1), 31.0)])) is StopReason.DEVICE_TIME
+    assert study.reason_not_to_start(trial(), 0.0, Open(running=[Running(trial(1), 31.0)])) is StopReason.DEVICE_TIME
 
 
 def test_the_baseline_is_run_whatever_the_budget_says() -> None:
     study = progress(used_s=500.0, wall_s=100.0)
     baseline = trial(0, Role.BASELINE)
-    assert study.lack(baseline, 0.0, NOTHING) is None
-    assert not study.overruns(baseline, [report(1, 1000.0)], 0.0, NOTHING)
-    assert study.over(0.0, Open(pending=[baseline])) is None
+    assert study.reason_not_to_start(baseline, 0.0, NOTHING) is None
+    assert not study.has_to_stop(baseline, [report(1, 1000.0)], 0.0, NOTHING)
+    assert study.reason_to_end(0.0, Open(pending=[baseline])) is None
 
 
 def test_without_a_time_budget_there_is_always_room() -> None:
     study = progress(used_s=1e9)
-    assert study.lack(trial(), 1e9, NOTHING) is None
-    assert study.used_up(1e9, NOTHING) is None
-    assert not study.overruns(trial(), [report(1, 1e9)], 0.0, NOTHING)
+    assert study.reason_not_to_start(trial(), 1e9, NOTHING) is None
+    assert study.reason_not_to_propose(1e9, NOTHING) is None
+    assert not study.has_to_stop(trial(), [report(1, 1e9)], 0.0, NOTHING)
     assert study.budget_left_s(0.0, NOTHING, 2) == float("inf")
 
 
 def test_a_running_trial_is_given_a_little_grace() -> None:
     study, third_s = progress(wall_s=100.0), BUSY_S / 3
     judging_s = study._costs.left_s(trial(), [report(1), report(2)]) - third_s
-    assert not study.overruns(trial(), [report(1)], 104.9 - 2 * third_s - judging_s, NOTHING)
-    assert not study.overruns(trial(), [report(1), report(2), report(3)], 200.0, NOTHING)
-    assert study.overruns(trial(), [report(1)], 105.1 - 2 * third_s - judging_s, NOTHING)
-    assert study.lack(trial(), 0.0, NOTHING) is StopReason.WALL_TIME, "it has shown that it is too long"
+    assert not study.has_to_stop(trial(), [report(1)], 104.9 - 2 * third_s - judging_s, NOTHING)
+    assert not study.has_to_stop(trial(), [report(1), report(2), report(3)], 200.0, NOTHING)
+    assert study.has_to_stop(trial(), [report(1)], 105.1 - 2 * third_s - judging_s, NOTHING)
+    assert study.reason_not_to_start(trial(), 0.0, NOTHING) is StopReason.WALL_TIME, "it has shown that it is too long"
 
 
 def test_a_running_trial_overruns_the_device_time_of_all() -> None:
     study = progress(device_s=100.0)
     others = [Running(trial(1), 60.0), Running(trial(2), 33.0)]
-    assert not study.overruns(trial(), [report(1)], 1e6, Open(running=others[:1]))
-    assert study.overruns(trial(), [report(1)], 0.0, Open(running=others))
+    assert not study.has_to_stop(trial(), [report(1)], 1e6, Open(running=others[:1]))
+    assert study.has_to_stop(trial(), [report(1)], 0.0, Open(running=others))
 
 
 def test_used_trials_are_a_reason_to_stop_also_when_time_is_left() -> None:
@@ -109,15 +109,15 @@ def test_used_trials_are_a_reason_to_stop_also_when_time_is_left() -> None:
     for number in range(8):
         study.add(ended(number))
     open_ = Open(running=[Running(trial(8), 1.0)], pending=[trial(9)])
-    assert study.used_up(0.0, open_) is StopReason.TRIALS
-    assert study.used_up(0.0, Open(running=open_.running)) is None
-    assert study.over(0.0, open_) is None, "what is pending is still to be run"
+    assert study.reason_not_to_propose(0.0, open_) is StopReason.TRIALS
+    assert study.reason_not_to_propose(0.0, Open(running=open_.running)) is None
+    assert study.reason_to_end(0.0, open_) is None, "what is pending is still to be run"
 
 
 def test_the_search_is_asked_no_more_when_little_would_have_room() -> None:
     study = progress(wall_s=100.0)
-    assert study.used_up(79.0, NOTHING) is None
-    assert study.used_up(81.0, NOTHING) is StopReason.WALL_TIME
+    assert study.reason_not_to_propose(79.0, NOTHING) is None
+    assert study.reason_not_to_propose(81.0, NOTHING) is StopReason.WALL_TIME
 
 
 def test_the_search_is_asked_no_more_after_some_trials_that_were_too_long() -> None:
@@ -126,10 +126,10 @@ def test_the_search_is_asked_no_more_after_some_trials_that_were_too_long() -> N
     records = [ended(number, Role.BASELINE) for number in range(2)]
     study = Progress(spec, records, Usage(0, 0.0, 0.0), CostModel(spec, estimate, typical=[SMALL]))
     put_off = [trial(number) for number in range(MAX_PUT_OFF)]
-    assert study.used_up(85.0, Open(pending=put_off[1:])) is None
-    assert study.used_up(85.0, Open(pending=put_off)) is StopReason.WALL_TIME
-    assert study.over(85.0, Open(pending=put_off[1:])) is None, "a small one may have room"
-    assert study.over(85.0, Open(pending=put_off[1:]), StopReason.EXHAUSTED) is StopReason.WALL_TIME
+    assert study.reason_not_to_propose(85.0, Open(pending=put_off[1:])) is None
+    assert study.reason_not_to_propose(85.0, Open(pending=put_off)) is StopReason.WALL_TIME
+    assert study.reason_to_end(85.0, Open(pending=put_off[1:])) is None, "a small one may have room"
+    assert study.reason_to_end(85.0, Open(pending=put_off[1:]), StopReason.EXHAUSTED) is StopReason.WALL_TIME
 
 
 def test_time_left_is_known_with_the_first_trial_and_ends_with_the_budget() -> None:
@@ -178,7 +178,6 @@ def ledger(tmp_path: Path, cnn: SweepSpec) -> Iterator[Ledger]:
 def test_a_budget_is_kept_and_used(
     cnn: SweepSpec,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     wall_s: float,
     num_workers: int,
     most_idle: float,
@@ -188,7 +187,7 @@ def test_a_budget_is_kept_and_used(
     for seed in range(3):
         with closing(Ledger(tmp_path / f"{seed}.db")) as ledger:
             ledger.create_study(spec, {})
-            run = run_clocked(spec, ledger, monkeypatch, baseline_s=70.0, num_workers=num_workers, seed=seed)
+            run = run_clocked(spec, ledger, baseline_s=70.0, num_workers=num_workers, seed=seed)
             runs.append(run)
     assert {run.reason for run in runs} == {StopReason.WALL_TIME}
     assert max(run.wall_s for run in runs) < 1.06 * wall_s
@@ -196,23 +195,19 @@ def test_a_budget_is_kept_and_used(
     assert fmean(run.idle_share for run in runs) < most_idle
 
 
-def test_what_had_no_room_is_first_when_there_is_more_time(
-    cnn: SweepSpec, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_had_no_room_is_first_when_there_is_more_time(cnn: SweepSpec, ledger: Ledger) -> None:
     budgets = [Budget(trials=500, wall_s=wall_s) for wall_s in (300.0, 900.0)]
     specs = [cnn.model_copy(update={"budget": budget}) for budget in budgets]
-    run_clocked(specs[0], ledger, monkeypatch, baseline_s=70.0)
+    run_clocked(specs[0], ledger, baseline_s=70.0)
     waiting = [record.trial.uid for record in ledger.history("study") if record.result is None]
     assert 0 < len(waiting) <= MAX_PUT_OFF
-    again = run_clocked(specs[1], ledger, monkeypatch, baseline_s=70.0)
+    again = run_clocked(specs[1], ledger, baseline_s=70.0)
     assert again.started[: len(waiting)] == waiting
 
 
-def test_a_trial_that_turns_out_too_long_stays_pending(
-    cnn: SweepSpec, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_trial_that_turns_out_too_long_stays_pending(cnn: SweepSpec, ledger: Ledger) -> None:
     spec = cnn.model_copy(update={"budget": Budget(trials=500, wall_s=400.0)})
-    run = run_clocked(spec, ledger, monkeypatch, baseline_s=70.0, noise=0.8)
+    run = run_clocked(spec, ledger, baseline_s=70.0, noise=0.8)
     assert run.wall_s < 1.05 * 400.0
     assert [attempt[1] for attempt in ledger.attempts("t9")] == [Outcome.CANCELLED]
     assert ledger.record("t9").result is None

@@ -24,6 +24,7 @@ from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, Tr
 from harness.study.spec import Budget, SweepSpec
 from harness.study.sweep_file import Flags, load_sweep
 from harness.support.home import sweeps_folder
+from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
 from harness.tracking.content import Parent, trial_content
@@ -159,8 +160,9 @@ class Study:
         self.proposer, self.workers = proposer or ScriptedProposer(proposals()), workers or ScriptedWorkers()
         display = PlainDisplay(io.StringIO())
         records, costs = ledger.history(spec.study), CostModel(spec, cpu_estimate(1e11))
+        checkpoints = Checkpoints(spec, folder / "checkpoints")
         self.sweep = Sweep(
-            spec, ledger, records, self.proposer, self.workers, [self.heard], display, folder / "checkpoints", costs
+            spec, ledger, records, self.proposer, self.workers, [self.heard], display, checkpoints, costs
         )
 
     def outcomes(self) -> dict[str, Outcome | None]:

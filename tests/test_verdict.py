@@ -31,6 +31,7 @@ from harness.planning.progress import StopReason
 from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 from harness.study.spec import SPLIT_SIZES, SweepSpec
 from harness.sweep import runner
+from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
 from harness.workflows import verdict as verdict_study
@@ -160,7 +161,7 @@ def train(ledger: Ledger, spec: SweepSpec, workers: Workers, checkpoints: Path |
     records, costs = ledger.history(spec.study), CostModel(spec, cpu_estimate(1e11))
     source = make_source(spec, ledger, records)
     display, checkpoints = PlainDisplay(io.StringIO()), checkpoints or Path(ledger.path).parent / "checkpoints"
-    return Sweep(spec, ledger, records, source, workers, [], display, checkpoints, costs).run()
+    return Sweep(spec, ledger, records, source, workers, [], display, Checkpoints(spec, checkpoints), costs).run()
 
 
 def said(ledger: Ledger) -> list[str]:

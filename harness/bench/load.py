@@ -24,6 +24,7 @@ from harness.planning.cost_model import CostModel, cpu_estimate
 from harness.search.base import NoProposal
 from harness.search.factory import make_search
 from harness.search.proposer import Next, Proposer
+from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
 from harness.tracking.mlflow_runs import Tracker
@@ -135,8 +136,9 @@ def measure(load: Load, home: Path) -> Measured:
         trackers = [Tracker(ledger.path, home, STUDY, lambda line: None)] if load.with_mlflow else []
         sleepers = Sleepers(load.num_workers, load.trial_s / spec.epochs, load.warm_up_s, load.measured_s, look)
         display, costs = PlainDisplay(io.StringIO()), CostModel(spec, cpu_estimate(1e11))
+        checkpoints = Checkpoints(spec, home / "checkpoints")
         with suppress(TimeIsUpError):
-            Sweep(spec, ledger, records, proposer, sleepers, [*trackers], display, home / "checkpoints", costs).run()
+            Sweep(spec, ledger, records, proposer, sleepers, [*trackers], display, checkpoints, costs).run()
         (first, last), seen = sleepers.looks, sleepers.seen
         span_s = last.wall_s - first.wall_s
         loop_cpu_s = last.loop_s - first.loop_s

@@ -33,6 +33,7 @@ from harness.study.spec import Budget, SweepSpec
 from harness.study.sweep_file import Flags, load_sweep
 from harness.support.atomic_files import replaced
 from harness.support.home import sweeps_folder
+from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
 from harness.tracking.study_runs import StudyRuns
@@ -255,7 +256,8 @@ def _sweep(
     worker: Any = _Timed(scripted_workers.ScriptedWorker(), watch, _OF_WORKER)
     timed_ledger: Any = _Timed(ledger, watch, _OF_LEDGER)
     display, costs = PlainDisplay(io.StringIO()), CostModel(spec, cpu_estimate(1e11))
-    return Sweep(spec, timed_ledger, records, source, worker, [], display, home / "checkpoints", costs)
+    checkpoints = Checkpoints(spec, home / "checkpoints")
+    return Sweep(spec, timed_ledger, records, source, worker, [], display, checkpoints, costs)
 
 
 def _parts(watch: Stopwatch, num_added: int) -> Iterator[dict[str, float]]:

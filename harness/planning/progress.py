@@ -41,7 +41,7 @@ class Progress:
         self._spec, self._used, self._costs = spec, used, costs
         self._forecast = Forecast(spec, costs, records)
         self._device_s = used.device_s
-        self._overran: dict[str, StopReason] = {}  # trials that were stopped for it, by uid
+        self._stopped: dict[str, StopReason] = {}  # trials that were stopped for it, by uid
         self.num_proposed = 0
         self.num_trials = 0
         self.num_baselines = 0
@@ -66,56 +66,55 @@ class Progress:
         return self._spec.budget.trials + self._spec.baseline_seeds
 
     def charge(self, device_s: float) -> None:
-        """Takes in what an attempt has cost, whatever came of it."""
+        """Takes in what an attempt has cost, with or without a result."""
         self._device_s += device_s
 
-    def used_up(self, wall_s: float, open_: Open) -> StopReason | None:
-        """Why nothing more is to be proposed, if so.
+    # Each takes `wall_s`, the seconds of the present session, and `open_`, what is proposed and not done.
 
-        Args:
-            wall_s: Seconds of the present session.
-            open_: What is proposed and not done.
+    def reason_to_end(self, wall_s: float, open_: Open, stopped_by: StopReason | None = None) -> StopReason | None:
+        """Why nothing can be started any more, neither what is pending nor anything new; None: something can.
+
+        `stopped_by` says why nothing new is proposed, if that is known.
         """
+        reasons = [self.reason_not_to_start(trial, wall_s, open_) for trial in open_.pending]
+        if None in reasons:
+            return None
+        stopped_by = stopped_by or self.reason_not_to_propose(wall_s, open_)
+        return reasons[0] if stopped_by and reasons else stopped_by  # what waits for a larger budget is why it ends
+
+    def reason_not_to_propose(self, wall_s: float, open_: Open) -> StopReason | None:
+        """Why nothing more is to be proposed; None: something is."""
         if self.num_proposed < self._spec.baseline_seeds:
-            return None  # the baseline is what everything is compared with: it is run whatever the budget says
+            return None  # the baseline is what everything is compared with: it is run with any budget
         num_open = sum(trial.role is not Role.BASELINE for trial in open_.trials)
         if self.num_trials + num_open >= self._spec.budget.trials:
             return StopReason.TRIALS
-        put_off = [reason for trial in open_.pending if (reason := self.lack(trial, wall_s, open_))]
+        put_off = [reason for trial in open_.pending if (reason := self.reason_not_to_start(trial, wall_s, open_))]
         if len(put_off) >= MAX_PUT_OFF:
             return put_off[0]
-        return self._lack(self._forecast.quarter_s, wall_s, open_)
+        return self._exceeded_budget(self._forecast.quarter_s, wall_s, open_)
 
-    def over(self, wall_s: float, open_: Open, stop: StopReason | None = None) -> StopReason | None:
-        """Why nothing can be started any more, if so: nothing that is pending, and nothing new.
-
-        `stop` says why nothing new is proposed, if that is known.
-        """
-        lacks = [self.lack(trial, wall_s, open_) for trial in open_.pending]
-        stop = None if None in lacks else stop or self.used_up(wall_s, open_)
-        return lacks[0] if stop and lacks else stop  # what waits for a larger budget is why it ends
-
-    def lack(self, trial: Trial, wall_s: float, open_: Open) -> StopReason | None:
+    def reason_not_to_start(self, trial: Trial, wall_s: float, open_: Open) -> StopReason | None:
         """Which time budget would end before a trial that is started now; None: there is room for it."""
         if trial.role is Role.BASELINE:
             return None
-        if trial.uid in self._overran:
-            return self._overran[trial.uid]
-        return self._lack(lambda: self._forecast.held_s(trial), wall_s, open_)
+        if trial.uid in self._stopped:
+            return self._stopped[trial.uid]
+        return self._exceeded_budget(lambda: self._forecast.held_s(trial), wall_s, open_)
 
-    def overruns(self, trial: Trial, reports: Sequence[EpochReport], wall_s: float, open_: Open) -> bool:
+    def has_to_stop(self, trial: Trial, reports: Sequence[EpochReport], wall_s: float, open_: Open) -> bool:
         """Whether a running trial that has reported these epochs will end too long after a time budget.
 
-        If so, there is no room for it in this session any more.
+        If so, it is not started again in this session.
         """
         if trial.role is Role.BASELINE or reports[-1].epoch >= trial.epochs:
             return False
         left_s, budget = self._costs.left_s(trial, reports), self._spec.budget
         if budget.wall_s is not None and self._used.wall_s + wall_s + left_s > (1 + GRACE) * budget.wall_s:
-            self._overran[trial.uid] = StopReason.WALL_TIME
+            self._stopped[trial.uid] = StopReason.WALL_TIME
         elif budget.device_s is not None and self._device_s + open_.held_s + left_s > (1 + GRACE) * budget.device_s:
-            self._overran[trial.uid] = StopReason.DEVICE_TIME
-        return trial.uid in self._overran
+            self._stopped[trial.uid] = StopReason.DEVICE_TIME
+        return trial.uid in self._stopped
 
     def time_left(self, wall_s: float, open_: Open, num_workers: int) -> TimeLeft | None:
         """How long the study will go on; None before any trial has shown how fast it goes."""
@@ -124,7 +123,7 @@ class Progress:
         return self.forecast(open_, num_workers).within(self.budget_left_s(wall_s, open_, num_workers))
 
     def forecast(self, open_: Open, num_workers: int) -> TimeLeft:
-        """How long all trials of the budget will take, whatever time it allows them."""
+        """How long all trials of the budget will take, if its time does not end before them."""
         num_open_baselines = sum(trial.role is Role.BASELINE for trial in open_.trials)
         num_baselines = max(0, self._spec.baseline_seeds - self.num_baselines - num_open_baselines)
         num_searched = max(0, self.total - self.done - len(open_.trials) - num_baselines)
@@ -151,7 +150,7 @@ class Progress:
             if self._is_better(record):
                 self.best = record
 
-    def _lack(self, predict_s: Callable[[], float], wall_s: float, open_: Open) -> StopReason | None:
+    def _exceeded_budget(self, predict_s: Callable[[], float], wall_s: float, open_: Open) -> StopReason | None:
         budget = self._spec.budget
         if budget.wall_s is not None and self._used.wall_s + wall_s + predict_s() >= budget.wall_s:
             return StopReason.WALL_TIME

@@ -7,18 +7,13 @@ hears of it; so whenever this process is killed, the next start goes on from wha
 from __future__ import annotations
 
 import dataclasses
-import signal
-import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from types import FrameType
 from typing import Protocol
 
-from harness.execution.base import CHECKPOINT_SUFFIX, Died, EpochDone, Event, Executor, Finished, Job, Ready
+from harness.execution.base import Died, EpochDone, Event, Executor, Finished, Ready
 from harness.ledger.ledger import Ledger
 from harness.planning.cost_model import CostModel
 from harness.planning.forecast import Open
@@ -28,10 +23,11 @@ from harness.search.base import NoProposal
 from harness.search.proposer import Next
 from harness.study.records import EpochReport, Outcome, Record, Trial, TrialResult
 from harness.study.spec import SweepSpec
-from harness.support.atomic_files import leftovers
 from harness.support.failpoints import Step, reach
 from harness.support.provenance import session_provenance
+from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import Display
+from harness.sweep.interrupts import Interrupts
 
 POLL_S = 0.25
 TOUCH_S = 5.0
@@ -67,15 +63,19 @@ class Listener(Protocol):
 class _Running:
     trial: Trial
     attempt: int
-    started: float  # monotonic
+    clock: Callable[[], float]
+    started_s: float = field(init=False)
     cancelled_for: str | None = None
     has_timed_out: bool = False
     search_time_s: float = 0.0
     reported: list[EpochReport] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self.started_s = self.clock()
+
     @property
     def held_s(self) -> float:
-        return round(time.monotonic() - self.started, 3)
+        return round(self.clock() - self.started_s, 3)
 
 
 class Sweep:
@@ -89,8 +89,9 @@ class Sweep:
         executor: Workers for this study.
         listeners: Are notified of each new final result.
         display: What people see.
-        checkpoints: Folder for the weights of trials that may be continued.
+        checkpoints: The weights of trials that may be continued.
         costs: Predicts how long trials take, so that the time budgets can be kept.
+        clock: Seconds that never run backwards, from any moment on.
     """
 
     def __init__(
@@ -102,16 +103,17 @@ class Sweep:
         executor: Executor,
         listeners: list[Listener],
         display: Display,
-        checkpoints: Path,
+        checkpoints: Checkpoints,
         costs: CostModel,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec, self._ledger, self._source, self._executor = spec, ledger, source, executor
         self._documented = spec.baseline_params  # put together anew at each look
         self._listeners, self._display, self._checkpoints = listeners, display, checkpoints
-        self._started = time.monotonic()
+        self._clock, self._started_s = clock, clock()
         self._session = ledger.start_session(spec.study, session_provenance())
         reach(Step.AFTER_SESSION)
-        self._touched = self._started
+        self._touched_s = self._started_s
         ledger.close_lost_attempts(spec.study)
         reach(Step.AFTER_LOST_ATTEMPTS)
         self._pending = deque(record.trial for record in records if record.result is None)
@@ -122,7 +124,7 @@ class Sweep:
         self._running: dict[str, _Running] = {}
         self._stop: StopReason | None = None
         self._search_times_s: dict[str, float] = {}  # not committed yet, of trials that have ended, by uid
-        self._num_signals = 0  # all that the handler changes: it may come between any two steps
+        self._interrupts = Interrupts()
 
     def run(self) -> StopReason:
         """Works until the budget is used, the space is exhausted, or the process is asked to stop.
@@ -130,7 +132,7 @@ class Sweep:
         A first SIGINT or SIGTERM lets running trials stop at their epoch's end; a second raises KeyboardInterrupt, and
         the next meets the handlers of before.
         """
-        with self._signals():
+        with self._interrupts:
             try:
                 while not self._is_over():
                     # Between two asks the workers are heard: an answer is quick, and a thousand asks are not.
@@ -138,33 +140,26 @@ class Sweep:
                     self._handle_all(self._executor.events(0.0 if may_go_on else POLL_S))
                     self._kill_overdue()
                     self._touch()
-            except Exception:
-                if self._num_signals > 1:  # a library that was being loaded has made the interrupt its own error
-                    raise KeyboardInterrupt from None
-                raise
             finally:
                 self._cancel_running()
                 self._ledger.touch_session(self._session, self._wall_s)
         assert self._stop is not None  # noqa: S101 - _is_over says so
-        return StopReason.INTERRUPTED if self._is_interrupted else self._stop
+        return StopReason.INTERRUPTED if self._interrupts.has_come else self._stop
 
     # Handing out
 
     def _is_over(self) -> bool:
-        if self._is_interrupted and self._stop is not StopReason.INTERRUPTED:
+        if self._interrupts.has_come and self._stop is not StopReason.INTERRUPTED:
             self._stop = StopReason.INTERRUPTED
             self._display.note("stopping: running trials end with their epoch; once more to stop at once")
         if self._running or self._stop is StopReason.INTERRUPTED:
             return not self._running
-        over = self._progress.over(self._wall_s, self._open, self._stop)
-        self._stop = over or self._stop
-        return over is not None
-
-    def _used_up(self) -> StopReason | None:
-        return self._progress.used_up(self._wall_s, self._open)
+        ended_by = self._progress.reason_to_end(self._wall_s, self._open, self._stop)
+        self._stop = ended_by or self._stop
+        return ended_by is not None
 
     def _has_room(self, trial: Trial) -> bool:
-        return self._progress.lack(trial, self._wall_s, self._open) is None
+        return self._progress.reason_not_to_start(trial, self._wall_s, self._open) is None
 
     @property
     def _open(self) -> Open:
@@ -172,7 +167,7 @@ class Sweep:
 
     def _hand_out(self) -> bool:
         """Gives a free worker a trial, if there are both. Whether another might be given one now."""
-        if not self._idle or self._is_interrupted:
+        if not self._idle or self._interrupts.has_come:
             return False
         pending = self._next_pending()
         proposal = None if pending else self._propose()
@@ -185,8 +180,8 @@ class Sweep:
                 self._commit(proposal)
             attempt = self._ledger.start_attempt(trial.uid, worker)
         reach(Step.AFTER_START_ATTEMPT)
-        self._running[worker] = _Running(trial, attempt, time.monotonic())
-        self._executor.start(worker, self._job(trial))
+        self._running[worker] = _Running(trial, attempt, self._clock)
+        self._executor.start(worker, self._checkpoints.job(trial))
         reach(Step.AFTER_HAND_OUT)
         self._display.started(trial, worker, attempt)
         if self._asks_ahead and not self._pending and (ahead := self._propose()):
@@ -215,7 +210,7 @@ class Sweep:
         with self._ledger.together():
             attempt = self._ledger.start_attempt(trial.uid, "none")
             self._ledger.finish_attempt(trial.uid, attempt, result, 0.0, is_final=True)
-        return _Running(trial, attempt, time.monotonic()), result, 0.0
+        return _Running(trial, attempt, self._clock), result, 0.0
 
     def _commit(self, proposal: Next) -> None:
         reach(Step.BEFORE_PROPOSE)
@@ -225,7 +220,7 @@ class Sweep:
     def _propose(self) -> Next | None:
         """The next trial that there is room for, not committed yet; None when there is none now."""
         while self._stop is None:
-            self._stop = self._used_up()
+            self._stop = self._progress.reason_not_to_propose(self._wall_s, self._open)
             if self._stop is not None:
                 break
             proposal = self._source.next()
@@ -246,29 +241,6 @@ class Sweep:
                 self._commit(proposal)
                 self._pending.append(proposal.trial)  # for a larger budget; a smaller one may still have room
         return None
-
-    def _job(self, trial: Trial) -> Job:
-        may_be_continued = trial.epochs < self._spec.epochs
-        may_be_champion = self._spec.is_verdict and trial.seed == self._spec.seed
-        return Job(
-            trial,
-            load_from=self._checkpoint(trial.continues) if trial.continues else None,
-            save_to=self._checkpoint(trial.uid) if may_be_continued or may_be_champion else None,
-        )
-
-    def _checkpoint(self, uid: str) -> Path:
-        return self._checkpoints / f"{uid}{CHECKPOINT_SUFFIX}"
-
-    def _drop_checkpoints(self) -> None:
-        """Removes the weights that nobody needs any more, and those that a killed worker left unfinished."""
-        open_trials = [running.trial for running in self._running.values()] + list(self._pending)
-        needed = self._source.continuable() | {t.continues for t in open_trials} | {t.uid for t in open_trials}
-        for path in self._checkpoints.glob(f"*{CHECKPOINT_SUFFIX}"):
-            uid = path.name.removesuffix(CHECKPOINT_SUFFIX)
-            if uid not in needed:
-                path.unlink()
-        for path in leftovers(self._checkpoints):
-            path.unlink()
 
     # What the workers say
 
@@ -312,9 +284,9 @@ class Sweep:
     def _on_epoch(self, event: EpochDone) -> None:
         running, report = self._running[event.worker], event.report
         running.reported.append(report)
-        started = time.monotonic()
+        started_s = self._clock()
         go_on = self._source.report(running.trial, report)
-        running.search_time_s += time.monotonic() - started
+        running.search_time_s += self._clock() - started_s
         if go_on and (why := self._why_cancelled(running)):
             running.cancelled_for, go_on = why, False
         reach(Step.BEFORE_ANSWER)
@@ -327,9 +299,9 @@ class Sweep:
         """Why a trial is to end with this epoch and stay pending, if so."""
         if running.reported[-1].epoch >= running.trial.epochs:
             return None
-        if self._is_interrupted:
+        if self._interrupts.has_come:
             return STOPPED
-        is_too_long = self._progress.overruns(running.trial, running.reported, self._wall_s, self._open)
+        is_too_long = self._progress.has_to_stop(running.trial, running.reported, self._wall_s, self._open)
         return "would end after the time budget" if is_too_long else None
 
     def _judged(self, running: _Running, result: TrialResult) -> TrialResult:
@@ -371,10 +343,10 @@ class Sweep:
     def _tell(self, running: _Running, result: TrialResult, held_s: float) -> None:
         """Tells the search and whoever looks on of a final result, which is committed."""
         trial = running.trial
-        started = time.monotonic()
+        started_s = self._clock()
         self._source.tell(trial, result)
         reach(Step.AFTER_TELL)
-        self._search_times_s[trial.uid] = running.search_time_s + time.monotonic() - started
+        self._search_times_s[trial.uid] = running.search_time_s + self._clock() - started_s
         self._progress.add(Record(trial, result, reserved_time_s=held_s))
         self._display.finished(trial, result, self._documented)
 
@@ -388,27 +360,28 @@ class Sweep:
         for listener in self._listeners:
             listener.notify()
         reach(Step.AFTER_NOTIFY)
-        self._drop_checkpoints()
+        open_trials = self._open.trials
+        needed = self._source.continuable() | {trial.uid for trial in open_trials}
+        self._checkpoints.keep_only(needed | {trial.continues for trial in open_trials if trial.continues})
         self._show_progress()
 
     # Time
 
     @property
     def _wall_s(self) -> float:
-        return time.monotonic() - self._started
+        return self._clock() - self._started_s
 
     def _touch(self) -> None:
-        if time.monotonic() - self._touched >= TOUCH_S:
-            self._touched = time.monotonic()
+        if self._clock() - self._touched_s >= TOUCH_S:
+            self._touched_s = self._clock()
             self._ledger.touch_session(self._session, self._wall_s)
             self._show_progress()
 
     def _kill_overdue(self) -> None:
         if self._spec.trial_timeout_s is None:
             return
-        begun_before = time.monotonic() - self._spec.trial_timeout_s
         for worker, running in self._running.items():
-            if running.started < begun_before and not running.has_timed_out:
+            if running.held_s > self._spec.trial_timeout_s and not running.has_timed_out:
                 running.has_timed_out = True
                 self._executor.kill(worker)
 
@@ -417,34 +390,6 @@ class Sweep:
         num_workers = len(self._executor.places)  # none where a cluster has lost all its nodes
         left = progress.time_left(self._wall_s, self._open, num_workers) if num_workers else None
         self._display.progress(progress.done, progress.total, left, progress.best, progress.baseline_errors_pct)
-
-    # Being stopped
-
-    @property
-    def _is_interrupted(self) -> bool:
-        return self._num_signals > 0
-
-    @contextmanager
-    def _signals(self) -> Iterator[None]:
-        def stop(number: int, frame: FrameType | None) -> None:
-            self._num_signals += 1
-            if self._num_signals > 1:
-                restore()
-                raise KeyboardInterrupt
-
-        def restore() -> None:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-        # Python lets only its main thread set handlers; in another one nobody can be asked to stop.
-        numbers = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-        before = {number: signal.getsignal(number) for number in numbers}
-        try:
-            for number in before:
-                signal.signal(number, stop)
-            yield
-        finally:
-            restore()
 
     def _cancel_running(self) -> None:
         """Closes the attempts of an abrupt end, so that they are charged; their trials stay pending."""

@@ -31,6 +31,7 @@ from harness.study.records import Record
 from harness.study.spec import VERDICT, SweepSpec, dated_name
 from harness.support.failpoints import Step, reach
 from harness.support.provenance import provenance
+from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import Display
 from harness.sweep.loop import Sweep, TrialSource
 from harness.tracking.mlflow_runs import Tracker, sync
@@ -44,11 +45,11 @@ class StudyEnd:
 
     Attributes:
         reason: Why it stopped.
-        was_used_up: The budget was used before anything was run.
+        ran_nothing: The budget was used before anything was run.
     """
 
     reason: StopReason
-    was_used_up: bool
+    ran_nothing: bool
 
 
 MakeSource = Callable[[Ledger, Sequence[Record]], TrialSource]
@@ -131,19 +132,20 @@ def _run_at(
         progress = Progress(spec, records, ledger.usage(spec.study), costs)
         pending = [record.trial for record in records if record.result is None]
         display.plan(describe(spec, places, make_plan(progress, pending, len(places))))
-        used_up = progress.over(0.0, Open(pending=pending))
-        if used_up is not None:
+        ended_by = progress.reason_to_end(0.0, Open(pending=pending))
+        if ended_by is not None:
             bring_to_mlflow(home, spec.study, display)
-            return StudyEnd(used_up, was_used_up=True)
+            return StudyEnd(ended_by, ran_nothing=True)
         # The workers load their framework while the search is rebuilt here.
         executor = workplace.executor(spec, data_folder, home / "logs" / spec.study)
         checkpoints = home / "checkpoints" / spec.study
+        kept = Checkpoints(spec, checkpoints)
         tracker, reason = None, StopReason.INTERRUPTED
         try:
             source = make_source(ledger, records)
             # After the search, which would otherwise share its core with the reading of all runs.
             tracker = Tracker(ledger.path, home, spec.study, display.note)
-            reason = Sweep(spec, ledger, records, source, executor, [tracker], display, checkpoints, costs).run()
+            reason = Sweep(spec, ledger, records, source, executor, [tracker], display, kept, costs).run()
         finally:
             executor.close()
             if tracker and reason is StopReason.INTERRUPTED:  # who stops it does not want to wait
@@ -153,7 +155,7 @@ def _run_at(
         # With a larger budget, the others go on from their checkpoints; a verdict's champion is not registered yet.
         if reason is StopReason.EXHAUSTED and not spec.is_verdict:
             shutil.rmtree(checkpoints, ignore_errors=True)
-        return StudyEnd(reason, was_used_up=False)
+        return StudyEnd(reason, ran_nothing=False)
 
 
 def bring_to_mlflow(home: Path, study: str, display: Display) -> None:

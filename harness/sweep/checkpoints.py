@@ -1,0 +1,44 @@
+"""The weights of trials that may be continued, one file each, in a folder of the study's own."""
+
+from __future__ import annotations
+
+from collections.abc import Set
+from pathlib import Path
+
+from harness.execution.base import CHECKPOINT_SUFFIX, Job
+from harness.study.records import Trial
+from harness.study.spec import SweepSpec
+from harness.support.atomic_files import leftovers
+
+
+class Checkpoints:
+    """Says where workers load and save weights, and removes what nobody needs.
+
+    Args:
+        spec: The study.
+        folder: Holds nothing but its checkpoints; workers make it.
+    """
+
+    def __init__(self, spec: SweepSpec, folder: Path) -> None:
+        self._spec, self._folder = spec, folder
+
+    def job(self, trial: Trial) -> Job:
+        """A trial with the file that it starts from, and the file that it leaves for a later trial or a champion."""
+        may_be_continued = trial.epochs < self._spec.epochs
+        may_be_champion = self._spec.is_verdict and trial.seed == self._spec.seed
+        return Job(
+            trial,
+            load_from=self._path(trial.continues) if trial.continues else None,
+            save_to=self._path(trial.uid) if may_be_continued or may_be_champion else None,
+        )
+
+    def keep_only(self, uids: Set[str]) -> None:
+        """Removes all checkpoints but those of these trials, and what a killed worker left unfinished."""
+        for path in self._folder.glob(f"*{CHECKPOINT_SUFFIX}"):
+            if path.name.removesuffix(CHECKPOINT_SUFFIX) not in uids:
+                path.unlink()
+        for path in leftovers(self._folder):
+            path.unlink()
+
+    def _path(self, uid: str) -> Path:
+        return self._folder / f"{uid}{CHECKPOINT_SUFFIX}"

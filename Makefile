@@ -1,5 +1,5 @@
-# `make` alone lists the targets. Each is one command of .venv, which is set up first when it is needed.
-# .venv belongs to the Python it was set up with; PYTHON=python3.13 has .venv-3.13 where that is another version.
+# `make` alone lists the targets. Each runs one command of .venv, which is set up first if needed.
+# .venv belongs to the Python version of its set-up; PYTHON=python3.13 uses .venv-3.13 if .venv has another version.
 
 .DEFAULT_GOAL := help
 LOCK := requirements$(if $(shell command -v nvidia-smi 2>/dev/null),-gpu).lock
@@ -14,7 +14,7 @@ LOWEST := $(VENV)-lowest
 EXTRAS := --extra dev --extra cmaes --extra jax --extra cluster
 UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 
-# Variables become flags (TRIALS=40 is --trials 40); ARGS= is passed on as it is.
+# Variables become flags (TRIALS=40 is --trials 40); ARGS= is passed on unchanged.
 flag = $(if $($1),--$2 '$($1)')
 WHERE_FLAGS = $(call flag,EXECUTOR,executor) $(call flag,ADDRESS,address)
 SWEEP_FLAGS = $(call flag,TRIALS,trials) $(call flag,BUDGET,budget) $(call flag,ENGINE,engine) \
@@ -30,10 +30,10 @@ BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(WHERE_F
 help:
 	@awk -F ': .*## ' '/^[a-z%-]+: .*## / { sub(/%/, "NAME", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-setup: $(READY) ## install everything into .venv; every target does it when needed (PYTHON=)
+setup: $(READY) ## install everything into .venv; other targets do this if needed (PYTHON=)
 	@echo "$(VENV) is set up"
 
-data: $(READY) ## fetch MNIST and check its contents
+data: $(READY) ## download MNIST and verify its contents
 	$(BIN)/harness data fetch $(ARGS)
 
 sweep-cnn: $(READY) ## search around the documented CNN (TRIALS= BUDGET= ENGINE= SAMPLER= PRUNER= PROFILE= WORKERS= SEED= EXECUTOR= ADDRESS=)
@@ -44,12 +44,12 @@ sweep-%: $(READY) ## run the search of sweeps/NAME.toml (same variables)
 baselines: $(READY) ## train the two documented networks (SEEDS= PROFILE=)
 	$(BIN)/harness baseline all $(BASELINE_FLAGS)
 
-verdict-cnn: $(READY) ## is the best of sweep-cnn really better? train it again (TOP= SEEDS= EPOCHS= BUDGET= WORKERS=)
+verdict-cnn: $(READY) ## test whether the best trials of sweep-cnn are better than the baseline (TOP= SEEDS= EPOCHS= BUDGET= WORKERS=)
 verdict-fc: $(READY) ## the same for sweep-fc (same variables)
 verdict-%: $(READY) ## the same for the search of sweeps/NAME.toml, or for a study (same variables)
 	$(BIN)/harness verdict $* $(VERDICT_FLAGS)
 
-report-cnn: $(READY) ## sweep-cnn as one HTML file with figures (OUT=)
+report-cnn: $(READY) ## write a report on sweep-cnn, one HTML file (OUT=)
 report-fc: $(READY) ## the same for sweep-fc
 report-%: $(READY) ## the same for the search of sweeps/NAME.toml, or for a study
 	$(BIN)/harness report $* $(call flag,OUT,out) $(ARGS)
@@ -57,19 +57,19 @@ report-%: $(READY) ## the same for the search of sweeps/NAME.toml, or for a stud
 leaderboard: $(READY) ## print the ranking and export it as CSV
 	$(BIN)/harness leaderboard $(ARGS)
 
-compare: $(READY) ## which way to search finds more? studies beside each other (STUDIES='A B')
+compare: $(READY) ## compare searches: lowest error against device time (STUDIES='A B')
 	$(BIN)/harness compare $(STUDIES) $(ARGS)
 
-status: $(READY) ## show how far each study is
+status: $(READY) ## show the progress of each study
 	$(BIN)/harness status $(ARGS)
 
-doctor: $(READY) ## look at the installation (ARGS='--audit STUDY' recounts a study)
+doctor: $(READY) ## check the installation (ARGS='--audit STUDY' audits a study)
 	$(BIN)/harness doctor $(ARGS)
 
 ui: $(READY) ## browse the runs in MLflow (PORT=)
 	$(BIN)/harness ui $(call flag,PORT,port) $(ARGS)
 
-test: $(READY) ## run the tests, the slow ones excepted (PYTHON=python3.13 runs them on that)
+test: $(READY) ## run the tests except the slow ones (PYTHON=python3.13 selects the Python)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 test-faults: $(READY) ## run the slow tests, two files at a time: crashes, kills, full disks
@@ -85,7 +85,7 @@ $(LOWEST)/ready: pyproject.toml | $(READY)
 		--requirement pyproject.toml --editable .
 	touch $@
 
-storm: $(READY) ## kill coordinators, workers and MLflow at random, then recount everything (MINUTES=10 SEED=)
+storm: $(READY) ## kill coordinators, workers and MLflow at random, then audit the studies (MINUTES=10 SEED=)
 	$(BIN)/python tests/storm.py $(call flag,MINUTES,minutes) $(call flag,SEED,seed) $(ARGS)
 
 lint: $(READY) ## check style and types
@@ -95,7 +95,7 @@ lint: $(READY) ## check style and types
 
 # The GPU lock holds all of the other one. What pip-audit finds is its own table; why it could not look, one line of ours.
 PIP_AUDIT = $(BIN)/pip-audit --strict --progress-spinner off --require-hashes --disable-pip --requirement requirements-gpu.lock
-audit: $(READY) ## look for insecure code and, over the network, for known holes in what is locked
+audit: $(READY) ## look for insecure code and, over the network, for known vulnerabilities of the locked packages
 	$(BIN)/ruff check --select S --ignore S603 harness baselines
 	@{ said=$$($(PIP_AUDIT) 2>&1 1>&3); } 3>&1 || { case "$$said" in \
 		*Found*known\ vulnerabilit*) echo "$$said" ;; \
@@ -105,11 +105,11 @@ audit: $(READY) ## look for insecure code and, over the network, for known holes
 
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-header $(if $(UPGRADE),--upgrade) $(EXTRAS) pyproject.toml
-lock: $(READY) ## remake the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
+lock: $(READY) ## update the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
 	$(COMPILE) --output-file requirements.lock
 	$(COMPILE) --extra gpu --constraint requirements.lock --output-file requirements-gpu.lock
 
-clean: ## remove what is set up, and caches; results in mlruns/ stay
+clean: ## remove environments and caches; results in mlruns/ stay
 	rm -rf .venv .venv-* build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find baselines harness tests -name __pycache__ -prune -exec rm -rf {} +
 

@@ -1,6 +1,6 @@
-"""The `harness` command: its arguments, and what each sub-command calls. No logic.
+"""The `harness` command: the arguments of its sub-commands. No logic.
 
-Nothing heavy is imported before it is known to be needed, so that `harness --help` answers at once.
+Slow packages are imported only when they are needed, so that `harness --help` is fast.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ SHOW_CURSOR = b"\x1b[?25h"  # the live display hides it
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command. Returns 0 done, 2 the input was wrong, 130 interrupted, 1 anything else."""
+    """Runs one command. Returns the exit status: 0 done, 2 wrong input, 130 interrupted, 1 other failures."""
     standard_streams.open_missing()
     standard_streams.show_all_text()
     _let_signals_end_it()
@@ -36,13 +36,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options = _parsed(sys.argv[1:] if arguments is None else arguments)
         from harness.support import own_code
 
-        own_code.check()  # of two copies, parts may not go together
+        own_code.check()  # files of two copies may not fit together
         from harness.commands import COMMANDS
 
         return COMMANDS[options.command](options)
     except InputError as error:
         return _fail(standard_streams.one_line(str(error)), EXIT_INPUT)
-    except (TroubleError, OSError) as error:  # the latter: nobody takes the output, or no room for it
+    except (TroubleError, OSError) as error:  # OSError: the output is closed or the disk is full
         return _fail(str(error), EXIT_TROUBLE)
     except KeyboardInterrupt:
         return _fail(INTERRUPTED, EXIT_INTERRUPTED)
@@ -62,11 +62,11 @@ def _fail(why: str, status: int) -> int:
 
 
 def _let_signals_end_it() -> None:
-    """Lets SIGINT and SIGTERM end the process where it is: it may be killed at any moment, and its workers end with it.
+    """Makes SIGINT and SIGTERM end the process at once: it may be killed at any moment, and its workers end with it.
 
-    An exception could come out anywhere, and a library that is being loaded would swallow it or turn it into another.
+    An exception could be raised anywhere, and a library that is being loaded might swallow or replace it.
     """
-    terminal = os.dup(2)  # which is silenced while some libraries are loaded
+    terminal = os.dup(2)  # standard error is silenced while some libraries are loaded
 
     def end(number: int, frame: FrameType | None) -> NoReturn:
         if sys.stdout.isatty():
@@ -79,11 +79,11 @@ def _let_signals_end_it() -> None:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Wrong arguments are wrong input like any other: one line, exit status 2."""
+    """Reports wrong arguments like other wrong input: one line, exit status 2."""
 
     def __init__(self, *arguments: Any, **settings: Any) -> None:
         super().__init__(*arguments, **settings)
-        self.register("type", None, _text)  # of every argument that has no other
+        self.register("type", None, _text)  # for all arguments without another type
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see {self.prog} --help")
@@ -102,7 +102,7 @@ def _real(text: str) -> float:
 
 
 def _number(text: str, kind: type[N], allowed: str, low: int = -(2**63)) -> N:
-    """What an option's text says, for argparse."""
+    """The number in an option's text, for argparse."""
     try:
         number = kind(text)
     except ValueError:
@@ -121,7 +121,7 @@ def _text(value: str) -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="harness",
-        description="Hyperparameter sweeps around documented baselines, with honest error rates and device times.",
+        description="Hyperparameter sweeps around two documented MNIST networks, with error rates and device times.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     _add_sweep(commands)
@@ -141,132 +141,144 @@ def _add(commands: _Commands, name: str, text: str) -> _Parser:
 
 
 def _add_sweep(commands: _Commands) -> None:
-    sweep = _add(commands, "sweep", "search around a documented baseline; the same command again goes on")
-    sweep.add_argument("sweep", metavar="NAME|FILE.toml", help="a file of sweeps/ by its name, or any sweep file")
+    sweep = _add(commands, "sweep", "search around a documented network; the same command resumes the study")
+    sweep.add_argument("sweep", metavar="NAME|FILE.toml", help="name of a file in sweeps/, or path of a sweep file")
     sweep.add_argument("--engine", help="optuna or keras-tuner")
     sweep.add_argument("--sampler", help="how configurations are proposed")
     sweep.add_argument("--pruner", help="which running trials are stopped early")
     sweep.add_argument("--objective", metavar="A[,B]", help="error, or error,device_time for a Pareto front")
-    sweep.add_argument("--trials", type=_whole, metavar="N", help="stop after so many searched trials in all")
-    sweep.add_argument("--budget", metavar="15m", help="stop after so much time in all, such as 90s, 15m or 2h")
+    sweep.add_argument("--trials", type=_whole, metavar="N", help="stop after N searched trials in total")
+    sweep.add_argument("--budget", metavar="15m", help="stop after this time in total, such as 90s, 15m or 2h")
     sweep.add_argument("--enqueue", metavar="FILE.toml", help="configurations to try first, as [[trial]] tables")
-    sweep.add_argument("--learn-from", metavar="STUDY", help="let the finished trials of a study teach the search")
+    sweep.add_argument("--learn-from", metavar="STUDY", help="give the finished trials of a study to the sampler")
     sweep.add_argument("--as", dest="study", metavar="STUDY", help="name of the study")
-    sweep.add_argument("--fresh", action="store_true", help="start anew; the old study is kept under a dated name")
+    sweep.add_argument("--fresh", action="store_true", help="start a new study; the old one is kept under a dated name")
     _add_run_options(sweep)
 
 
 def _add_baseline(commands: _Commands) -> None:
-    text = "train the documented networks with several seeds; validation and test error"
+    text = "train the documented networks with several seeds, and measure validation and test error"
     baseline = _add(commands, "baseline", text)
     baseline.add_argument("baseline", choices=("fc", "cnn", "all"))
-    baseline.add_argument("--seeds", type=_whole, metavar="N", help="how many seeds")
+    baseline.add_argument("--seeds", type=_whole, metavar="N", help="number of seeds")
     _add_run_options(baseline)
 
 
 def _add_verdict(commands: _Commands) -> None:
-    text = "train a study's best and its baseline again with fresh seeds: is it really better?"
+    text = "test whether a study's best trials are better than the baseline: train both again with new seeds"
     verdict = _add(commands, "verdict", text)
+    verdict.add_argument("study", metavar="STUDY|NAME", help="a study, or the name of a file in sweeps/ for its study")
     verdict.add_argument(
-        "study", metavar="STUDY|NAME", help="a study, or a file of sweeps/ for the study it makes here"
-    )
-    verdict.add_argument("--top", type=_whole, metavar="K", help="how many candidates, the best of the study: 3")
-    verdict.add_argument(
-        "--seeds", type=_whole, metavar="N", help="seeds at most, the same for each: 3, 5 (default), 8, 12, 20"
+        "--top", type=_whole, metavar="K", help="number of candidates, the best of the study (default: 3)"
     )
     verdict.add_argument(
-        "--all-seeds", action="store_true", help="train all of them, even if the answer is clear before"
+        "--seeds",
+        type=_whole,
+        metavar="N",
+        help="largest number of seeds, the same for each network: 3, 5 (default), 8, 12, 20",
     )
-    verdict.add_argument("--epochs", type=_whole, metavar="N", help="of each training; without it, the full profile's")
-    verdict.add_argument("--budget", metavar="2h", help="stop after so much time in all")
     verdict.add_argument(
-        "--workers", type=_whole, metavar="N", help="trainings at once; without it, one per core or GPU"
+        "--all-seeds", action="store_true", help="train all seeds, even if the answer is clear earlier"
     )
-    verdict.add_argument("--fresh", action="store_true", help="begin anew; the old one is kept under a dated name")
+    verdict.add_argument(
+        "--epochs", type=_whole, metavar="N", help="epochs of each training (default: those of the profile full)"
+    )
+    verdict.add_argument("--budget", metavar="2h", help="stop after this time in total")
+    verdict.add_argument("--workers", type=_whole, metavar="N", help="trainings at once (default: one per core or GPU)")
+    verdict.add_argument(
+        "--fresh", action="store_true", help="start a new verdict; the old one is kept under a dated name"
+    )
     _add_cluster_options(verdict)
 
 
 def _add_reproduce(commands: _Commands) -> None:
-    text = "train a trial again from its record: does it come out the same? exit status 0 if so, 1 if not"
+    text = "train a trial again from its record and compare the results: exit status 0 if they match, 1 if not"
     reproduce = _add(commands, "reproduce", text)
-    reproduce.add_argument("study", metavar="STUDY|NAME", help="a study, or a file of sweeps/ whose study it is here")
-    reproduce.add_argument("trial", metavar="TRIAL", type=_whole, help="its number, as on the leaderboard")
+    reproduce.add_argument(
+        "study", metavar="STUDY|NAME", help="a study, or the name of a file in sweeps/ for its study"
+    )
+    reproduce.add_argument("trial", metavar="TRIAL", type=_whole, help="number of the trial, as on the leaderboard")
 
 
 def _add_predict(commands: _Commands) -> None:
-    predict = _add(commands, "predict", "ask the champion that a verdict has made which digits PNG pictures show")
+    predict = _add(commands, "predict", "classify PNG pictures of digits with the champion of a verdict")
     predict.description = (
-        "Asks a registered network which digits PNG pictures show. A picture with a light border is inverted; the digit"
-        " is cut out, scaled and centred as MNIST's were. One of 28 x 28 pixels is only inverted, if need be."
+        "Classifies PNG pictures of digits with a registered network. A picture with a light border is inverted; the"
+        " digit is cut out, scaled and centred as in MNIST. A picture of 28 x 28 pixels is only inverted, if necessary."
     )
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="PNG files")
     predict.add_argument(
         "--model",
         default="champion",
-        help="champion (the newest, and the default), or a registered model: NAME, NAME@ALIAS or NAME/VERSION",
+        help="champion (the newest one, default), or a registered model: NAME, NAME@ALIAS or NAME/VERSION",
     )
-    predict.add_argument("--json", action="store_true", help="for programs")
+    predict.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", help="one of the file, such as quick; without it, full where there is a GPU")
+    parser.add_argument("--profile", help="a profile of the sweep file (default: full with a GPU, quick without)")
     parser.add_argument("--dataset", help="mnist, or digits (small, needs no download)")
     parser.add_argument("--seed", type=_whole, metavar="N", help="seed of the search and of the first training")
-    parser.add_argument("--workers", type=_whole, metavar="N", help="trials at once; without it, one per core or GPU")
+    parser.add_argument("--workers", type=_whole, metavar="N", help="trials at once (default: one per core or GPU)")
     _add_cluster_options(parser)
 
 
 def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="where workers run: local or ray")
-    ray = parser.add_argument_group("with --executor ray")
-    text = "the cluster: auto, or its head's HOST:PORT; without it, one is started here"
-    ray.add_argument("--address", metavar="ADDRESS", help=text)
-    ray.add_argument(
-        "--cpus-per-worker", type=_whole, metavar="N", help="CPUs that each worker holds, and its threads: 1"
+    parser.add_argument(
+        "--executor", choices=("local", "ray"), default="local", help="where workers run (default: local)"
     )
-    text = "GPUs that each worker holds: 1 (the default where there are GPUs), 0.5 for two on each, 0 for none"
+    ray = parser.add_argument_group("with --executor ray")
+    text = "address of the cluster: auto, or HOST:PORT of its head (default: start one on this machine)"
+    ray.add_argument("--address", metavar="ADDRESS", help=text)
+    ray.add_argument("--cpus-per-worker", type=_whole, metavar="N", help="CPUs and threads of each worker (default: 1)")
+    text = "GPUs of each worker: 1 (default if there are GPUs), 0.5 for two workers per GPU, 0 for none"
     ray.add_argument("--gpus-per-worker", type=_real, metavar="X", help=text)
 
 
 def _add_reading(commands: _Commands) -> None:
-    status = _add(commands, "status", "how far a study is")
-    status.add_argument("study", nargs="?", help="without it, all studies")
-    status.add_argument("--json", action="store_true", help="for programs")
+    status = _add(commands, "status", "show the progress of studies")
+    status.add_argument("study", nargs="?", help="default: all studies")
+    status.add_argument("--json", action="store_true", help="print JSON")
     board = _add(commands, "leaderboard", "rank the trials of one or several studies")
-    board.add_argument("studies", nargs="*", metavar="STUDY", help="without any, one table and file for each study")
-    board.add_argument("--out", metavar="FILE|-", help="write the CSV there; - is standard output")
-    board.add_argument("--top", type=_count, default=20, metavar="N", help="rows shown on the terminal")
-    text = "set studies beside each other: which way to search finds more for the same price?"
+    board.add_argument(
+        "studies",
+        nargs="*",
+        metavar="STUDY",
+        help="one table for these studies (default: a table and a file for each study)",
+    )
+    board.add_argument("--out", metavar="FILE|-", help="CSV file to write; - is standard output")
+    board.add_argument("--top", type=_count, default=20, metavar="N", help="rows shown on the terminal (default: 20)")
+    text = "compare searches: lowest error against device time"
     _add(commands, "compare", text).add_argument("studies", nargs="+", metavar="STUDY", help="at least two")
-    report = _add(commands, "report", "a study as one HTML file with figures, which opens offline")
-    report.add_argument("study", metavar="STUDY|NAME", help="a study, or a file of sweeps/ for the study it makes here")
-    text = "write it there; - is standard output; without it, reports/STUDY.html of the home"
+    report = _add(commands, "report", "write a report on a study: one HTML file that opens offline")
+    report.add_argument("study", metavar="STUDY|NAME", help="a study, or the name of a file in sweeps/ for its study")
+    text = "file to write; - is standard output (default: reports/STUDY.html in the home folder of the harness)"
     report.add_argument("--out", metavar="FILE|-", help=text)
-    export = _add(commands, "export", "hand a study on to other tools")
+    export = _add(commands, "export", "export a study for other tools")
     export.add_argument("study")
     where = export.add_mutually_exclusive_group(required=True)
     where.add_argument("--optuna", metavar="URL", help="an Optuna storage, such as sqlite:///study.db")
     for form in ("csv", "parquet", "json"):
-        where.add_argument(f"--{form}", metavar="FILE|-", help=f"a name that ends in .{form}; - is standard output")
+        where.add_argument(
+            f"--{form}", metavar="FILE|-", help=f"file to write, with extension .{form}; - is standard output"
+        )
 
 
 def _add_upkeep(commands: _Commands) -> None:
-    data = _add(commands, "data", "fetch the data sets, or check those that are here")
+    data = _add(commands, "data", "download the data sets, or verify those in the cache")
     data.add_argument("action", nargs="?", choices=("fetch", "verify"), default="fetch")
     data.add_argument("--dataset", default="mnist", help="mnist or digits")
-    ui = _add(commands, "ui", "open MLflow on the studies")
+    ui = _add(commands, "ui", "open MLflow with all studies")
     ui.add_argument("--port", type=_whole, default=5000)
     _add(commands, "sync", "bring MLflow up to date with the ledger")
-    doctor = _add(commands, "doctor", "look at the installation, or recount studies from scratch")
+    doctor = _add(commands, "doctor", "check the installation, or audit studies")
     what = doctor.add_mutually_exclusive_group()
-    what.add_argument("--audit", nargs="+", metavar="STUDY", help="ledger against MLflow against exported CSV")
-    what.add_argument("--remove", metavar="STUDY", help="take a study out of the ledger, of which a copy is kept")
-    bench = _add(commands, "bench", "measure this harness against others")
+    what.add_argument("--audit", nargs="+", metavar="STUDY", help="check that ledger, MLflow and exported CSV agree")
+    what.add_argument("--remove", metavar="STUDY", help="remove a study from the ledger; a copy of the ledger is kept")
+    bench = _add(commands, "bench", "measure speed and overhead, and compare with other tools")
     bench.add_argument("what", choices=("engine", "overhead", "scale", "search", "sweep", "target"))
-    bench.add_argument("--quick", action="store_true", help="within 5 minutes on two cores")
-    bench.add_argument(
-        "--repeats", type=partial(_count, low=1), metavar="N", help="seeds of a search, rounds of a race"
-    )
+    bench.add_argument("--quick", action="store_true", help="take less than 5 minutes on two cores")
+    bench.add_argument("--repeats", type=partial(_count, low=1), metavar="N", help="number of seeds or rounds")
 
 
 if __name__ == "__main__":

@@ -107,7 +107,7 @@ def run_sweep(
         spec: As `load_sweep` gives it.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
         workers: Trials at once; None: one per core or GPU.
-        fresh: Keep an earlier study of this name under a dated name and start anew.
+        fresh: Keep an earlier study of this name under a dated name and start a new one.
         quiet: Print nothing. Else what the command prints: plain lines wherever there is no terminal.
         cluster: A Ray cluster for the workers (docs/cluster/); None: they run on this machine.
 
@@ -180,7 +180,7 @@ def verdict(
         budget: Stop after so much wall time in all sessions together: "2h".
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
         workers: Trainings at once; None: one per core or GPU.
-        fresh: Keep an earlier verdict under a dated name and begin anew.
+        fresh: Keep an earlier verdict under a dated name and start a new one.
         quiet: Print nothing. Else its progress, and in the end the verdict with its tables.
         cluster: A Ray cluster for the workers (docs/cluster/); None: they run on this machine.
 

@@ -232,7 +232,7 @@ def sync(options: argparse.Namespace) -> int:
         report = sync(home(), names, _say)
         for study in names:
             if path := write_missing_run_ids(home(), ledger, study):
-                _say(f"wrote {path} anew, since the runs are others")
+                _say(f"wrote {path} again, since the runs have changed")
     _say(str(report))
     return max(_without(left_out), 0 if report.is_complete else 1)
 
@@ -299,7 +299,7 @@ def how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
     if not spec.space:
         return f"{spec.study}: done; every seed has read the test images once"
     nothing = "nothing to run, since " if end.ran_nothing else ""
-    return f"{spec.study}: {nothing}{end.reason.value}; {_how_to_go_on(spec, end.reason)}--fresh starts anew"
+    return f"{spec.study}: {nothing}{end.reason.value}; {_how_to_go_on(spec, end.reason)}--fresh starts a new study"
 
 
 def _how_to_go_on(spec: SweepSpec, reason: StopReason) -> str:

@@ -553,7 +553,7 @@ def test_a_store_that_is_none_is_trouble(home: Path) -> None:
 
 # The exported leaderboard against the ledger
 
-ANEW = "; `harness leaderboard study` writes it anew"
+AGAIN = "; `harness leaderboard study` writes it again"
 
 
 @pytest.fixture
@@ -565,7 +565,7 @@ def test_each_cell_that_differs_is_named(home: Path, board: Path) -> None:
     text = board.read_text()
     board.write_text(text.replace(",completed,2.5,", ",completed,2.4,").replace(",1,study,3,", ",,study,3,"))
     (first, *others) = audit(home, "study")
-    assert first == f"study.csv: trial 2: error_rate_pct is 2.4, should be 2.5{ANEW}"
+    assert first == f"study.csv: trial 2: error_rate_pct is 2.4, should be 2.5{AGAIN}"
     assert others == []
 
 
@@ -573,16 +573,16 @@ def test_rows_that_are_lost_or_out_of_place_are_named(home: Path, board: Path) -
     header, first, second, *others = board.read_text().splitlines(keepends=True)
     board.write_text("".join([header, second, *others]))
     trial = first.split(",")[2]
-    assert audit(home, "study") == [f"study.csv: trial {trial}: has no row{ANEW}"]
+    assert audit(home, "study") == [f"study.csv: trial {trial}: has no row{AGAIN}"]
     board.write_text("".join([header, second, first, *others]))
-    assert audit(home, "study") == [f"study.csv: the rows stand in another order{ANEW}"]
+    assert audit(home, "study") == [f"study.csv: the rows stand in another order{AGAIN}"]
     board.write_text("".join([header, first, second, *others, first.replace(f",study,{trial},", ",study,88,")]))
-    assert audit(home, "study") == [f"study.csv: trial 88: has a row, and is no finished trial{ANEW}"]
+    assert audit(home, "study") == [f"study.csv: trial 88: has a row, and is no finished trial{AGAIN}"]
 
 
 def test_other_columns_are_named(home: Path, board: Path) -> None:
     board.write_text(board.read_text().replace("gpu_time_s", "gpu_hours"))
-    assert audit(home, "study") == [f"study.csv: other columns (gpu_hours, gpu_time_s){ANEW}"]
+    assert audit(home, "study") == [f"study.csv: other columns (gpu_hours, gpu_time_s){AGAIN}"]
 
 
 @pytest.mark.parametrize(
@@ -592,7 +592,7 @@ def test_a_file_that_is_no_leaderboard_is_said(home: Path, board: Path, content:
     board.write_bytes(content)
     (line,) = audit(home, "study")
     assert line.startswith("study.csv: cannot be read (")
-    assert line.endswith(ANEW)
+    assert line.endswith(AGAIN)
 
 
 def test_an_export_that_is_stale_is_named(home: Path, board: Path) -> None:
@@ -604,7 +604,7 @@ def test_an_export_that_is_stale_is_named(home: Path, board: Path) -> None:
             ledger.add_epoch("study-8", attempt, report, 10.0)
         ledger.finish_attempt("study-8", attempt, result, 14.0, is_final=True)
     sync(home, ["study"], pytest.fail)
-    assert audit(home, "study") == [f"study.csv: trial 8: has no row{ANEW}"]
+    assert audit(home, "study") == [f"study.csv: trial 8: has no row{AGAIN}"]
 
 
 def test_a_sync_writes_a_leaderboard_anew_if_its_runs_are_others(
@@ -622,7 +622,7 @@ def test_a_sync_writes_a_leaderboard_anew_if_its_runs_are_others(
     board.write_text(whole)  # as at the end of a sweep that MLflow has not followed
     assert len(audit(home, "study")) == 8
     main(["sync"])
-    assert f"wrote {board} anew, since the runs are others" in capsys.readouterr().out
+    assert f"wrote {board} again, since the runs have changed" in capsys.readouterr().out
     assert audit(home, "study") == []
 
 

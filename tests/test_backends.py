@@ -229,7 +229,7 @@ def test_a_study_does_not_go_on_on_another_backend(
     beside = "" if ending else "--as NAME for a study of its own beside it, or "
     assert str(refused.value) == (
         f"study {spec.study} was begun on jax, and would now go on on tensorflow; allowed: KERAS_BACKEND=jax,"
-        f" {beside}--fresh to keep the old one under a dated name and start anew"
+        f" {beside}--fresh to keep the old one under a dated name and start a new one"
     )
 
 

@@ -92,7 +92,7 @@ def test_what_is_installed_is_said_without_loading_it(home: Path, monkeypatch: p
     monkeypatch.setattr(
         metadata, "requires", lambda package: ["numpy>=2", "nowhere[all]>=3", "elsewhere; extra == 'x'"]
     )
-    assert found(home, "libraries") == [(Level.PROBLEM, "nowhere not installed; `make clean setup` installs all anew")]
+    assert found(home, "libraries") == [(Level.PROBLEM, "nowhere not installed; `make clean setup` installs all again")]
 
 
 def test_too_little_memory_is_a_warning(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -445,7 +445,7 @@ def test_a_home_that_has_moved(tmp_path: Path, data: Path) -> None:
     moved = home.run("sync")
     assert moved.returncode == 1
     assert f"{new} has moved: MLflow still looks for artifacts of tiny in {old.as_uri()}" in moved.stdout
-    assert "without mlflow.db, `harness sync` makes it anew" in moved.stdout
+    assert "without mlflow.db, `harness sync` makes it again" in moved.stdout
     for file in new.glob("mlflow.db*"):
         file.unlink()
     assert home.run("sync").returncode == 0

@@ -108,10 +108,10 @@ def test_no_study_begins_with_lessons_of_another_fidelity_and_one_that_has_goes_
 @pytest.mark.parametrize(
     ("reason", "advice"),
     [
-        (StopReason.TRIALS, "--trials 26 goes on, --fresh starts anew"),
-        (StopReason.WALL_TIME, "a longer --budget goes on, --fresh starts anew"),
-        (StopReason.DEVICE_TIME, "a longer device_budget in the sweep file goes on, --fresh starts anew"),
-        (StopReason.EXHAUSTED, "--fresh starts anew"),
+        (StopReason.TRIALS, "--trials 26 goes on, --fresh starts a new study"),
+        (StopReason.WALL_TIME, "a longer --budget goes on, --fresh starts a new study"),
+        (StopReason.DEVICE_TIME, "a longer device_budget in the sweep file goes on, --fresh starts a new study"),
+        (StopReason.EXHAUSTED, "--fresh starts a new study"),
     ],
 )
 def test_only_what_stopped_a_study_is_said_to_go_on_with_it(reason: StopReason, advice: str) -> None:

@@ -505,7 +505,7 @@ def test_a_verdict_of_a_study_that_has_gone_on_is_begun_anew_only_when_asked(
         command(None)
     assert str(refused.value) == (
         "study.verdict was begun with trials 4, 2, 7 and 2 epochs, and would now be about trials 10, 4, 2 and 2 epochs;"
-        " allowed: --fresh to keep the old one under a dated name and begin anew"
+        " allowed: --fresh to keep the old one under a dated name and start a new one"
     )
     again = command(a_tie, fresh=True)
     assert [candidate.trial for candidate in again.verdict.candidates] == [10, 4, 2]

@@ -1,7 +1,7 @@
 """Recounts a study from scratch: the ledger against itself, MLflow and the exported leaderboard against the ledger.
 
-Nothing that the harness counts or remembers for itself is believed: sums are made anew from the rows, runs are looked
-for in MLflow, and the leaderboard is written anew and compared cell by cell.
+Nothing that the harness counts or remembers for itself is believed: sums are computed from the rows, runs are looked
+for in MLflow, and the leaderboard is written again and compared cell by cell.
 """
 
 from __future__ import annotations

@@ -10,12 +10,12 @@ class Advice(StrEnum):
     """What takes a difference away; {} is what it is about."""
 
     SYNC = "`harness sync` mends it"
-    LEADERBOARD = "`harness leaderboard {}` writes it anew"
+    LEADERBOARD = "`harness leaderboard {}` writes it again"
     START = "the next start of the study ends it"
     DELETE = "delete it"
     DELETE_RUN = "if nobody wants it: {}"
     COPY = "put a copy of ledger.db back"
-    COPY_OR_FRESH = "put a copy of ledger.db back, or start the study anew with --fresh"
+    COPY_OR_FRESH = "put a copy of ledger.db back, or start the study again with --fresh"
 
 
 @dataclass(frozen=True)

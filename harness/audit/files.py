@@ -1,4 +1,4 @@
-"""The exported leaderboard against one made anew, and files that a killed process left half-written."""
+"""The exported leaderboard against one made again, and files that a killed process left half-written."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def csv_differences(home: Path, ledger: Ledger, study: str) -> Iterator[Differen
 
 
 def write_missing_run_ids(home: Path, ledger: Ledger, study: str) -> Path | None:
-    """Writes a study's exported leaderboard anew if there is one whose run ids are not the ledger's; None if not so."""
+    """Writes a study's exported leaderboard again if its run ids are not the ledger's; None otherwise."""
     path = leaderboard_file(home, study)
     try:
         _, rows = _read(path)
@@ -51,7 +51,7 @@ def _problems(path: Path, ledger: Ledger, study: str) -> Iterator[str]:
     except (OSError, ValueError, csv.Error) as error:
         yield f"cannot be read ({error})"
         return
-    columns, expected = _made_anew(ledger, study)
+    columns, expected = _made_again(ledger, study)
     if found_columns != columns:
         odd = sorted(set(found_columns) ^ set(columns))
         yield f"other columns ({', '.join(odd) or 'in another order'})"
@@ -72,7 +72,7 @@ def _row_differences(found: dict[str, str] | None, expected: dict[str, str] | No
             yield f"{column} is {found[column] or 'empty'}, should be {cell or 'empty'}"
 
 
-def _made_anew(ledger: Ledger, study: str) -> tuple[list[str], Rows]:
+def _made_again(ledger: Ledger, study: str) -> tuple[list[str], Rows]:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "leaderboard.csv"
         _write(ledger, study, path)

@@ -2,7 +2,7 @@
 
 Each ask gets a sampler of its own, seeded by the trial's number, so that a sampler is a function of the study's trials
 and resume is a matter of adding them again. Samplers that keep more than that in the study (a population, a position
-in a sequence) are brought back by asking and telling anew, in the order of events.
+in a sequence) are brought back by asking and telling again, in the order of events.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def run_study(
         home: Folder of all state.
         display: What people see.
         num_workers: How many trials at once; None: as many as the machine has cores or GPUs for.
-        fresh: Keep an earlier study of this name under a dated name and start anew.
+        fresh: Keep an earlier study of this name under a dated name and start a new one.
         cluster: Where the workers are; None: on this machine.
 
     Raises:
@@ -213,7 +213,7 @@ def _check_unchanged(ledger: Ledger, spec: SweepSpec) -> None:
     if changed:
         raise InputError(
             f"study {spec.study} was started with other settings ({', '.join(changed)}); allowed: --as NAME for a study"
-            " of its own beside it, or --fresh to keep the old one under a dated name and start anew"
+            " of its own beside it, or --fresh to keep the old one under a dated name and start a new one"
         )
 
 
@@ -227,7 +227,7 @@ def _check_backend(ledger: Ledger, spec: SweepSpec, backend: str) -> None:
     beside = "" if spec.is_verdict else "--as NAME for a study of its own beside it, or "
     raise InputError(
         f"study {spec.study} was begun on {before}, and would now go on on {backend}; allowed:"
-        f" {backends.VARIABLE}={before}, {beside}--fresh to keep the old one under a dated name and start anew"
+        f" {backends.VARIABLE}={before}, {beside}--fresh to keep the old one under a dated name and start a new one"
     )
 
 

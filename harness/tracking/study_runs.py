@@ -46,7 +46,7 @@ class Repairs:
 
     created: int = 0
     completed: int = 0  # were there, but did not show what the ledger holds
-    replaced: int = 0  # could not be made to show it, since what was logged once stays: deleted, and made anew
+    replaced: int = 0  # could not be made to show it, since logged values stay: deleted, and made again
     surplus: int = 0  # second runs of one trial, deleted
     ended: int = 0  # showed as running though nobody works on them
     problems: list[str] = field(default_factory=list)  # what could not be done, one line each
@@ -311,7 +311,7 @@ class StudyRuns:
         lost = lost_artifacts(self._client, self._home, self.experiment_id)
         return lost and (
             f"{self._home} has moved: MLflow still looks for artifacts of {self._name} in {lost};"
-            " without mlflow.db, `harness sync` makes it anew"
+            " without mlflow.db, `harness sync` makes it again"
         )
 
 

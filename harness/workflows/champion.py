@@ -144,7 +144,7 @@ def _weights(folder: Path, record: Record) -> Path:
 
 
 def _keep_only(folder: Path, record: Record) -> None:
-    """Removes the weights of the others; the champion's stay, to register it anew where MLflow's store is lost."""
+    """Removes the weights of the others; the champion's stay, to register it again if MLflow's store is lost."""
     for path in folder.glob(f"*{CHECKPOINT_SUFFIX}"):
         if path != _weights(folder, record):
             path.unlink()

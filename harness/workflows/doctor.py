@@ -100,7 +100,7 @@ def _libraries() -> Finding:
     required = [line for line in metadata.requires("harness") or () if "extra ==" not in line]
     names = [re.split(r"[^\w.-]", line)[0] for line in required]
     if missing := [name for name in names if _version(name) is None]:
-        return _problem("libraries", f"{', '.join(missing)} not installed; `make clean setup` installs all anew")
+        return _problem("libraries", f"{', '.join(missing)} not installed; `make clean setup` installs all again")
     return _ok("libraries", ", ".join(f"{name} {_version(name)}" for name in NAMED_LIBRARIES))
 
 

@@ -102,7 +102,7 @@ def run_verdict(
         home: Folder of all state.
         display: What people see.
         num_workers: How many trainings at once; None: as many as the machine has cores or GPUs for.
-        fresh: Keep an earlier verdict under a dated name and begin anew.
+        fresh: Keep an earlier verdict under a dated name and start a new one.
         cluster: Where the workers are; None: on this machine.
 
     Raises:
@@ -292,7 +292,7 @@ def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> N
     now = ", ".join(str(record.trial.number) for record in finalists)
     raise InputError(
         f"{spec.study} was begun with trials {before} and {begun.spec.epochs} epochs, and would now be about trials"
-        f" {now} and {spec.epochs} epochs; allowed: --fresh to keep the old one under a dated name and begin anew"
+        f" {now} and {spec.epochs} epochs; allowed: --fresh to keep the old one under a dated name and start a new one"
     )
 
 

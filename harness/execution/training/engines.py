@@ -111,7 +111,7 @@ class CompiledEpochs:
         import tensorflow as tf
 
         batches = tf.reshape(images, (-1, EVALUATION_BATCH, *images.shape[1:]))
-        # As long as there are images, not as asked for: XLA would compile anew for each length.
+        # As long as there are images, not as asked for: XLA would compile again for each length.
         size = tf.shape(batches)[0]
         found = tf.TensorArray(tf.float32, size=size, element_shape=(EVALUATION_BATCH, NUM_CLASSES))
 

@@ -260,7 +260,7 @@ def test_an_interrupted_study_goes_on(
         assert [record.trial.number for record in records] == list(range(max(4, len(records))))
         assert all(record.result.outcome in (Outcome.COMPLETED, Outcome.PRUNED) for record in records)
         attempts = [attempt for record in records for attempt in ledger.attempts(record.trial.uid)]
-    assert Outcome.CANCELLED in {attempt[1] for attempt in attempts}
+    assert Outcome.CANCELLED in {attempt.outcome for attempt in attempts}
     runs = runs_of(home, study)
     assert sorted(run.data.tags["trial_uid"] for run in runs) == sorted(record.trial.uid for record in records)
     assert {run.info.status for run in runs} == {"FINISHED"}

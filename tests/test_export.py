@@ -283,7 +283,7 @@ def test_optuna_sees_the_trials_as_if_it_had_run_them(study: FilledLedger, url: 
     }
     assert infeasible.user_attrs["error"] == "=too many parameters"
     assert pending.user_attrs["continues"] == "study-1"
-    started_at = study.ledger.attempts("study-0")[0][3]
+    started_at = study.ledger.attempts("study-0")[0].started_at_s
     assert first.datetime_start is not None
     assert first.datetime_complete is not None
     assert first.datetime_start.timestamp() == pytest.approx(started_at, abs=1e-3)
@@ -325,7 +325,9 @@ def test_what_ran_at_the_first_export_ends_when_it_ended_and_not_at_the_second(s
         shown = found[trial.uid]
         assert shown.number == trial.number
         assert shown.datetime_start is not None
-        assert shown.datetime_start.timestamp() == pytest.approx(study.ledger.attempts(trial.uid)[0][3], abs=1e-3)
+        assert shown.datetime_start.timestamp() == pytest.approx(
+            study.ledger.attempts(trial.uid)[0].started_at_s, abs=1e-3
+        )
         assert shown.duration == timedelta(seconds=took_s)
 
 

@@ -141,7 +141,7 @@ def test_lost_attempts_are_charged_and_their_trials_pending(ledger: Ledger) -> N
     ledger.add_epoch(one.uid, attempt, report(1), 2.5)
     assert ledger.close_lost_attempts("study") == 1
     assert ledger.close_lost_attempts("study") == 0
-    assert [(a[0], a[1], a[4]) for a in ledger.attempts(one.uid)] == [(1, Outcome.CANCELLED, 2.5)]
+    assert [(a.number, a.outcome, a.held_s) for a in ledger.attempts(one.uid)] == [(1, Outcome.CANCELLED, 2.5)]
     (record,) = ledger.history("study")
     assert record.result is None
     assert ledger.usage("study").device_s == 2.5

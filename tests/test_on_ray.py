@@ -431,7 +431,7 @@ def test_a_node_that_is_lost_in_the_middle_of_a_study_loses_nothing(
     assert kept.any_processes_alive()
     with closing(Ledger(tmp_path / "home" / "ledger.db")) as ledger:
         records = ledger.history("smoke-quick")
-        attempts = [attempt[1] for record in records for attempt in ledger.attempts(record.trial.uid)]
+        attempts = [attempt.outcome for record in records for attempt in ledger.attempts(record.trial.uid)]
     assert [record.trial.number for record in records] == list(range(22))
     assert {record.result.outcome for record in records if record.result} <= {Outcome.COMPLETED, Outcome.PRUNED}
     assert attempts.count(Outcome.CRASHED) <= 1

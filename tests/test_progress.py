@@ -209,5 +209,5 @@ def test_a_trial_that_turns_out_too_long_stays_pending(cnn: SweepSpec, ledger: L
     spec = cnn.model_copy(update={"budget": Budget(trials=500, wall_s=400.0)})
     run = run_clocked(spec, ledger, baseline_s=70.0, noise=0.8)
     assert run.wall_s < 1.05 * 400.0
-    assert [attempt[1] for attempt in ledger.attempts("t9")] == [Outcome.CANCELLED]
+    assert [attempt.outcome for attempt in ledger.attempts("t9")] == [Outcome.CANCELLED]
     assert ledger.record("t9").result is None

@@ -12,7 +12,7 @@ import pytest
 from filled_ledger import DOCUMENTED, GPU, WIDTHS, FilledLedger, filled_verdict, make_spec
 
 from harness.analysis.report.drawing import log_ticks
-from harness.analysis.report.facts import Attempt, Facts, gather
+from harness.analysis.report.facts import Facts, TrialAttempt, gather
 from harness.analysis.report.finding_cost import best_of, first_below, steps
 from harness.analysis.report.importance import has_order, importance, num_needed, position, surfaces
 from harness.analysis.report.search_figures import pareto_front
@@ -140,8 +140,8 @@ def test_time_by_what_it_was_used_for(study: FilledLedger) -> None:
     assert found.search_s == 5 * 0.25
 
 
-def attempt(trial: int, started_at: float, held_s: float, worker: str = "worker-0") -> Attempt:
-    return Attempt(trial, Role.TRIAL, Outcome.COMPLETED, worker, started_at, held_s, is_final=True)
+def attempt(trial: int, started_at_s: float, held_s: float, worker: str = "worker-0") -> TrialAttempt:
+    return TrialAttempt(1, Outcome.COMPLETED, worker, started_at_s, held_s, trial, Role.TRIAL, is_final=True)
 
 
 def test_time_without_any_trial_is_cut_out() -> None:

@@ -170,7 +170,7 @@ class Study:
         return {record.trial.uid: record.result.outcome if record.result else None for record in records}
 
     def attempts(self, uid: str) -> list[Outcome | None]:
-        return [attempt[1] for attempt in self.ledger.attempts(uid)]
+        return [attempt.outcome for attempt in self.ledger.attempts(uid)]
 
 
 def test_a_plain_run_ends_with_the_budget(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_dead_worker_costs_one_attempt(spec: SweepSpec, ledger: Ledger, tmp_pa
     assert study.sweep.run() is StopReason.TRIALS
     assert study.attempts("t1") == [Outcome.CRASHED, Outcome.COMPLETED]
     assert study.proposer.told.count(("t1", Outcome.COMPLETED)) == 1
-    assert ledger.record("t1").reserved_time_s == sum(attempt[4] for attempt in ledger.attempts("t1"))
+    assert ledger.record("t1").reserved_time_s == sum(attempt.held_s for attempt in ledger.attempts("t1"))
 
 
 class DiesBetweenTrials(ScriptedWorkers):
@@ -286,16 +286,16 @@ def test_a_clock_that_jumps_changes_no_duration_and_uses_no_budget(
     assert study.sweep.run() is StopReason.TRIALS
     assert set(study.outcomes().values()) == {Outcome.COMPLETED}
     attempts = [attempt for uid in study.outcomes() for attempt in ledger.attempts(uid)]
-    started = [started_at for *_, started_at, _ in attempts]
+    started = [attempt.started_at_s for attempt in attempts]
     assert max(started) - min(started) > 3600.0, "it did jump"
-    assert all(0.0 <= held_s < 600.0 for *_, held_s in attempts)
+    assert all(0.0 <= attempt.held_s < 600.0 for attempt in attempts)
     assert all(0.0 <= record.search_time_s < 600.0 for record in ledger.history("study"))
     assert 0.0 < ledger.usage("study").wall_s < 600.0
     assert 0.0 < status(ledger, "study").last_session_s < 600.0
     for record in ledger.history("study"):
-        *_, started_at, held_s = ledger.attempts(record.trial.uid)[-1]
-        run = trial_content(ledger.study("study"), record, started_at, held_s, Parent("run", None))
-        assert run.end_ms - run.start_ms == round(held_s * 1000)
+        last = ledger.attempts(record.trial.uid)[-1]
+        run = trial_content(ledger.study("study"), record, last, Parent("run", None))
+        assert run.end_ms - run.start_ms == round(last.held_s * 1000)
 
 
 def test_an_exhausted_search_ends_the_study(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:

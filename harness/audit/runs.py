@@ -104,11 +104,11 @@ class _Audit:
 
     def _trial_problems(self, uid: str) -> Iterator[str]:
         record = self._ledger.record(uid)
-        *_, started_at, held_s = self._ledger.attempts(uid)[-1]
+        last = self._ledger.attempts(uid)[-1]
         run, parent, before = self._run(uid), self._run(PARENT), self._run(record.trial.continues or "")
         hangs = Parent(parent.info.run_id if parent else "", before.info.run_id if before else None)
         study = replace(self._study, provenance=self._ledger.origin(uid))
-        content = trial_content(study, record, started_at, held_s, hangs)
+        content = trial_content(study, record, last, hangs)
         yield from self._one_run(uid, uid)
         if run is None:
             return

@@ -23,7 +23,7 @@ from harness.errors import DamageError, InputError, TroubleError
 from harness.ledger import rows as ledger_rows
 from harness.ledger.checksums import ADD_EPOCH
 from harness.ledger.schema import Say, nobody, open_database, patiently, transaction
-from harness.study.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
+from harness.study.records import Attempt, EpochReport, Outcome, Record, Role, Trial, TrialResult
 from harness.study.spec import NAMES, SweepSpec, is_name
 from harness.support.strict_json import shown
 
@@ -338,8 +338,8 @@ class Ledger:
 
         return self._only(self._read(record, ledger_rows.TRIAL + "WHERE t.uid = ?", uid), uid)
 
-    def attempts(self, uid: str) -> list[tuple[int, Outcome | None, str, float, float]]:
-        """(attempt, outcome, worker, started_at, reserved_time_s) of each attempt, in order."""
+    def attempts(self, uid: str) -> list[Attempt]:
+        """Of a trial, in order."""
         return list(self._read(ledger_rows.attempt, ledger_rows.ATTEMPT + "WHERE a.uid = ? ORDER BY a.attempt", uid))
 
     def origin(self, uid: str) -> dict[str, Any]:

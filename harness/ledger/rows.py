@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from harness.errors import InputError
 from harness.ledger.checksums import is_intact
-from harness.study.records import EpochReport, Outcome, Record, Role, Scalar, Trial, TrialResult
+from harness.study.records import Attempt, EpochReport, Outcome, Record, Role, Scalar, Trial, TrialResult
 from harness.study.space import Domain, Float, SearchSpace
 from harness.study.spec import NAMES, SweepSpec, is_name
 from harness.support.strict_json import parse_json, shown, shown_key
@@ -184,15 +184,15 @@ def epoch_report(row: sqlite3.Row) -> EpochReport:
     return report
 
 
-def attempt(row: sqlite3.Row) -> tuple[int, Outcome | None, str, float, float]:
-    """(attempt, outcome, worker, started_at, reserved_time_s) from a row of `ATTEMPT`."""
+def attempt(row: sqlite3.Row) -> Attempt:
+    """From a row of `ATTEMPT`."""
     cells = Cells("attempts", f"{row['uid']}/{row['attempt']}", row)
-    known = (
-        cells.read("attempt", positive),
-        cells.read("outcome", optional(one_of(*Outcome))),
-        cells.read("worker", text),
-        cells.read("started_at", moment),
-        cells.read("reserved_time_s", number),
+    known = Attempt(
+        number=cells.read("attempt", positive),
+        outcome=cells.read("outcome", optional(one_of(*Outcome))),
+        worker=cells.read("worker", text),
+        started_at_s=cells.read("started_at", moment),
+        held_s=cells.read("reserved_time_s", number),
     )
     cells.check()
     return known

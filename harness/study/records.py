@@ -240,6 +240,30 @@ class TrialResult:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """One try at a trial.
+
+    Attributes:
+        number: From 1.
+        outcome: How it ended; None: it runs, or its coordinator was killed.
+        worker: Who had it.
+        started_at_s: Seconds since 1970.
+        held_s: Seconds its device was held.
+    """
+
+    number: int
+    outcome: Outcome | None
+    worker: str
+    started_at_s: float
+    held_s: float
+
+    @property
+    def ended_at_s(self) -> float:
+        """Seconds since 1970."""
+        return self.started_at_s + self.held_s
+
+
+@dataclass(frozen=True)
 class Record:
     """A trial with what came of it, as the ledger remembers it.
 

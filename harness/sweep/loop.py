@@ -330,7 +330,7 @@ class Sweep:
     def _may_retry(self, trial: Trial, outcome: Outcome) -> bool:
         if outcome is Outcome.CANCELLED:
             return True
-        crashes = sum(1 for attempt in self._ledger.attempts(trial.uid) if attempt[1] is Outcome.CRASHED)
+        crashes = sum(1 for attempt in self._ledger.attempts(trial.uid) if attempt.outcome is Outcome.CRASHED)
         return crashes + 1 < self._spec.max_attempts
 
     def _finish(self, running: _Running, result: TrialResult, held_s: float) -> None:

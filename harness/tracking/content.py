@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from harness.ledger.ledger import Study
 from harness.study.metrics import EPOCH_METRICS, Shown, Value, epoch_values, values
-from harness.study.records import Device, EpochReport, Outcome, Record, Role, TrialResult
+from harness.study.records import Attempt, Device, EpochReport, Outcome, Record, Role, TrialResult
 from harness.study.spec import SweepSpec
 from harness.support.provenance import PACKAGES, diff_file
 
@@ -72,21 +72,20 @@ def run_name(study: Study, record: Record) -> str:
     return str(role) if role is Role.BASELINE and number == 0 else f"{role}-{number:03}"
 
 
-def trial_content(study: Study, record: Record, started_at: float, held_s: float, parent: Parent) -> RunContent:
+def trial_content(study: Study, record: Record, last: Attempt, parent: Parent) -> RunContent:
     """The run of a trial that has its final result.
 
     Args:
         study: The trial's study.
         record: The trial, with its result.
-        started_at: When its last attempt began, seconds since 1970.
-        held_s: How long that attempt held its device.
+        last: Its last attempt.
         parent: Where the run hangs.
     """
     result = record.result
     if result is None:
         raise ValueError(f"trial {record.trial.uid} has no final result")
-    start_ms = round(started_at * 1000)
-    end_ms = start_ms + round(held_s * 1000)
+    start_ms = round(last.started_at_s * 1000)
+    end_ms = start_ms + round(last.held_s * 1000)
     summary = _finite(values(Shown.MLFLOW, study.spec, record))
     return RunContent(
         name=run_name(study, record),

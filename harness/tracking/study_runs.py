@@ -166,11 +166,11 @@ class StudyRuns:
 
     def _trial_content(self, uid: str) -> RunContent:
         record = self._ledger.record(uid)
-        *_, started_at, held_s = self._ledger.attempts(uid)[-1]
+        last = self._ledger.attempts(uid)[-1]
         before = self._ledger.tracked(record.trial.continues) if record.trial.continues else None
         parent = Parent(self._parent_id, before[0] if before else None)
         study = replace(self._study, provenance=self._ledger.origin(uid))
-        return trial_content(study, record, started_at, held_s, parent)
+        return trial_content(study, record, last, parent)
 
     def _mend_parent(self, found: Sequence[Run], status: Status | None) -> None:
         tracked = self._ledger.tracked(self._name)

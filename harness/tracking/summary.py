@@ -82,8 +82,7 @@ def progress(ledger: Ledger, study: str) -> Progress:
     ended_at = settings.created_at
     if finished:
         last = max(finished, key=lambda record: record.told_at or 0)
-        *_, started_at, held_s = ledger.attempts(last.trial.uid)[-1]
-        ended_at = started_at + held_s
+        ended_at = ledger.attempts(last.trial.uid)[-1].ended_at_s
     return Progress(settings, records, ledger.usage(study), ledger.num_test_reads(study), ended_at)
 
 

@@ -98,8 +98,7 @@ def _candidate(
     home: Path, ledger: Ledger, study: Study, verdict: Verdict, winner: Configuration, record: Record
 ) -> Candidate:
     spec, uid = study.spec, record.trial.uid
-    *_, started_at, held_s = ledger.attempts(uid)[-1]
-    content = trial_content(study, record, started_at, held_s, Parent("", None))
+    content = trial_content(study, record, ledger.attempts(uid)[-1], Parent("", None))
     tracked = ledger.tracked(uid)
     if tracked is None:
         raise TroubleError("MLflow does not have the training's run yet")

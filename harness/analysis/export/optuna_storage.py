@@ -137,7 +137,7 @@ def _trial(ledger: Ledger, spec: SweepSpec, record: Record) -> FrozenTrial:
     )
     attempts = ledger.attempts(record.trial.uid)
     if attempts:
-        started = trial.datetime_start = datetime.fromtimestamp(attempts[0][3])
+        started = trial.datetime_start = datetime.fromtimestamp(attempts[0].started_at_s)
         if state.is_finished():
             # Not when the last attempt ended: the clock may have been set back in between.
             trial.datetime_complete = started + timedelta(seconds=record.reserved_time_s)

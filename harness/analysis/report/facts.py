@@ -16,30 +16,22 @@ from harness.analysis.verdict.findings import Verdict, find_verdict
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, Study, Usage, find_study
 from harness.study.comparability import best, full_error_pct, ranked
-from harness.study.records import Outcome, Record, Role
+from harness.study.records import Attempt, Record, Role
 from harness.study.spec import VERDICT, SweepSpec
 
 
 @dataclass(frozen=True)
-class Attempt:
-    """One attempt at a trial.
+class TrialAttempt(Attempt):
+    """An attempt with the trial that it was at.
 
     Attributes:
         trial: Number of the trial.
         role: Why the trial was run.
-        outcome: How it ended; None: it runs, or its coordinator was killed.
-        worker: Who had it.
-        started_at: Seconds since 1970.
-        held_s: Seconds its device was held.
         is_final: Whether the trial's result is this attempt's.
     """
 
     trial: int
     role: Role
-    outcome: Outcome | None
-    worker: str
-    started_at: float
-    held_s: float
     is_final: bool
 
 
@@ -60,7 +52,7 @@ class Facts:
 
     study: Study
     records: Sequence[Record]
-    attempts: Sequence[Attempt]
+    attempts: Sequence[TrialAttempt]
     origins: dict[str, dict[str, object]]
     usage: Usage
     board: pd.DataFrame
@@ -170,11 +162,11 @@ def timing_class(record: Record) -> str:
     return record.timing_class or "unknown"
 
 
-def _attempts(ledger: Ledger, record: Record) -> list[Attempt]:
+def _attempts(ledger: Ledger, record: Record) -> list[TrialAttempt]:
     found = ledger.attempts(record.trial.uid)
-    last = found[-1][0] if found and record.result else None
+    final = found[-1] if found and record.result else None
     trial = record.trial
     return [
-        Attempt(trial.number, trial.role, outcome, worker, started_at, held_s, is_final=number == last)
-        for number, outcome, worker, started_at, held_s in found
+        TrialAttempt(**vars(attempt), trial=trial.number, role=trial.role, is_final=attempt is final)
+        for attempt in found
     ]

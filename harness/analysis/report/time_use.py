@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import fsum
 
-from harness.analysis.report.facts import Attempt, Facts
+from harness.analysis.report.facts import Facts, TrialAttempt
 from harness.study.records import Outcome, Record
 
 NOBODY = "none"  # an infeasible configuration is given to no worker
@@ -82,7 +82,7 @@ class Stretch:
         start_s: Seconds since the study's first attempt.
     """
 
-    attempt: Attempt
+    attempt: TrialAttempt
     start_s: float
 
 
@@ -103,28 +103,30 @@ class Timeline:
     num_short: int = 0
 
 
-def timeline(attempts: Iterable[Attempt]) -> Timeline:
+def timeline(attempts: Iterable[TrialAttempt]) -> Timeline:
     """Attempts that held a device, long pauses between them cut out."""
-    held = sorted((one for one in attempts if one.worker != NOBODY and one.held_s > 0), key=lambda one: one.started_at)
+    held = sorted(
+        (one for one in attempts if one.worker != NOBODY and one.held_s > 0), key=lambda one: one.started_at_s
+    )
     pauses = _pauses(held)
-    longest = MIN_GAP_SHARE * (held[-1].started_at - held[0].started_at - fsum(pauses)) if held else 0.0
+    longest = MIN_GAP_SHARE * (held[-1].started_at_s - held[0].started_at_s - fsum(pauses)) if held else 0.0
     stretches: list[Stretch] = []
     cuts_s: list[float] = []
     cut_s = 0.0
     for attempt, pause_s in zip(held, pauses, strict=True):
         if pause_s > longest:
             cut_s += pause_s
-            cuts_s.append(attempt.started_at - held[0].started_at - cut_s)
-        stretches.append(Stretch(attempt, attempt.started_at - held[0].started_at - cut_s))
+            cuts_s.append(attempt.started_at_s - held[0].started_at_s - cut_s)
+        stretches.append(Stretch(attempt, attempt.started_at_s - held[0].started_at_s - cut_s))
     shown = sorted(stretches, key=lambda one: -one.attempt.held_s)[:MAX_STRETCHES]
     shown.sort(key=lambda one: one.start_s)
     return Timeline(shown, cuts_s, cut_s, len(stretches) - len(shown))
 
 
-def _pauses(held: Sequence[Attempt]) -> list[float]:
+def _pauses(held: Sequence[TrialAttempt]) -> list[float]:
     """Seconds without any attempt before each, which may be none."""
-    pauses, busy_until = [], held[0].started_at if held else 0.0
+    pauses, busy_until = [], held[0].started_at_s if held else 0.0
     for attempt in held:
-        pauses.append(max(0.0, attempt.started_at - busy_until))
-        busy_until = max(busy_until, attempt.started_at + attempt.held_s)
+        pauses.append(max(0.0, attempt.started_at_s - busy_until))
+        busy_until = max(busy_until, attempt.ended_at_s)
     return pauses

@@ -20,7 +20,7 @@ from harness.analysis.report.drawing import (
     log_ticks,
     scaled_time,
 )
-from harness.analysis.report.facts import Attempt, Facts, error_pct
+from harness.analysis.report.facts import Facts, TrialAttempt, error_pct
 from harness.analysis.report.importance import thinned
 from harness.analysis.report.time_use import Timeline, TimeUse
 from harness.study.formatting import duration, setting
@@ -67,7 +67,7 @@ def _kind(role: Role, outcome: Outcome | None) -> str:
     return "baseline" if role is Role.BASELINE else "completed"
 
 
-def _attempt_text(attempt: Attempt) -> str:
+def _attempt_text(attempt: TrialAttempt) -> str:
     outcome = attempt.outcome.replace("_", " ") if attempt.outcome else "not ended"
     return f"{attempt.role} {attempt.trial}: {outcome}, {duration(attempt.held_s)}"
 

@@ -276,7 +276,7 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
         with open_ledger() as ledger:
             _write_leaderboard(ledger, [spec.study], _board([spec.study]), TOP)
         _say(how_it_ended(spec, end))
-        if spec.space:
+        if spec.is_search:
             _say(f"is the best of them really better? harness verdict {spec.study}")
     _say(f"browse: make ui, or harness report {specs[0].study} for one page with figures")
     return 0
@@ -296,7 +296,7 @@ def _cluster(options: argparse.Namespace) -> Cluster | None:
 
 def how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
     """The last word on a study: why it stopped, and what goes on with it."""
-    if not spec.space:
+    if not spec.is_search:
         return f"{spec.study}: done; every seed has read the test images once"
     nothing = "nothing to run, since " if end.ran_nothing else ""
     return f"{spec.study}: {nothing}{end.reason.value}; {_how_to_go_on(spec, end.reason)}--fresh starts a new study"

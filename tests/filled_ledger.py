@@ -10,7 +10,7 @@ from types import MappingProxyType
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
 from harness.study.records import Device, EpochReport, Outcome, Params, Role, Seconds, Trial, TrialResult
-from harness.study.spec import Budget, SweepSpec
+from harness.study.spec import Budget, Kind, SweepSpec
 
 RECIPE = {"learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_share": 0.1, "batch_size": 128}
 CPU = Device("a processor", "cpu", "tensorflow 2.21.0", "float32", "graph", 1, 2)
@@ -32,6 +32,8 @@ def make_spec(study: str = "study", **settings: object) -> SweepSpec:
         "baseline_seeds": 2,
         "budget": Budget(trials=10, wall_s=600.0),
     }
+    if settings.get("space") == {}:
+        defaults["kind"] = Kind.BASELINE
     return SweepSpec.model_validate(defaults | settings, strict=False)
 
 
@@ -116,6 +118,7 @@ def filled_verdict(ledger: Ledger) -> FilledLedger:
         ledger,
         make_spec(
             "study.verdict",
+            kind=Kind.VERDICT,
             dataset="digits",
             profile="verdict",
             train_images=1497,

@@ -13,7 +13,7 @@ from harness.search.factory import make_search
 from harness.search.proposer import Next, Proposer
 from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
 from harness.study.space import Choice, Domain
-from harness.study.spec import Budget, SweepSpec
+from harness.study.spec import Budget, Kind, SweepSpec
 
 RECIPE = {"learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_share": 0.1, "batch_size": 128}
 
@@ -48,6 +48,8 @@ def make_spec(**settings: object) -> SweepSpec:
         "baseline_seeds": 2,
         "budget": Budget(trials=100),
     }
+    if settings.get("space") == {}:
+        defaults["kind"] = Kind.BASELINE
     return SweepSpec.model_validate(defaults | settings, strict=False)
 
 

@@ -31,7 +31,7 @@ from harness.ledger.ledger import Ledger
 from harness.planning.plan import make_costs
 from harness.planning.status import status
 from harness.study.records import Outcome, Role, Trial, TrialResult
-from harness.study.spec import VERDICT, SweepSpec
+from harness.study.spec import Kind, SweepSpec
 from harness.sweep.display import PlainDisplay
 from harness.sweep.runner import run_study
 from harness.workflows.doctor import Level, examine
@@ -215,18 +215,18 @@ def test_doctor_names_the_backend_in_use_and_the_others(tmp_path: Path, monkeypa
 # One study, one backend
 
 
-@pytest.mark.parametrize("ending", ["", VERDICT])
+@pytest.mark.parametrize("kind", [Kind.SEARCH, Kind.VERDICT])
 def test_a_study_does_not_go_on_on_another_backend(
-    ending: str, tmp_path: Path, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
+    kind: Kind, tmp_path: Path, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(digits_folder.parent))
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
-    spec = make_spec(f"study{ending}", dataset="digits")
+    spec = make_spec(kind=kind, dataset="digits")
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         FilledLedger(ledger, spec, backend="jax").ask()  # a study without a trial may still become another
     with pytest.raises(InputError) as refused:
         run_study(spec, tmp_path, PlainDisplay(io.StringIO()), num_workers=1, fresh=False)
-    beside = "" if ending else "--as NAME for a study of its own beside it, or "
+    beside = "" if kind is Kind.VERDICT else "--as NAME for a study of its own beside it, or "
     assert str(refused.value) == (
         f"study {spec.study} was begun on jax, and would now go on on tensorflow; allowed: KERAS_BACKEND=jax,"
         f" {beside}--fresh to keep the old one under a dated name and start a new one"

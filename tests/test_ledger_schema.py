@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import sqlite3
 from collections import Counter
@@ -12,15 +13,17 @@ from pathlib import Path
 import pytest
 from filled_ledger import FilledLedger, make_spec, read_all
 
+from baselines.recipe import Recipe
 from harness.audit.recount import recount
 from harness.audit.rows import open_read_only, read_study
 from harness.errors import TroubleError
 from harness.ledger import schema
-from harness.ledger.checksums import CELLS, broken_rows
-from harness.ledger.ledger import Ledger
+from harness.ledger.checksums import CELLS, add_function, add_triggers, broken_rows
+from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.schema import MIGRATIONS, SCHEMA_VERSION
 from harness.planning.status import status
-from harness.study.records import Outcome, Role, Trial
+from harness.study.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.study.spec import Budget, Constraints, Kind, SweepSpec
 from harness.workflows.doctor import Level, examine
 
 OLD = Path(__file__).parent / "fixtures" / "ledger-v1.sql"
@@ -275,6 +278,92 @@ def audit_rows(path: Path, study: str) -> list[str]:
     with closing(open_read_only(path)) as db:
         rows = read_study(db, study)
         return [line for line in map(str, [*rows.unreadable, *recount(rows)]) if "has no outcome" not in line]
+
+
+OLD_STUDIES = {
+    "cnn-quick": Kind.SEARCH,
+    "cnn-quick.verdict": Kind.VERDICT,
+    "cnn-quick.20261129-221500.verdict": Kind.VERDICT,
+    "baseline-fc-quick": Kind.BASELINE,
+    "baseline-of-mine": Kind.SEARCH,
+    "about.VERDICT": Kind.SEARCH,
+}
+
+
+@pytest.fixture
+def third(path: Path) -> Path:
+    """A ledger of schema 3: a study of each kind, by name and space, and three whose settings were changed by hand."""
+    path.parent.mkdir()
+    with closing(sqlite3.connect(path, isolation_level=None)) as db:
+        for script in MIGRATIONS[:3]:
+            db.executescript(script)
+        add_function(db)
+        add_triggers(db)
+        for number, (name, kind) in enumerate([*OLD_STUDIES.items(), *((name, Kind.SEARCH) for name in EDITS)]):
+            written = make_spec(name, **({"space": {}} if kind is Kind.BASELINE else {})).model_dump(mode="json")
+            del written["kind"]
+            insert = "INSERT INTO studies (study, spec, provenance, created_at) VALUES (?, ?, '{}', ?)"
+            db.execute(insert, (name, json.dumps(written), number))
+        db.execute("PRAGMA user_version = 3")
+    with closing(sqlite3.connect(path)) as db, db:
+        for name, change in EDITS.items():
+            db.execute(f"UPDATE studies SET spec = {change} WHERE study = ?", (name,))  # noqa: S608
+    return path
+
+
+EDITS = {
+    "edited": "json_set(spec, '$.seed', 5)",
+    "edited.verdict": "'[' || spec || ']'",
+    "no-json": "'{'",
+}
+
+
+def test_what_kind_an_older_study_is_is_written_into_its_settings(third: Path) -> None:
+    before = dump(third)
+    with closing(Ledger(third)) as ledger:
+        assert {study.spec.study: study.spec.kind for study in ledger.studies()} == OLD_STUDIES
+        digests = {study.spec.digest() for study in ledger.studies() if study.spec.is_search or study.spec.is_verdict}
+        assert digests == {make_spec().digest()}
+        assert list(ledger.unreadable_studies()) == list(EDITS), "still, though their rows were written again"
+    assert damaged_rows(third) == [("studies", name) for name in EDITS]
+    assert (version(third), dump(third.with_name("ledger.db.v3"))) == (SCHEMA_VERSION, before)
+
+
+def test_the_kind_of_a_new_study_is_not_told_from_its_name(path: Path) -> None:
+    with closing(Ledger(path)) as ledger:
+        for spec in (make_spec("a.verdict"), make_spec("b", kind=Kind.VERDICT)):
+            ledger.create_study(spec, {})
+        assert [study.spec.kind for study in ledger.studies()] == [Kind.SEARCH, Kind.VERDICT]
+        assert [find_study(ledger, "a.verdict").spec.about, status(ledger, "a.verdict").kind] == [
+            "a.verdict",
+            Kind.SEARCH,
+        ]
+
+
+# The fields that cells hold as JSON, since that version of the ledger; space is there as it was asked for.
+JSON_VERSION = 4
+JSON_FIELDS = {
+    SweepSpec: "study kind baseline dataset engine sampler pruner patience objective seed max_repeats max_attempts"
+    " trial_timeout_s recipe space constraints enqueue learn_from profile train_images epochs validation_images"
+    " baseline_seeds full_epochs confirms reads_test budget",
+    Constraints: "max_params max_mflops_per_image max_memory_mb",
+    Budget: "trials wall_s device_s",
+    Recipe: "learning_rate schedule warmup_share batch_size",
+    TrialResult: "outcome error curve seconds num_params peak_memory_mb device wrong_images test_wrong_images"
+    " images_per_s final_error_rate_pct final_val_images gpu_busy_time_s gpu_energy_j gpu_peak_memory_mb",
+    Seconds: "build compile train evaluate cpu",
+    Device: "name kind backend precision engine threads sharing gpu_fraction",
+    EpochReport: "epoch train_loss val_loss val_error_rate_pct val_images seconds",
+}
+
+
+def test_a_field_in_the_json_of_the_ledger_is_a_version_of_it() -> None:
+    """A new one needs a default that says how it was before, a script in `MIGRATIONS` (it may be empty), and this."""
+    found = {
+        record: " ".join(getattr(record, "model_fields", vars(record).get("__dataclass_fields__")))
+        for record in JSON_FIELDS
+    }
+    assert (JSON_VERSION, found) == (SCHEMA_VERSION, JSON_FIELDS)
 
 
 def damaged_rows(path: Path) -> list[tuple[str, ...]]:

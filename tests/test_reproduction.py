@@ -36,7 +36,7 @@ from harness.execution.machine.gpus import Gpu
 from harness.execution.training.trainer import Trainer
 from harness.ledger.ledger import Ledger
 from harness.study.records import Device, EpochReport, Outcome, Params, Role, Seconds, Trial, TrialResult
-from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.study.spec import SPLIT_SIZES, Kind, SweepSpec
 from harness.support.provenance import diff_file, session_provenance
 from harness.sweep.display import PlainDisplay
 from harness.workflows import reproduce as reproduction
@@ -202,7 +202,12 @@ def test_a_trial_whose_worker_died_is_compared_as_far_as_it_came(make_study: Cal
 def test_the_test_images_stay_sealed(make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the trial has read them: a verdict's trainings, which learn from the validation images."""
     sizes = SPLIT_SIZES["digits"]
-    study = make_study(study="study.verdict", train_images=sizes["train"] + sizes["validation"], reads_test=True)
+    study = make_study(
+        study="study.verdict",
+        kind=Kind.VERDICT,
+        train_images=sizes["train"] + sizes["validation"],
+        reads_test=True,
+    )
     assert study.train(study.propose(role=Role.CONFIRM)).test_wrong_images is not None
     load, opened = cache.load, []
 

@@ -13,6 +13,7 @@ from harness.ledger.ledger import Ledger
 from harness.planning.forecast import TimeLeft
 from harness.planning.status import Best, Share, Status, render, status, to_json
 from harness.study.records import Outcome, Role
+from harness.study.spec import Kind
 
 
 @pytest.fixture
@@ -43,6 +44,7 @@ def test_status_sums_up_what_the_ledger_holds(study: FilledLedger) -> None:
     started = found.last_session_at
     assert found == Status(
         study="study",
+        kind=Kind.SEARCH,
         done=8,
         pending=1,
         outcomes={"completed": 6, "pruned": 1, "infeasible": 1},

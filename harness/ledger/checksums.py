@@ -61,10 +61,20 @@ ADD_EPOCH = (
 )
 
 
-def stamp(db: sqlite3.Connection) -> None:
-    """Sets the checksum of every row, as it is now."""
+# The checksum of a row that was found broken: no row has it.
+_BROKEN = -1
+
+
+def mark_broken(db: sqlite3.Connection) -> None:
+    """Has every row that is not as it was written stay so, though rows are changed and stamped."""
     for table in CELLS:
-        db.execute(f"UPDATE {table} SET checksum = {_expression(table)}")
+        db.execute(f"UPDATE {table} SET checksum = {_BROKEN} WHERE checksum != {_expression(table)}")
+
+
+def stamp(db: sqlite3.Connection) -> None:
+    """Sets the checksum of every row as it is now, but of those that are marked as broken."""
+    for table in CELLS:
+        db.execute(f"UPDATE {table} SET checksum = {_expression(table)} WHERE checksum != {_BROKEN}")
 
 
 def is_intact(table: str, alias: str) -> str:

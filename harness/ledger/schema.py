@@ -1,4 +1,9 @@
-"""The ledger's file: its tables, its versions, and how it is opened and written."""
+"""The ledger's file: its tables, its versions, and how it is opened and written.
+
+The version is that of the tables and of the JSON in their cells (settings, results, epochs, where something ran): what
+adds a field to one of these adds a script here, empty where the field's default says how it was before. A harness that
+does not know the field then refuses the file as a newer one, and does not take it for damaged.
+"""
 
 from __future__ import annotations
 
@@ -102,9 +107,19 @@ UPDATE attempts SET num_epochs =
     (SELECT count(*) FROM epochs e WHERE e.uid = attempts.uid AND e.attempt = attempts.attempt);
 """
 
+# What a study is for is one of its settings (`Kind`), which names and spaces told before. Settings that are no JSON, of
+# a row that was damaged, stay as they are.
+_VERSION_4 = """
+UPDATE studies SET spec = json_set(spec, '$.kind', CASE
+    WHEN study GLOB '*.verdict' THEN 'verdict'
+    WHEN json_extract(spec, '$.space') = '{}' THEN 'baseline'
+    ELSE 'search' END) WHERE json_valid(spec);
+"""
+
 # Each brings a ledger from the version before it, the first from nothing; none is ever changed.
-MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3)
+MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 SCHEMA_VERSION = len(MIGRATIONS)
+_FIRST_WITH_CHECKSUMS = 3
 
 
 def open_database(path: Path, say: Say, *, makes: bool = True, checks: bool = True) -> sqlite3.Connection:
@@ -239,6 +254,8 @@ def _migrate(db: sqlite3.Connection, path: Path, say: Say) -> None:
         version = _version(db, path)
         if 0 < version < SCHEMA_VERSION:
             _back_up(path, version)
+        if version >= _FIRST_WITH_CHECKSUMS:
+            checksums.mark_broken(db)
         for script in MIGRATIONS[version:]:
             for statement in filter(str.strip, script.split(";\n")):
                 db.execute(statement)

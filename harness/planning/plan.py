@@ -58,7 +58,7 @@ def make_costs(ledger: Ledger, spec: SweepSpec, places: Sequence[Place]) -> Cost
 
 def typical_params(spec: SweepSpec) -> list[Params]:
     """Configurations like those that a study will try: random ones that keep its limits, or all where it has few."""
-    if spec.is_verdict or not spec.space:
+    if not spec.is_search:
         return [spec.baseline_params, *spec.enqueue]
     rng = random.Random(0)  # noqa: S311 - an estimate
     samples: list[Params] = [spec.search_space.sample(rng) for _ in range(NUM_SAMPLES)]

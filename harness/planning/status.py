@@ -16,7 +16,7 @@ from harness.planning.forecast import TimeLeft
 from harness.study.comparability import baseline_errors_pct, full_error_pct, rank_key
 from harness.study.formatting import changed, duration, settings, time_range
 from harness.study.records import Record, Role, Scalar
-from harness.study.spec import VERDICT, SweepSpec
+from harness.study.spec import Kind, SweepSpec
 
 
 @dataclass(frozen=True)
@@ -53,6 +53,7 @@ class Status:
 
     Attributes:
         study: Its name.
+        kind: What it is for.
         done: Trials with a final result, the baseline's included.
         pending: Trials that are proposed and not done: running, or to be run when the study goes on.
         outcomes: How many ended how.
@@ -69,6 +70,7 @@ class Status:
     """
 
     study: str
+    kind: Kind
     done: int
     pending: int
     outcomes: dict[str, int]
@@ -96,6 +98,7 @@ def status(ledger: Ledger, study: str) -> Status:
     started_at, session_s = ledger.last_session(study) or (None, 0.0)
     return Status(
         study=study,
+        kind=spec.kind,
         done=sum(outcomes.values()),
         pending=ledger.num_pending(study),
         outcomes=dict(outcomes.most_common()),
@@ -152,7 +155,7 @@ def _block(status: Status) -> str:
         status.study,
         f"  done      {status.done}, {status.pending} pending" + (f" ({outcomes})" if outcomes else ""),
     ]
-    if not status.study.endswith(VERDICT):
+    if status.kind is not Kind.VERDICT:
         lines += [f"  baseline  {_baseline(status)}", f"  best      {_best(status.best)}"]
     lines.append(f"  budget    {_budget(status)}")
     if status.time_left is not None:

@@ -164,7 +164,7 @@ def check(spec: SweepSpec) -> None:
     Raises:
         InputError: one line that names both sides and what is allowed.
     """
-    if not spec.space:
+    if not spec.is_search:
         return  # the documented configuration alone: nothing is searched
     chosen = sampler(spec)
     problem = next(_problems(chosen, spec), None)

@@ -9,7 +9,7 @@ from harness.support.stderr import silent_stderr
 
 def make_search(spec: SweepSpec) -> Search:
     """The study's search, new; its engine is imported here."""
-    if not spec.space:
+    if not spec.is_search:
         from harness.search.null_search import NoSearch
 
         return NoSearch()

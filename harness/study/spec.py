@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from enum import Enum
+from enum import Enum, StrEnum
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
@@ -35,11 +35,11 @@ SPLIT_SIZES = {
 
 NAMES = "1 to 64 letters, digits, '.', '_' or '-', not starting with '.'"
 
-VERDICT = ".verdict"  # ends the name of a verdict, which is a study like any other; before it stands what it is about
+VERDICT_ENDING = ".verdict"  # of a verdict's name, after the name of the study that it is about
 
 # What the harness itself appends to a name comes on top of the 64 characters, so that every name has room for it.
 _DATED = r"\.\d{8}-\d{6}"  # when a study was kept, to make room for a new one of its name
-_NAME = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,63}}(?:{_DATED})?(?:{re.escape(VERDICT)})?")
+_NAME = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,63}}(?:{_DATED})?(?:{re.escape(VERDICT_ENDING)})?")
 
 MAX_WHOLE = 2**31 - 1
 MAX_SECONDS = float(MAX_WHOLE)
@@ -47,6 +47,14 @@ MAX_SECONDS = float(MAX_WHOLE)
 Positive = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
 Seconds = Annotated[float, Field(gt=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
+
+
+class Kind(StrEnum):
+    """What a study is for."""
+
+    SEARCH = "search"  # tries configurations around the documented one
+    BASELINE = "baseline"  # trains the documented configuration alone, with several seeds
+    VERDICT = "verdict"  # trains the best trials of another study and its baseline again, with fresh seeds
 
 
 class Strict(BaseModel):
@@ -76,7 +84,7 @@ class Decides(Enum):
     ERRORS = "how good an error can be: only errors of equal settings are compared"
     CURVES = "what the errors of epochs rest on"
     TRIALS = "what is tried, and how often"
-    NOTHING = "nothing that is found: it may change while the study goes on"
+    NOTHING = "nothing that is found, and so nothing of the digest"
 
 
 class SweepSpec(Strict):
@@ -90,6 +98,7 @@ class SweepSpec(Strict):
     """
 
     study: Annotated[str, Decides.NOTHING]
+    kind: Annotated[Kind, Decides.NOTHING] = Kind.SEARCH
     baseline: Annotated[BaselineName, Decides.ARCHITECTURE]
     dataset: Annotated[Dataset, Decides.ERRORS] = "mnist"
     engine: Annotated[Engine, Decides.TRIALS] = "optuna"
@@ -144,9 +153,27 @@ class SweepSpec(Strict):
         documented = dataclasses.asdict(baselines.load(self.baseline).DOCUMENTED)
         return self.search_space.restrict({**documented, **self.recipe})
 
+    def sets(self, name: str) -> bool:
+        """Whether a setting is other than its default: than how studies were run before there was such a setting."""
+        return bool(getattr(self, name) != SweepSpec.model_fields[name].get_default())
+
+    @property
+    def is_search(self) -> bool:
+        return self.kind is Kind.SEARCH
+
     @property
     def is_verdict(self) -> bool:
-        return self.study.endswith(VERDICT)
+        return self.kind is Kind.VERDICT
+
+    @property
+    def about(self) -> str:
+        """The name of the study that a verdict is about; of any other study its own."""
+        return self.study.removesuffix(VERDICT_ENDING) if self.is_verdict else self.study
+
+    def dated_name(self, when: datetime) -> str:
+        """The name under which the study is kept at `when`; the date of an earlier time goes."""
+        dated = f"{re.sub(f'{_DATED}$', '', self.about)}.{when:%Y%m%d-%H%M%S}"
+        return verdict_name(dated) if self.is_verdict else dated
 
     @property
     def trains_on_validation(self) -> bool:
@@ -168,6 +195,9 @@ class SweepSpec(Strict):
         return Recipe(**{key: params.get(key, value) for key, value in self.recipe.items()})
 
     def _check_space(self) -> None:
+        if not self.is_verdict and bool(self.space) != self.is_search:
+            which = "one or more hyperparameters" if self.is_search else "none"
+            raise InputError(f"space is {shown(self.space)}; allowed for a {self.kind}: {which}")
         allowed = baselines.allowed(self.baseline)
         for name, domain in self.space.items():
             if name not in allowed:
@@ -261,10 +291,9 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def dated_name(name: str, when: datetime) -> str:
-    """The name under which a study, or a verdict, is kept at `when`; the date of an earlier time goes."""
-    about = name.removesuffix(VERDICT)
-    return f"{re.sub(f'{_DATED}$', '', about)}.{when:%Y%m%d-%H%M%S}{VERDICT * (about != name)}"
+def verdict_name(study: str) -> str:
+    """The name of the verdict on a study, which is what links the two."""
+    return study + VERDICT_ENDING
 
 
 def check_name(name: str, what: str) -> str:

@@ -17,12 +17,13 @@ from harness.study.records import Scalar
 from harness.study.spec import (
     MAX_WHOLE,
     SPLIT_SIZES,
-    VERDICT,
+    VERDICT_ENDING,
     BaselineName,
     Budget,
     Constraints,
     Dataset,
     Engine,
+    Kind,
     Objective,
     Positive,
     Seed,
@@ -175,6 +176,7 @@ def baseline_spec(baseline: BaselineName, flags: Flags, seeds: int | None, defau
     spec = load_sweep(sweeps_folder() / f"{baseline}.toml", flags, default_profile)
     return spec.changed(
         study=f"baseline-{spec.study}",
+        kind=Kind.BASELINE,
         space={},
         constraints=Constraints(),
         pruner="none",
@@ -277,9 +279,9 @@ def _study_name(path: Path, file: SweepFile, profile: str, search: dict[str, Any
 
 
 def _checked_name(study: str) -> str:
-    if study.endswith(VERDICT):
+    if study.endswith(VERDICT_ENDING):
         raise InputError(
-            f"study is {shown(study)}; allowed: a name that does not end in {VERDICT}, as those of verdicts do"
+            f"study is {shown(study)}; allowed: a name that does not end in {VERDICT_ENDING}, as those of verdicts do"
         )
     return check_name(study, "study")
 

@@ -118,7 +118,7 @@ class Sweep:
         reach(Step.AFTER_LOST_ATTEMPTS)
         self._pending = deque(record.trial for record in records if record.result is None)
         # A slow search is asked while the trial just handed out trains, so that no free worker waits for it.
-        self._asks_ahead = bool(spec.space) and catalogue.sampler(spec).asks_ahead
+        self._asks_ahead = spec.is_search and catalogue.sampler(spec).asks_ahead
         self._progress = Progress(spec, records, ledger.usage(spec.study), costs)
         self._idle: deque[str] = deque()
         self._running: dict[str, _Running] = {}

@@ -28,7 +28,7 @@ from harness.search.proposer import Proposer
 from harness.search.warm_start import check_fidelity, learnable
 from harness.study.new_study import check_new
 from harness.study.records import Record
-from harness.study.spec import VERDICT, SweepSpec, dated_name
+from harness.study.spec import SweepSpec, verdict_name
 from harness.support.failpoints import Step, reach
 from harness.support.provenance import provenance
 from harness.sweep.checkpoints import Checkpoints
@@ -233,10 +233,10 @@ def _check_backend(ledger: Ledger, spec: SweepSpec, backend: str) -> None:
 
 def _keep(ledger: Ledger, spec: SweepSpec) -> None:
     """Keeps a study under a dated name, and with it the verdict on it."""
-    names, verdict = set(ledger.study_names()), spec.study + VERDICT
+    names, verdict = set(ledger.study_names()), verdict_name(spec.study)
     moments = (datetime.now() + timedelta(seconds=seconds) for seconds in count())
-    dated = (dated_name(spec.study, when) for when in moments)
-    kept = next(name for name in dated if names.isdisjoint({name, name + VERDICT}))
+    dated = (spec.dated_name(when) for when in moments)
+    kept = next(name for name in dated if names.isdisjoint({name, verdict_name(name)}))
     ledger.rename_study(spec.study, kept)
     if verdict in names:
-        ledger.rename_study(verdict, kept + VERDICT)
+        ledger.rename_study(verdict, verdict_name(kept))

@@ -12,7 +12,7 @@ from harness.ledger.ledger import Ledger, Study, Usage
 from harness.study.comparability import best, full_error_pct
 from harness.study.metrics import test_error_rate_pct
 from harness.study.records import Record, Role
-from harness.study.spec import VERDICT, SweepSpec
+from harness.study.spec import SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 from harness.tracking.content import Point, RunContent, run_name, study_tags
 
@@ -160,15 +160,14 @@ def summary(progress: Progress) -> str:
 def subject(spec: SweepSpec) -> str:
     """What the study is about, in a few words."""
     if spec.is_verdict:
-        about = spec.study.removesuffix(VERDICT)
-        return f"Verdict on {about}: its best trials and the documented {spec.baseline}, trained again with fresh seeds"
+        trials = f"its best trials and the documented {spec.baseline}"
+        return f"Verdict on {spec.about}: {trials}, trained again with fresh seeds"
     documented = f"the documented {spec.baseline} on {spec.dataset}"
-    return f"Search around {documented}" if spec.space else f"Training of {documented}"
+    return f"Search around {documented}" if spec.is_search else f"Training of {documented}"
 
 
 def _headline(spec: SweepSpec) -> str:
-    searches = spec.space and not spec.is_verdict
-    engine = f" ({spec.engine}, sampler {spec.sampler}, pruner {spec.pruner})" if searches else ""
+    engine = f" ({spec.engine}, sampler {spec.sampler}, pruner {spec.pruner})" if spec.is_search else ""
     fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs"
     return f"{subject(spec)}{engine}, profile {spec.profile}: {fidelity}, seed {spec.seed}."
 
@@ -228,7 +227,7 @@ def _result_row(study: Study, label: str, records: Sequence[Record]) -> str:
 
 def _searched(progress: Progress) -> str:
     spec = progress.study.spec
-    if not spec.space:
+    if not spec.is_search:
         return ""
     best = progress.best.trial.params if progress.best else {}
     head = "| hyperparameter | searched | baseline | best |\n|---|---|---|---|"
@@ -251,11 +250,10 @@ def _cost(progress: Progress) -> str:
 
 
 def _how_to_go_on(progress: Progress) -> str:
-    name = progress.study.spec.study
-    if progress.study.spec.is_verdict:
-        return (
-            f"`harness verdict {name.removesuffix(VERDICT)}` goes on where it was, and says what the numbers allow to."
-        )
+    spec = progress.study.spec
+    name = spec.study
+    if spec.is_verdict:
+        return f"`harness verdict {spec.about}` goes on where it was, and says what the numbers allow to."
     commands = [
         (f"harness leaderboard {name}", "ranking, also as CSV"),
         (f"harness status {name}", "how far it is"),

@@ -25,7 +25,7 @@ from harness.execution.training import models
 from harness.ledger.ledger import Ledger, Study
 from harness.ledger.locks import runs_lock
 from harness.study.records import Outcome, Record
-from harness.study.spec import VERDICT, SweepSpec
+from harness.study.spec import SweepSpec, verdict_name
 from harness.support.failpoints import Step, reach
 from harness.tracking.champion import Candidate, register
 from harness.tracking.content import Parent, trial_content
@@ -64,7 +64,7 @@ def crown(home: Path, verdict: Verdict) -> Registered | None:
         TroubleError: MLflow cannot be had or lacks the training's run, there is no room, or the weights are gone.
     """
     reach(Step.BEFORE_MODEL)
-    name = verdict.study + VERDICT
+    name = verdict_name(verdict.study)
     with closing(Ledger(home / "ledger.db", makes=False)) as ledger, runs_lock(home, name):
         study, winner = ledger.study(name), _winner(verdict)
         record = winner and _first_training(ledger, study.spec, winner)

@@ -29,7 +29,7 @@ from harness.search.base import NoProposal
 from harness.search.proposer import Next
 from harness.study.comparability import baseline_errors_pct, rank_key
 from harness.study.records import EpochReport, Record, Role, Trial, TrialResult
-from harness.study.spec import MAX_SECONDS, MAX_WHOLE, SPLIT_SIZES, VERDICT, Budget, SweepSpec, check_name
+from harness.study.spec import MAX_SECONDS, MAX_WHOLE, SPLIT_SIZES, Budget, Kind, SweepSpec, check_name, verdict_name
 from harness.support.strict_json import check_whole, shown
 from harness.sweep.display import Display
 from harness.sweep.runner import bring_to_mlflow, run_trials
@@ -142,7 +142,7 @@ def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -
     source, records = find_study(ledger, study).spec, ledger.history(study)
     if source.is_verdict:
         raise InputError(f"study is {study!r}, which is a verdict itself; allowed: a study that searched")
-    name = check_name(study + VERDICT, "the verdict's study")
+    name = check_name(verdict_name(study), "the verdict's study")
     begun = ledger.study(name) if ledger.has_trials(name) and not fresh else None
     finalists = best_trials(source, records, request.top or (len(begun.spec.enqueue) if begun else DEFAULT_TOP))
     if not finalists:
@@ -261,6 +261,7 @@ def _new(source: SweepSpec, name: str, records: Sequence[Record], epochs: int | 
     timeout_s = source.trial_timeout_s
     return source.changed(
         study=name,
+        kind=Kind.VERDICT,
         pruner="none",
         patience=0,
         learn_from=None,

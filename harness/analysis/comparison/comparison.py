@@ -232,7 +232,7 @@ def _baseline_errors_pct(ledger: Ledger, specs: Sequence[SweepSpec]) -> list[flo
 
 def _check_comparable(specs: Sequence[SweepSpec]) -> None:
     for spec in specs:
-        if spec.is_verdict or not spec.space:
+        if not spec.is_search:
             raise InputError(f"study is {spec.study}, which searches nothing; allowed: studies that search")
         if "error" not in spec.objective:
             raise InputError(f"study is {spec.study}, which searches for time; allowed: studies that search for error")

@@ -48,6 +48,9 @@ _AFTER_HYPERPARAMETERS = [
     "continues",
     "attempts",
 ]
+# What trials have to agree in besides these columns. Each is a column where a study has another value than the default,
+# which is how studies were before there was such a setting.
+_MORE_FIDELITY = [name for name in FIDELITY if name not in _AFTER_HYPERPARAMETERS]
 _NUMBERS = Shown.LEADERBOARD | Shown.LEADERBOARD_END | Shown.LEADERBOARD_IF_KNOWN
 
 
@@ -78,6 +81,7 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
         *names(Shown.LEADERBOARD),
         *hyperparameters(study.spec for study in found),
         *_AFTER_HYPERPARAMETERS,
+        *(name for name in _MORE_FIDELITY if any(study.spec.sets(name) for study in found)),
         *names(Shown.LEADERBOARD_END),
         *(name for name in names(Shown.LEADERBOARD_IF_KNOWN) if frame[name].notna().any()),
     ]
@@ -102,7 +106,7 @@ def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
     return frame.assign(
         **hyperparameter_columns(spec, params, frame.index),
         study=spec.study,
-        **{name: getattr(spec, name) for name in _OF_A_STUDY},
+        **{name: getattr(spec, name) for name in [*_OF_A_STUDY, *_MORE_FIDELITY]},
         run_id=pd.Series(ledger.run_ids(spec.study), frame.index, dtype="str"),
         git_commit=pd.Series([origins[uid].get("git_commit") for uid in frame.index], frame.index, dtype="str"),
     )
@@ -136,14 +140,14 @@ def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
     keys = {f"{column}, where it ranks": frame[column].where(ranked) for column in RANKING}
     by = {name: name == "dataset" for name in FIDELITY} | dict.fromkeys(["tier", *keys, "study", "trial"], True)
     frame = frame.assign(**keys).sort_values(list(by), ascending=list(by.values()))
-    ranks = frame.groupby(list(FIDELITY)).cumcount() + 1
+    ranks = frame.groupby(list(FIDELITY), dropna=False).cumcount() + 1
     return frame.assign(rank=ranks.where(frame["tier"] == 0).astype("Int64"))
 
 
 def _pareto(frame: pd.DataFrame) -> pd.Series:
     """Whether each row is on the front of error and device time of its fidelity and timing class."""
     front = pd.Series(False, index=frame.index)
-    for _, group in frame[frame["rank"].notna()].groupby([*FIDELITY, "timing_class"]):
+    for _, group in frame[frame["rank"].notna()].groupby([*FIDELITY, "timing_class"], dropna=False):
         error, time_s = group["error_rate_pct"], group["device_time_s"]
         best_at = error.groupby(time_s).min()
         best_before = best_at.cummin().shift(fill_value=np.inf)

@@ -19,7 +19,7 @@ from harness.ledger.ledger import Ledger, find_study
 from harness.study.comparability import FIDELITY
 from harness.study.formatting import CHANGES, changes, setting
 from harness.study.records import Outcome, Role
-from harness.study.spec import SPLIT_SIZES, VERDICT, SweepSpec
+from harness.study.spec import SPLIT_SIZES, SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 
 MIN_CHANGES = 25  # what this column needs to be readable
@@ -46,8 +46,7 @@ def show_leaderboard(
         console.print(line)
     for spec in specs:
         which = f"{spec.study}: " if len(specs) > 1 else ""
-        about = spec.study.removesuffix(VERDICT)
-        pointer = [f"`harness verdict {about}` says whether any of them is better than the baseline"]
+        pointer = [f"`harness verdict {spec.about}` says whether any of them is better than the baseline"]
         for line in pointer if spec.is_verdict else sentences(find(ledger, spec, frame)):
             console.print(which + line)
 
@@ -57,7 +56,7 @@ def _table(rows: pd.DataFrame, columns: Columns) -> Table:
     for title in columns:
         is_text = title in ("study", "trial", "outcome", CHANGES)
         table.add_column(title, justify="left" if is_text else "right", no_wrap=title != CHANGES)
-    fidelity = list(zip(*(rows[name] for name in FIDELITY), strict=True))
+    fidelity = list(zip(*(rows[name] for name in _fidelity(rows)), strict=True))
     ends = [here != after for here, after in zip(fidelity, [*fidelity[1:], fidelity[-1]], strict=True)]
     for cells, role, is_end in zip(zip(*columns.values(), strict=True), rows["role"], ends, strict=True):
         table.add_row(*cells, style="bold" if role == Role.BASELINE else None, end_section=is_end)
@@ -167,6 +166,12 @@ def _cautions(frame: pd.DataFrame) -> list[str]:
         lines += [f"  {clock}: {name}" for clock, name in zip(clocks["clock"], clocks["timing_class"], strict=True)]
     if ranked["continues"].notna().any():
         lines.append("the time of a trial that continues another one includes that one's")
-    if len(ranked.drop_duplicates(list(FIDELITY))) > 1:
-        lines.append("ranks count within one fidelity: " + ", ".join(FIDELITY))
+    fidelity = _fidelity(frame)
+    if len(ranked.drop_duplicates(fidelity)) > 1:
+        lines.append("ranks count within one fidelity: " + ", ".join(fidelity))
     return lines
+
+
+def _fidelity(frame: pd.DataFrame) -> list[str]:
+    """The columns in which trials have to agree; settings that are alike everywhere may be none."""
+    return [name for name in FIDELITY if name in frame]

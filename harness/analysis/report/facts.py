@@ -17,7 +17,7 @@ from harness.errors import InputError
 from harness.ledger.ledger import Ledger, Study, Usage, find_study
 from harness.study.comparability import best, full_error_pct, ranked
 from harness.study.records import Attempt, Record, Role
-from harness.study.spec import VERDICT, SweepSpec
+from harness.study.spec import SweepSpec, verdict_name
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,10 @@ def gather(ledger: Ledger, name: str) -> Facts:
     """
     study = find_study(ledger, name)
     if study.spec.is_verdict:
-        about = name.removesuffix(VERDICT)
-        raise InputError(f"study is {name!r}, which is a verdict; allowed: {about}, whose report shows it")
+        raise InputError(f"study is {name!r}, which is a verdict; allowed: {study.spec.about}, whose report shows it")
     records = ledger.history(name)
     board = leaderboard(ledger, [name])
-    verdict = name + VERDICT
+    verdict = verdict_name(name)
     return Facts(
         study=study,
         records=records,

@@ -18,7 +18,7 @@ def subject(spec: SweepSpec) -> str:
     """What the study is, in one line."""
     documented = f"the documented {spec.baseline} on {spec.dataset}"
     fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs"
-    if not spec.space:
+    if not spec.is_search:
         return f"Training of {documented}: {fidelity}"
     by = f"{spec.engine}, sampler {spec.sampler}, pruner {spec.pruner}, seed {spec.seed}"
     return f"Search around {documented}: {fidelity}; {by}"
@@ -27,7 +27,7 @@ def subject(spec: SweepSpec) -> str:
 def headline(facts: Facts) -> str:
     """Best against baseline, in one sentence."""
     best, baseline_pct = facts.best, facts.baseline_pct
-    if not facts.spec.space:
+    if not facts.spec.is_search:
         return _trained(facts)
     if best is None:
         return "No searched trial has been trained in full yet, so there is no best one."
@@ -78,7 +78,7 @@ def headline_lines(facts: Facts) -> Iterator[str]:
     """What more is to be known before the headline is believed."""
     if facts.best:
         yield f"Its settings: `{settings(facts.best.trial.params)}`."
-    if facts.spec.space:
+    if facts.spec.is_search:
         yield f"{_capital(noise(facts.findings))}."
 
 

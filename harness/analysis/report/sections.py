@@ -68,7 +68,7 @@ def sections(known: Material) -> list[Section]:
         _contours,
     ]
     always: list[Callable[[Material], Section]] = [_curves, _workers, _time_use]
-    order = [*searches, *always, _finding_cost] if known.facts.spec.space else [_top_trials, *always]
+    order = [*searches, *always, _finding_cost] if known.facts.spec.is_search else [_top_trials, *always]
     return [make(known) for make in order]
 
 
@@ -128,7 +128,7 @@ def _error_against_time(known: Material) -> Section:
 
 
 def _top_trials(known: Material) -> Section:
-    title = "Best trials" if known.facts.spec.space else "Seeds"
+    title = "Best trials" if known.facts.spec.is_search else "Seeds"
     return Section(
         "trials",
         title,

@@ -11,7 +11,7 @@ from harness.analysis.verdict.statistics import Differences, Floats, Labels, Wro
 from harness.analysis.verdict.trainings import Answer, Trainings, configurations
 from harness.ledger.ledger import Ledger
 from harness.study.records import Outcome, Scalar, TrialResult
-from harness.study.spec import VERDICT, SweepSpec
+from harness.study.spec import SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 
 
@@ -154,7 +154,7 @@ def find_verdict(ledger: Ledger, spec: SweepSpec) -> Verdict:
     trainings = Trainings.of(spec, ((trial, result) for trial, result in ended if result))
     baseline, *candidates = _Findings(trainings).configurations()
     return Verdict(
-        study=spec.study.removesuffix(VERDICT),
+        study=spec.about,
         answer=trainings.answer,
         baseline=baseline,
         candidates=tuple(candidates),

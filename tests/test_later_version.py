@@ -1,0 +1,172 @@
+"""A version with more settings and results goes on with what earlier ones began, and they leave its ledger alone.
+
+The later version is a copy of this one's files, with a field added to each record that the ledger keeps as JSON. It
+runs in a process of its own. The ledger is one that a version before this one wrote, with the leaderboard of that time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from harness.analysis.export.optuna_storage import IDENTITY, export_optuna
+from harness.analysis.files import write_csv
+from harness.analysis.leaderboard.leaderboard import leaderboard
+from harness.errors import TroubleError
+from harness.ledger.ledger import Ledger
+from harness.ledger.schema import SCHEMA_VERSION
+from harness.support import own_code
+
+FIXTURES = Path(__file__).parent / "fixtures"
+STUDY = "cnn-quick"
+DIGEST = "0d98b7f62c84ca02b7e7cd1396405e00f2f8ddb51bac205dfae34483cc3017a0"
+BEST = [24, 15, 22]  # by that leaderboard
+
+# By file: a line, and what the later version has after it.
+ADDED = {
+    "harness/study/spec.py": {
+        "    max_memory_mb: Annotated[float, Field(gt=0)] | None = None\n": "    max_depth: Positive | None = None\n",
+        "    device_s: Seconds | None = None\n": "    energy_j: Seconds | None = None\n",
+        "    epochs: Annotated[Positive, Decides.ERRORS]\n": (
+            "    augmentation: Annotated[str | None, Decides.ERRORS] = None\n"
+            "    restarts: Annotated[int, Decides.TRIALS] = 0\n"
+        ),
+    },
+    "harness/study/records.py": {
+        "    seconds: Seconds\n": "    val_entropy: float | None = None\n",
+        "    gpu_fraction: float = 0.0\n": '    driver: str = ""\n',
+        "    gpu_peak_memory_mb: float | None = None\n": "    gpu_clock_mhz: float | None = None\n",
+        "    evaluate: float = 0.0\n": "    load: float = 0.0\n",
+    },
+    "baselines/recipe.py": {
+        "    batch_size: Annotated[int, Whole(1, 60_000)] = 128  # and at most the study's training images\n": (
+            "    label_smoothing: Annotated[float, Real(0, 1)] = 0.0\n"
+        )
+    },
+    "harness/ledger/schema.py": {
+        "SCHEMA_VERSION = len(MIGRATIONS)\n": 'MIGRATIONS += ("",)\nSCHEMA_VERSION = len(MIGRATIONS)\n'
+    },
+}
+
+LATER = """
+import dataclasses, json, sys
+from contextlib import closing
+from pathlib import Path
+
+from baselines.recipe import RECIPE
+from harness.analysis.export.optuna_storage import export_optuna
+from harness.analysis.files import write_csv
+from harness.analysis.leaderboard.leaderboard import leaderboard
+from harness.audit.recount import recount
+from harness.audit.rows import open_read_only, read_study
+from harness.ledger.ledger import Ledger
+from harness.planning.status import status
+from harness.study.spec import Budget
+from harness.sweep.runner import open_study
+from harness.workflows.report import write_report
+from harness.workflows.verdict import Request, plan_verdict
+
+home, study, storage = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
+with closing(Ledger(home / "ledger.db")) as ledger:
+    begun = ledger.study(study).spec
+    # As a sweep file is read now: with each setting of the recipe there is.
+    now = begun.changed(recipe={**dataclasses.asdict(RECIPE), **begun.recipe}, budget=Budget(trials=40))
+    open_study(ledger, now, fresh=False)
+    write_csv(leaderboard(ledger, [study]), home / "later.csv")
+    exported = [export_optuna(ledger, study, url) for url in (storage, f"sqlite:///{home}/new.db")]
+    verdict, origin = plan_verdict(ledger, study, Request(), fresh=False)
+    ledger.create_study(verdict, origin)
+    found = {
+        "new": [begun.augmentation, begun.restarts, now.recipe["label_smoothing"], now.constraints.max_depth],
+        "digests": [begun.digest(), now.digest()],
+        "another": begun.changed(augmentation="shift").differing_keys(begun),
+        "left": status(ledger, study).trials.left,
+        "exported": exported,
+        "confirms": plan_verdict(ledger, study, Request(), fresh=False)[0].confirms,
+    }
+    write_report(home, study)
+with closing(open_read_only(home / "ledger.db")) as db:
+    rows = read_study(db, study)
+    found["audit"] = [str(one) for one in [*rows.unreadable, *recount(rows)]]
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """With a ledger of schema 2: a study of 31 trials that has ended."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "ledger.db")) as db:
+        db.executescript((FIXTURES / "ledger-v2.sql").read_text())
+    return folder
+
+
+@pytest.fixture
+def later(tmp_path: Path) -> Path:
+    """The folder of the later version's code."""
+    folder = tmp_path / "later"
+    for package in (own_code.HARNESS, own_code.BASELINES):
+        shutil.copytree(package, folder / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, added in ADDED.items():
+        text = (folder / name).read_text()
+        for line, more in added.items():
+            assert text.count(line) == 1, f"{name}: {line}"
+            text = text.replace(line, line + more)
+        (folder / name).write_text(text)
+    return folder
+
+
+def run_later(folder: Path, *arguments: str) -> dict[str, object]:
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", LATER, *arguments],
+        env={**os.environ, "PYTHONPATH": str(folder)}, cwd=folder, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def assert_as_it_was(path: Path) -> None:
+    """The leaderboard of that time; only the order of its columns has changed."""
+    before, now = (pd.read_csv(file, dtype=str) for file in (FIXTURES / "leaderboard-v2.csv", path))
+    pd.testing.assert_frame_equal(now, before, check_like=True)
+    assert now["trial"].tolist() == before["trial"].tolist()
+
+
+def test_a_study_of_an_earlier_version_has_the_leaderboard_of_that_time(home: Path) -> None:
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        write_csv(leaderboard(ledger, [STUDY]), home / "now.csv")
+    assert_as_it_was(home / "now.csv")
+
+
+def test_a_version_with_more_settings_goes_on_with_a_study(home: Path, later: Path) -> None:
+    storage = f"sqlite:///{home}/optuna.db"
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        assert export_optuna(ledger, STUDY, storage) == 31
+    with closing(sqlite3.connect(home / "optuna.db")) as db:
+        known = db.execute("SELECT value_json FROM study_user_attributes WHERE key = ?", (IDENTITY,)).fetchall()
+    assert known == [(json.dumps(f"{DIGEST} 1795945368.296297"),)], "as earlier versions wrote it"
+    assert run_later(later, str(home), STUDY, storage) == {
+        "new": [None, 0, 0.0, None],
+        "digests": [DIGEST, DIGEST],
+        "another": ["augmentation"],
+        "left": 16,
+        "exported": [0, 31],
+        "confirms": BEST,
+        "audit": [],
+    }
+    assert_as_it_was(home / "later.csv")
+    assert "</html>" in (home / "reports" / f"{STUDY}.html").read_text()
+    with pytest.raises(
+        TroubleError, match=f"has schema {SCHEMA_VERSION + 1}, this version knows up to {SCHEMA_VERSION}; install"
+    ):
+        Ledger(home / "ledger.db")

@@ -95,6 +95,9 @@ class SweepSpec(Strict):
     sweep file's profile `full`, if it has one: what a verdict trains. `confirms` are the numbers of the trials that a
     verdict is about, as they stand in `enqueue`. Where `train_images` is more than the training split has, the
     validation images are trained on as well.
+
+    The default of a setting that is added is how studies were run before there was such a setting, and never changes:
+    earlier studies are read with it. What a new study gets is said in `sweep_file`.
     """
 
     study: Annotated[str, Decides.NOTHING]

@@ -1,8 +1,8 @@
 """The documented architectures, one file each, and the training recipe they share.
 
-An architecture file holds a frozen `Config` dataclass, which says of each setting what it may be, its `DOCUMENTED`
-instance with its `NUM_PARAMS`, `build(config)` and `cost(config)`. Keras is imported inside `build`, so that reading a
-configuration costs nothing.
+An architecture file has a frozen dataclass `Config` with the allowed values of each setting, its instance `DOCUMENTED`
+with `NUM_PARAMS`, `build(config)` and `cost(config)`. Keras is imported inside `build`, so that reading a configuration
+is fast.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ NAMES = ("cnn", "fc")
 
 
 class Baseline(Protocol):
-    """What an architecture file offers."""
+    """The interface of an architecture file."""
 
     DOCUMENTED: Any
-    NUM_PARAMS: int  # the documented network's, as the documents have them
+    NUM_PARAMS: int  # of the documented network, by the documents
 
     def Config(self, **fields: Any) -> Any: ...  # noqa: N802 - the file's dataclass
 
@@ -32,7 +32,7 @@ class Baseline(Protocol):
 
 
 def load(name: str) -> Baseline:
-    """The architecture called `name`.
+    """The architecture named `name`.
 
     Raises:
         ValueError: there is none of that name.
@@ -44,5 +44,5 @@ def load(name: str) -> Baseline:
 
 @cache
 def allowed(name: str) -> dict[str, Allowed]:
-    """What each setting of the architecture and of the recipe may be."""
+    """The allowed values of each setting of the architecture and of the recipe."""
     return declared(type(load(name).DOCUMENTED)) | declared(Recipe)

@@ -40,16 +40,16 @@ Filters = Annotated[int, Whole(1, 1024)]
 
 @dataclass(frozen=True)
 class Config:
-    """The documented network and what may be varied around it; the defaults are the documented values.
+    """The settings of the network; the defaults are the documented values.
 
     `augment_shift` and `augment_zoom` are shares of the image's side, `augment_rotation` is a share of a full
     turn; augmentation is random per image and acts in training only. `dropout` follows the dense layer,
-    `conv_dropout` each pooling. `batch_norm` sits between a hidden layer's sum and its relu.
+    `conv_dropout` each pooling. `batch_norm` is between a hidden layer and its relu.
     """
 
     filters_1: Filters = 32
     filters_2: Filters = 64
-    kernel_1: Annotated[int, Whole(1, 28)] = 5  # at most the side of what it sees
+    kernel_1: Annotated[int, Whole(1, 28)] = 5  # at most the side of its input
     kernel_2: Annotated[int, Whole(1, 14)] = 5
     dense_units: Units = 1024
     dropout: Dropped = 0.0

@@ -35,11 +35,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Config:
-    """The documented network and what may be varied around it; the defaults are the documented values.
+    """The settings of the network; the defaults are the documented values.
 
-    `layers` counts the hidden layers; `units_2` and `units_3` matter only where their layer is there.
-    `input_dropout` acts on the pixels, `dropout` after each hidden layer; `batch_norm` sits between a hidden
-    layer's sum and its relu. Augmentation is as in the convolutional network.
+    `layers` counts the hidden layers; `units_2` and `units_3` apply only if their layer exists.
+    `input_dropout` acts on the pixels, `dropout` after each hidden layer; `batch_norm` is between a hidden
+    layer and its relu. Augmentation is as in the convolutional network.
     """
 
     units_1: Units = 512

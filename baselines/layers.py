@@ -1,4 +1,4 @@
-"""Pieces that the architectures share: a hidden layer with its options, augmentation, and what layers cost."""
+"""Pieces that the architectures share: a hidden layer with its options, augmentation, and costs of layers."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ if TYPE_CHECKING:
     import keras
 
 
-# What the settings of both may be. With these widths no network has 2**31 parameters.
+# The allowed values of the settings of both. With these widths every network has fewer than 2**31 parameters.
 Units = Annotated[int, Whole(1, 16_384)]  # of a dense layer
 Dropped = Annotated[float, Real(0, 1, is_below_high=True)]
 Shift = Annotated[float, Real(0, 1)]  # share of the side
 Turn = Annotated[float, Real(0, 1)]  # share of a full turn
-Zoom = Annotated[float, Real(0, 1, is_below_high=True)]  # by 1, all of the image would be one point
+Zoom = Annotated[float, Real(0, 1, is_below_high=True)]  # zoom by 1 would shrink the image to one point
 Normalised = Annotated[bool, YES_OR_NO]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a configuration costs, computed without building it.
+    """The cost of a configuration, computed without building it.
 
     Attributes:
         num_params: Parameters, those of batch normalisation's moving statistics included (as Keras counts).
         flops_per_image: Floating point operations of one forward pass over one image, a multiply and an add
             counted as two; training takes about three times as many. Only convolutions and dense layers count.
-        activations_per_image: Numbers that the hidden layers put out for one image.
+        activations_per_image: Outputs of the hidden layers for one image.
     """
 
     num_params: int
@@ -66,26 +66,26 @@ def _norm_cost(positions: int, channels: int, batch_norm: bool) -> Cost:
 
 
 def hidden(layer: keras.Layer, batch_norm: bool) -> list[keras.Layer]:
-    """A layer with its relu: inside the layer as documented, or behind a normalisation of the layer's sums."""
+    """A layer with its relu: inside the layer as documented, or after batch normalisation of the layer's output."""
     import keras
 
     if not batch_norm:
         layer.activation = keras.activations.relu
         return [layer]
-    # Keras's own momentum, 0.99, forgets the initial statistics in some 500 steps; short trials have fewer than 200.
+    # With Keras's default, 0.99, the initial statistics last about 500 steps; short trials have fewer than 200.
     norm = keras.layers.BatchNormalization(momentum=0.9, name=f"{layer.name}_norm")
     return [layer, norm, keras.layers.ReLU(name=f"{layer.name}_relu")]
 
 
 def dropout(rate: float, name: str) -> list[keras.Layer]:
-    """A dropout layer, or none where the rate is 0."""
+    """A dropout layer, or none if the rate is 0."""
     import keras
 
     return [keras.layers.Dropout(rate, name=name)] if rate else []
 
 
 def augmentation(config: Any) -> list[keras.Layer]:
-    """Random shift, rotation and zoom per image, in training only; none where the config says 0."""
+    """Random shift, rotation and zoom per image, in training only; none where the setting is 0."""
     from keras import layers
 
     shift, turn, zoom = config.augment_shift, config.augment_rotation, config.augment_zoom

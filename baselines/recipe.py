@@ -1,7 +1,7 @@
-"""How every network is trained, the documented ones and all around them: the one place that says so.
+"""The training recipe of all networks, the documented ones and those of the search.
 
-The documents give no optimizer, so the recipe was chosen by the spread it leaves between seeds of one
-configuration; docs/design.md has the table.
+The documents give no optimizer, so the recipe was chosen by the spread between seeds of one configuration;
+docs/design.md has the table.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SCHEDULES = ("warmup_cosine", "cosine", "constant")
 class Recipe:
     """Adam on the categorical cross-entropy.
 
-    `learning_rate` is the peak of the schedule. `warmup_cosine` rises to it in a straight line over the first
+    `learning_rate` is the peak of the schedule. `warmup_cosine` rises to it linearly over the first
     `warmup_share` of the steps, then falls to zero along a half cosine at the last step of the schedule.
     """
 

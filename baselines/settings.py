@@ -1,4 +1,4 @@
-"""What a setting may be, declared beside its default: `layers: Annotated[int, Whole(1, 3)] = 2`."""
+"""The allowed values of a setting, declared with its default: `layers: Annotated[int, Whole(1, 3)] = 2`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import get_type_hints
 
 @dataclass(frozen=True)
 class Whole:
-    """Whole numbers, both ends included; `note` says what the upper end is."""
+    """Whole numbers, both ends included; `note` explains the upper end."""
 
     low: int
     high: int
@@ -23,7 +23,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Real:
-    """Numbers from `low`, or above it, to `high`, or below it."""
+    """Real numbers from `low` to `high`; the flags exclude the ends."""
 
     low: float
     high: float
@@ -59,6 +59,6 @@ YES_OR_NO = OneOf((True, False))
 
 
 def declared(settings: type) -> dict[str, Allowed]:
-    """What each field of a dataclass may be."""
+    """The allowed values of each field of a dataclass."""
     hints = get_type_hints(settings, include_extras=True)
     return {name: hint.__metadata__[0] for name, hint in hints.items()}

@@ -1,7 +1,7 @@
-"""Searches: each proposes configurations and learns from results. An adapter translates and decides nothing.
+"""The protocol of searches: a search proposes configurations and learns from results.
 
-What is the same for every engine (the baseline first, repeats, limits, numbering) is in `proposer.py`; which searches
-there are is in `catalogue.py`.
+`proposer.py` has the part that is the same for every engine (the baseline first, repeats, limits, numbering);
+`catalogue.py` lists the searches.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from harness.study.records import EpochReport, Params, Record, Trial, TrialResul
 class NoProposal(Enum):
     """Why there is nothing to propose."""
 
-    WAIT = "wait"  # running trials must be heard of first
-    EXHAUSTED = "exhausted"  # there is nothing left to try
+    WAIT = "wait"  # results of running trials are needed first
+    EXHAUSTED = "exhausted"  # all configurations have been tried
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class Proposal:
 
     Attributes:
         params: The active hyperparameters.
-        epochs: Train until so many epochs are done; None: the study's full number.
-        continues: uid of the trial to go on from, if any.
+        epochs: Train until this number of epochs is done; None: the study's full number.
+        continues: uid of the trial whose checkpoint to continue, if any.
     """
 
     params: Params
@@ -37,29 +37,29 @@ class Proposal:
 
 
 class Search(Protocol):
-    """Driven from one thread. `uid` names a trial from its proposal to its end.
+    """Called from one thread. `uid` identifies a trial from its proposal to its end.
 
-    A search that is built anew and given the study's records by `replay` proposes what the one before it would
-    have proposed: that is resume.
+    A new search that gets the study's records by `replay` proposes the same as the search before it. This is how a
+    study is resumed.
     """
 
     def replay(self, records: Sequence[Record]) -> None:
-        """Takes in a study's past, by `asked_at` and `told_at`; pending trials stay open. Called once, before `ask`."""
+        """Reads a study's past, by `asked_at` and `told_at`; pending trials stay open. Called once, before `ask`."""
 
     def ask(self, uid: str, number: int, retry: int) -> Proposal | NoProposal:
-        """Proposes the configuration of trial `number`. `retry` counts the proposals for it that were declined."""
+        """Proposes the configuration of trial `number`. `retry` is the number of its declined proposals."""
 
     def decline(self, uid: str) -> None:
-        """Drops the proposal just made under `uid`; another `ask` for the same number follows."""
+        """Drops the latest proposal, `uid`; another `ask` for the same number follows."""
 
     def add(self, trial: Trial) -> None:
-        """Takes in a trial that was not proposed by this search (the baseline, one asked for by the user)."""
+        """Adds a trial that this search did not propose (the baseline, an enqueued trial)."""
 
     def report(self, trial: Trial, report: EpochReport) -> bool:
-        """Hears of an epoch; False: stop this trial."""
+        """Reads the report of an epoch; False: stop this trial."""
 
     def tell(self, trial: Trial, result: TrialResult) -> None:
-        """Hears how a trial ended."""
+        """Reads the final result of a trial."""
 
     def continuable(self) -> frozenset[str]:
-        """uids of the trials whose checkpoints must be kept: a proposal, made or to come, may go on from them."""
+        """uids of the trials whose checkpoints must be kept, because a current or later proposal may continue them."""

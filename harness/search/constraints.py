@@ -14,18 +14,18 @@ NUM_SAMPLES = 1000
 
 
 def broken_limit(spec: SweepSpec, params: Params) -> str | None:
-    """One line that names the limit which a configuration exceeds most; None if it keeps within all."""
+    """One line about the limit that a configuration exceeds most; None if it exceeds none."""
     name, value, limit = max(_costs(spec, params), key=lambda cost: cost[1] / cost[2], default=("", 0.0, 1.0))
     return f"{name} is {_shown(limit)}, this configuration needs {_shown(value)}" if value > limit else None
 
 
 def excess(spec: SweepSpec, params: Params) -> float:
-    """By what share a configuration exceeds the limit it comes nearest to; not above 0 if it keeps within all."""
+    """The largest relative excess of a configuration over a limit; at most 0 if it exceeds none."""
     return max((value / limit - 1 for _, value, limit in _costs(spec, params)), default=0.0)
 
 
 def check_limits(spec: SweepSpec) -> None:
-    """Raises InputError where the limits leave nothing of the space, as far as random configurations can tell."""
+    """Raises InputError if none of `NUM_SAMPLES` random configurations of the space keeps the limits."""
     limits = spec.constraints.model_dump(exclude_none=True)
     rng = random.Random(0)  # noqa: S311 - no secret
     samples = (spec.search_space.sample(rng) for _ in range(NUM_SAMPLES))

@@ -1,7 +1,7 @@
-"""How both engines see a space: choices and stepped real numbers by position, other numbers as they are.
+"""The encoding of values for both engines: choices and stepped real numbers by position, other numbers unchanged.
 
-Positions are exact. Real numbers with a step are not: each engine sums them up in its own way (0.1 * 3 or 0.3), and
-KerasTuner turns true and false into 1 and 0.
+Positions are exact. Real numbers with a step are not, because each engine computes them differently (0.1 * 3 or 0.3).
+KerasTuner also turns true and false into 1 and 0.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def encode(domain: Domain, value: Scalar) -> Code:
 
 
 def decode(domain: Domain, code: Code) -> Scalar:
-    """The value of a code; codes just outside the domain (KerasTuner's rounding at the ends) become its ends."""
+    """The value of a code; codes just outside the domain (KerasTuner's rounding) become its ends."""
     if isinstance(domain, Choice):
         return domain.options[int(code)]
     if isinstance(domain, Float):
@@ -37,5 +37,5 @@ def encode_all(space: SearchSpace, params: Params) -> dict[str, Code]:
 
 
 def identity(space: SearchSpace, params: Params) -> tuple[tuple[str, Code], ...]:
-    """Equal for equal configurations, whoever computed their numbers."""
+    """Equal for equal configurations of both engines, despite rounding."""
     return tuple(sorted(encode_all(space, params).items()))

@@ -1,4 +1,4 @@
-"""Makes the search of a study."""
+"""Creates the search of a study."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.support.stderr import silent_stderr
 
 
 def make_search(spec: SweepSpec) -> Search:
-    """The study's search, new; its engine is imported here."""
+    """A new search for the study; its engine is imported here."""
     if not spec.is_search:
         from harness.search.null_search import NoSearch
 

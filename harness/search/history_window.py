@@ -1,8 +1,8 @@
-"""What a sampler that learns is shown of a long study: its best trials and its latest.
+"""Selects the trials of a long study that a learning sampler reads: the best and the latest.
 
-Such a sampler's ask takes time in proportion to the trials it looks at (TPE, 0.1 s for 1,000) or to the third power of
-their number (Gaussian processes), and the thousandth mediocre trial teaches it nothing. What is shown depends on the
-study's trials alone, so that a resumed study is shown the same.
+The time of a proposal grows with the number of trials read (TPE, 0.1 s for 1,000) or with its third power (Gaussian
+processes), and many mediocre trials add little information. The selection depends only on the study's trials, so a
+resumed study has the same one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ NUM_BEST_SHOWN = 60
 
 
 class Window:
-    """Takes in a study's finished trials one by one, and knows which are to be shown without looking at all again."""
+    """Adds a study's finished trials one by one, and updates the selection without reading all trials again."""
 
     def __init__(self) -> None:
         self._num_trials = 0
@@ -23,11 +23,11 @@ class Window:
         self._best: dict[int, list[tuple[float, int]]] = {}  # by objective, ascending
 
     def add(self, number: int, score: Sequence[float] | None) -> None:
-        """Takes in a trial.
+        """Adds a trial.
 
         Args:
             number: Its position among the study's proposals.
-            score: By objective, less being better; None if it did not train to its end.
+            score: By objective, lower is better; None if it did not train to its end.
         """
         self._num_trials += 1
         insort(self._latest, number)
@@ -38,14 +38,14 @@ class Window:
             del best[NUM_BEST_SHOWN // len(score or ()) :]
 
     def shown(self) -> set[int] | None:
-        """Numbers of the trials that a sampler is shown; None: all of them."""
+        """Numbers of the trials that a sampler reads; None: all of them."""
         if self._num_trials <= NUM_SHOWN:
             return None
         return {*self._latest, *(number for best in self._best.values() for _, number in best)}
 
 
 def shown(scores: Sequence[Sequence[float] | None]) -> set[int] | None:
-    """Positions of the finished trials that a sampler is shown, in the order of their proposals; None: all of them."""
+    """Positions, in the order of proposals, of the finished trials that a sampler reads; None: all of them."""
     window = Window()
     for position, score in enumerate(scores):
         window.add(position, score)

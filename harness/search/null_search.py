@@ -1,4 +1,4 @@
-"""The search of a study without a space: the documented configuration is all there is."""
+"""The search of a study without a search space, which trains only the documented configuration."""
 
 from __future__ import annotations
 

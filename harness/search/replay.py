@@ -1,4 +1,4 @@
-"""Lets a new search live through a study's past again."""
+"""Replays a study's past to a new search."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def events(records: Sequence[Record]) -> Iterator[tuple[Record, bool]]:
 
 
 def hear_again(search: Search, record: Record) -> None:
-    """Reports a finished trial's epochs and tells its end."""
+    """Reports a finished trial's epochs and its result."""
     assert record.result is not None  # noqa: S101 - events() says so
     for report in record.result.curve:
         search.report(record.trial, report)
@@ -27,8 +27,8 @@ def hear_again(search: Search, record: Record) -> None:
 def ask_again(search: Search, record: Record) -> None:
     """Makes a search propose a past trial again.
 
-    The record is the truth: where the search now proposes something else (a newer version of its library, say), the
-    trial is taken in as one from outside, and the study goes on from what really ran.
+    The record decides: if the search now proposes something else (for example with a newer version of its library),
+    the trial is added as one from outside, and the study continues with the trials that ran.
     """
     trial = record.trial
     proposal = search.ask(trial.uid, trial.number, 0)

@@ -1,4 +1,4 @@
-"""What is set alike for both engines."""
+"""Settings of both engines."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ import hashlib
 
 from harness.study.records import Outcome
 
-# A trial that ended so says that its configuration is bad; a crash or a cancelled trial says nothing about it.
+# Outcomes that show a bad configuration; a crash or a cancelled trial does not.
 BAD_OUTCOMES = frozenset({Outcome.DIVERGED, Outcome.INFEASIBLE, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT})
 
 
 def ask_seed(seed: int, number: int, retry: int) -> int:
-    """The random seed of one `ask`, from 1 to 2**31: so what was asked before does not matter, and resume is exact.
+    """The random seed of one `ask`, from 1 to 2**31. It does not depend on earlier calls, so resume is exact.
 
-    Hashed, since KerasTuner counts up from it: neighbouring seeds would draw overlapping numbers.
+    Hashed, because KerasTuner counts up from it, and neighbouring seeds would draw overlapping numbers.
     """
     digest = hashlib.sha256(f"{seed}/{number}/{retry}".encode()).digest()
     return 1 + int.from_bytes(digest[:4], "big") // 2
 
 
 def reduction_factor(epochs: int) -> int:
-    """How many times fewer trials each rung of a successive halving keeps.
+    """The factor by which each rung of a successive halving reduces the number of trials.
 
     The usual 3 leaves a single halving below 9 epochs (5 epochs: 5 trials of 2, then 2 of 5); 2 gives two
     (6 trials of 2 epochs, 3 of 3, 2 of 5).

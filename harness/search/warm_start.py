@@ -1,4 +1,4 @@
-"""Finished trials of one study as lessons for another."""
+"""Finished trials of one study as input for the sampler of another."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.study.spec import Decides, SweepSpec
 
 
 def check_fidelity(spec: SweepSpec, source: SweepSpec) -> None:
-    """Raises InputError unless errors of study `source` may stand beside those of `spec`; it says what differs."""
+    """Raises InputError with the differences unless errors of study `source` may be compared with those of `spec`."""
     # Only pruners compare curves: the error after the last epoch is on all images.
     found = differing(spec, source, Decides.ARCHITECTURE, Decides.ERRORS)
     of_curves = [] if spec.pruner == "none" else differing(spec, source, Decides.CURVES)
@@ -26,18 +26,18 @@ def check_fidelity(spec: SweepSpec, source: SweepSpec) -> None:
 
 
 def learnable(spec: SweepSpec, source: SweepSpec, records: Sequence[Record]) -> list[Record]:
-    """The finished trials of study `source` that study `spec` can learn from, in the terms of its space.
+    """The finished trials of study `source` that study `spec` can use, converted to its space.
 
-    Those of a new study have passed `check_fidelity`. A trial counts where the same network under the same recipe is a
-    point of this space, so the spaces may differ: what one of them leaves out stands there at its documented value.
+    A new study has passed `check_fidelity`. A trial is used if its network and recipe are a point of this space, so the
+    spaces may differ: a hyperparameter that one space lacks has its documented value there.
 
     Args:
-        spec: The study that is to learn.
+        spec: The study that uses the trials.
         source: The study of the records.
         records: Its trials.
 
     Raises:
-        InputError: there is nothing to learn.
+        InputError: no trial can be used.
     """
     learned = [translated for record in records if (translated := _translated(spec, source, record)) is not None]
     if not learned:

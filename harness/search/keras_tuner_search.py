@@ -1,7 +1,7 @@
-"""KerasTuner's Oracles, driven in this process from one thread.
+"""KerasTuner's Oracles, called in this process from one thread.
 
-Importing KerasTuner loads TensorFlow into the coordinator: 5 seconds and some 700 MB, once per start. The Oracles are
-asked and told by their own methods; the Tuner that usually drives them, its checkpoints and its reload are not used.
+Importing KerasTuner loads TensorFlow into the coordinator: 5 seconds and about 700 MB, once per start. KerasTuner's
+Tuner, its checkpoints and its reload are not used; this module calls the methods of the Oracles.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from harness.study.spec import SweepSpec
 NEVER = 10**9
 METRIC = "objective"
 
-# The Gaussian process takes so much of the results' variance for noise. KerasTuner's own 1e-4 takes none: it would bend
-# after every tenth of a point that two seeds of one configuration lie apart. docs/search.md lists this and the next.
+# Share of the results' variance that the Gaussian process treats as noise. With KerasTuner's default, 1e-4, it would
+# fit differences of a tenth of a point between two seeds. docs/search.md lists this setting and the next.
 BAYESIAN_NOISE = 0.05
 
-# Random configurations per dimension before the Gaussian process is asked; of KerasTuner's own 3, a study of 24 trials
-# over 5 dimensions would spend two thirds.
+# Random configurations per dimension before the Gaussian process is used. With KerasTuner's default, 3, they would be
+# two thirds of a study of 24 trials over 5 dimensions.
 RANDOM_PER_DIMENSION = 2
 
-# Draws before the Oracle takes a space for exhausted: of its default, 20, every sixth would end a space of 12 points
-# with one left.
+# Random draws before the Oracle treats a space as exhausted. With its default, 20, one in six searches of a space of 12
+# points would end with one point left.
 MAX_COLLISIONS = 1000
 
 
@@ -51,7 +51,7 @@ class KerasTunerSearch:
     """An Oracle behind the Search protocol.
 
     Args:
-        spec: A study that `catalogue.check` has let pass.
+        spec: A study that has passed `catalogue.check`.
     """
 
     def __init__(self, spec: SweepSpec) -> None:
@@ -61,13 +61,13 @@ class KerasTunerSearch:
         self._oracle = _oracle(spec)
         self._oracle.verbose = 0
         self._oracle._max_collisions = MAX_COLLISIONS
-        # At each step it would write down all it knows, which takes ever longer and which nothing reads, and copy the
-        # space by way of a serialisation, though the space never changes.
+        # At each step the Oracle would save its state, which takes longer with each trial and is never read, and would
+        # copy the space by serialising it, although the space never changes.
         self._oracle.save = self._oracle._save_trial = lambda *_: None
         space = self._oracle.hyperparameters
         space.copy = lambda: copy.copy(space)
         self._ids: dict[str, str] = {}  # the Oracle's id of a trial by our uid
-        self._uids: dict[str, str] = {}  # the other way round
+        self._uids: dict[str, str] = {}  # our uid by the Oracle's id
         self._bad: set[str] = set()  # ids of the trials that ended badly
 
     def replay(self, records: Sequence[Record]) -> None:
@@ -88,25 +88,25 @@ class KerasTunerSearch:
             return NoProposal.EXHAUSTED
         values = trial.hyperparameters.values
         params = self._params(values)
-        values.update(encode_all(self._space, params))  # as they will be after a resume, to the last digit
+        values.update(encode_all(self._space, params))  # equal to the values after a resume, to the last digit
         self._oracle._record_values(trial)
         self._remember(uid, trial.trial_id)
         return Proposal(params, values.get("tuner/epochs"), self._uids.get(values.get("tuner/trial_id")))
 
     def decline(self, uid: str) -> None:
         if self._spec.sampler == "grid":
-            self._end(self._ids[uid], None)  # to the grid, a point that is done
+            self._end(self._ids[uid], None)  # the grid counts it as a finished point
             return
         trial_id = self._ids.pop(uid)
         self._drop_from_rung(trial_id)
         del self._oracle.trials[trial_id], self._oracle.ongoing_trials[uid], self._uids[trial_id]
         self._oracle.start_order.remove(trial_id)
-        # The next trial gets the same id, and with it would strike this configuration off those that were tried.
+        # The next trial gets the same id, and would otherwise remove this configuration from the tried ones.
         self._oracle._id_to_hash.pop(trial_id, None)
 
     def add(self, trial: Trial) -> None:
         if self._spec.sampler == "grid":
-            return  # it goes its own way, and stumbles over points that are none of its own
+            return  # the grid has its own order, and fails with other points
         oracle, space = self._oracle, self._oracle.get_space()
         space.values = dict(encode_all(self._space, trial.params))
         known = OracleTrial(space, trial_id=f"{len(oracle.trials):04d}", status="RUNNING")
@@ -121,15 +121,15 @@ class KerasTunerSearch:
     def tell(self, trial: Trial, result: TrialResult) -> None:
         trial_id = self._ids.get(trial.uid)
         if trial_id is None:
-            return  # the grid was not told of it
+            return  # not added to the grid
         score = self._score(result)
         if result.outcome in BAD_OUTCOMES:
             self._bad.add(trial_id)
         if self._spec.sampler == "hyperband" and result.outcome is Outcome.INFEASIBLE:
-            self._drop_from_rung(trial_id)  # it cost nothing: another takes its place
+            self._drop_from_rung(trial_id)  # it was not trained; another trial replaces it
         elif self._spec.sampler == "hyperband" and score is None:
             self._bad.add(trial_id)
-            score = math.inf  # the last of its rung; were it left out, one fewer would be promoted
+            score = math.inf  # ranks last in its rung; without a score one fewer would be promoted
         self._end(trial_id, score)
 
     def continuable(self) -> frozenset[str]:
@@ -144,7 +144,7 @@ class KerasTunerSearch:
         return frozenset(self._uids[trial_id] for trial_id in needed if trial_id is not None)
 
     def _created(self, uid: str) -> Any:
-        """The Oracle's next trial. What hyperband promotes of failed trials has nothing to go on from: it fails too."""
+        """The Oracle's next trial. A failed trial has no checkpoint; if hyperband promotes it, its continuation fails."""
         while True:
             trial = self._oracle.create_trial(uid)
             if trial.hyperparameters.values.get("tuner/trial_id") not in self._bad:
@@ -165,7 +165,7 @@ class KerasTunerSearch:
                 rung[:] = [place for place in rung if place["id"] != trial_id]
 
     def _score(self, result: TrialResult) -> float | None:
-        """What is minimised: error in percent or device time in seconds; None if there is none to learn from."""
+        """The objective: error in percent or device time in seconds; None if the trial has none."""
         if result.outcome is not Outcome.COMPLETED or result.error_rate_pct is None:
             return None
         return result.error_rate_pct if self._spec.objective == ("error",) else result.train_time_s
@@ -174,15 +174,15 @@ class KerasTunerSearch:
         trial = self._oracle.trials[trial_id]
         with _quiet():
             if score is not None:
-                # One step only: the Oracle takes the best of all steps for a trial's score.
+                # One step only, because the Oracle uses the best of all steps as score.
                 self._oracle.update_trial(trial_id, {METRIC: score})
             trial.status = "FAILED" if score is None else "COMPLETED"
             self._oracle.end_trial(trial)
-        self._oracle.end_order.clear()  # it would count the failures in it each time
+        self._oracle.end_order.clear()  # the Oracle would count failures in it at each call
 
     @contextmanager
     def _sampling(self, seed: int, retry: int) -> Iterator[None]:
-        """Makes the next draw a function of the trials and the seed."""
+        """Makes the next draw depend only on the trials and the seed."""
         self._oracle._seed_state = seed
         with _quiet():
             if self._spec.sampler != "bayesian":
@@ -190,20 +190,20 @@ class KerasTunerSearch:
                 return
             oracle, dimensions = self._oracle, len(self._space.domains)
             oracle._random_state = np.random.RandomState(seed)
-            # The optimum moves little while nothing is learned: what was declined would be proposed again, at seconds
-            # each. So a retry is a random configuration that was not tried.
+            # Without new results the optimum hardly moves: a declined proposal would be repeated, at seconds each. So a
+            # retry is a random configuration that was not tried.
             oracle.num_initial_points = NEVER if retry else RANDOM_PER_DIMENSION * dimensions
-            # Its matrices are tiny: a second thread makes it five times slower, and takes a core from the workers.
+            # Its matrices are small: a second thread makes it five times slower and takes a core from the workers.
             with self._supposed(), threadpool_limits(1):
                 yield
 
     @contextmanager
     def _supposed(self) -> Iterator[None]:
-        """While it asks, the Gaussian process is shown a long study's best and latest trials, and takes failed and
-        running ones to be as bad as the worst there is.
+        """During a proposal, shows the Gaussian process the best and latest trials, and gives failed and running trials
+        the worst score.
 
-        It would not learn from failed trials, and would judge running ones by whatever it was fitted to before, which
-        a resumed search no longer has.
+        By itself it would ignore failed trials, and would score running ones by its previous fit, which a resumed
+        search does not have.
         """
         oracle = self._oracle
         completed = [trial for trial in oracle.trials.values() if trial.status == "COMPLETED"]
@@ -226,7 +226,7 @@ class KerasTunerSearch:
             oracle.ongoing_trials = running | oracle.ongoing_trials
 
     def _hidden(self) -> list[Any]:
-        """The finished trials that the Gaussian process is not shown."""
+        """The finished trials that the Gaussian process does not read."""
         trials = self._oracle.trials.values()
         finished = [trial for trial in trials if trial.status == "COMPLETED" or trial.trial_id in self._bad]
         positions = history_window.shown([None if trial.score is None else (trial.score,) for trial in finished])
@@ -238,13 +238,13 @@ def _oracle(spec: SweepSpec) -> Any:
     settings: dict[str, Any] = {
         "objective": keras_tuner.Objective(METRIC, "min"),
         "hyperparameters": _hyperparameters(spec.search_space),
-        "seed": ask_seed(spec.seed, 0, 0),  # 0 would mean a random one
+        "seed": ask_seed(spec.seed, 0, 0),  # not 0, which would mean a random seed
         "max_consecutive_failed_trials": NEVER,
     }
     match spec.sampler:
         case "hyperband":
             factor = reduction_factor(spec.epochs)
-            # None: over and over, until the budget ends it.
+            # None: repeat until the budget ends the search.
             return oracles.HyperbandOracle(max_epochs=spec.epochs, factor=factor, hyperband_iterations=None, **settings)
         case "bayesian":
             return oracles.BayesianOptimizationOracle(max_trials=None, alpha=BAYESIAN_NOISE, **settings)
@@ -260,8 +260,8 @@ def _hyperparameters(space: SearchSpace) -> Any:
 
 
 def _hyperparameter(space: SearchSpace, name: str, domain: Domain) -> Any:
-    """KerasTuner's word for a domain, in the terms of `coding`."""
-    # conditional_scope knows one parent at a time, and only parents without conditions of their own.
+    """KerasTuner's hyperparameter for a domain, over the codes of `encoding`."""
+    # conditional_scope supports only one parent at a time, and only parents without conditions.
     conditions = [
         Parent(parent, [encode(space.domains[parent], value) for value in values])
         for parent, values in domain.when.items()
@@ -279,8 +279,8 @@ def _hyperparameter(space: SearchSpace, name: str, domain: Domain) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences two warnings about KerasTuner's own inside, of which nobody here could make use."""
+    """Silences two warnings about KerasTuner's internals, which users cannot act on."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "(currentThread|getName)", DeprecationWarning)
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the kernel's scale at its bound
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a kernel's scale is at its bound
         yield

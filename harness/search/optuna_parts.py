@@ -1,7 +1,7 @@
-"""Optuna's words for ours: domains, samplers, pruners, and the storage of a study.
+"""Conversions to Optuna: domains, samplers, pruners, and the storage of a study.
 
-Optuna looks through all trials after each epoch, and takes most of a TPE ask for a function that it computes number by
-number. With a thousand workers and 100,000 trials neither would do: see docs/scaling.md.
+Optuna reads all trials after each epoch, and spends most of a TPE proposal in a function that it computes number by
+number. Both are too slow for a thousand workers and 100,000 trials: see docs/scaling.md.
 """
 
 from __future__ import annotations
@@ -27,29 +27,29 @@ from harness.search.settings import reduction_factor
 from harness.study.space import Choice, Domain, Float
 from harness.study.spec import SweepSpec
 
-# Optuna's default of 50 would leave nothing but random draws in a study of our size.
+# With Optuna's default of 50 a typical study would have only random draws.
 NSGA2_POPULATION = 12
 
 
-# Trials that must be completed before any is stopped: Optuna's default.
+# Completed trials before any trial is stopped: Optuna's default.
 NUM_STARTUP_TRIALS = 5
 
-MANY = 100  # values at once are sorted in faster than inserted one by one
+MANY = 100  # more new values than this are faster to sort than to insert one by one
 
-# The same function to the last digits, for whole arrays: an ask takes a third of the time.
+# The same function for whole arrays, equal up to the last digits: a proposal takes a third of the time.
 _truncnorm._log_ndtr = log_ndtr
 
-# Pruners that note with each trial how it did at the end of each rung.
+# Pruners that store in each trial its error at the end of each rung.
 HALVING = ("successive_halving", "hyperband")
 
 
 class Storage(optuna.storages.InMemoryStorage):
-    """Can show a part of its trials only, while a sampler looks; keeps the trials that it is given.
+    """A storage that can show a sampler a part of its trials, and that does not copy added trials.
 
     Attributes:
-        shown: All that can be seen, if that is not everything.
-        completed: Completed trials, in the order in which they became known.
-        window: Has taken in all finished trials that have not failed.
+        shown: The visible trials; None: all trials.
+        completed: Completed trials, in the order in which they were added.
+        window: Selects among the finished trials that have not failed.
     """
 
     def __init__(self) -> None:
@@ -61,7 +61,7 @@ class Storage(optuna.storages.InMemoryStorage):
     def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
         trial_id = super().create_new_trial(study_id)
         if template_trial is not None:
-            # Optuna would keep a deep copy, which takes longer than all else of a resume.
+            # Optuna would make a deep copy, which would take most of the time of a resume.
             template_trial.number, template_trial._trial_id = self.get_trial_number_from_id(trial_id), trial_id
             self._set_trial(trial_id, template_trial)
             self._update_cache(trial_id, study_id)
@@ -76,7 +76,7 @@ class Storage(optuna.storages.InMemoryStorage):
             self.window.add(trial.number, trial.values if trial.state is TrialState.COMPLETE else None)
 
     def numbered(self, study_id: int, numbers: Sequence[int]) -> list[FrozenTrial]:
-        """Some trials, without touching all there are."""
+        """The trials with these numbers, without reading the others."""
         trials = self._studies[study_id].trials
         return [trials[number] for number in numbers]
 
@@ -87,14 +87,14 @@ class Storage(optuna.storages.InMemoryStorage):
 
 
 class PercentilePruner(BasePruner):
-    """Optuna's pruner of that name for a study on a `Storage`: the same rule without a look at every trial.
+    """Optuna's percentile pruner for a study on a `Storage`: the same rule, without reading every trial.
 
-    A trial is stopped if the least that it has reported is above this percentile of what the completed trials reported
-    at the same step.
+    A trial is stopped if its lowest reported value is above this percentile of the values that completed trials
+    reported at the same step.
 
     Args:
         percentile: In percent.
-        num_spared: Steps in which none is stopped.
+        num_spared: Steps before any trial is stopped.
     """
 
     def __init__(self, percentile: float, num_spared: int) -> None:
@@ -123,7 +123,7 @@ class PercentilePruner(BasePruner):
 
 
 def quantile(ascending: Sequence[float], share: float) -> float:
-    """By linear interpolation, as numpy does it."""
+    """The quantile by linear interpolation, as in numpy."""
     position = share * (len(ascending) - 1)
     below = ascending[int(position)]
     above = ascending[min(int(position) + 1, len(ascending) - 1)]
@@ -131,7 +131,7 @@ def quantile(ascending: Sequence[float], share: float) -> float:
 
 
 def distribution(domain: Domain) -> BaseDistribution:
-    """Optuna's word for a domain, in the terms of `coding`."""
+    """Optuna's distribution for a domain, over the codes of `encoding`."""
     if isinstance(domain, Choice):
         return CategoricalDistribution(tuple(range(len(domain.options))))
     if not isinstance(domain, Float):
@@ -142,7 +142,7 @@ def distribution(domain: Domain) -> BaseDistribution:
 
 
 def suggested(opened: optuna.Trial, name: str, distribution: BaseDistribution) -> int | float:
-    """What the study's sampler says of one hyperparameter."""
+    """The sampler's value of one hyperparameter."""
     match distribution:
         case IntDistribution(low=low, high=high, log=log, step=step):
             return opened.suggest_int(name, low, high, step=step, log=log)
@@ -154,7 +154,7 @@ def suggested(opened: optuna.Trial, name: str, distribution: BaseDistribution) -
 
 
 class _TPESampler(optuna.samplers.TPESampler):
-    """Knows which hyperparameters all trials have, for which Optuna's goes through all that it is shown, each time."""
+    """Gets the hyperparameters that all trials have, which Optuna's sampler finds by reading the trials each time."""
 
     def __init__(self, seed: int, known: Mapping[str, BaseDistribution]) -> None:
         super().__init__(seed=seed)
@@ -166,7 +166,7 @@ class _TPESampler(optuna.samplers.TPESampler):
 
 @contextmanager
 def _experiments_allowed() -> Iterator[None]:
-    """Optuna marks so: brute force, the patient pruner."""
+    """Silences warnings about parts that Optuna calls experimental: brute force, the patient pruner."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         yield
@@ -174,13 +174,13 @@ def _experiments_allowed() -> Iterator[None]:
 
 @_experiments_allowed()
 def new_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
-    """The study's sampler for one ask."""
+    """The study's sampler for one `ask`."""
     samplers = optuna.samplers
     match spec.sampler:
         case "random":
             return samplers.RandomSampler(seed=seed)
         case "qmc":
-            # One scrambled sequence for the whole study; only what falls outside it is drawn by the ask's seed.
+            # One scrambled sequence for the whole study; only values outside it depend on the seed of this `ask`.
             rest = samplers.RandomSampler(seed=seed)
             return samplers.QMCSampler(
                 scramble=True, seed=spec.seed, independent_sampler=rest, warn_independent_sampling=False
@@ -193,7 +193,7 @@ def new_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
             return samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         case "gp":
             return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
-    # Its grouping of conditional parameters is an experiment of Optuna's, and was no better on a space like ours.
+    # Optuna's grouping of conditional parameters is experimental, and was no better on such a space.
     unconditional = {name: domain for name, domain in spec.search_space.domains.items() if not domain.when}
     return _TPESampler(seed, {name: distribution(domain) for name, domain in unconditional.items()})
 
@@ -206,7 +206,7 @@ def new_pruner(spec: SweepSpec) -> BasePruner:
 
 
 def _pruner(spec: SweepSpec) -> BasePruner:
-    # The first quarter of the schedule is warm-up, and says little.
+    # Errors in the first quarter of the schedule, which includes the warm-up, say little.
     num_spared = -(-spec.epochs // 4)
     factor = reduction_factor(spec.epochs)
     match spec.pruner:
@@ -222,12 +222,12 @@ def _pruner(spec: SweepSpec) -> BasePruner:
 
 
 def rungs(spec: SweepSpec, study: optuna.Study, errors_pct: Mapping[int, float]) -> dict[str, float]:
-    """What a halving pruner has noted with the study's next trial, if that trial's errors by epoch are these.
+    """The attributes that a halving pruner stores in the study's next trial, given the trial's errors by epoch.
 
-    Whoever has gone on was promoted, so that it follows from the curve alone: the error at the end of each rung.
+    A trial that continued was promoted, so they follow from the curve: the error at the end of each rung.
     """
     pruner = study.pruner
-    first = 0  # rungs that the trial's bracket leaves out
+    first = 0  # number of rungs that the trial's bracket skips
     if isinstance(pruner, optuna.pruners.HyperbandPruner):
         if not pruner._pruners:
             pruner._try_initialization(study)

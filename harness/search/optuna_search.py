@@ -1,8 +1,8 @@
 """Optuna's samplers and pruners, by ask and tell on an in-memory study.
 
-Each ask gets a sampler of its own, seeded by the trial's number, so that a sampler is a function of the study's trials
-and resume is a matter of adding them again. Samplers that keep more than that in the study (a population, a position
-in a sequence) are brought back by asking and telling again, in the order of events.
+Each `ask` gets a new sampler, seeded by the trial's number. So a proposal depends only on the study's trials, and a
+resumed search only adds them again. Samplers that keep more state in the study (a population, a position in a sequence)
+are restored by asking and telling again, in the order of events.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from harness.search.settings import BAD_OUTCOMES, ask_seed
 from harness.study.records import EpochReport, Outcome, Params, Record, Role, Scalar, Trial, TrialResult
 from harness.study.spec import SweepSpec
 
-# In a small space a sampler may be so sure of itself that it repeats the same few points for ever.
+# In a small space a sampler may repeat the same few points without end.
 MAX_INFORMED_RETRIES = 5
 
-# What an error or a time is taken for as long as no trial has shown how bad it can be: 100 percent, an hour.
+# The value of a bad trial while no completed one gives a worst value: 100 percent, one hour in seconds.
 WORST_CONCEIVABLE = {"error": 100.0, "device_time": 3600.0}
 
-# Optuna's log goes where the program's log goes, and not to the screen by a handler of its own.
+# Optuna logs to the program's log, not to the screen with its own handler.
 optuna.logging.disable_default_handler()
 optuna.logging.enable_propagation()
 
 
 @dataclass
 class _Open:
-    """A trial that has been asked for and has not ended."""
+    """A proposed trial without a result."""
 
     trial: optuna.Trial
     last_epoch: int = 0
@@ -47,7 +47,7 @@ class _Open:
 
 @dataclass(frozen=True)
 class _Lesson:
-    """What the study is told of a trial's end."""
+    """The result of a trial as the Optuna study gets it."""
 
     state: TrialState
     values: list[float] | None
@@ -58,7 +58,7 @@ class OptunaSearch:
     """Optuna behind the Search protocol.
 
     Args:
-        spec: A study that `catalogue.check` has let pass.
+        spec: A study that has passed `catalogue.check`.
     """
 
     def __init__(self, spec: SweepSpec) -> None:
@@ -71,7 +71,7 @@ class OptunaSearch:
             storage=self._storage,
             study_name="study",  # hyperband's brackets depend on it
             directions=["minimize"] * len(spec.objective),
-            sampler=optuna.samplers.RandomSampler(),  # while nothing is asked
+            sampler=optuna.samplers.RandomSampler(),  # replaced at each `ask`
             pruner=new_pruner(spec),
         )
         self._open: dict[str, _Open] = {}
@@ -79,7 +79,7 @@ class OptunaSearch:
         self._worst: list[float] | None = None
 
     def replay(self, records: Sequence[Record]) -> None:
-        # Which epochs a patient pruner passed over is not known before it is asked again.
+        # Only by asking a patient pruner again is it known which epochs it let pass.
         is_patient = self._spec.pruner in HALVING and self._spec.patience > 0
         if not self._facts.is_replayed and not is_patient:
             self._add_past(records)
@@ -100,7 +100,7 @@ class OptunaSearch:
             params = self._suggested(opened)
         if self._facts.finite_only and identity(self._space, params) in self._tried:
             self._study.tell(opened, state=TrialState.FAIL)
-            return NoProposal.EXHAUSTED  # brute force repeats itself only when nothing else is left
+            return NoProposal.EXHAUSTED  # brute force repeats a point only if no other is left
         self._opened(uid, opened, params)
         return Proposal(params)
 
@@ -112,7 +112,7 @@ class OptunaSearch:
         opened = self._study.ask()
         self._suggested(opened)
         if self._spec.sampler == "nsga2":
-            # What the sampler would have drawn is not used; asking for it makes the trial one of its population.
+            # The drawn values are not used; drawing adds the trial to the sampler's population.
             with self._sampling(new_sampler(self._spec, ask_seed(self._spec.seed, trial.number, 0))):
                 opened.relative_params  # noqa: B018
         self._opened(trial.uid, opened, trial.params)
@@ -120,7 +120,7 @@ class OptunaSearch:
     def report(self, trial: Trial, report: EpochReport) -> bool:
         opened = self._open[trial.uid]
         if self._spec.objective != ("error",) or report.epoch <= opened.last_epoch:
-            return True  # a second attempt repeats the first, with the same seed
+            return True  # a second attempt has the same seed and repeats the first
         opened.last_epoch = report.epoch
         opened.trial.report(report.val_error_rate_pct, report.epoch)
         return not opened.trial.should_prune()
@@ -138,7 +138,7 @@ class OptunaSearch:
         self._study.tell(opened, lesson.values if lesson.state is TrialState.COMPLETE else None, lesson.state)
 
     def _add_past(self, records: Sequence[Record]) -> None:
-        """As the events would have left the study, ten times as fast."""
+        """Adds the past with the same result as by replaying the events, but ten times as fast."""
         lessons = {
             record.trial.uid: self._lesson(record.trial.params, record.result)
             for record, is_end in events(records)
@@ -150,7 +150,7 @@ class OptunaSearch:
             if result is None:
                 self.add(trial)
             elif trial.role is not Role.TRIAL and self._spec.pruner in HALVING:
-                self.add(trial)  # it went on whether it was promoted or not, which only the pruner can say
+                self.add(trial)  # it continued without promotion; only the pruner knows whether it was promoted
                 for report in result.curve:
                     self.report(trial, report)
                 self._end(trial.uid, lessons[trial.uid])
@@ -174,7 +174,7 @@ class OptunaSearch:
         self._tried.add(identity(self._space, params))
 
     def _skip_declined(self, record: Record) -> None:
-        """Keeps Optuna's trial numbers as they were, which hyperband's brackets depend on."""
+        """Keeps Optuna's trial numbers, on which hyperband's brackets depend."""
         params = encode_all(self._space, record.trial.params)
         distributions = {name: self._distributions[name] for name in params}
         for _ in range(record.asks - 1):
@@ -191,14 +191,14 @@ class OptunaSearch:
                 params[name] = decode(domain, suggested(opened, name, self._distributions[name]))
         return params
 
-    # What a result teaches
+    # Results
 
     def _lesson(self, params: Params, result: TrialResult) -> _Lesson:
-        """What Optuna is told of a result.
+        """The result for Optuna.
 
-        A bad configuration is told as a completed trial that violates a constraint, since failed trials are invisible
-        to samplers. For those that know no constraints its value is the worst seen so far: bad enough to stay away
-        from, and no outlier that would flatten all differences among the good ones.
+        A bad configuration becomes a completed trial that violates a constraint, because samplers ignore failed trials.
+        Its value, for samplers without constraints, is the worst so far: bad enough to be avoided, but not an outlier
+        that would hide the differences between good trials.
         """
         constraints = self._constraints(params, result)
         if result.outcome is Outcome.PRUNED and result.error_rate_pct is not None:
@@ -207,7 +207,7 @@ class OptunaSearch:
             return _Lesson(TrialState.COMPLETE, self._worst or self._worst_conceivable(), constraints)
         values = _values(self._spec, result)
         if result.outcome is not Outcome.COMPLETED or values is None:
-            return _Lesson(TrialState.FAIL, None, {})  # a crash teaches nothing
+            return _Lesson(TrialState.FAIL, None, {})  # a crash says nothing about the configuration
         self._worst = [max(pair) for pair in zip(values, self._worst or values, strict=True)]
         return _Lesson(TrialState.COMPLETE, values, constraints)
 
@@ -216,24 +216,24 @@ class OptunaSearch:
 
     def _constraints(self, params: Params, result: TrialResult) -> dict[str, float]:
         if self._spec.sampler == "cmaes":
-            return {}  # it warns of them, and goes by values
+            return {}  # CMA-ES warns about constraints and uses the values
         has_trained = result.outcome not in BAD_OUTCOMES or result.outcome is Outcome.INFEASIBLE
         return {"limits": excess(self._spec, params), "trains": -1.0 if has_trained else 1.0}
 
     # Sampling
 
     def _sampler(self, seed: int, retry: int) -> BaseSampler:
-        """The study's sampler; a random one where that keeps proposing what has been tried already."""
-        # Having learned nothing new, a Gaussian process would repeat its proposal, and slowly.
+        """The study's sampler; after several repeated proposals a random one."""
+        # Without new results, a Gaussian process would repeat its slow proposal.
         patience = 0 if self._spec.sampler == "gp" else MAX_INFORMED_RETRIES
         return new_sampler(self._spec, seed) if retry <= patience else optuna.samplers.RandomSampler(seed)
 
     @contextmanager
     def _sampling(self, sampler: BaseSampler) -> Iterator[None]:
-        """The sampler is there, and sees what it may see."""
+        """Sets the sampler and the trials that it reads."""
         resting, self._study.sampler = self._study.sampler, sampler
         self._storage.shown = self._shown() if self._spec.sampler in ("tpe", "gp") else None
-        # The matrices of a Gaussian process are small: a second thread only takes a core from the workers.
+        # The matrices of a Gaussian process are small; a second thread would only take a core from the workers.
         threads = threadpool_limits(1) if self._spec.sampler == "gp" else nullcontext()
         try:
             with threads:
@@ -250,7 +250,7 @@ class OptunaSearch:
 
 
 def _values(spec: SweepSpec, result: TrialResult) -> list[float] | None:
-    """Error in percent, device time in seconds, as the objective asks."""
+    """The values of the objectives: error in percent, device time in seconds."""
     if result.error_rate_pct is None:
         return None
     measured = {"error": result.error_rate_pct, "device_time": result.train_time_s}

@@ -1,4 +1,4 @@
-"""Which trial is next, whatever the engine: the baseline first, then what the user asked for, then the search."""
+"""Chooses the next trial, for all engines: the baseline first, then enqueued configurations, then the search."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from harness.search.settings import BAD_OUTCOMES
 from harness.study.records import EpochReport, Params, Record, Role, Trial, TrialResult
 from harness.study.spec import SweepSpec
 
-MAX_DECLINES = 50  # proposals for one trial that only repeat what was tried
-MAX_INFEASIBLE = 100  # proposals in a row that break a limit
+MAX_DECLINES = 50  # proposals for one trial that repeat tried configurations
+MAX_INFEASIBLE = 100  # consecutive proposals that exceed a limit
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,10 @@ class Next:
     """The trial to run next.
 
     Attributes:
-        trial: What to run.
-        asks: How many proposals the search was asked for until this one was accepted (0: not from the search).
-        search_time_s: Seconds the search needed for them.
-        infeasible: The limit that it breaks, if any: then no worker is asked, and it is told as INFEASIBLE.
+        trial: The trial.
+        asks: Number of proposals until one was accepted (0: not from the search).
+        search_time_s: Seconds of the search for these proposals.
+        infeasible: The limit that it exceeds, if any: then it goes to no worker, and its outcome is INFEASIBLE.
     """
 
     trial: Trial
@@ -38,13 +38,13 @@ class Next:
 
 
 class Proposer:
-    """Numbers the trials of one study and hands them out. It is built from the records alone: resume is start.
+    """Numbers the trials of one study and hands them out. It is built from the records, both at start and at resume.
 
     Args:
-        spec: A study that `catalogue.check` has let pass.
-        search: New, from `factory.make_search`.
+        spec: A study that has passed `catalogue.check`.
+        search: A new search from `factory.make_search`.
         records: The study's trials so far.
-        learned: Finished trials of another study, in the terms of this one (see `learning`); not counted.
+        learned: Finished trials of another study, converted to this one (see `warm_start`); not counted.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Proposer:
         self._spec, self._search = spec, search
         self._space = spec.search_space
         self._num_baselines = 0
-        self._num_infeasible = 0  # in a row
-        self._num_asks = 0  # for the trial to come
-        self._search_time_s = 0.0  # for the trial to come
+        self._num_infeasible = 0  # consecutive
+        self._num_asks = 0  # for the next trial
+        self._search_time_s = 0.0  # for the next trial
         self._is_exhausted = False
         self._seeds: dict[str, int] = {}  # by uid
         self._times_tried: Counter[object] = Counter()
@@ -63,7 +63,7 @@ class Proposer:
         for record in learned:
             search.add(record.trial)
             hear_again(search, record)
-        # What a verdict ran again has its number, and is nothing that the search may lean on.
+        # A verdict's trainings have numbers, but the search must not use them.
         self._next_number = 1 + max((record.trial.number for record in records), default=-1)
         own = [record for record in records if record.trial.role is not Role.CONFIRM]
         search.replay(own)
@@ -72,7 +72,7 @@ class Proposer:
             self._remember(record)
 
     def next(self) -> Next | NoProposal:
-        """The next trial, or why there is none; to be committed before the search hears more."""
+        """The next trial, or why there is none; to be committed before the search gets more results."""
         if self._num_baselines < self._spec.baseline_seeds:
             return self._known(self._spec.baseline_params, Role.BASELINE)
         if self._queue:
@@ -80,18 +80,18 @@ class Proposer:
         return self._searched()
 
     def report(self, trial: Trial, report: EpochReport) -> bool:
-        """Whether the trial is to go on; the baseline always is, and after the last epoch nothing can be saved."""
+        """Whether the trial continues. The baseline always does, and after its last epoch a trial is not stopped."""
         go_on = self._search.report(trial, report)
         return go_on or trial.role is not Role.TRIAL or report.epoch >= trial.epochs
 
     def tell(self, trial: Trial, result: TrialResult) -> None:
-        """Takes in a final result."""
+        """Passes a final result to the search."""
         self._search.tell(trial, result)
         if result.outcome in BAD_OUTCOMES:
             self._hopeless.add(identity(self._space, trial.params))
 
     def broken_limit(self, trial: Trial) -> str | None:
-        """The limit that a trial breaks, if any; the baseline may."""
+        """The limit that a searched trial exceeds, if any; the baseline may exceed limits."""
         return constraints.broken_limit(self._spec, trial.params) if trial.role is Role.TRIAL else None
 
     def continuable(self) -> frozenset[str]:
@@ -114,7 +114,7 @@ class Proposer:
         return self._counted(self._trial(uid, proposal, Role.TRIAL), self._num_asks, self._search_time_s)
 
     def _accepted_proposal(self, uid: str) -> Proposal | NoProposal:
-        """Asks until a proposal is worth running. What was declined before a WAIT still counts after it."""
+        """Asks until a proposal is worth running. Proposals declined before a WAIT still count after it."""
         while not self._is_exhausted:
             proposal = self._search.ask(uid, self._next_number, self._num_asks)
             if proposal is NoProposal.WAIT:
@@ -128,7 +128,7 @@ class Proposer:
         return NoProposal.EXHAUSTED
 
     def _is_worth_running(self, proposal: Proposal) -> bool:
-        """A repetition is worth it as another seed, a few times, unless the configuration has failed."""
+        """A configuration may be repeated with another seed, a few times, unless it has failed."""
         if proposal.continues is not None:
             return True
         key = identity(self._space, proposal.params)
@@ -148,7 +148,7 @@ class Proposer:
         return Next(trial, asks, search_time_s, self.broken_limit(trial))
 
     def _remember(self, record: Record) -> None:
-        """Keeps account of a trial, past or just made."""
+        """Counts a trial, past or new."""
         trial, key = record.trial, identity(self._space, record.trial.params)
         self._seeds[trial.uid] = trial.seed
         self._num_baselines += trial.role is Role.BASELINE

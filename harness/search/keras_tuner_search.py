@@ -144,7 +144,7 @@ class KerasTunerSearch:
         return frozenset(self._uids[trial_id] for trial_id in needed if trial_id is not None)
 
     def _created(self, uid: str) -> Any:
-        """The Oracle's next trial. A failed trial has no checkpoint; if hyperband promotes it, its continuation fails."""
+        """The Oracle's next trial. A failed trial that hyperband promotes has no checkpoint, so it fails again."""
         while True:
             trial = self._oracle.create_trial(uid)
             if trial.hyperparameters.values.get("tuner/trial_id") not in self._bad:

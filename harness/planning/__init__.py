@@ -1,1 +1,1 @@
-"""How long trials and studies take, and how far a study is."""
+"""Time of trials and studies, and the progress of a study."""

@@ -1,14 +1,14 @@
-"""What a trial will take on a device, from its configuration and from what other trials took there.
+"""Predicts the time of a trial on a device, from its configuration and from the times of other trials.
 
-Training and validating are modelled as
+The model of training and validation is
 
     seconds = pace x (a x operations + b x updates + c x activations + d x steps),    a, b, c, d >= 0,
 
-so that more images or a larger network never take less. a to d are fitted to the trials of one timing class by
-non-negative least squares on relative errors, drawn towards an estimate that needs no trial while trials are few
-(ridge regression). The pace is that of the newest of them: other work on the machine changes it within minutes. The
-rest of a trial (building, compiling, being handed over) is the median. docs/design.md has the errors that were
-measured, and those of other forms.
+so more images or a larger network never take less time. a to d are fitted to the trials of one timing class by
+non-negative least squares on relative errors. A ridge penalty draws them towards an estimate without trials while
+trials are few. The pace is that of the newest trials, because other work on the machine changes it within minutes. The
+rest of a trial (building, compiling, hand-over) is the median. docs/design.md has the errors of this form and of
+others.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from harness.study.spec import SPLIT_SIZES, BaselineName, SweepSpec
 
 Floats = NDArray[np.float64]
 
-# What an update of a parameter, and an activation with its gradient, cost beside a floating point operation; and the
-# share of a plain matrix product's speed that operations reach in training, between a quiet and a busy machine.
+# The cost of a parameter update, and of an activation with its gradient, in floating point operations; and the speed of
+# training relative to a plain matrix product, between an idle and a busy machine.
 UPDATE_FLOPS, ACTIVATION_FLOPS, CPU_EFFICIENCY = 500.0, 400.0, 0.8
-GPU_STEP_S = {"cnn": 4e-3, "fc": 1.3e-3}  # assumed, whatever the GPU
-REST_S = 3.0  # of a trial: building, compiling
-PRIOR_ERROR = 0.5  # of the estimate that needs no trial: natural logarithm, a factor of 1.65
+GPU_STEP_S = {"cnn": 4e-3, "fc": 1.3e-3}  # assumed for every GPU
+REST_S = 3.0  # building and compiling of a trial
+PRIOR_ERROR = 0.5  # of the estimate without trials: natural logarithm, a factor of 1.65
 
-NUM_KNOWN = 200  # trials to fit to, the newest
-NUM_RECENT = 20  # trials that tell the timing class, the rest and the error
+NUM_KNOWN = 200  # newest trials used for the fit
+NUM_RECENT = 20  # newest trials for the timing class, the rest and the error
 PACE_HALF_LIFE = 3.0  # trials
-RIDGE = 1.0  # how much trials the estimate is worth in the fit
+RIDGE = 1.0  # weight of the estimate in the fit, as a number of trials
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A trial that ran.
+    """The time of a trial that ran.
 
     Attributes:
-        device: What it ran on.
-        work: As `count_work` counts it.
+        device: Its device.
+        work: From `count_work`.
         busy_s: Seconds of training and validating.
-        rest_s: Seconds beside these that a worker was held.
+        rest_s: Other seconds that the trial held a worker.
     """
 
     device: Device
@@ -59,12 +59,14 @@ class Measured:
 
 
 def count_work(spec: SweepSpec, params: Params, epochs: int, *, is_to_the_end: bool = True) -> Floats:
-    """(operations, updates, activations, steps) of training a configuration for so many epochs and validating it.
+    """(operations, updates, activations, steps) of training a configuration for `epochs` and validating it.
 
-    A forward pass is a third of an image's training. Only the end is judged on the whole validation split.
+    A forward pass costs a third of an image's training. Only the last epoch is evaluated on the whole validation split.
     """
     cost = baselines.load(spec.baseline).cost(spec.config(params))
-    batch_size = max(1, spec.trial_recipe(params).batch_size)  # earlier versions let 0 pass, and their studies are read
+    batch_size = max(
+        1, spec.trial_recipe(params).batch_size
+    )  # earlier versions allowed 0, and their studies must be readable
     num_steps = epochs * (spec.train_images // batch_size)
     num_validated = epochs * spec.validation_images
     if is_to_the_end:
@@ -75,36 +77,36 @@ def count_work(spec: SweepSpec, params: Params, epochs: int, *, is_to_the_end: b
 
 
 def measured(spec: SweepSpec, record: Record) -> Measured | None:
-    """What a trial of a study tells about its device; None: nothing."""
+    """The measured time of a trial; None if it has none."""
     result = record.result
     if result is None or result.device is None or not result.outcome.was_trained or not result.curve:
         return None
     seconds, is_to_the_end = result.seconds, result.outcome is Outcome.COMPLETED
     work = count_work(spec, record.trial.params, len(result.curve), is_to_the_end=is_to_the_end)
     busy_s, rest_s = seconds.train + seconds.evaluate, seconds.build + seconds.compile
-    if record.attempts <= 1:  # else the attempts before are in it
+    if record.attempts <= 1:  # otherwise the time includes earlier attempts
         rest_s = max(rest_s, record.reserved_time_s - busy_s)
     return Measured(result.device, work, busy_s, rest_s) if busy_s > 0 else None
 
 
 def cpu_estimate(flops_per_s: float) -> Floats:
-    """Seconds of a unit of each kind of work, by the speed of a worker's share of the machine."""
+    """Seconds per unit of each kind of work, from the speed of a worker's share of the machine."""
     return np.array([1.0, UPDATE_FLOPS, ACTIVATION_FLOPS, 0.0]) / (CPU_EFFICIENCY * flops_per_s)
 
 
 def gpu_estimate(baseline: BaselineName) -> Floats:
-    """Seconds of a unit of each kind of work on a GPU."""
+    """Seconds per unit of each kind of work on a GPU."""
     return np.array([0.0, 0.0, 0.0, GPU_STEP_S[baseline]])
 
 
 class CostModel:
-    """Predicts the trials of one study on the device that it runs on.
+    """Predicts the times of one study's trials on its device.
 
     Args:
         spec: The study.
-        estimate: Seconds of a unit of each kind of work, before any trial is known.
-        known: Trials that ran in places like this session's, oldest first; of several timing classes one is used.
-        typical: Configurations like those that will be searched; none: the documented one.
+        estimate: Seconds per unit of each kind of work, before any trial is known.
+        known: Trials that ran on devices like this session's, oldest first; one timing class of them is used.
+        typical: Configurations like those of the search; empty: the documented one.
     """
 
     def __init__(
@@ -118,7 +120,7 @@ class CostModel:
         self._fit()
 
     def learn(self, record: Record) -> None:
-        """Takes in a trial of the study that has just ended."""
+        """Adds a trial of the study that has just ended."""
         new = measured(self._spec, record)
         if new is not None:
             self._known.append(new)
@@ -126,13 +128,13 @@ class CostModel:
 
     @property
     def num_known(self) -> int:
-        """How many trials the predictions rest on."""
+        """Number of trials used for the predictions."""
         return len(self._used)
 
     @property
     def error(self) -> float:
-        """How far predictions of single trials are off: standard deviation of the natural logarithm of the ratio."""
-        # As if two trials had been off by the error of the estimate.
+        """The error of predictions of single trials: standard deviation of the natural logarithm of the ratio."""
+        # The estimate's error counts as that of two trials.
         return math.sqrt((2 * PRIOR_ERROR**2 + sum(self._residuals**2)) / (2 + len(self._residuals)))
 
     def busy_s(self, work: Floats) -> Floats:
@@ -140,26 +142,26 @@ class CostModel:
         return work @ self._unit_s
 
     def held_s(self, work: Floats) -> Floats:
-        """Predicted seconds that a worker is held; `work` has shape (..., 4)."""
+        """Predicted seconds that a trial holds a worker; `work` has shape (..., 4)."""
         return work @ self._unit_s + self._rest_s
 
     def typical_s(self) -> Floats:
-        """Predicted seconds that a worker is held by configurations like those that will be searched."""
+        """Predicted seconds that configurations like those of the search hold a worker."""
         return self.held_s(self._typical)
 
     def left_s(self, trial: Trial, reports: Sequence[EpochReport]) -> float:
-        """Seconds that a running trial will still take, at the pace of the epochs that this attempt has reported."""
+        """Remaining seconds of a running trial, at the pace of the epochs that this attempt has reported."""
         done = count_work(self._spec, trial.params, len(reports), is_to_the_end=False)
         so_far_s = sum(report.seconds.train + report.seconds.evaluate for report in reports)
         return so_far_s * float(self.busy_s(self.work(trial, reports[-1].epoch)) / self.busy_s(done))
 
     def work(self, trial: Trial, epochs_done: int = 0) -> Floats:
-        """What is left of a trial after so many epochs of the schedule."""
+        """The remaining work of a trial after `epochs_done` epochs of the schedule."""
         return count_work(self._spec, trial.params, max(1, trial.epochs - epochs_done))
 
     def _fit(self) -> None:
         newest = [one.device.timing_class for one in reversed(self._known)][:NUM_RECENT]
-        # A study may alternate between two classes, where a framework cannot compile some layers.
+        # A study may have two timing classes, if the framework cannot compile some layers.
         timing_class, _ = Counter(newest).most_common(1)[0] if newest else (None, 0)
         self._used = [one for one in self._known if one.device.timing_class == timing_class]
         self._unit_s, self._residuals, self._rest_s = self._estimate, np.empty(0), REST_S
@@ -172,9 +174,9 @@ class CostModel:
 
 
 def _unit_seconds(work: Floats, seconds: Floats, estimate: Floats) -> Floats:
-    """The coefficients, shape (4,), which are >= 0; work (n, 4), seconds (n,)."""
+    """The coefficients, shape (4,), all >= 0; `work` has shape (n, 4), `seconds` (n,)."""
     scaled = estimate * math.exp(np.mean(np.log(seconds / (work @ estimate))))
-    # A coefficient counts by the share of the time that it makes up, so that the penalty has no unit.
+    # A coefficient is weighted by its share of the time, so that the penalty has no unit.
     penalty = math.sqrt(RIDGE) * np.diag(np.median(work, axis=0) / np.median(seconds))
     rows = np.vstack([work / seconds[:, None], penalty])
     return non_negative_least_squares(rows, np.concatenate([np.ones(len(seconds)), penalty @ scaled]))
@@ -188,7 +190,7 @@ def _at_recent_pace(work: Floats, seconds: Floats, unit_s: Floats) -> Floats:
 def non_negative_least_squares(rows: Floats, values: Floats) -> Floats:
     """The x >= 0 that minimises |rows x - values|, exactly, for few columns.
 
-    It is the plain solution for some set of columns, so all sets are tried (scipy takes half a second to import).
+    It is the ordinary solution for some set of columns, so all sets are tried (scipy takes half a second to import).
     """
     num_columns = rows.shape[1]
     sets = chain.from_iterable(combinations(range(num_columns), size) for size in range(num_columns + 1))

@@ -1,4 +1,4 @@
-"""How long what is left of a study will take, as a range."""
+"""Predicts the remaining time of a study, as a range."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from harness.planning.cost_model import CostModel, Floats, count_work
 from harness.study.records import Outcome, Record, Role, Trial
 from harness.study.spec import SweepSpec
 
-NUM_RECENT = 15  # searched trials that tell what the search proposes now, and how much of it is trained
-NUM_FOR_QUARTER = 4  # of these at least
-WEIGHT_OF_SPACE = 5.0  # how many trials count as much as what random configurations of the space would take
-WEIGHT_OF_FULL = 2.0  # how many trials count as much as the notion that none is stopped early
-NUM_DEVIATIONS = 1.28  # either way: four of five true values lie within
+NUM_RECENT = 15  # latest searched trials, for the size of new proposals and the share that is trained
+NUM_FOR_QUARTER = 4  # least number of them for a quartile
+WEIGHT_OF_SPACE = 5.0  # weight of random configurations of the space, as a number of trials
+WEIGHT_OF_FULL = 2.0  # weight of the assumption that no trial is stopped early, as a number of trials
+NUM_DEVIATIONS = 1.28  # each side: the range contains four of five true values
 
 
 @dataclass(frozen=True)
 class TimeLeft:
-    """Seconds of wall time; the true value lies below, between and above in one, eight and one of ten cases."""
+    """A range of wall time, seconds, that contains the true value in eight of ten cases."""
 
     low_s: float
     high_s: float
 
     def within(self, limit_s: float) -> TimeLeft:
-        """The same where nothing goes on for longer than this."""
+        """The same range, limited to `limit_s`."""
         return TimeLeft(min(self.low_s, limit_s), min(self.high_s, limit_s))
 
 
 class Held(Protocol):
-    """A trial on a worker. There may be a thousand, so what is not asked for is not computed."""
+    """A trial on a worker. There may be a thousand, so its values are computed only when they are read."""
 
     @property
     def trial(self) -> Trial: ...
 
     @property
     def held_s(self) -> float:
-        """Seconds that it has held its worker."""
+        """Seconds for which it has held its worker."""
 
 
 @dataclass(frozen=True)
 class Open:
-    """The trials of a study that are proposed and not done.
+    """The trials of a study that are proposed but not finished.
 
     Attributes:
         running: Those on workers.
@@ -62,17 +62,17 @@ class Open:
 
     @property
     def held_s(self) -> float:
-        """Seconds that workers have been held by what is running, together."""
+        """Sum of the seconds for which the running trials have held their workers."""
         return sum(running.held_s for running in self.running)
 
 
 class Forecast:
-    """Predicts a study's trials, those that are not proposed yet as well.
+    """Predicts the times of a study's trials, including those not proposed yet.
 
     Args:
         spec: The study.
         costs: Predicts single trials.
-        records: Trials of the study, the newest at least.
+        records: Trials of the study, at least the newest ones.
     """
 
     def __init__(self, spec: SweepSpec, costs: CostModel, records: Iterable[Record] = ()) -> None:
@@ -89,7 +89,7 @@ class Forecast:
             self.add(record)
 
     def add(self, record: Record) -> None:
-        """Takes in what a trial was meant to train, and what it has trained."""
+        """Adds the planned and the done work of a trial."""
         trial, result = record.trial, record.result
         self._epochs[trial.uid] = trial.epochs
         self._work.pop(trial.uid, None)
@@ -100,7 +100,7 @@ class Forecast:
         self._trained.append(count_work(self._spec, trial.params, len(result.curve), is_to_the_end=is_to_the_end))
 
     def held_s(self, trial: Trial) -> float:
-        """Seconds that a worker will be held if the trial is trained to its end."""
+        """Predicted seconds that the trial holds a worker if it is trained to its end."""
         return float(self.costs.held_s(self._work_of(trial)))
 
     def each_held_s(self, trials: Sequence[Trial]) -> list[float]:
@@ -109,12 +109,12 @@ class Forecast:
         return held_s
 
     def quarter_s(self) -> float:
-        """Seconds that a worker would be held by the cheapest quarter of what the search proposes."""
+        """Lower quartile of the predicted seconds that the search's proposals hold a worker."""
         asked_s = self._asked_s()
         return float(np.quantile(asked_s if len(asked_s) >= NUM_FOR_QUARTER else self.costs.typical_s(), 0.25))
 
     def time_left(self, open_: Open, num_baselines: int, num_searched: int, num_workers: int) -> TimeLeft:
-        """Seconds until all is done: what is open, and trials that are not proposed yet."""
+        """Predicted seconds for the open trials and for those that are not proposed yet."""
         trials = open_.trials
         held_s = {trial.uid: seconds for trial, seconds in zip(trials, self.each_held_s(trials), strict=True)}
         searched_s = [held_s[trial.uid] for trial in trials if trial.role is not Role.BASELINE]
@@ -127,7 +127,7 @@ class Forecast:
         begun = [max(0.0, whole_s(running.trial) - running.held_s) for running in open_.running]
         waiting_s = sum(whole_s(trial) for trial in open_.pending) + num_baselines * self._baseline_s()
         total_s = sum(begun) + waiting_s + num_searched * mean_s
-        # Towards the end workers have nothing left to do while others finish their last trial.
+        # At the end some workers are idle while others finish their last trial.
         idle_s = (num_workers - 1) / 2 * mean_s if num_searched or waiting_s else 0.0
         wall_s = max([(total_s + idle_s) / num_workers, *begun])
         error_s = math.hypot(math.sqrt(num_searched) * deviation_s / num_workers, self.costs.error * wall_s)
@@ -140,22 +140,22 @@ class Forecast:
         return self._work[trial.uid]
 
     def _searched_s(self, open_s: Sequence[float], share: float) -> tuple[float, float]:
-        """Mean and standard deviation of the seconds that a searched trial will hold a worker."""
+        """Mean and standard deviation of the seconds that a searched trial holds a worker."""
         space_s = self.costs.typical_s()
         asked_s = np.concatenate([self._asked_s(), open_s])[-NUM_RECENT:]
         weights = np.concatenate([np.full(len(space_s), WEIGHT_OF_SPACE / len(space_s)), np.ones(len(asked_s))])
         seconds = np.concatenate([space_s, asked_s])
         mean_s = float(np.average(seconds, weights=weights))
         variance = float(np.average((seconds - mean_s) ** 2, weights=weights))
-        # A trial that is stopped early takes, on average, about half.
+        # A trial that is stopped early takes about half of the time on average.
         stopped = min(1.0, 2 * (1 - share))
         variance += mean_s**2 * (stopped * (1 - stopped) / 4 + self.costs.error**2)
         return share * mean_s, math.sqrt(variance)
 
     def _trained_share(self, open_s: float) -> float:
-        """The part of what searched trials were meant to train that is trained, the rest being stopped early.
+        """The share of the planned work of searched trials that is done; the rest is saved by stopping early.
 
-        Short trials end first, so those that are still open count as trained to their end.
+        Short trials end first, so open trials count as trained to their end.
         """
         asked_s = self.costs.busy_s(np.array(self._asked).reshape(-1, 4))
         trained_s = self.costs.busy_s(np.array(self._trained).reshape(-1, 4))

@@ -1,4 +1,4 @@
-"""What a sweep is about to do, said before it starts, and the knowledge of other trials that it rests on."""
+"""The plan that a sweep prints before it starts, and the earlier trials that it is based on."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from harness.study.records import Device, Params, Trial
 from harness.study.spec import SweepSpec
 
 NUM_SAMPLES = 200
-NUM_STUDIES = 10  # beside the study itself, the newest, whose trials tell how fast the device is
-NUM_TRIALS = 50  # of each, the newest
+NUM_STUDIES = 10  # newest other studies, whose trials give the speed of the device
+NUM_TRIALS = 50  # newest trials of each
 START_S = 15.0  # workers load their framework
-USUAL_FLOPS_PER_S = 1e11  # of a worker, where trials tell how fast it really is
+USUAL_FLOPS_PER_S = 1e11  # of a worker, replaced by measured trials
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The work that is left of a study.
+    """The remaining work of a study.
 
     Attributes:
-        num_left: Trials still to be run, baseline seeds included.
+        num_left: Remaining trials, including baseline seeds.
         time_left: Wall time for them.
-        is_cut_short: Whether a time budget is likely to end before them.
+        is_cut_short: Whether a time budget will probably end before them.
     """
 
     num_left: int
@@ -48,7 +48,7 @@ class Plan:
 
 
 def make_costs(ledger: Ledger, spec: SweepSpec, places: Sequence[Place]) -> CostModel:
-    """A study's cost model for a session at these places, with what the ledger knows of them."""
+    """A study's cost model for a session at these places, with the ledger's measurements on such places."""
     here = {(*_where(place), backends.backend()) for place in places}
     known = [one for one in _measured_before(ledger, spec) if _whereabouts(one.device) in here]
     on_gpu = places[0].gpu is not None
@@ -57,7 +57,7 @@ def make_costs(ledger: Ledger, spec: SweepSpec, places: Sequence[Place]) -> Cost
 
 
 def typical_params(spec: SweepSpec) -> list[Params]:
-    """Configurations like those that a study will try: random ones that keep its limits, or all where it has few."""
+    """Configurations like those of a study's search: random ones within its limits, or all of a small space."""
     if not spec.is_search:
         return [spec.baseline_params, *spec.enqueue]
     rng = random.Random(0)  # noqa: S311 - an estimate
@@ -66,7 +66,7 @@ def typical_params(spec: SweepSpec) -> list[Params]:
 
 
 def make_plan(progress: Progress, pending: Sequence[Trial], num_workers: int) -> Plan:
-    """Rests on trials of this device where the ledger has some; else it may be off by a factor of two."""
+    """The plan, based on the ledger's trials on this device; without any, it may be wrong by a factor of two."""
     open_ = Open(pending=pending)
     left, limit_s = progress.forecast(open_, num_workers), progress.budget_left_s(0.0, open_, num_workers)
     starting = TimeLeft(left.low_s + START_S, left.high_s + START_S)
@@ -74,7 +74,7 @@ def make_plan(progress: Progress, pending: Sequence[Trial], num_workers: int) ->
 
 
 def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
-    """The plan in lines for people."""
+    """The plan as lines of text."""
     limits = [f"{spec.budget.trials} trials"]
     limits += [f"{spec.budget.wall_s / 60:g} minutes"] if spec.budget.wall_s is not None else []
     limits += [f"{spec.budget.device_s / 60:g} device minutes"] if spec.budget.device_s is not None else []
@@ -87,7 +87,7 @@ def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
 
 
 def _devices(places: Sequence[Place]) -> Iterator[str]:
-    """A line for each kind of place, and on a cluster one for its nodes."""
+    """One line per kind of place, and one for the nodes of a cluster."""
     for kind, count in Counter(map(_where, places)).items():
         device_name, is_gpu, threads, sharing = kind
         size = f", {sharing} per GPU" if is_gpu else f" of {threads} threads"
@@ -98,7 +98,7 @@ def _devices(places: Sequence[Place]) -> Iterator[str]:
 
 
 def time_left(ledger: Ledger, status: Status) -> TimeLeft | None:
-    """How long a study would still take where it ran last; None: nothing is left, or nothing is known of its speed."""
+    """Remaining time of a study on its last device; None: nothing is left, or its speed is unknown."""
     spec, records = ledger.study(status.study).spec, ledger.newest(status.study, NUM_KNOWN)
     known = [one for record in records if (one := measured(spec, record))]
     if not known:
@@ -142,11 +142,11 @@ def _subject(spec: SweepSpec) -> list[str]:
     ]
 
 
-# What the ledger knows
+# Measurements in the ledger
 
 
 def _measured_before(ledger: Ledger, spec: SweepSpec) -> Iterator[Measured]:
-    """Trials of the same architecture, the newest of each study, those of the study itself last."""
+    """Newest trials of each study with the same architecture, those of the study itself last."""
     specs = [study.spec for study in ledger.studies()]
     others = [one for one in specs if one.baseline == spec.baseline and one.study != spec.study]
     counts = {one.study: NUM_TRIALS for one in others[-NUM_STUDIES:]} | {spec.study: NUM_KNOWN}
@@ -156,7 +156,7 @@ def _measured_before(ledger: Ledger, spec: SweepSpec) -> Iterator[Measured]:
         except DamageError:
             if one.study == spec.study:
                 raise
-            continue  # another study's trouble
+            continue  # another study is unreadable
         yield from filter(None, (measured(one, record) for record in records))
 
 
@@ -169,12 +169,12 @@ def _whereabouts(device: Device) -> tuple[str, bool, int, int, str]:
 
 
 def _usual(spec: SweepSpec, on_gpu: bool) -> Floats:
-    """An estimate for where trials tell how fast the device really is."""
+    """An estimate for devices whose speed comes from measured trials."""
     return gpu_estimate(spec.baseline) if on_gpu else cpu_estimate(USUAL_FLOPS_PER_S)
 
 
 def _gemm_flops_per_s() -> float:
-    """Floating point operations a second of this machine's matrix product: the best of a few short ones."""
+    """Floating point operations per second in a matrix product on this machine: the best of a few short ones."""
     side = 1024
     matrix = np.ones((side, side), np.float32)
     return 2 * side**3 / min(_product_s(matrix) for _ in range(10))

@@ -1,4 +1,4 @@
-"""How far a study is, whether its budget has room for more, and what it has found so far."""
+"""The progress of a study: its use of the budget, and its results so far."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from harness.study.comparability import baseline_errors_pct, rank_key
 from harness.study.records import EpochReport, Outcome, Record, Role, Trial
 from harness.study.spec import SweepSpec
 
-MAX_PUT_OFF = 4  # trials that were too long for what is left of the budget, before the search is asked no more
-GRACE = 0.05  # of a time budget: a running trial that needs no more than this beyond it is let to its end
+MAX_PUT_OFF = 4  # trials too long for the rest of the budget, after which no more are proposed
+GRACE = 0.05  # share of a time budget by which a running trial may exceed it
 
 
 class StopReason(Enum):
@@ -28,20 +28,20 @@ class StopReason(Enum):
 
 
 class Progress:
-    """Sums up a study: its past, then finished trials as they come.
+    """Sums up a study: its past, then each trial that finishes.
 
     Args:
         spec: The study, for its budget.
         records: Its trials so far.
-        used: What earlier sessions took of the budget.
-        costs: Predicts its trials, knowing what `records` have to tell.
+        used: The earlier sessions' use of the budget.
+        costs: Predicts its trials, fitted to `records`.
     """
 
     def __init__(self, spec: SweepSpec, records: Sequence[Record], used: Usage, costs: CostModel) -> None:
         self._spec, self._used, self._costs = spec, used, costs
         self._forecast = Forecast(spec, costs, records)
         self._device_s = used.device_s
-        self._stopped: dict[str, StopReason] = {}  # trials that were stopped for it, by uid
+        self._stopped: dict[str, StopReason] = {}  # trials stopped for this reason, by uid
         self.num_proposed = 0
         self.num_trials = 0
         self.num_baselines = 0
@@ -52,7 +52,7 @@ class Progress:
             self._count(record)
 
     def add(self, record: Record) -> None:
-        """Takes in a trial with its final result."""
+        """Adds a trial with its final result."""
         self._costs.learn(record)
         self._forecast.add(record)
         self._count(record)
@@ -66,13 +66,13 @@ class Progress:
         return self._spec.budget.trials + self._spec.baseline_seeds
 
     def charge(self, device_s: float) -> None:
-        """Takes in what an attempt has cost, with or without a result."""
+        """Adds the cost of an attempt, with or without a result."""
         self._device_s += device_s
 
-    # Each takes `wall_s`, the seconds of the present session, and `open_`, what is proposed and not done.
+    # Arguments of each: `wall_s`, the seconds of this session, and `open_`, the unfinished trials.
 
     def reason_to_end(self, wall_s: float, open_: Open, stopped_by: StopReason | None = None) -> StopReason | None:
-        """Why nothing can be started any more, neither what is pending nor anything new; None: something can.
+        """Why neither a pending nor a new trial can be started; None: one can.
 
         `stopped_by` says why nothing new is proposed, if that is known.
         """
@@ -80,12 +80,14 @@ class Progress:
         if None in reasons:
             return None
         stopped_by = stopped_by or self.reason_not_to_propose(wall_s, open_)
-        return reasons[0] if stopped_by and reasons else stopped_by  # what waits for a larger budget is why it ends
+        return (
+            reasons[0] if stopped_by and reasons else stopped_by
+        )  # the trials that wait for a larger budget are the reason
 
     def reason_not_to_propose(self, wall_s: float, open_: Open) -> StopReason | None:
-        """Why nothing more is to be proposed; None: something is."""
+        """Why no trial can be proposed any more; None: one can."""
         if self.num_proposed < self._spec.baseline_seeds:
-            return None  # the baseline is what everything is compared with: it is run with any budget
+            return None  # the baseline is needed for every comparison, so it runs with any budget
         num_open = sum(trial.role is not Role.BASELINE for trial in open_.trials)
         if self.num_trials + num_open >= self._spec.budget.trials:
             return StopReason.TRIALS
@@ -95,7 +97,7 @@ class Progress:
         return self._exceeded_budget(self._forecast.quarter_s, wall_s, open_)
 
     def reason_not_to_start(self, trial: Trial, wall_s: float, open_: Open) -> StopReason | None:
-        """Which time budget would end before a trial that is started now; None: there is room for it."""
+        """The time budget that would end before a trial that starts now; None: there is time for it."""
         if trial.role is Role.BASELINE:
             return None
         if trial.uid in self._stopped:
@@ -103,7 +105,7 @@ class Progress:
         return self._exceeded_budget(lambda: self._forecast.held_s(trial), wall_s, open_)
 
     def has_to_stop(self, trial: Trial, reports: Sequence[EpochReport], wall_s: float, open_: Open) -> bool:
-        """Whether a running trial that has reported these epochs will end too long after a time budget.
+        """Whether a running trial that has reported these epochs will end too late for a time budget.
 
         If so, it is not started again in this session.
         """
@@ -117,20 +119,20 @@ class Progress:
         return trial.uid in self._stopped
 
     def time_left(self, wall_s: float, open_: Open, num_workers: int) -> TimeLeft | None:
-        """How long the study will go on; None before any trial has shown how fast it goes."""
+        """Remaining time of the study; None before any trial has been measured."""
         if self._costs.num_known == 0:
             return None
         return self.forecast(open_, num_workers).within(self.budget_left_s(wall_s, open_, num_workers))
 
     def forecast(self, open_: Open, num_workers: int) -> TimeLeft:
-        """How long all trials of the budget will take, if its time does not end before them."""
+        """Remaining time for all trials of the budget, without its time limits."""
         num_open_baselines = sum(trial.role is Role.BASELINE for trial in open_.trials)
         num_baselines = max(0, self._spec.baseline_seeds - self.num_baselines - num_open_baselines)
         num_searched = max(0, self.total - self.done - len(open_.trials) - num_baselines)
         return self._forecast.time_left(open_, num_baselines, num_searched, num_workers)
 
     def budget_left_s(self, wall_s: float, open_: Open, num_workers: int) -> float:
-        """Seconds until a time budget is used; infinite where there is none."""
+        """Seconds until a time budget is used; infinite without one."""
         budget, left_s = self._spec.budget, [math.inf]
         if budget.wall_s is not None:
             left_s.append(budget.wall_s - self._used.wall_s - wall_s)
@@ -141,7 +143,7 @@ class Progress:
     def _count(self, record: Record) -> None:
         result = record.result
         if result is None or result.outcome is Outcome.INFEASIBLE:
-            return  # cost nothing, and uses up no budget
+            return  # has no cost and does not count for the budget
         if record.trial.role is Role.BASELINE:
             self.num_baselines += 1
             self.baseline_errors_pct += baseline_errors_pct(self._spec, [record])
@@ -159,7 +161,7 @@ class Progress:
         return None
 
     def _committed_s(self, open_: Open) -> float:
-        """Device time that is used, and that running trials will use."""
+        """Device time used so far, plus the predicted time of running trials."""
         expected_s = self._forecast.each_held_s([running.trial for running in open_.running])
         in_all_s = (max(running.held_s, s) for running, s in zip(open_.running, expected_s, strict=True))
         return self._device_s + sum(in_all_s)

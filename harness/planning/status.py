@@ -1,4 +1,4 @@
-"""Where a study stands: what is done, what it found, what is left of its budget."""
+"""The status of a study: finished trials, results, and the rest of its budget."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Best:
 
     Attributes:
         trial: Its number.
-        error_rate_pct: Its error.
-        device_time_s: What it took (`Record.device_time_s`).
+        error_rate_pct: Its validation error, percent.
+        device_time_s: Its device time (`Record.device_time_s`).
         params: Its hyperparameters.
-        changed: Those of them that are not as documented.
+        changed: Those that differ from the documented values.
     """
 
     trial: int
@@ -40,7 +40,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Share:
-    """What is used of a limit, and what is left of it; None where there is no limit."""
+    """Use and rest of a limit; None without a limit."""
 
     used: float
     limit: float | None
@@ -49,24 +49,24 @@ class Share:
 
 @dataclass(frozen=True)
 class Status:
-    """A study as it stands.
+    """The status of a study.
 
     Attributes:
         study: Its name.
-        kind: What it is for.
-        done: Trials with a final result, the baseline's included.
-        pending: Trials that are proposed and not done: running, or to be run when the study goes on.
-        outcomes: How many ended how.
-        best: The best so far; None while no searched trial is trained in full.
+        kind: Its purpose.
+        done: Trials with a final result, including the baseline's.
+        pending: Proposed trials without a result: running, or to be run when the study is resumed.
+        outcomes: Number of trials by outcome.
+        best: The best so far; None while no searched trial is fully trained.
         baseline_pct: Mean validation error of the documented configuration; None before its first result.
-        num_baselines: Seeds that this is the mean of.
-        trials: Of the budget: searched trials, infeasible ones apart.
-        wall_s: Of the budget: seconds of all sessions.
-        device_s: Of the budget: seconds a device was held.
-        last_session_at: When the newest session began, local time, ISO 8601; None if there was none.
-        last_session_s: How long it has taken, up to its last sign of life.
-        num_test_reads: Models that were shown the test images.
-        time_left: How long the rest of the budget would take now; None: nothing is left, or nothing is known of it.
+        num_baselines: Number of seeds in this mean.
+        trials: Budget of searched trials, without infeasible ones.
+        wall_s: Budget of wall seconds over all sessions.
+        device_s: Budget of seconds for which a device was reserved.
+        last_session_at: Start of the newest session, local time, ISO 8601; None if there was none.
+        last_session_s: Its duration in seconds, up to its last message.
+        num_test_reads: Number of models that have read the test images.
+        time_left: Predicted time for the rest of the budget; None: nothing is left, or its speed is unknown.
     """
 
     study: str
@@ -124,7 +124,7 @@ def render(found: Iterable[Status], stream: TextIO) -> None:
 
 
 def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], list[float], Record | None]:
-    """Counts by outcome, the baseline's errors, and the best searched trial as on the leaderboard, in one pass."""
+    """Counts by outcome, the baseline's errors, and the best searched trial by the leaderboard's order, in one pass."""
     outcomes: Counter[str] = Counter()
     baselines: list[float] = []
     lowest, best = (math.inf, "", math.inf), None

@@ -1,1 +1,1 @@
-"""Which configuration next. `base` has the protocol, `catalogue` what there is, `factory` makes one."""
+"""Searches. `base` has the protocol, `catalogue` lists the searches, `factory` creates one."""

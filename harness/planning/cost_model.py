@@ -64,9 +64,7 @@ def count_work(spec: SweepSpec, params: Params, epochs: int, *, is_to_the_end: b
     A forward pass costs a third of an image's training. Only the last epoch is evaluated on the whole validation split.
     """
     cost = baselines.load(spec.baseline).cost(spec.config(params))
-    batch_size = max(
-        1, spec.trial_recipe(params).batch_size
-    )  # earlier versions allowed 0, and their studies must be readable
+    batch_size = max(1, spec.trial_recipe(params).batch_size)  # studies of earlier versions may have 0
     num_steps = epochs * (spec.train_images // batch_size)
     num_validated = epochs * spec.validation_images
     if is_to_the_end:

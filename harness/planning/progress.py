@@ -80,9 +80,7 @@ class Progress:
         if None in reasons:
             return None
         stopped_by = stopped_by or self.reason_not_to_propose(wall_s, open_)
-        return (
-            reasons[0] if stopped_by and reasons else stopped_by
-        )  # the trials that wait for a larger budget are the reason
+        return reasons[0] if stopped_by and reasons else stopped_by  # waiting trials are the first reason
 
     def reason_not_to_propose(self, wall_s: float, open_: Open) -> StopReason | None:
         """Why no trial can be proposed any more; None: one can."""

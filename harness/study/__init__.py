@@ -1,1 +1,1 @@
-"""What a study is: its settings, its space, its records, and how they are told."""
+"""The data types of a study: settings, search space, records and their formatting."""

@@ -1,4 +1,4 @@
-"""How times and hyperparameters are put to people."""
+"""Formats times and hyperparameters as text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def duration(seconds: float) -> str:
 
 
 def time_range(low_s: float, high_s: float) -> str:
-    """A time that is known roughly, in steps of 5 seconds, a minute or ten minutes: "9 to 14 min"."""
+    """An approximate time, in steps of 5 seconds, a minute or ten minutes: "9 to 14 min"."""
     step_s = 5 if high_s < 120 else 60 if high_s < 7200 else 600
     low_s, high_s = (step_s * max(1, round(seconds / step_s)) for seconds in (low_s, high_s))
     low, high = duration(low_s), duration(high_s)
@@ -28,7 +28,7 @@ def setting(value: Scalar) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-CHANGES = "changed from the\ndocumented network"  # heads a column of these:
+CHANGES = "changed from the\ndocumented network"  # title of a column of `changes`
 
 
 def changes(params: Params, documented: Params) -> str:
@@ -36,7 +36,7 @@ def changes(params: Params, documented: Params) -> str:
 
 
 def changed(params: Params, documented: Params) -> dict[str, Scalar]:
-    """The hyperparameters that are not as in the documented network."""
+    """The hyperparameters that differ from the documented network."""
     return {name: value for name, value in params.items() if value != documented.get(name)}
 
 

@@ -1,7 +1,7 @@
-"""Every number that is known of a trial, once: its name, how it is read off a record, and where it is shown.
+"""The numbers of a trial: name, value from a record, and the places where each is shown.
 
-MLflow, the leaderboard, the exports and the report take their numbers from these lists, so a number is added here and
-where it is measured, and nowhere else. A name ends in its unit: `_pct` percent, `_s` seconds, `_j` joules, `_mb` MiB,
+MLflow, the leaderboard, the exports and the report use these lists, so a new number is added only here and where it is
+measured. A name ends in its unit: `_pct` percent, `_s` seconds, `_j` joules, `_mb` MiB,
 `_per_s` per second; `num_` and `_done` are counts.
 """
 
@@ -28,28 +28,28 @@ class Shown(Flag):
     MLFLOW = auto()  # a metric of the trial's run
     LEADERBOARD = auto()  # a column before the hyperparameters
     LEADERBOARD_END = auto()  # a column after them
-    LEADERBOARD_IF_KNOWN = auto()  # the same, left out where no trial has it
-    EXPORT = auto()  # a column of every trial with its curve
+    LEADERBOARD_IF_KNOWN = auto()  # the same, left out if no trial has it
+    EXPORT = auto()  # a column of the export of trials with their curves
     OPTUNA = auto()  # an attribute of an exported Optuna trial
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What the numbers of a trial are read off."""
+    """A trial's record with its study's settings, from which its numbers are read."""
 
     spec: SweepSpec
     record: Record
 
     @property
     def result(self) -> TrialResult:
-        """Of a trial that has ended."""
+        """The final result of a trial that has ended."""
         if self.record.result is None:
             raise ValueError(f"trial {self.record.trial.uid} has no final result")
         return self.record.result
 
     @cached_property
     def cost(self) -> Cost:
-        """Of the network, in closed form."""
+        """The cost of the network, in closed form."""
         return baselines.load(self.spec.baseline).cost(self.spec.config(self.record.trial.params))
 
     @cached_property
@@ -65,12 +65,12 @@ class Metric:
     """A number of a trial.
 
     Attributes:
-        name: In MLflow, in columns and in attributes.
-        kind: A whole number, or a real one.
-        shown: Where.
-        read: Its value; None where there is none.
-        of_validation: It is about the validation images, so it says nothing where these are trained on.
-        while_pending: It is known before the trial has ended.
+        name: Its name in MLflow, columns and attributes.
+        kind: Type of its values.
+        shown: Where it is shown.
+        read: Gives its value; None without one.
+        of_validation: It is measured on the validation images, so it is empty if these are trained on.
+        while_pending: It has a value before the trial has ended.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Metric:
 
     @property
     def dtype(self) -> str:
-        """Of a column that may lack it."""
+        """The type of a column with missing values."""
         return "Int64" if self.kind == "int" else "float64"
 
 
@@ -158,7 +158,7 @@ EPOCH_METRICS: tuple[EpochMetric, ...] = (
 
 
 def metrics(where: Shown) -> list[Metric]:
-    """Those that are shown there, in order."""
+    """The metrics that are shown there, in order."""
     return [metric for metric in METRICS if metric.shown & where]
 
 
@@ -168,7 +168,7 @@ def names(where: Shown) -> list[str]:
 
 
 def values(where: Shown, spec: SweepSpec, record: Record) -> dict[str, Value]:
-    """A trial's numbers that are shown there, by name; None where there is none, or where it says nothing."""
+    """A trial's numbers that are shown there, by name; None without a value or if it is meaningless."""
     reading, has_ended, hides = Reading(spec, record), record.result is not None, spec.trains_on_validation
 
     def value(metric: Metric) -> Value:
@@ -179,6 +179,6 @@ def values(where: Shown, spec: SweepSpec, record: Record) -> dict[str, Value]:
 
 
 def epoch_values(spec: SweepSpec, report: EpochReport) -> dict[str, Value]:
-    """An epoch's numbers by name; None where one says nothing."""
+    """An epoch's numbers by name; None if one is meaningless."""
     hides = spec.trains_on_validation
     return {metric.name: None if hides and metric.of_validation else metric.read(report) for metric in EPOCH_METRICS}

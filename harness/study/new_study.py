@@ -1,6 +1,6 @@
-"""What a study that is to be made may ask for: what its network can be, how it can be trained, with its images.
+"""Checks of a new study: settings of the networks and of the recipe, with the study's images.
 
-Only those who make a study ask here. Earlier versions asked less, and what is in a ledger stays readable.
+Only new studies are checked here. Earlier versions checked less, and their studies in a ledger stay readable.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.support.strict_json import shown
 
 
 def check_new(spec: SweepSpec) -> None:
-    """To be called before anything is written.
+    """Checks a new study; to be called before anything is written.
 
     Raises:
         InputError: one line that names the setting, its value and what is allowed.
@@ -37,7 +37,7 @@ def check_new(spec: SweepSpec) -> None:
 
 
 def allowed_for(spec: SweepSpec) -> dict[str, Allowed]:
-    """What each setting of the study's networks and of their recipe may be."""
+    """The allowed values of each setting of the study's networks and of their recipe."""
     batch_size = Whole(1, spec.train_images, "the number of training images")
     return {**baselines.allowed(spec.baseline), "batch_size": batch_size}
 
@@ -49,7 +49,7 @@ def _check(key: str, values: Iterable[Scalar], allowed: Allowed) -> None:
 
 
 def _extremes(domain: Domain) -> tuple[Scalar, ...]:
-    """Where these are allowed, all of the domain is."""
+    """Values of the domain; if these are allowed, all of its values are."""
     return domain.options if isinstance(domain, Choice) else (domain.low, domain.high)
 
 

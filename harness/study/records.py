@@ -1,4 +1,4 @@
-"""What goes out to a worker and what comes back: plain frozen types, standard library only.
+"""Data exchanged with workers, and records: plain frozen types, standard library only.
 
 Times are seconds on a monotonic clock, error rates are percent, memory is MiB. Everything here
 survives a round trip through JSON, because JSON is all that crosses a process boundary.
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 Scalar = int | float | str | bool
-_NUMBER = (int, float)  # `int | float` would be put together anew at each look
+_NUMBER = (int, float)  # `int | float` would be created again at each use
 Params = Mapping[str, Scalar]
 
 
@@ -44,12 +44,12 @@ class Outcome(StrEnum):
 
     @property
     def was_trained(self) -> bool:
-        """Whether the end belongs to the configuration, and not to a limit, a machine or bad luck."""
+        """Whether the outcome is a property of the configuration, not of a limit, a machine or chance."""
         return self in (Outcome.COMPLETED, Outcome.PRUNED, Outcome.DIVERGED)
 
     @property
     def may_retry(self) -> bool:
-        """Bad luck may be tried again; a property of the configuration may not."""
+        """Whether another attempt may succeed: after a failure of the machine, not of the configuration."""
         return self in (Outcome.CRASHED, Outcome.CANCELLED)
 
 
@@ -58,13 +58,13 @@ class Trial:
     """One configuration to train, as it is handed to a worker.
 
     Attributes:
-        uid: Unique for ever, also across studies; the key of the trial's MLflow run.
+        uid: Unique id, also across studies; the key of the trial's MLflow run.
         number: Position within its study, from 0.
         params: Searched hyperparameters by name, unset conditional ones absent.
         seed: Seeds weight initialisation, shuffling, dropout and augmentation.
         epochs: Train until this many epochs are done, counted from the first of the schedule.
         role: Why it is run.
-        continues: uid of the trial whose checkpoint it goes on from, if any.
+        continues: uid of the trial whose checkpoint it continues, if any.
     """
 
     uid: str
@@ -103,13 +103,13 @@ class EpochReport:
     """One epoch of one attempt.
 
     Attributes:
-        epoch: How many epochs of the schedule are done, from 1.
+        epoch: Number of completed epochs of the schedule, from 1.
         train_loss: Mean training loss over the epoch; None if it was not finite.
         val_loss: Mean loss over the validation images used; None if it was not finite.
         val_error_rate_pct: Share of the validation images used that were classified wrongly, in percent. Where a study
             trains on these images as well, both say nothing about others, and are shown nowhere.
-        val_images: How many validation images were used.
-        seconds: What this epoch cost.
+        val_images: Number of validation images used.
+        seconds: Times of this epoch.
     """
 
     epoch: int
@@ -130,17 +130,17 @@ class EpochReport:
 
 @dataclass(frozen=True)
 class Device:
-    """What did the work. Times are comparable only between equal `timing_class` values.
+    """The device of a trial. Times are comparable only between equal `timing_class` values.
 
     Attributes:
         name: Processor or GPU model.
         kind: "cpu" or "gpu".
         backend: Keras backend and its version.
         precision: Keras dtype policy.
-        engine: How the training step was run, as chosen by the training engine.
+        engine: How the training step was run, named by the training engine.
         threads: CPU threads per worker.
-        sharing: How many trials shared the device at once.
-        gpu_fraction: GPUs reserved for the trial (0 where there is none).
+        sharing: Number of trials that shared the device at once.
+        gpu_fraction: GPUs reserved for the trial (0 without a GPU).
     """
 
     name: str
@@ -166,26 +166,26 @@ class Device:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What came of one attempt at a trial.
+    """The result of one attempt at a trial.
 
     Attributes:
         outcome: How it ended.
-        error: One line for people, where the outcome is not self-evident.
+        error: One line that explains the outcome, if needed.
         curve: The epochs of this attempt, in order.
         seconds: Sum over the attempt.
         num_params: Parameters of the model as built.
         peak_memory_mb: Peak resident memory of the worker process, MiB.
-        device: What did the work; None when it never reached a device.
-        wrong_images: Positions in the validation split that the last epoch's model got wrong, so that
-            two trials can be compared image by image.
+        device: Its device; None if it never reached one.
+        wrong_images: Positions in the validation split that the last epoch's model classified wrongly, to compare
+            trials image by image.
         test_wrong_images: The same for the test split; None unless the test images were read.
         images_per_s: Training throughput over the attempt.
         final_error_rate_pct: Error on the whole validation split after the last epoch, percent; the curve uses a part
             of the split. None unless the trial trained to its end.
-        final_val_images: How many images the whole validation split has.
-        gpu_busy_time_s: Seconds of training in which the GPU, had by this trial alone, was at work. None, as are the
-            next two, where it cannot be had (docs/gpu.md).
-        gpu_energy_j: Energy the GPU, had by this trial alone, took during training, joules.
+        final_val_images: Number of images of the whole validation split.
+        gpu_busy_time_s: Seconds of training in which the GPU, used by this trial alone, was busy. None, like the next
+            two, if it is not available (docs/gpu.md).
+        gpu_energy_j: Energy of the GPU, used by this trial alone, during training, joules.
         gpu_peak_memory_mb: Peak memory in use on the GPU, MiB.
     """
 
@@ -223,32 +223,32 @@ class TrialResult:
 
     @property
     def num_val_images(self) -> int | None:
-        """How many validation images `error_rate_pct` rests on."""
+        """Number of validation images of `error_rate_pct`."""
         if self.final_val_images is not None:
             return self.final_val_images
         return self.last.val_images if self.last else None
 
     @property
     def train_time_s(self) -> float:
-        """Seconds of the attempt's training region on whatever device did it; see `Record.device_time_s`."""
+        """Seconds of the attempt's training region, on a CPU or a GPU; see `Record.device_time_s`."""
         return self.seconds.train
 
     @property
     def gpu_train_time_s(self) -> float:
-        """GPUs reserved x seconds of the attempt's training region; 0.0 where no GPU was used."""
+        """GPUs reserved x seconds of the attempt's training region; 0.0 without a GPU."""
         return self.train_time_s * (self.device.gpu_fraction if self.device else 0.0)
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One try at a trial.
+    """One attempt at a trial.
 
     Attributes:
         number: From 1.
         outcome: How it ended; None: it runs, or its coordinator was killed.
-        worker: Who had it.
+        worker: Name of its worker.
         started_at_s: Seconds since 1970.
-        held_s: Seconds its device was held.
+        held_s: Seconds for which its device was reserved.
     """
 
     number: int
@@ -265,23 +265,23 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Record:
-    """A trial with what came of it, as the ledger remembers it.
+    """A trial with its result, as stored in the ledger.
 
-    A trial may go on from another one, and that from a third (Hyperband's rungs, `Trial.continues`). What its network
-    took is what all of them trained: `device_time_s`, `gpu_time_s`, `gpu_busy_time_s` and `gpu_energy_j` count from the
-    first image on, here and wherever they are shown, and it is by these that trials are compared. What a *study* took
-    counts each trial's own seconds once: `reserved_time_s`, and `result.train_time_s` of the training region.
+    A trial may continue another one, and that one a third (Hyperband's rungs, `Trial.continues`). Then `device_time_s`,
+    `gpu_time_s`, `gpu_busy_time_s` and `gpu_energy_j` are sums over these trials, from the network's first image on.
+    Trials are compared by these sums. The cost of a *study* counts each trial's own seconds once: `reserved_time_s`,
+    and `result.train_time_s` of the training region.
 
     Attributes:
-        trial: What was asked for.
+        trial: The trial.
         result: The final result; None while the trial is pending.
         asked_at: Position of the proposal in the study's order of events.
         told_at: Position of the final result in the same order; None while pending.
-        asks: How many proposals the search was asked for until this one was accepted (0: not from the search).
-        attempts: How many attempts were started.
-        reserved_time_s: Wall seconds a device was held for it, over all attempts, lost ones included.
-        search_time_s: Seconds the search needed to ask, report and tell for it.
-        before: Results of the trials that it goes on from, the first of them first, without curves and images.
+        asks: Number of proposals until one was accepted (0: not from the search).
+        attempts: Number of attempts that were started.
+        reserved_time_s: Wall seconds for which a device was reserved, over all attempts, including lost ones.
+        search_time_s: Seconds of the search to ask, report and tell for it.
+        before: Results of the trials that it continues, in order, without curves and images.
     """
 
     trial: Trial
@@ -296,33 +296,33 @@ class Record:
 
     @property
     def device_time_s(self) -> float:
-        """Seconds of the training regions on whatever device did it; 0.0 while pending."""
+        """Seconds of the training regions, on a CPU or a GPU; 0.0 while pending."""
         return math.fsum(result.train_time_s for result in self._trained)
 
     @property
     def gpu_time_s(self) -> float:
-        """GPUs reserved x seconds of the training regions; 0.0 where no GPU was used."""
+        """GPUs reserved x seconds of the training regions; 0.0 without a GPU."""
         return math.fsum(result.gpu_train_time_s for result in self._trained)
 
     @property
     def gpu_busy_time_s(self) -> float | None:
-        """As in `TrialResult`; None as soon as one of the trials has none."""
+        """The sum of `TrialResult`'s; None if one of the trials has none."""
         return _sum(result.gpu_busy_time_s for result in self._trained)
 
     @property
     def gpu_energy_j(self) -> float | None:
-        """As in `TrialResult`; None as soon as one of the trials has none."""
+        """The sum of `TrialResult`'s; None if one of the trials has none."""
         return _sum(result.gpu_energy_j for result in self._trained)
 
     @property
     def timing_class(self) -> str | None:
-        """Within which its times may be compared; one of its own where it went on elsewhere. None: it had no device."""
+        """The class within which its times may be compared; joined classes if the device changed; None: no device."""
         classes = [result.device.timing_class for result in self._trained if result.device]
         return " + ".join(dict.fromkeys(classes)) or None
 
     @property
     def tie_break(self) -> tuple[str, float]:
-        """What ranks equal errors, the least first: device time, which counts within one timing class only."""
+        """The sort key for equal errors, lowest first: device time within one timing class."""
         return self.timing_class or "", self.device_time_s
 
     @property
@@ -336,7 +336,7 @@ def _sum(values: Iterable[float | None]) -> float | None:
 
 
 def _check_numbers(record: Seconds | EpochReport | Device | TrialResult) -> None:
-    """Raises ValueError unless every number can be one: all that is measured is finite and not negative."""
+    """Raises ValueError unless all measured numbers are finite and not negative."""
     for name, value in vars(record).items():
         # Whole numbers beyond 64 bits fit neither into SQLite nor into a table. A loss may well be larger.
         if isinstance(value, _NUMBER) and not 0 <= value < (2**63 if isinstance(value, int) else math.inf):

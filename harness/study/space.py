@@ -1,4 +1,4 @@
-"""Search spaces: named domains, declared once and translated for each engine."""
+"""Search spaces: named domains, converted for each engine."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from harness.support.strict_json import shown, shown_key
 
 When = Mapping[str, tuple[Scalar, ...]]
 
-MAX_NUMBER = 1e9  # of a range; nothing searched here is larger, and no engine's arithmetic fails below it
-MAX_STEPS = 1_000_000  # of a range of real numbers, whose values are listed
-TOLERANCE = 1e-9  # relative: a value with a step is the same whichever library summed it up
+MAX_NUMBER = 1e9  # bound of ranges; no setting is larger, and no engine's arithmetic fails below it
+MAX_STEPS = 1_000_000  # of a range of real numbers, because its values are listed
+TOLERANCE = 1e-9  # relative; libraries compute values with a step differently
 
 
 class SpaceError(InputError):
@@ -26,7 +26,7 @@ class SpaceError(InputError):
 
 @dataclass(frozen=True)
 class Int:
-    """Whole numbers low, low + step, ... up to high; `log` samples magnitudes evenly (step must be 1)."""
+    """Whole numbers low, low + step, ... up to high; `log`: uniform on a logarithmic scale (step must be 1)."""
 
     low: int
     high: int
@@ -61,7 +61,7 @@ class Int:
 
 @dataclass(frozen=True)
 class Float:
-    """Real numbers from low to high; with `step`, only low, low + step, ...; `log` samples magnitudes evenly."""
+    """Real numbers from low to high; with `step`, only low, low + step, ...; `log`: uniform on a logarithmic scale."""
 
     low: float
     high: float
@@ -97,23 +97,23 @@ class Float:
 
     @property
     def num_steps(self) -> int:
-        """From low to high; 0 without a step."""
+        """Number of steps from low to high; 0 without a step."""
         return 0 if self.step is None else round((self.high - self.low) / self.step)
 
     def position(self, value: float) -> int:
-        """How many steps above low the nearest value is; only for a range with a step."""
+        """Steps from low to the nearest value; only for a range with a step."""
         return 0 if self.step is None else min(self.num_steps, max(0, round((value - self.low) / self.step)))
 
     def value_at(self, position: int) -> float:
-        """The reverse of `position`: the one place where values of a range with a step are computed."""
+        """The inverse of `position`; all values of a range with a step are computed here."""
         step = self.step or 0.0
         value = self.low + position * step
-        # 12 digits make 0.3 of 0.1 * 3, and what is left of -0.3 + 0.1 * 3 is nothing.
+        # 12 digits turn 0.1 * 3 into 0.3, and -0.3 + 0.1 * 3 into 0.
         value = 0.0 if abs(value) < TOLERANCE * step else float(f"{value:.12g}")
         return min(self.high, max(self.low, value))
 
     def snap(self, value: float) -> float:
-        """The value of the domain that is nearest: what two computations of one value have in common."""
+        """The nearest value of the domain, which is equal for different computations of one value."""
         return value if self.step is None else self.value_at(self.position(value))
 
     def sample(self, rng: random.Random) -> float:
@@ -192,7 +192,7 @@ class SearchSpace:
         return iter(self.domains)
 
     def is_active(self, name: str, params: Params) -> bool:
-        """Whether `name` is to be set, given the hyperparameters before it."""
+        """Whether `name` is active, given the hyperparameters before it."""
         return all(
             parent in params and self._snapped(parent, params[parent]) in values
             for parent, values in self._conditions[name].items()
@@ -200,7 +200,7 @@ class SearchSpace:
 
     @cached_property
     def _conditions(self) -> dict[str, dict[str, frozenset[Scalar]]]:
-        """By hyperparameter, the values that each of the others must have."""
+        """For each hyperparameter, the values that the others must have."""
         return {
             name: {
                 parent: frozenset(self._snapped(parent, value) for value in values)
@@ -210,7 +210,7 @@ class SearchSpace:
         }
 
     def _snapped(self, name: str, value: Scalar) -> Scalar:
-        """`value` as it is compared with others."""
+        """`value` in the form used for comparisons."""
         domain = self.domains[name]
         return domain.snap(value) if isinstance(domain, Float) and not isinstance(value, str) else value
 

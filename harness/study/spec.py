@@ -1,4 +1,4 @@
-"""One study as one plain record: every setting resolved, nothing left to look up."""
+"""The settings of one study, all resolved."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Engine = Literal["optuna", "keras-tuner"]
 Objective = Literal["error", "device_time"]
 BaselineName = Literal["cnn", "fc"]
 
-# How many images each split of a data set has; a profile takes as many as there are.
+# Number of images in each split of a data set; a profile uses at most these.
 SPLIT_SIZES = {
     "mnist": {"train": 50_000, "validation": 10_000, "test": 10_000},
     "digits": {"train": 1_200, "validation": 297, "test": 300},
@@ -35,10 +35,10 @@ SPLIT_SIZES = {
 
 NAMES = "1 to 64 letters, digits, '.', '_' or '-', not starting with '.'"
 
-VERDICT_ENDING = ".verdict"  # of a verdict's name, after the name of the study that it is about
+VERDICT_ENDING = ".verdict"  # of a verdict's name, after the name of the tested study
 
-# What the harness itself appends to a name comes on top of the 64 characters, so that every name has room for it.
-_DATED = r"\.\d{8}-\d{6}"  # when a study was kept, to make room for a new one of its name
+# Endings that the harness appends do not count for the 64 characters, so every name can have them.
+_DATED = r"\.\d{8}-\d{6}"  # the time when a study was renamed for a new one of its name
 _NAME = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,63}}(?:{_DATED})?(?:{re.escape(VERDICT_ENDING)})?")
 
 MAX_WHOLE = 2**31 - 1
@@ -62,7 +62,7 @@ class Strict(BaseModel):
 
 
 class Constraints(Strict):
-    """Limits on a configuration, checked before it costs any device time. None: no limit."""
+    """Limits on a configuration, checked before it is trained. None: no limit."""
 
     max_params: Positive | None = None
     max_mflops_per_image: Annotated[float, Field(gt=0)] | None = None
@@ -70,7 +70,7 @@ class Constraints(Strict):
 
 
 class Budget(Strict):
-    """When to stop, whichever is reached first; None: no limit of that kind."""
+    """The limits of a study, which ends at the first it reaches; None: no limit of that kind."""
 
     trials: Annotated[int, Field(ge=0, le=MAX_WHOLE)]
     wall_s: Seconds | None = None
@@ -78,7 +78,7 @@ class Budget(Strict):
 
 
 class Decides(Enum):
-    """What a setting of a study decides. Each has one of these, so that none is forgotten where things are compared."""
+    """The effect of a setting of a study. Each setting has one, so that no comparison forgets a setting."""
 
     ARCHITECTURE = "what the space is around"
     ERRORS = "how good an error can be: only errors of equal settings are compared"
@@ -136,7 +136,7 @@ class SweepSpec(Strict):
         return self
 
     def changed(self, **changes: Any) -> Self:
-        """This study with other settings, held against the same rules: pydantic's `model_copy` checks nothing.
+        """This study with changed settings, checked by the same rules; pydantic's `model_copy` checks nothing.
 
         Raises:
             InputError: one line that names the first wrong setting, its value and what is allowed.
@@ -152,12 +152,12 @@ class SweepSpec(Strict):
 
     @property
     def baseline_params(self) -> Params:
-        """The documented configuration in the terms of the space, with the study's own recipe."""
+        """The documented configuration as a point of the space, with the study's recipe."""
         documented = dataclasses.asdict(baselines.load(self.baseline).DOCUMENTED)
         return self.search_space.restrict({**documented, **self.recipe})
 
     def sets(self, name: str) -> bool:
-        """Whether a setting is other than its default: than how studies were run before there was such a setting."""
+        """Whether a setting differs from its default, which describes studies made before the setting existed."""
         return bool(getattr(self, name) != SweepSpec.model_fields[name].get_default())
 
     @property
@@ -170,17 +170,17 @@ class SweepSpec(Strict):
 
     @property
     def about(self) -> str:
-        """The name of the study that a verdict is about; of any other study its own."""
+        """The name of the study that a verdict tests; for other studies their own name."""
         return self.study.removesuffix(VERDICT_ENDING) if self.is_verdict else self.study
 
     def dated_name(self, when: datetime) -> str:
-        """The name under which the study is kept at `when`; the date of an earlier time goes."""
+        """The name under which the study is kept at `when`; an earlier date is replaced."""
         dated = f"{re.sub(f'{_DATED}$', '', self.about)}.{when:%Y%m%d-%H%M%S}"
         return verdict_name(dated) if self.is_verdict else dated
 
     @property
     def trains_on_validation(self) -> bool:
-        """Whether no validation image is kept apart, so that errors on them say nothing."""
+        """Whether the validation images are trained on, so that errors on them are meaningless."""
         return self.train_images > SPLIT_SIZES[self.dataset]["train"]
 
     def confirmed_trial(self, params: Params) -> int | None:
@@ -217,10 +217,10 @@ class SweepSpec(Strict):
             raise InputError(f"space must hold the documented baseline, but its {error}") from None
 
     def identity(self) -> dict[str, Any]:
-        """Every setting that decides what the study finds.
+        """The settings that affect the results of the study.
 
-        What was added to these settings later is left out where it has its default, which is how every study was run
-        before: so the digest of a study stays, and it goes on in a newer version.
+        Settings that were added later are left out if they have their default, which describes all earlier studies. So
+        the digest of a study stays the same, and newer versions can resume it.
         """
         kept = set(SweepSpec.model_fields) - set(settings_that_decide(Decides.NOTHING))
         plain = self.model_dump(mode="json", include=kept)
@@ -234,12 +234,12 @@ class SweepSpec(Strict):
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()
 
     def differing_keys(self, other: SweepSpec) -> list[str]:
-        """The settings in which two studies differ, budgets apart."""
+        """The settings in which two studies differ, without budgets."""
         mine, theirs = self.identity(), other.identity()
         return sorted(key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key))
 
 
-# What the settings of a study were when the first studies were made; see `SweepSpec.identity`. None is ever added.
+# The settings of the first studies; see `SweepSpec.identity`. None is ever added.
 _FIRST_SETTINGS = frozenset(
     {
         *("baseline", "dataset", "engine", "sampler", "pruner", "patience", "objective", "seed", "max_repeats"),
@@ -272,19 +272,19 @@ def _check_recipe(recipe: Params, allowed: Mapping[str, Allowed]) -> None:
 
 
 def _ever_allowed(allowed: Allowed) -> Allowed:
-    """What any version has let pass: earlier ones knew no upper ends."""
+    """The values that any version has allowed; earlier ones had no upper ends."""
     return allowed if isinstance(allowed, OneOf) else dataclasses.replace(allowed, high=MAX_WHOLE)
 
 
 def _check_domain(domain: Domain, allowed: Allowed) -> None:
-    """That every value of the domain is of the right kind; which values is for `new_study` to say."""
+    """Checks the type of the domain's values; `new_study` checks the values."""
     if isinstance(domain, Float) and not isinstance(allowed, Real):
         raise SpaceError(f"it is {domain}; allowed: {allowed}")
 
 
 @cache
 def _documented(baseline: BaselineName) -> tuple[Any, frozenset[str]]:
-    """The documented configuration, and what it sets."""
+    """The documented configuration, and the names of its settings."""
     documented = baselines.load(baseline).DOCUMENTED
     return documented, frozenset(field.name for field in dataclasses.fields(documented))
 
@@ -295,7 +295,7 @@ def is_name(text: str) -> bool:
 
 
 def verdict_name(study: str) -> str:
-    """The name of the verdict on a study, which is what links the two."""
+    """The name of the verdict on a study, which links the two."""
     return study + VERDICT_ENDING
 
 

@@ -1,4 +1,4 @@
-"""Sweep files: TOML that says what to search, and the command's flags laid over it."""
+"""Sweep files in TOML, combined with the command's flags."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from harness.support.strict_json import check_whole, explain, shown
 
 M = TypeVar("M", bound=BaseModel)
 
-# TOML has lists for tuples, and the command line text for paths. Nothing else is taken for what it is not.
+# TOML has lists for tuples, and the command line text for paths. No other values are converted.
 Objectives = Annotated[tuple[Objective, ...], Field(strict=False)]
 Natural = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 
@@ -50,7 +50,7 @@ DEFAULT_PRUNER = {"optuna": "percentile", "keras-tuner": "none"}
 
 
 class Profile(Strict):
-    """How much work a study is: the fidelity of each trial, and when to stop.
+    """The amount of work of a study: the fidelity of each trial, and the limits.
 
     `validation_images` are used after every epoch but a trial's last, which uses the whole validation split.
     """
@@ -72,7 +72,7 @@ class Profile(Strict):
 
 
 class SweepFile(Strict):
-    """What a sweep file may say; sweeps/cnn.toml explains each key."""
+    """The keys of a sweep file; sweeps/cnn.toml explains each."""
 
     baseline: BaselineName
     dataset: Dataset = "mnist"
@@ -97,7 +97,7 @@ class SweepFile(Strict):
 
 
 class Flags(Strict):
-    """What the command line says over the file; None: as the file says."""
+    """Flags that replace settings of the file; None: the file's setting."""
 
     engine: Engine | None = None
     sampler: str | None = None
@@ -119,12 +119,12 @@ class Flags(Strict):
 
 
 def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
-    """Reads a sweep file, lays the flags over it, and checks all of it.
+    """Reads a sweep file, applies the flags, and checks the result.
 
     Args:
         path: The TOML file.
-        flags: What the command line says.
-        default_profile: The profile where no flag names one; the file's first if it has none of that name.
+        flags: The flags of the command line.
+        default_profile: The profile if no flag names one; the file's first if it has none of that name.
 
     Raises:
         InputError: one line with the file, the key, its value and what is allowed.
@@ -216,7 +216,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
             raise InputError(f"{path} is too large; allowed: a TOML file of at most {MAX_FILE_BYTES} bytes")
-        return tomllib.loads(content.decode("utf-8-sig"))  # some editors put a byte order mark first
+        return tomllib.loads(content.decode("utf-8-sig"))  # some editors write a byte order mark
     except RecursionError:
         raise InputError(f"{path} is nested too deeply; allowed: a TOML file such as those in sweeps/") from None
     except InputError:
@@ -241,7 +241,7 @@ def _search_settings(file: SweepFile, flags: Flags) -> dict[str, Any]:
     engine: Engine = _first(flags.engine, file.engine)
     objective = _first(flags.objective, file.objective)
     sampler = _first(flags.sampler, file.sampler if engine == file.engine else None, DEFAULT_SAMPLER[engine])
-    # The file's pruner was chosen for the file's engine and objective; under others it is not carried along.
+    # The file's pruner was chosen for the file's engine and objective; it is not used with others.
     keeps_pruner = engine == file.engine and objective == file.objective
     default_pruner = DEFAULT_PRUNER[engine] if len(objective) == 1 else "none"
     return {
@@ -255,12 +255,12 @@ def _search_settings(file: SweepFile, flags: Flags) -> dict[str, Any]:
 
 
 def _first(*values: Any) -> Any:
-    """The first that says something, be it 0 or an empty text."""
+    """The first value that is not None; 0 and an empty text count."""
     return next(value for value in values if value is not None)
 
 
 def _study_name(path: Path, file: SweepFile, profile: str, search: dict[str, Any], flags: Flags) -> str:
-    """File, profile, and whatever the flags change: what is another study has another name."""
+    """The study's name: file, profile and the changed flags, so that another study has another name."""
     plain = _search_settings(file, Flags())
     changed = {key for key in search if search[key] != plain[key]}
     labels = {

@@ -111,7 +111,7 @@ def test_a_better_candidate_is_registered_with_all_that_is_known_of_it(home: Pat
         "study": "study", "network": "trial 1", "answer": "BETTER", "seed": str(first.trial.seed), "seeds": "3",
         "test_error_pct": "0.00 ± 0.00", "device_time_ratio": "0.40", "training": first.trial.uid,
     }.items()  # fmt: skip
-    assert version.description.startswith("BETTER: trial 1 of study errs 20.00 points less than the documented base")
+    assert version.description.startswith("BETTER: trial 1 of study has an error 20.00 points lower than the docume")
     model = client(home).get_logged_model(client(home).get_run(run_id).outputs.model_outputs[0].model_id)
     assert (model.source_run_id, str(model.status)) == (run_id, "READY")
     assert model.params == {"units_1": "64", "units_2": "64", "seed": str(first.trial.seed), "epochs": "3"}

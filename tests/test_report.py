@@ -109,9 +109,10 @@ def test_one_whole_page_with_every_figure(ledger: Ledger, home: Path) -> None:
     assert page.places == list(page.figures)  # each has its place, once
     assert len([name for name in page.figures if name.startswith("slices")]) == 2
     assert {"headline", "space-check", "trials", "provenance", *ALL} <= set(page.ids)
-    assert "Trial 13 is the best of 12 trained in full: it errs on 1.85 % of the validation images" in page.text
+    assert "Trial 13 is the best of 12 trained in full: its validation error is 1.85 %" in page.text
     assert (
-        "0.30 points less than the documented network's 2.15 % (mean of 2 seeds), at 1.60x its device time" in page.text
+        "0.30 points lower than the documented network's 2.15 % (mean of 2 seeds), at 1.60x its device time"
+        in page.text
     )
     assert "harness verdict study" in page.text
 
@@ -206,7 +207,7 @@ def test_a_baseline_alone_has_no_parts_about_a_search(ledger: Ledger, home: Path
     write_report(home, "study")
     page = read(home)
     assert figure_keys(page) == {"curves", "workers", "time"}
-    assert "errs on 2.00 % of the validation images and on 1.80 % of the test images (mean of 2 seeds)" in page.text
+    assert "is 2.00 %, its test error 1.80 % (mean of 2 seeds)" in page.text
     assert "verdict" not in page.text
 
 

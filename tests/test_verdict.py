@@ -354,7 +354,7 @@ def test_the_answer_and_the_cost_in_sentences(study: FilledLedger, tmp_path: Pat
     train(study.ledger, spec_for(study.ledger), Workers(one_is_better))
     better, cost, basis = said(study.ledger)
     assert better.startswith(
-        "BETTER: trial 2 of study, the best of 3, errs 0.60 points less than the documented baseline"
+        "BETTER: trial 2 of study, the best of 3, has an error 0.60 points lower than the documented baseline"
         " (0.40 % against 1.00 % of the test images, worst seed 0.40 % against 1.00 %; 95 % interval from 0."
     )
     assert cost == (

@@ -32,14 +32,14 @@ def headline(facts: Facts) -> str:
     if best is None:
         return "No searched trial has been trained in full yet, so there is no best one."
     error = f"Trial {best.trial.number} is the best of {len(facts.searched)} trained in full:"
-    error += f" it errs on {error_pct(best):.2f} % of the validation images"
+    error += f" its validation error is {error_pct(best):.2f} %"
     if baseline_pct is None:
         return f"{error}. The baseline has no result yet to compare it with."
     points = baseline_pct - error_pct(best)
-    than = "less" if points > 0 else "more"
+    than = "lower" if points > 0 else "higher"
     against = f"{abs(points):.2f} points {than} than the documented network's {baseline_pct:.2f} %"
     if round(points, 2) == 0:
-        against = f"as the documented network does ({baseline_pct:.2f} %)"
+        against = f"like the documented network's ({baseline_pct:.2f} %)"
     gain = f" The gain is {weight(facts.findings, points)}." if points > 0 else ""
     return f"{error}, {against}{_seeds(facts)}{_times(facts, best)}.{gain}"
 
@@ -50,9 +50,9 @@ def _trained(facts: Facts) -> str:
         return "No seed of the documented network has been trained yet."
     errors = [error_pct(record) for record in facts.baselines]
     test_pct = facts.findings.baseline_test_pct
-    test = f" and on {test_pct:.2f} % of the test images" if test_pct is not None else ""
+    test = f", its test error {test_pct:.2f} %" if test_pct is not None else ""
     seeds = f"mean of {number} seeds" if number > 1 else "one seed"
-    return f"The documented network errs on {fmean(errors):.2f} % of the validation images{test} ({seeds})."
+    return f"The validation error of the documented network is {fmean(errors):.2f} %{test} ({seeds})."
 
 
 def _seeds(facts: Facts) -> str:

@@ -46,10 +46,10 @@ def _reason(verdict: Verdict) -> str:
     chance = ", which may be chance" if verdict.answer is Answer.NOT_DISTINGUISHABLE else ""
     limits = best.comparison.corrected
     return (
-        f"{which} errs {_more(best.comparison.points)} than the documented baseline{chance}"
+        f"{which} has an error {_apart(best.comparison.points)} than the documented baseline{chance}"
         f" ({best.errors.mean_pct:.2f} % against {best.baseline_errors.mean_pct:.2f} % of the test images,"
         f" worst seed {best.errors.worst_pct:.2f} % against {best.baseline_errors.worst_pct:.2f} %;"
-        f" 95 % interval from {_more(limits.low)} to {_more(limits.high)})"
+        f" 95 % interval from {_apart(limits.low)} to {_apart(limits.high)})"
     )
 
 
@@ -89,5 +89,5 @@ def _times(pair: _Pair) -> str:
     )
 
 
-def _more(points: float) -> str:
-    return f"{abs(points):.2f} points {'less' if points < 0 else 'more'}"
+def _apart(points: float) -> str:
+    return f"{abs(points):.2f} points {'lower' if points < 0 else 'higher'}"

@@ -1,6 +1,6 @@
-"""Hyperparameter sweeps around documented baselines, measured honestly.
+"""Hyperparameter sweeps around two documented MNIST networks.
 
-What the command does, from Python:
+The functions of the command in Python:
 
     from harness import leaderboard, load_sweep, run_sweep, verdict
 

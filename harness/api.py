@@ -1,7 +1,7 @@
-"""What the command does, for Python users: thin functions over what the command itself calls.
+"""The Python functions: thin wrappers of the functions that the command calls.
 
-Importing this loads nothing heavy; each function imports what it needs. Workers are processes started by a command of
-their own, so a script needs no `if __name__ == "__main__"`, and a notebook no more than a script.
+Importing this module is fast; each function imports what it needs. Workers are processes started by their own command,
+so neither a script nor a notebook needs `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ def load_sweep(
     enqueue: str | Path | None = None,
     learn_from: str | None = None,
 ) -> SweepSpec:
-    """Reads a sweep file and checks all of it; what is not None takes the place of what the file says.
+    """Reads a sweep file and checks it. Arguments that are not None replace settings of the file.
 
     Args:
-        sweep: A file of `sweeps/` by its bare name, such as "cnn", or the path of a sweep file.
+        sweep: Name of a file in `sweeps/`, such as "cnn", or path of a sweep file.
         engine: "optuna" or "keras-tuner".
         sampler: How configurations are proposed; the README lists the samplers of both engines.
         pruner: Which running trials are stopped early.
         objective: ("error",), or ("error", "device_time") for a Pareto front.
         dataset: "mnist", or "digits", which is small and needs no download.
-        seed: Of the search and of the first training.
-        trials: Stop after so many searched trials in all.
-        budget: Stop after so much wall time in all sessions together: "90s", "15m", "2h".
-        profile: One of the file's own, such as "quick" or "full"; None: full where there is a GPU.
-        study: The study's name; None: made of the file, the profile and whatever is changed here.
+        seed: Seed of the search and of the first training.
+        trials: Stop after this number of searched trials in total.
+        budget: Stop after this wall time over all sessions: "90s", "15m", "2h".
+        profile: A profile of the file, such as "quick" or "full"; None: full with a GPU, quick without.
+        study: The study's name; None: made from the file, the profile and the changed settings.
         enqueue: A TOML file of configurations to try first.
-        learn_from: A study whose finished trials teach the search.
+        learn_from: A study whose finished trials the sampler gets.
 
     Returns:
-        The study with every setting resolved, a frozen record; nothing is written.
+        The study with all settings resolved, a frozen record; nothing is written.
 
     Raises:
-        InputError: one line with what is wrong, its value and what is allowed.
+        InputError: one line with the setting, its value and the allowed values.
     """
     from harness.study.sweep_file import Flags, validated
     from harness.study.sweep_file import load_sweep as load
@@ -97,26 +97,26 @@ def run_sweep(
     quiet: bool = False,
     cluster: Cluster | None = None,
 ) -> StudyEnd:
-    """Runs a study until its budget is used, or goes on with one that was interrupted: `harness sweep`.
+    """Runs a study until its budget is used, or resumes an interrupted one: `harness sweep`.
 
-    Everything is in the ledger before it is acted on, and in MLflow soon after. Ctrl-C (in a notebook: to interrupt the
-    kernel) lets running trials end with their epoch, a second one stops at once; nothing is lost, and the same call
-    goes on. Called from another thread than the main one, it does not hear Ctrl-C.
+    Each step is in the ledger before it has an effect, and in MLflow soon after. Ctrl-C (in a notebook: interrupting
+    the kernel) lets running trials finish their epoch, a second one stops at once; nothing is lost, and the same call
+    resumes the study. Ctrl-C works only in the main thread.
 
     Args:
-        spec: As `load_sweep` gives it.
+        spec: From `load_sweep`.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
         workers: Trials at once; None: one per core or GPU.
         fresh: Keep an earlier study of this name under a dated name and start a new one.
-        quiet: Print nothing. Else what the command prints: plain lines wherever there is no terminal.
+        quiet: Print nothing. Otherwise print what the command prints, as plain lines without a terminal.
         cluster: A Ray cluster for the workers (docs/cluster/); None: they run on this machine.
 
     Returns:
-        Why it ended, and whether the budget had been used before.
+        Why it ended, and whether the budget was already used.
 
     Raises:
-        InputError: the settings do not go together, or differ from the study's earlier ones.
-        TroubleError: the study is in use, or data, ledger or workers cannot be had.
+        InputError: the settings cannot be combined, or differ from the study's earlier ones.
+        TroubleError: the study is in use, or data, ledger or workers are not available.
         KeyboardInterrupt: it was interrupted.
     """
     from harness.planning.progress import StopReason
@@ -130,10 +130,10 @@ def run_sweep(
 
 
 def leaderboard(*studies: str | SweepSpec, home: str | Path | None = None) -> pd.DataFrame:
-    """Every trial that has ended, best first, ranked among trials of the same fidelity: `harness leaderboard`.
+    """All finished trials, best first, ranked among trials of the same fidelity: `harness leaderboard`.
 
     Args:
-        studies: Names or specs; none: all studies there are.
+        studies: Names or specs; without any, all studies.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
 
     Returns:
@@ -165,31 +165,31 @@ def verdict(
     quiet: bool = False,
     cluster: Cluster | None = None,
 ) -> Verdict:
-    """Trains a study's best trials and its baseline again with fresh seeds and compares them: `harness verdict`.
+    """Trains a study's best trials and its baseline again with new seeds and compares them: `harness verdict`.
 
-    The network that the answer puts forward is then MLflow's champion (docs/champion.md). This
-    reads the test images, once per model, and can take long: (1 + top) x seeds trainings at full length. Ctrl-C is
-    as with `run_sweep`, and the same call goes on; once it is settled, it trains nothing.
+    The network that the answer selects becomes MLflow's champion (docs/champion.md). Each model reads the test images
+    once. The verdict takes up to (1 + top) x seeds full trainings. Ctrl-C works as in `run_sweep`, and the same call
+    resumes the verdict; a finished verdict trains nothing.
 
     Args:
-        study: Its name, or the spec that it was run with.
-        top: How many candidates, the best of the study (docs/verdict.md); None: 3.
-        seeds: At most, the same for all: 3, 5, 8, 12 or 20; None: 5.
-        all_seeds: Train all of them, even if the answer is clear before.
-        epochs: Of each training; None: those of the sweep file's profile `full`, or else of the study.
-        budget: Stop after so much wall time in all sessions together: "2h".
+        study: Its name or its spec.
+        top: Number of candidates, the best of the study (docs/verdict.md); None: 3.
+        seeds: Largest number of seeds, the same for all networks: 3, 5, 8, 12 or 20; None: 5.
+        all_seeds: Train all seeds, even if the answer is clear earlier.
+        epochs: Epochs of each training; None: those of the sweep file's profile `full`, or else of the study.
+        budget: Stop after this wall time over all sessions: "2h".
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
         workers: Trainings at once; None: one per core or GPU.
         fresh: Keep an earlier verdict under a dated name and start a new one.
-        quiet: Print nothing. Else its progress, and in the end the verdict with its tables.
+        quiet: Print nothing. Otherwise print the progress, and at the end the verdict with its tables.
         cluster: A Ray cluster for the workers (docs/cluster/); None: they run on this machine.
 
     Returns:
         The answer, and all numbers behind it.
 
     Raises:
-        InputError: there is no such study, or no verdict on it as it is asked for.
-        TroubleError: the study or its verdict is in use, or data, ledger or workers cannot be had.
+        InputError: there is no such study, or these settings of a verdict are not possible.
+        TroubleError: the study or its verdict is in use, or data, ledger or workers are not available.
         KeyboardInterrupt: it was interrupted.
     """
     from harness.analysis.verdict.table import show_verdict
@@ -213,10 +213,10 @@ def verdict(
 
 
 def compare(*studies: str | SweepSpec, home: str | Path | None = None) -> Comparison:
-    """Sets studies of one baseline and one fidelity beside each other: `harness compare`.
+    """Compares studies of one baseline and one fidelity: `harness compare`.
 
     Args:
-        studies: Names or specs, at least two; those that differ in the search's seed alone are repeats of one method.
+        studies: Names or specs, at least two; studies that differ only in the search's seed are repeats of one method.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
 
     Returns:
@@ -233,14 +233,14 @@ def compare(*studies: str | SweepSpec, home: str | Path | None = None) -> Compar
 
 
 def sweep_path(sweep: str) -> Path:
-    """A file of `sweeps/` by its bare name, or any path."""
+    """The path of a file in `sweeps/`, by its name, or any path."""
     bare = places.sweeps_folder() / f"{sweep}.toml"
     is_known = Path(sweep).name == sweep and os.path.isfile(bare)  # noqa: PTH113 - Path.is_file raises for long names
     return bare if is_known else Path(sweep)
 
 
 def default_profile() -> str:
-    """Full where there is a GPU."""
+    """The default profile: full with a GPU, quick without."""
     from harness.execution.machine.devices import this_machine
 
     return "full" if this_machine().gpu_names else "quick"
@@ -256,7 +256,7 @@ def _interrupted(study: str) -> KeyboardInterrupt:
 
 @contextmanager
 def open_ledger(home: str | Path | None = None) -> Iterator[Ledger]:
-    """A home's ledger for reading, closed in the end; where there is none, an empty one, and none is made."""
+    """A home's ledger for reading, closed at the end; an empty one, without a file, if there is none."""
     from harness.ledger.ledger import Ledger
 
     with closing(Ledger(places.home(home) / "ledger.db", makes=False, say=_complain)) as ledger:
@@ -282,7 +282,7 @@ def _display(quiet: bool) -> Iterator[Display]:
 
 @contextmanager
 def _without_progress_bars() -> Iterator[None]:
-    """In a notebook, what Optuna and MLflow load warns that it cannot draw progress bars, which nobody wants."""
+    """Silences a warning in notebooks: a library of Optuna and MLflow cannot draw progress bars there."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "IProgress not found")
         yield

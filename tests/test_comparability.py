@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
-from simulated_study import make_spec
+from dataclasses import replace
 
-from harness.study import comparability
+import pytest
+from filled_ledger import DOCUMENTED, make_spec
+
 from harness.study import spec as spec_module
-from harness.study.comparability import best, differing, rank_key, ranked
-from harness.study.records import Device, Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.study.comparability import Configuration, Configurations, by_uid, differing
+from harness.study.records import Device, Outcome, Params, Record, Role, Seconds, Trial, TrialResult
 from harness.study.spec import Decides, SweepSpec, settings_that_decide
 from harness.support.strict_json import parse_json
 
@@ -16,15 +17,33 @@ DEVICE = Device("CPU", "cpu", "tensorflow 2", "float32", "compiled", 1, 2)
 SPEC = make_spec(epochs=3)
 
 
-def trial(number: int, error_pct: float, time_s: float, role: Role = Role.TRIAL, epochs: int = 3) -> Record:
+SMALL, LARGE = {**DOCUMENTED, "units_1": 64}, {**DOCUMENTED, "units_1": 1024}
+
+
+def trial(
+    number: int,
+    error_pct: float,
+    params: Params = SMALL,
+    *,
+    time_s: float = 1.0,
+    role: Role = Role.TRIAL,
+    epochs: int = 3,
+    seed: int | None = None,
+    device: Device = DEVICE,
+) -> Record:
     result = TrialResult(
         Outcome.COMPLETED,
         seconds=Seconds(train=time_s),
-        device=DEVICE,
+        device=device,
         final_error_rate_pct=error_pct,
         final_val_images=1000,
     )
-    return Record(Trial(f"uid{number}", number, {}, 0, epochs, role), result, told_at=number)
+    made = Trial(f"uid{number}", number, params, number if seed is None else seed, epochs, role)
+    return Record(made, result, told_at=number)
+
+
+def numbers(found: Configuration | None) -> list[int]:
+    return [record.trial.number for record in found.records] if found else []
 
 
 def test_every_setting_says_what_it_decides() -> None:
@@ -34,17 +53,68 @@ def test_every_setting_says_what_it_decides() -> None:
 
 
 def test_a_tie_goes_to_the_faster_and_the_baseline_is_no_candidate() -> None:
-    records = [trial(0, 1.0, 1.0, Role.BASELINE), trial(1, 2.0, 9.0), trial(2, 2.0, 3.0), trial(3, 1.5, 1.0, epochs=1)]
-    assert [record.trial.number for record in ranked(SPEC, records)] == [2, 1]
-    assert best(SPEC, records) is records[2]
-    assert best(SPEC, records[:1]) is None
-    assert rank_key(SPEC, trial(4, 1.0, 1.0, Role.CONFIRM)) is None
+    records = [
+        trial(0, 1.0, DOCUMENTED, role=Role.BASELINE),
+        trial(1, 2.0, SMALL, time_s=9.0),
+        trial(2, 2.0, LARGE, time_s=3.0),
+        trial(3, 1.5, LARGE, epochs=1),
+        trial(4, 1.0, LARGE, role=Role.CONFIRM),
+    ]
+    found = Configurations(SPEC, records)
+    assert list(map(numbers, found.ranked)) == [[2], [1]]
+    assert numbers(found.best) == [2]
+    assert numbers(found.baseline) == [0]
+    assert Configurations(SPEC, records[:1]).best is None
 
 
-def test_the_columns_that_rank_are_the_key() -> None:
-    key = rank_key(SPEC, trial(1, 2.0, 9.0))
-    assert key == (2.0, DEVICE.timing_class, 9.0)
-    assert comparability.RANKING == ("error_rate_pct", "timing_class", "device_time_s")
+def test_of_what_is_equal_in_all_the_first_tried_ranks_first_whichever_ended_first() -> None:
+    tie = [trial(5, 2.0, SMALL), trial(4, 2.0, LARGE)]
+    assert numbers(Configurations(SPEC, tie).best) == numbers(Configurations(SPEC, tie[::-1]).best) == [4]
+
+
+def test_a_configuration_counts_by_the_mean_over_its_seeds() -> None:
+    lucky, other = trial(1, 1.0, SMALL), trial(2, 1.4, LARGE)
+    found = Configurations(SPEC, [lucky, other])
+    assert numbers(found.best) == [1]
+    changed = found.add(trial(3, 2.0, SMALL))
+    assert changed is not None
+    assert (changed.first, changed.errors_pct, changed.num_seeds, changed.mean_error_pct) == (lucky, (1.0, 2.0), 2, 1.5)
+    assert numbers(found.best) == [2], "its second seed was worse"
+    found.add(trial(4, 1.0, SMALL))
+    assert numbers(found.best) == [1, 3, 4], "and its third one better: (1.0 + 2.0 + 1.0) / 3 is below 1.4"
+
+
+def test_a_second_training_of_one_seed_is_no_second_seed() -> None:
+    found = Configurations(SPEC, [trial(1, 1.0, seed=7), trial(2, 3.0, seed=7)]).best
+    assert found is not None
+    assert (numbers(found), found.errors_pct, found.num_seeds) == ([1, 2], (1.0,), 1)
+
+
+def test_the_documented_configuration_is_the_baseline_whoever_asked_for_it() -> None:
+    found = Configurations(SPEC, [trial(0, 2.0, DOCUMENTED, role=Role.BASELINE), trial(1, 1.0, DOCUMENTED)])
+    assert found.best is None
+    assert found.baseline is not None
+    assert found.baseline.mean_error_pct == 1.5
+
+
+def test_trainings_on_two_devices_have_a_timing_class_of_their_own() -> None:
+    found = Configurations(SPEC, [trial(1, 1.0), trial(2, 1.0, device=replace(DEVICE, name="GPU"))]).best
+    assert found is not None
+    assert found.timing_class == f"{DEVICE.timing_class} + {replace(DEVICE, name='GPU').timing_class}"
+
+
+def test_what_trains_on_the_validation_images_has_no_error_to_rank() -> None:
+    verdict = SPEC.changed(train_images=60_000)
+    assert Configurations(verdict, [trial(1, 1.0)]).all == []
+
+
+def test_each_number_of_epochs_has_configurations_of_its_own() -> None:
+    found = by_uid(SPEC, [trial(1, 3.0, epochs=1), trial(2, 2.0), trial(3, 1.0)])
+    assert {uid: numbers(configuration) for uid, configuration in found.items()} == {
+        "uid1": [1],
+        "uid2": [2, 3],
+        "uid3": [2, 3],
+    }
 
 
 def test_what_differs_is_found_among_what_decides_it() -> None:

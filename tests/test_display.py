@@ -8,6 +8,7 @@ import pytest
 from filled_ledger import DOCUMENTED
 
 from harness.planning.forecast import TimeLeft
+from harness.study.comparability import Configuration
 from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
 from harness.sweep.display import QUIET_S, LiveDisplay, PlainDisplay, make_display
 
@@ -67,8 +68,13 @@ def result(outcome: Outcome = Outcome.COMPLETED, epoch: int = 5, error: str | No
     return TrialResult(outcome, error, (report(epoch),), Seconds(build=1.0, train=70.0, evaluate=4.0))
 
 
-def record(number: int, error_pct: float, role: Role = Role.TRIAL) -> Record:
-    return Record(trial(number, role), TrialResult(Outcome.COMPLETED, curve=(report(5, error_pct),)))
+def found(*errors_pct: float, number: int = 0, role: Role = Role.TRIAL) -> Configuration:
+    """A configuration with an error for each seed, by the number of its first trial."""
+    records = [
+        Record(trial(number + more, role), TrialResult(Outcome.COMPLETED, curve=(report(5, error_pct),)))
+        for more, error_pct in enumerate(errors_pct)
+    ]
+    return Configuration(DOCUMENTED, tuple(records), is_baseline=role is Role.BASELINE)
 
 
 @pytest.mark.parametrize(
@@ -102,13 +108,13 @@ def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
         display.retried(first, result(Outcome.CRASHED, error="worker killed by signal 9"))
         display.started(first, "cpu-1", 2)
         display.finished(first, result(), DOCUMENTED)
-        display.progress(1, 3, None, None, [2.5])
+        display.progress(1, 3, None, None, found(2.5, role=Role.BASELINE))
         display.started(second, "cpu-0", 1)
         display.finished(second, result(Outcome.PRUNED, 2), DOCUMENTED)
-        display.progress(2, 3, TimeLeft(100.0, 160.0), record(1, 1.5), [2.5])
+        display.progress(2, 3, TimeLeft(100.0, 160.0), found(1.5, number=1), found(2.5, role=Role.BASELINE))
         display.note("MLflow does not answer")
         display.finished(trial(2), result(Outcome.OUT_OF_MEMORY), DOCUMENTED)
-        display.progress(3, 3, TimeLeft(0.0, 0.0), record(1, 1.5), [2.5, 2.0])
+        display.progress(3, 3, TimeLeft(0.0, 0.0), found(1.5, number=1), found(2.5, 2.0, role=Role.BASELINE))
     assert out.getvalue().splitlines() == [
         "study     cnn-quick",
         "budget    2 trials",
@@ -121,19 +127,19 @@ def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
         "trial 1       2.50 %  pruned after 2 of 5 epochs  units_2=100",
         "MLflow does not answer",
         "trial 2               out of memory  units_2=100",
-        "3 of 3 trials; best so far 1.50 % (trial 1), baseline 2.25 % (2 seeds)",
+        "3 of 3 trials; best so far trial 1 at 1.50 %, baseline 2.25 % (2 seeds)",
     ]
 
 
 def test_plain_progress_comes_now_and_then_and_only_when_there_is_news() -> None:
     out, clock = io.StringIO(), Clock()
     display = PlainDisplay(out, clock)
-    display.progress(1, 9, TimeLeft(5400.0, 7700.0), None, [])
+    display.progress(1, 9, TimeLeft(5400.0, 7700.0), None, None)
     for done in (1, 2, 2):
-        display.progress(done, 9, TimeLeft(80.0, 110.0), None, [])
+        display.progress(done, 9, TimeLeft(80.0, 110.0), None, None)
     clock.now_s += QUIET_S
-    display.progress(1, 9, TimeLeft(80.0, 110.0), None, [])
-    display.progress(2, 9, TimeLeft(80.0, 110.0), None, [])
+    display.progress(1, 9, TimeLeft(80.0, 110.0), None, None)
+    display.progress(2, 9, TimeLeft(80.0, 110.0), None, None)
     assert out.getvalue().splitlines() == [
         "1 of 9 trials, about 90 min to 2 h 10 min left",
         "2 of 9 trials, about 80 to 110 s left",
@@ -153,12 +159,12 @@ def test_live_region_has_a_line_per_worker_a_bar_and_the_best(live: LiveDisplay,
     live.started(trial(12), "cpu-0", 1)
     live.started(trial(0, Role.BASELINE), "cpu-1", 1)
     live.epoch(trial(12), "cpu-0", report(3), 612.4)
-    live.progress(9, 26, TimeLeft(540.0, 830.0), record(4, 1.71), [1.82, 1.84])
+    live.progress(9, 26, TimeLeft(540.0, 830.0), found(1.71, number=4), found(1.82, 1.84, role=Role.BASELINE))
     lines = drawn(live, terminal)
     assert "cpu-0  trial 12    epoch 3/5   2.50 %    612 images/s" in lines
     assert "cpu-1  baseline 0  epoch 0/5" in lines
     assert any(line.endswith("9 of 26 trials, about 9 to 14 min left") for line in lines)
-    assert "best so far 1.71 % (trial 4), baseline 1.83 % (2 seeds)" in lines
+    assert "best so far trial 4 at 1.71 %, baseline 1.83 % (2 seeds)" in lines
     assert max(map(len, lines)) <= 60
 
 
@@ -179,7 +185,7 @@ def test_live_region_leaves_room_however_many_workers(
     monkeypatch.setenv("LINES", "10")
     for number in range(30):
         live.started(trial(number), f"node-{number}", 1)
-    live.progress(0, 99, None, record(4, 1.71), [])
+    live.progress(0, 99, None, found(1.71, number=4), None)
     lines = drawn(live, terminal)
     assert lines[4:6] == ["node-4  trial 4     epoch 0/5", "and 25 more workers"]
     assert lines[-1].startswith("best so far")
@@ -209,7 +215,7 @@ def test_nothing_is_written_after_close(kind: type[PlainDisplay | LiveDisplay], 
     display.started(trial(1), "cpu-0", 2)
     display.epoch(trial(1), "cpu-0", report(1), 1.0)
     display.note("late")
-    display.progress(1, 1, None, None, [])
+    display.progress(1, 1, None, None, None)
     display.retried(trial(1), result(Outcome.CRASHED))
     display.finished(trial(1), result(), DOCUMENTED)
     display.close()

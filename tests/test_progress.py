@@ -14,7 +14,7 @@ from harness.ledger.ledger import Ledger, Usage
 from harness.planning.cost_model import CostModel, count_work, cpu_estimate
 from harness.planning.forecast import Open, TimeLeft
 from harness.planning.progress import MAX_PUT_OFF, Progress, StopReason
-from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.study.records import EpochReport, Outcome, Params, Record, Role, Seconds, Trial, TrialResult
 from harness.study.spec import Budget, SweepSpec
 from harness.study.sweep_file import Flags, load_sweep
 from harness.support.home import sweeps_folder
@@ -38,14 +38,16 @@ def progress(used_s: float = 0.0, wall_s: float | None = None, device_s: float |
     return Progress(spec, records, Usage(0, used_s, used_s), CostModel(spec, estimate))
 
 
-def trial(number: int = 7, role: Role = Role.TRIAL) -> Trial:
-    return Trial(f"t{number}", number, DOCUMENTED, 0, 3, role)
+def trial(number: int = 7, role: Role = Role.TRIAL, params: Params = DOCUMENTED) -> Trial:
+    return Trial(f"t{number}", number, params, number, 3, role)
 
 
-def ended(number: int, role: Role = Role.TRIAL, outcome: Outcome = Outcome.COMPLETED) -> Record:
+def ended(
+    number: int, role: Role = Role.TRIAL, outcome: Outcome = Outcome.COMPLETED, params: Params = DOCUMENTED
+) -> Record:
     seconds = Seconds(compile=3.0, train=BUSY_S)
     curve = tuple(report(epoch) for epoch in (1, 2, 3))
-    return Record(trial(number, role), TrialResult(outcome, curve=curve, seconds=seconds, device=CPU))
+    return Record(trial(number, role, params), TrialResult(outcome, curve=curve, seconds=seconds, device=CPU))
 
 
 def report(epoch: int, train_s: float = BUSY_S / 3) -> EpochReport:
@@ -149,17 +151,18 @@ def test_time_left_is_known_with_the_first_trial_and_ends_with_the_budget() -> N
 def test_every_seed_of_the_baseline_that_has_an_error_is_shown() -> None:
     study = progress()
     study.add(ended(2, Role.BASELINE, Outcome.CRASHED))
-    assert study.baseline_errors_pct == [5.0, 5.0]
+    assert study.baseline is not None
+    assert study.baseline.errors_pct == (5.0, 5.0)
     assert study.num_baselines == 3
 
 
 def test_the_best_is_a_searched_trial() -> None:
     study = progress()
-    study.add(ended(2, Role.CONFIRM))
+    study.add(ended(2, Role.CONFIRM, params=SMALL))
     assert study.best is None
-    study.add(ended(3))
+    study.add(ended(3, params=SMALL))
     assert study.best is not None
-    assert (study.done, study.total, study.best.trial.number) == (4, 12, 3)
+    assert (study.done, study.total, study.best.first.trial.number) == (4, 12, 3)
 
 
 @pytest.fixture

@@ -217,7 +217,7 @@ def test_pruned_trials_count_among_the_worse(study: FilledLedger) -> None:
 
 def test_a_best_trial_alone_at_a_bound_is_mentioned(study: FilledLedger) -> None:
     fill_space(study, near_high=False)
-    study.add(0.5, params={"units_1": 64, "units_2": 300})
+    study.add(0.5, params={"units_1": 64, "units_2": 301})
     assert at_bounds(facts(study)) == [("units_1", "low", 64)]
     assert any("this alone is no reason" in line for line in sentences(facts(study), None))
 
@@ -354,5 +354,6 @@ def test_the_documented_configuration_is_no_searched_trial(study: FilledLedger) 
     study.add(2.0, params={**DOCUMENTED, "units_1": 64})
     found = facts(study)
     assert found.best is not None
-    assert found.best.trial.number == 1
-    assert found.baseline_pct == 1.0
+    assert found.best.first.trial.number == 1
+    assert found.baseline is not None
+    assert found.baseline.mean_error_pct == 1.0

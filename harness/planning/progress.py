@@ -9,7 +9,7 @@ from enum import Enum
 from harness.ledger.ledger import Usage
 from harness.planning.cost_model import CostModel
 from harness.planning.forecast import Forecast, Open, TimeLeft
-from harness.study.comparability import baseline_errors_pct, rank_key
+from harness.study.comparability import Configuration, Configurations
 from harness.study.records import EpochReport, Outcome, Record, Role, Trial
 from harness.study.spec import SweepSpec
 
@@ -45,8 +45,7 @@ class Progress:
         self.num_proposed = 0
         self.num_trials = 0
         self.num_baselines = 0
-        self.best: Record | None = None
-        self.baseline_errors_pct: list[float] = []
+        self._configurations = Configurations(spec)
         for record in records:
             self.num_proposed += 1
             self._count(record)
@@ -56,6 +55,14 @@ class Progress:
         self._costs.learn(record)
         self._forecast.add(record)
         self._count(record)
+
+    @property
+    def best(self) -> Configuration | None:
+        return self._configurations.best
+
+    @property
+    def baseline(self) -> Configuration | None:
+        return self._configurations.baseline
 
     @property
     def done(self) -> int:
@@ -142,13 +149,11 @@ class Progress:
         result = record.result
         if result is None or result.outcome is Outcome.INFEASIBLE:
             return  # has no cost and does not count for the budget
+        self._configurations.add(record)
         if record.trial.role is Role.BASELINE:
             self.num_baselines += 1
-            self.baseline_errors_pct += baseline_errors_pct(self._spec, [record])
         else:
             self.num_trials += 1
-            if self._is_better(record):
-                self.best = record
 
     def _exceeded_budget(self, predict_s: Callable[[], float], wall_s: float, open_: Open) -> StopReason | None:
         budget = self._spec.budget
@@ -163,8 +168,3 @@ class Progress:
         expected_s = self._forecast.each_held_s([running.trial for running in open_.running])
         in_all_s = (max(running.held_s, s) for running, s in zip(open_.running, expected_s, strict=True))
         return self._device_s + sum(in_all_s)
-
-    def _is_better(self, record: Record) -> bool:
-        key = rank_key(self._spec, record) if record.trial.role is Role.TRIAL else None
-        best = rank_key(self._spec, self.best) if self.best else None
-        return key is not None and (best is None or key < best)

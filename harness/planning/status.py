@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import fmean
 from typing import Any, TextIO
 
 from harness.ledger.ledger import Ledger, find_study
 from harness.planning.forecast import TimeLeft
-from harness.study.comparability import baseline_errors_pct, full_error_pct, rank_key
-from harness.study.formatting import changed, duration, settings, time_range
-from harness.study.records import Record, Role, Scalar
+from harness.study.comparability import Configuration, Configurations
+from harness.study.formatting import changed, duration, of_seeds, settings, time_range, trial_at
+from harness.study.records import Record, Scalar
 from harness.study.spec import Kind, SweepSpec
 
 
 @dataclass(frozen=True)
 class Best:
-    """The searched trial with the lowest validation error among those trained in full.
+    """The best searched configuration (`harness.study.comparability`).
 
     Attributes:
-        trial: Its number.
-        error_rate_pct: Its validation error, percent.
-        device_time_s: Its device time (`Record.device_time_s`).
+        trial: Number of its first trial.
+        uid: Of the same.
+        error_rate_pct: Its mean validation error over seeds.
+        num_seeds: These seeds.
+        device_time_s: What a training took (`Record.device_time_s`), their mean.
         params: Its hyperparameters.
         changed: Those that differ from the documented values.
     """
 
     trial: int
+    uid: str
     error_rate_pct: float
+    num_seeds: int
     device_time_s: float
     params: dict[str, Scalar]
     changed: dict[str, Scalar]
@@ -93,7 +95,8 @@ def status(ledger: Ledger, study: str) -> Status:
         InputError: there is no such study.
     """
     spec = find_study(ledger, study).spec
-    outcomes, baselines, best = _results(ledger.finished(study), spec)
+    outcomes, configurations = _results(ledger.finished(study), spec)
+    best, baseline = configurations.best, configurations.baseline
     used, budget = ledger.usage(study), spec.budget
     started_at, session_s = ledger.last_session(study) or (None, 0.0)
     return Status(
@@ -103,8 +106,8 @@ def status(ledger: Ledger, study: str) -> Status:
         pending=ledger.num_pending(study),
         outcomes=dict(outcomes.most_common()),
         best=_shown(spec, best) if best else None,
-        baseline_pct=fmean(baselines) if baselines else None,
-        num_baselines=len(baselines),
+        baseline_pct=baseline.mean_error_pct if baseline else None,
+        num_baselines=baseline.num_seeds if baseline else 0,
         trials=_share(used.trials, budget.trials),
         wall_s=_share(used.wall_s, budget.wall_s),
         device_s=_share(used.device_s, budget.device_s),
@@ -123,26 +126,28 @@ def render(found: Iterable[Status], stream: TextIO) -> None:
     print("\n\n".join(_block(one) for one in found), file=stream)
 
 
-def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], list[float], Record | None]:
-    """Counts by outcome, the baseline's errors, and the best searched trial by the leaderboard's order, in one pass."""
+def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], Configurations]:
+    """Counts by outcome, and what was trained to the end, in one pass."""
     outcomes: Counter[str] = Counter()
-    baselines: list[float] = []
-    lowest, best = (math.inf, "", math.inf), None
+    configurations = Configurations(spec)
     for record in records:
-        if record.result is None:
-            continue
-        outcomes[record.result.outcome.value] += 1
-        baselines += baseline_errors_pct(spec, [record])
-        key = rank_key(spec, record) if record.trial.role is Role.TRIAL else None
-        if key is not None and key < lowest:
-            lowest, best = key, record
-    return outcomes, baselines, best
+        if record.result is not None:
+            outcomes[record.result.outcome.value] += 1
+            configurations.add(record)
+    return outcomes, configurations
 
 
-def _shown(spec: SweepSpec, best: Record) -> Best:
-    params = dict(best.trial.params)
-    error_pct = full_error_pct(spec, best) or 0.0
-    return Best(best.trial.number, error_pct, best.device_time_s, params, changed(params, spec.baseline_params))
+def _shown(spec: SweepSpec, best: Configuration) -> Best:
+    trial, params = best.first.trial, dict(best.params)
+    return Best(
+        trial.number,
+        trial.uid,
+        best.mean_error_pct,
+        best.num_seeds,
+        best.mean_device_time_s,
+        params,
+        changed(params, spec.baseline_params),
+    )
 
 
 def _share(used: float, limit: float | None) -> Share:
@@ -171,14 +176,14 @@ def _block(status: Status) -> str:
 def _baseline(status: Status) -> str:
     if status.baseline_pct is None:
         return "no result yet"
-    return f"{status.baseline_pct:.2f} %" + (f", mean of {status.num_baselines} seeds" * (status.num_baselines > 1))
+    return f"{status.baseline_pct:.2f} %{of_seeds(status.num_baselines)}"
 
 
 def _best(best: Best | None) -> str:
     if best is None:
         return "no searched trial is trained in full yet"
-    what = f"trial {best.trial}: {settings(best.changed)}"
-    return f"{best.error_rate_pct:.2f} % in {duration(best.device_time_s)}, {what}"
+    found = trial_at(best.trial, best.error_rate_pct, best.num_seeds)
+    return f"{found} in {duration(best.device_time_s)}: {settings(best.changed)}"
 
 
 def _budget(status: Status) -> str:

@@ -321,11 +321,6 @@ class Record:
         return " + ".join(dict.fromkeys(classes)) or None
 
     @property
-    def tie_break(self) -> tuple[str, float]:
-        """The sort key for equal errors, lowest first: device time within one timing class."""
-        return self.timing_class or "", self.device_time_s
-
-    @property
     def _trained(self) -> tuple[TrialResult, ...]:
         return (*self.before, self.result) if self.result else ()
 

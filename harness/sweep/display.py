@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 from threading import RLock
 from types import TracebackType
 from typing import Protocol, Self, TextIO
@@ -19,8 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.planning.forecast import TimeLeft
-from harness.study.formatting import changes, duration, time_range
-from harness.study.records import EpochReport, Outcome, Params, Record, Role, Trial, TrialResult
+from harness.study.comparability import Configuration
+from harness.study.formatting import changes, duration, time_range, trial_at
+from harness.study.records import EpochReport, Outcome, Params, Role, Trial, TrialResult
 
 QUIET_S = 10.0  # plain lines: this long without a line before an epoch or the progress is worth one
 
@@ -53,9 +53,14 @@ class Display(Protocol):
         """A trial has its final result; what it changes from the documented hyperparameters is shown."""
 
     def progress(
-        self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline_errors_pct: Sequence[float]
+        self,
+        done: int,
+        total: int,
+        left: TimeLeft | None,
+        best: Configuration | None,
+        baseline: Configuration | None,
     ) -> None:
-        """How far the study is; None where that is not known yet. The baseline has an error for each seed."""
+        """How far the study is, and what it found; None where that is not known yet."""
 
     def note(self, text: str) -> None:
         """One line of news."""
@@ -111,12 +116,17 @@ class PlainDisplay:
         self._lines.add(_end(trial, result, documented))
 
     def progress(
-        self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline_errors_pct: Sequence[float]
+        self,
+        done: int,
+        total: int,
+        left: TimeLeft | None,
+        best: Configuration | None,
+        baseline: Configuration | None,
     ) -> None:
         is_news = done != self._done and (done == total or self._clock() - self._shown_at >= QUIET_S)
         if is_news:
             self._done, self._shown_at = done, self._clock()
-            self._lines.add("; ".join(filter(None, [_how_far(done, total, left), _best(best, baseline_errors_pct)])))
+            self._lines.add("; ".join(filter(None, [_how_far(done, total, left), _best(best, baseline)])))
 
     def note(self, text: str) -> None:
         self._lines.add(text)
@@ -181,9 +191,14 @@ class LiveDisplay:
         self._lines.add(_end(trial, result, documented))
 
     def progress(
-        self, done: int, total: int, left: TimeLeft | None, best: Record | None, baseline_errors_pct: Sequence[float]
+        self,
+        done: int,
+        total: int,
+        left: TimeLeft | None,
+        best: Configuration | None,
+        baseline: Configuration | None,
     ) -> None:
-        self._how_far, self._best = (done, total, left), _best(best, baseline_errors_pct)
+        self._how_far, self._best = (done, total, left), _best(best, baseline)
 
     def note(self, text: str) -> None:
         self._lines.add(text)
@@ -311,12 +326,12 @@ def _how_far(done: int, total: int, left: TimeLeft | None) -> str:
     return f"{done} of {total} trials{time_left}"
 
 
-def _best(best: Record | None, baseline_errors_pct: Sequence[float]) -> str:
-    """The lowest error so far beside the documented configuration's."""
+def _best(best: Configuration | None, baseline: Configuration | None) -> str:
+    """The best searched configuration so far beside the documented one."""
     parts = []
-    if best and best.result and best.result.last:
-        parts.append(f"best so far {best.result.error_rate_pct:.2f} % ({name(best.trial)})")
-    if baseline_errors_pct:
-        seeds = f" ({len(baseline_errors_pct)} seeds)" if len(baseline_errors_pct) > 1 else ""
-        parts.append(f"baseline {fmean(baseline_errors_pct):.2f} %{seeds}")
+    if best:
+        parts.append(f"best so far {trial_at(best.first.trial.number, best.mean_error_pct, best.num_seeds)}")
+    if baseline:
+        seeds = f" ({baseline.num_seeds} seeds)" if baseline.num_seeds > 1 else ""  # short: the line has to fit
+        parts.append(f"baseline {baseline.mean_error_pct:.2f} %{seeds}")
     return ", ".join(parts)

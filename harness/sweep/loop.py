@@ -389,7 +389,7 @@ class Sweep:
         progress = self._progress
         num_workers = len(self._executor.places)  # none where a cluster has lost all its nodes
         left = progress.time_left(self._wall_s, self._open, num_workers) if num_workers else None
-        self._display.progress(progress.done, progress.total, left, progress.best, progress.baseline_errors_pct)
+        self._display.progress(progress.done, progress.total, left, progress.best, progress.baseline)
 
     def _cancel_running(self) -> None:
         """Closes the attempts of an abrupt end, so that they are charged; their trials stay pending."""

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from statistics import mean
 from typing import TYPE_CHECKING
 
 from harness.ledger.ledger import Ledger, Study, Usage
-from harness.study.comparability import best, full_error_pct
+from harness.study.comparability import Configuration, Configurations
+from harness.study.formatting import of_seeds, trial_at
 from harness.study.metrics import test_error_rate_pct
-from harness.study.records import Record, Role
+from harness.study.records import Record
 from harness.study.spec import SweepSpec
-from harness.support.intervals import error_rate_interval_pct
 from harness.tracking.content import Point, RunContent, run_name, study_tags
 
 if TYPE_CHECKING:
@@ -40,21 +41,10 @@ class Progress:
     num_test_reads: int
     ended_at: float
 
-    @property
-    def ranked(self) -> list[Record]:
-        """Trials trained in full, in the order they ended: the ones whose errors can be compared."""
-        searched = (r for r in self.records if r.trial.role is not Role.CONFIRM)
-        full = (r for r in searched if full_error_pct(self.study.spec, r) is not None)
-        return sorted(full, key=lambda r: r.told_at or 0)
-
-    @property
-    def baselines(self) -> list[Record]:
-        return [r for r in self.ranked if r.trial.role is Role.BASELINE]
-
-    @property
-    def best(self) -> Record | None:
-        """The searched trial that ranks first."""
-        return best(self.study.spec, self.ranked)
+    @cached_property
+    def configurations(self) -> Configurations:
+        """What was trained to the end."""
+        return Configurations(self.study.spec, self.records)
 
     @property
     def is_finished(self) -> bool:
@@ -84,11 +74,6 @@ def progress(ledger: Ledger, study: str) -> Progress:
         last = max(finished, key=lambda record: record.told_at or 0)
         ended_at = ledger.attempts(last.trial.uid)[-1].ended_at_s
     return Progress(settings, records, ledger.usage(study), ledger.num_test_reads(study), ended_at)
-
-
-def error_pct(record: Record) -> float:
-    error = record.result.error_rate_pct if record.result else None
-    return float("inf") if error is None else error
 
 
 def report_of(runs: Sequence[Run]) -> str:
@@ -133,14 +118,14 @@ def _settings(study: Study) -> dict[str, str]:
 
 
 def _best_so_far(progress: Progress) -> list[Point]:
-    """The lowest error of a searched trial after each that was trained in full."""
+    """Error of the best configuration after each training of a searched one, in the order they ended."""
     points: list[Point] = []
     start_ms = round(progress.study.created_at * 1000)
-    best_pct = float("inf")
-    for record in progress.ranked:
-        if record.trial.role is Role.TRIAL:
-            best_pct = min(best_pct, error_pct(record))
-            points.append(Point("best_error_rate_pct", best_pct, len(points), start_ms))
+    so_far = Configurations(progress.study.spec)
+    for record in sorted(progress.records, key=lambda record: record.told_at or 0):
+        changed = so_far.add(record)
+        if so_far.best and changed and not changed.is_baseline:
+            points.append(Point("best_error_rate_pct", so_far.best.mean_error_pct, len(points), start_ms))
     return points
 
 
@@ -173,19 +158,22 @@ def _headline(spec: SweepSpec) -> str:
 
 
 def _results(progress: Progress) -> str:
+    study, best, baseline = progress.study, progress.configurations.best, progress.configurations.baseline
     rows = []
-    if progress.baselines:
-        num_seeds = len(progress.baselines)
-        seeds = f", mean of {num_seeds} seeds" if num_seeds > 1 else ""
-        rows.append(_result_row(progress.study, f"documented baseline{seeds}", progress.baselines))
-    if progress.best:
-        num_ranked = len(progress.ranked) - len(progress.baselines)
-        rows.append(_result_row(progress.study, f"best of {num_ranked} trained in full", [progress.best]))
+    if baseline:
+        rows.append(_result_row(study, f"documented baseline{of_seeds(baseline.num_seeds)}", baseline))
+    if best:
+        which = f"trial {best.first.trial.number}{of_seeds(best.num_seeds)}"
+        which += f", the best of {len(progress.configurations.searched)} trained in full"
+        rows.append(_result_row(study, which, best))
     if not rows:
         return "No trial has been trained in full yet."
     head = "| | validation error | 95 % interval | parameters | training time | run |\n|---|---|---|---|---|---|"
-    caution = "\n\nThe best was picked on the very images it is measured on, which flatters it."
-    return "\n".join([head, *rows]) + (caution if progress.best else "")
+    table = "\n".join([head, *rows])
+    if not best:
+        return table
+    so_far = trial_at(best.first.trial.number, best.mean_error_pct, best.num_seeds)
+    return f"{table}\n\nBest so far {so_far}, picked on the very images it is measured on, which flatters it."
 
 
 def _confirmations(progress: Progress) -> str:
@@ -213,15 +201,13 @@ def _time(records: Sequence[Record]) -> str:
     return f"{mean(record.device_time_s for record in records):.1f} s" if len(classes) < 2 else "not comparable"
 
 
-def _result_row(study: Study, label: str, records: Sequence[Record]) -> str:
-    results = [record.result for record in records if record.result]
-    error = mean(map(error_pct, records))
-    num_images = max(result.num_val_images or 0 for result in results)
-    low_pct, high_pct = error_rate_interval_pct(error, num_images)
-    runs = ", ".join(run_name(study, record) for record in records)
+def _result_row(study: Study, label: str, found: Configuration) -> str:
+    low_pct, high_pct = found.interval_pct
+    runs = ", ".join(run_name(study, record) for record in found.records)
+    num_params = found.first.result.num_params if found.first.result else None
     return (
-        f"| {label} | {error:.2f} % | {low_pct:.2f} to {high_pct:.2f} % | {results[0].num_params or 0:,} |"
-        f" {_time(records)} | {runs} |"
+        f"| {label} | {found.mean_error_pct:.2f} % | {low_pct:.2f} to {high_pct:.2f} % | {num_params or 0:,} |"
+        f" {_time(found.records)} | {runs} |"
     )
 
 
@@ -229,7 +215,7 @@ def _searched(progress: Progress) -> str:
     spec = progress.study.spec
     if not spec.is_search:
         return ""
-    best = progress.best.trial.params if progress.best else {}
+    best = progress.configurations.best.params if progress.configurations.best else {}
     head = "| hyperparameter | searched | baseline | best |\n|---|---|---|---|"
     rows = [
         f"| {name} | {domain} | {spec.baseline_params.get(name, '')} | {best.get(name, '')} |"

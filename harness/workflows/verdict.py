@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from harness.analysis.verdict.findings import Verdict, find_verdict
@@ -27,7 +26,7 @@ from harness.ledger.locks import study_lock
 from harness.planning.progress import StopReason
 from harness.search.base import NoProposal
 from harness.search.proposer import Next
-from harness.study.comparability import baseline_errors_pct, rank_key
+from harness.study.comparability import Configuration, Configurations
 from harness.study.records import EpochReport, Record, Role, Trial, TrialResult
 from harness.study.spec import MAX_SECONDS, MAX_WHOLE, SPLIT_SIZES, Budget, Kind, SweepSpec, check_name, verdict_name
 from harness.support.strict_json import check_whole, shown
@@ -162,20 +161,16 @@ def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -
 
 
 def best_trials(spec: SweepSpec, records: Sequence[Record], top: int) -> list[Record]:
-    """The searched trials with the lowest validation error among those trained in full, best first.
+    """The first trials of the best searched configurations (`harness.study.comparability`), best first.
 
     Of a study that minimises device time, too, the fastest come first that err no more than the baseline does in the
-    mean of its seeds. A configuration counts once, by its best trial; the documented one is no candidate.
+    mean of its seeds.
     """
-    seen, best = [dict(spec.baseline_params)], []
-    baselines = baseline_errors_pct(spec, records)
-    goal_pct = fmean(baselines) if baselines and "device_time" in spec.objective else None
-    ranks = [(rank, record) for record in records if (rank := _rank(record, spec, goal_pct)) is not None]
-    for _, record in sorted(ranks, key=lambda ranked: ranked[0]):
-        if dict(record.trial.params) not in seen:
-            seen.append(dict(record.trial.params))
-            best.append(record)
-    return best[:top]
+    found = Configurations(spec, records)
+    is_timed = "device_time" in spec.objective
+    goal_pct = found.baseline.mean_error_pct if found.baseline and is_timed else None
+    ranked = sorted(found.searched, key=lambda configuration: _rank(configuration, goal_pct))
+    return [configuration.first for configuration in ranked[:top]]
 
 
 class Confirmations:
@@ -297,11 +292,8 @@ def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> N
     )
 
 
-def _rank(record: Record, spec: SweepSpec, goal_pct: float | None) -> tuple[bool, float, str, float] | None:
-    """As on the leaderboard, but alike where the error is no more than `goal_pct`; None: not ranked."""
-    key = rank_key(spec, record)
-    if key is None or record.trial.role is not Role.TRIAL:
-        return None
-    error_pct = key[0]
+def _rank(configuration: Configuration, goal_pct: float | None) -> tuple[bool, float, str, float, int]:
+    """As on the leaderboard, but alike where the error is no more than `goal_pct`."""
+    error_pct, timing_class, time_s, number = configuration.rank_key
     reaches_goal = goal_pct is not None and error_pct <= goal_pct
-    return not reaches_goal, 0.0 if reaches_goal else error_pct, *record.tie_break
+    return not reaches_goal, 0.0 if reaches_goal else error_pct, timing_class, time_s, number

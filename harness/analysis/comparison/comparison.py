@@ -22,7 +22,7 @@ from harness.analysis.statistics import quartiles, share_below
 from harness.analysis.verdict.statistics import holm
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, find_study
-from harness.study.comparability import baseline_errors_pct
+from harness.study.comparability import Configurations
 from harness.study.spec import Decides, SweepSpec, settings_that_decide
 
 COMPARABLE = settings_that_decide(Decides.ARCHITECTURE, Decides.ERRORS)  # in which studies have to agree
@@ -227,7 +227,8 @@ def _baseline_errors_pct(ledger: Ledger, specs: Sequence[SweepSpec]) -> list[flo
     """Of the documented configuration; none where the studies train it by different recipes."""
     if any(spec.recipe != specs[0].recipe for spec in specs):
         return []
-    return [error for spec in specs for error in baseline_errors_pct(spec, ledger.finished(spec.study))]
+    found = [Configurations(spec, ledger.finished(spec.study)).baseline for spec in specs]
+    return [error_pct for baseline in found if baseline for error_pct in baseline.errors_pct]
 
 
 def _check_comparable(specs: Sequence[SweepSpec]) -> None:

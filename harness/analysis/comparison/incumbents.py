@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from operator import attrgetter
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.ledger.ledger import Ledger
-from harness.study.comparability import full_error_pct
+from harness.study.comparability import Configurations
 from harness.study.records import Outcome, Record, Role
 from harness.study.spec import SweepSpec
 
@@ -31,7 +32,7 @@ class Incumbents:
         device_s: Seconds that a device had been held by then, all attempts counted, failed and pruned trials too. A
             trial that continues another one adds its own epochs only, so that the sum is what was paid.
         trainings: Epochs trained by then, in full trainings' worth.
-        error_pct: The least validation error by then among trials trained in full; infinite before the first.
+        error_pct: Validation error of the best configuration by then; infinite before the first.
         timing_classes: In which their times were taken.
     """
 
@@ -61,15 +62,22 @@ def read_incumbents(ledger: Ledger, spec: SweepSpec) -> Incumbents:
         if record.trial.role is Role.TRIAL and record.result and record.result.outcome is not Outcome.INFEASIBLE:
             records.append(record)
     records.sort(key=attrgetter("told_at"))
-    errors = [full_error_pct(spec, record) for record in records]
     return Incumbents(
         spec,
         np.array([record.trial.number for record in records], np.int64),
         np.cumsum([record.reserved_time_s for record in records], dtype=float),
         np.cumsum([_num_epochs(record, epochs) for record in records], dtype=float) / spec.epochs,
-        np.minimum.accumulate(np.array([inf if error is None else error for error in errors], float)),
+        np.fromiter(_best_pct(spec, records), float),
         frozenset(r.result.device.timing_class for r in records if r.result and r.result.device),
     )
+
+
+def _best_pct(spec: SweepSpec, records: Sequence[Record]) -> Iterator[float]:
+    """After each of these trials."""
+    configurations = Configurations(spec)
+    for record in records:
+        configurations.add(record)
+        yield configurations.best.mean_error_pct if configurations.best else inf
 
 
 def _num_epochs(record: Record, epochs: dict[str, int]) -> int:

@@ -8,6 +8,7 @@ import pandas as pd
 
 from harness.analysis.statistics import Resolution, resolution_pct
 from harness.ledger.ledger import Ledger
+from harness.study.formatting import of_seeds, trial_at
 from harness.study.records import Role
 from harness.study.spec import SweepSpec
 
@@ -23,9 +24,10 @@ class Findings:
         baseline_pct: Mean error of the documented configuration over its seeds; None if there is none yet.
         num_baselines: These seeds.
         baseline_test_pct: Its mean error on the test images, where they were read.
-        best_trial: Number of the best searched trial; None if none is ranked yet.
-        best_pct: Its error.
-        num_ranked: Searched trials it is the best of.
+        best_trial: Number of the first trial of the best searched configuration; None if none is ranked yet.
+        best_pct: Its mean error over its seeds.
+        num_best: These seeds.
+        num_ranked: Searched configurations it is the best of.
         resolution: How far trials differ by chance; None if no configuration was trained with two seeds.
         is_about_baseline: Whether the baseline alone was trained with several seeds.
     """
@@ -36,13 +38,14 @@ class Findings:
     baseline_test_pct: float | None
     best_trial: int | None
     best_pct: float | None
+    num_best: int
     num_ranked: int
     resolution: Resolution | None
     is_about_baseline: bool
 
     @property
     def lead_by_chance(self) -> float | None:
-        """Points by which the best searched trial is below the baseline's mean by chance; None if it is not known."""
+        """Points by which the best configuration is below the baseline's mean by chance; None if it is not known."""
         if self.resolution is None or not self.num_ranked or not self.num_baselines:
             return None
         return self.resolution.lead(self.num_ranked, self.num_baselines)
@@ -52,17 +55,19 @@ def find(ledger: Ledger, spec: SweepSpec, leaderboard: pd.DataFrame) -> Findings
     """Reads a study's findings off a leaderboard that holds it."""
     ranked = leaderboard[leaderboard["rank"].notna() & (leaderboard["study"] == spec.study)]
     full = ranked[ranked["epochs"] == spec.epochs]
-    baselines, searched = full[full["role"] == Role.BASELINE], full[full["role"] == Role.TRIAL]
-    repeated = _repeated(full, list(spec.space))
+    is_documented = _is_documented(full, spec)
+    baselines, searched = full[is_documented], full[~is_documented].drop_duplicates("rank")
+    repeated = _repeated(full)
     best = searched.iloc[0] if len(searched) else None
     test_was_read = bool(baselines["test_error_rate_pct"].notna().any())
     return Findings(
         study=spec.study,
-        baseline_pct=float(baselines["error_rate_pct"].mean()) if len(baselines) else None,
-        num_baselines=len(baselines),
+        baseline_pct=float(baselines["mean_error_rate_pct"].iloc[0]) if len(baselines) else None,
+        num_baselines=int(baselines["num_seeds"].iloc[0]) if len(baselines) else 0,
         baseline_test_pct=float(baselines["test_error_rate_pct"].mean()) if test_was_read else None,
         best_trial=None if best is None else int(best["trial"]),
-        best_pct=None if best is None else float(best["error_rate_pct"]),
+        best_pct=None if best is None else float(best["mean_error_rate_pct"]),
+        num_best=0 if best is None else int(best["num_seeds"]),
         num_ranked=len(searched),
         resolution=_resolution(ledger, repeated),
         is_about_baseline=len(repeated) == 1 and bool((repeated[0]["role"] == Role.BASELINE).any()),
@@ -74,13 +79,20 @@ def sentences(findings: Findings) -> list[str]:
     return [noise(findings), _best(findings)]
 
 
-def _repeated(rows: pd.DataFrame, hyperparameters: list[str]) -> list[pd.DataFrame]:
+def _is_documented(rows: pd.DataFrame, spec: SweepSpec) -> pd.Series:
+    documented = spec.baseline_params
+    same = pd.Series(True, rows.index)
+    for name in spec.space:
+        is_same = rows[name] == documented[name] if name in documented else rows[name].isna()
+        same &= is_same.fillna(False).astype(bool)
+    return same
+
+
+def _repeated(rows: pd.DataFrame) -> list[pd.DataFrame]:
     """The configurations that were trained with several seeds, a table each, the first trained first."""
-    if not hyperparameters:
-        return [rows] if rows["seed"].nunique() > 1 else []
-    seeds = rows.sort_values("trial").drop_duplicates([*hyperparameters, "seed"])
-    several = seeds[seeds.duplicated(hyperparameters, keep=False)]
-    return [group for _, group in several.groupby(hyperparameters, dropna=False, sort=False)]
+    seeds = rows.sort_values("trial").drop_duplicates(["rank", "seed"])
+    several = seeds[seeds.duplicated("rank", keep=False)]
+    return [group for _, group in several.groupby("rank", sort=False)]
 
 
 def _resolution(ledger: Ledger, repeated: list[pd.DataFrame]) -> Resolution | None:
@@ -101,10 +113,10 @@ def _best(findings: Findings) -> str:
         return f"mean of {findings.num_baselines} seeds: {means}"
     if best_pct is None:
         return "no searched trial is ranked yet"
-    best = f"best so far trial {findings.best_trial} at {best_pct:.2f} %"
+    best = f"best so far {trial_at(findings.best_trial or 0, best_pct, findings.num_best)}"
     if baseline_pct is None:
         return f"{best}; the baseline has no result yet to compare with"
-    seeds = f" (mean of {findings.num_baselines} seeds)" if findings.num_baselines > 1 else ""
+    seeds = of_seeds(findings.num_baselines)
     gain = baseline_pct - best_pct
     if gain <= 0:
         return f"{best}, not below the baseline's {baseline_pct:.2f} %{seeds}"

@@ -1,4 +1,4 @@
-"""The leaderboard: one row per finished trial, best first, ranked only among trials of the same fidelity."""
+"""The leaderboard: a row per finished trial, or per configuration for people; ranks count within one fidelity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pandas as pd
 from harness.analysis.hyperparameters import hyperparameter_columns, hyperparameters
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, Study, find_study
-from harness.study.comparability import FIDELITY, RANKING
+from harness.study.comparability import FIDELITY, Configuration, by_uid
 from harness.study.metrics import Shown, metrics, names, values
 from harness.study.records import Outcome, Record, Role, TrialResult
 from harness.study.spec import SweepSpec
@@ -31,7 +31,27 @@ _OF_A_TRIAL = {
     "attempts": "int64",
 }
 _OF_A_STUDY = ["train_images", "profile", "dataset", "engine", "sampler"]
-_BEFORE_NUMBERS = ["rank", "study", "trial", "role", "outcome"]
+# And of its configuration, where that is ranked; the first four are columns of the table.
+_OF_A_CONFIGURATION = {
+    "mean_error_rate_pct": "float64",
+    "mean_error_rate_ci_low_pct": "float64",
+    "mean_error_rate_ci_high_pct": "float64",
+    "num_seeds": "Int64",
+    "by_class": "str",
+    "by_time": "float64",
+    "by_number": "Int64",
+}
+_BEFORE_NUMBERS = [
+    "rank",
+    "study",
+    "trial",
+    "role",
+    "outcome",
+    "mean_error_rate_pct",
+    "mean_error_rate_ci_low_pct",
+    "mean_error_rate_ci_high_pct",
+    "num_seeds",
+]
 _AFTER_HYPERPARAMETERS = [
     "epochs",
     "train_images",
@@ -58,16 +78,17 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
     """Every trial of `studies` that has ended, indexed by trial uid, best first.
 
     Trials of one fidelity (`FIDELITY`) stand together, the fidelity with most training first. Within one, completed
-    trials of the baseline and of the search come first, in the order of `RANKING`; they alone have a `rank`, from 1.
-    Then come a verdict's own trainings (role confirm), which learn from the validation images and so have no error on
-    them, then pruned trials, then failed ones.
+    trials of the baseline and of the search come first. They alone have a `rank`, from 1, which is their
+    configuration's (`Configuration.rank_key`): trainings of one configuration share it and stand together. Then come a
+    verdict's own trainings (role confirm), which learn from the validation images and so have no error on them, then
+    pruned trials, then failed ones.
 
     Columns: those of docs/export.md, in that order, with one per hyperparameter that any of the studies searches,
     empty where a study does not search it. Error rates in percent with 95 % Wilson intervals; times in seconds, of
     a trial that `continues` another one (its number) that one's included (`Record`), but `reserved_time_s` its own.
     What is read off a GPU is there only if it could be for any trial, `pareto` only if a study has two objectives:
-    whether no ranked trial of the same fidelity and timing class is at least as good in error and in device time, and
-    better in one.
+    whether no other configuration of the same fidelity and timing class is at least as good in the mean error and in
+    the mean device time, and better in one.
 
     Raises:
         InputError: there is no such study, or none is named.
@@ -94,14 +115,16 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
 def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
     """One study's rows by number, without ranks."""
     spec = study.spec
-    rows, params, origins = [], [], ledger.origins(spec.study)
-    numbers: dict[str | None, int] = {}
-    for record in ledger.finished(spec.study):
-        numbers[record.trial.uid] = record.trial.number
-        if record.result:
-            rows.append(_row(record, record.result, spec, numbers.get(record.trial.continues)))
-            params.append(record.trial.params)
-    types = _OF_A_TRIAL | {metric.name: metric.dtype for metric in metrics(_NUMBERS)}
+    records, origins = list(ledger.finished(spec.study)), ledger.origins(spec.study)
+    numbers: dict[str | None, int] = {record.trial.uid: record.trial.number for record in records}
+    found = by_uid(spec, records)
+    rows = [
+        (*_row(one, one.result, spec, numbers.get(one.trial.continues)), *_ranking(found.get(one.trial.uid)))
+        for one in records
+        if one.result
+    ]
+    params = [one.trial.params for one in records if one.result]
+    types = _OF_A_TRIAL | {metric.name: metric.dtype for metric in metrics(_NUMBERS)} | _OF_A_CONFIGURATION
     frame = pd.DataFrame.from_records(rows, columns=list(types)).astype(types).set_index("uid")
     return frame.assign(
         **hyperparameter_columns(spec, params, frame.index),
@@ -131,25 +154,60 @@ def _row(record: Record, result: TrialResult, spec: SweepSpec, continues: int | 
     )
 
 
+def _ranking(configuration: Configuration | None) -> tuple[Any, ...]:
+    """The values of `_OF_A_CONFIGURATION`."""
+    if configuration is None:
+        return (None,) * len(_OF_A_CONFIGURATION)
+    mean_error_pct, *ties = configuration.rank_key
+    return mean_error_pct, *configuration.interval_pct, configuration.num_seeds, *ties
+
+
 def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
     """The rows in the order of a leaderboard, with their ranks."""
-    outcome = frame["outcome"]
-    tiers = [outcome == Outcome.PRUNED, outcome != Outcome.COMPLETED, frame["role"] == Role.CONFIRM]
-    frame = frame.assign(tier=np.select(tiers, [2, 3, 1], 0))
-    ranked = frame["tier"] == 0
-    keys = {f"{column}, where it ranks": frame[column].where(ranked) for column in RANKING}
-    by = {name: name == "dataset" for name in FIDELITY} | dict.fromkeys(["tier", *keys, "study", "trial"], True)
-    frame = frame.assign(**keys).sort_values(list(by), ascending=list(by.values()))
-    ranks = frame.groupby(list(FIDELITY), dropna=False).cumcount() + 1
+    outcome, is_ranked = frame["outcome"], frame["mean_error_rate_pct"].notna()
+    tiers = [is_ranked, outcome == Outcome.PRUNED, outcome != Outcome.COMPLETED]
+    frame = frame.assign(tier=np.select(tiers, [0, 2, 3], 1))
+    of_configuration = ["mean_error_rate_pct", "by_class", "by_time", "study", "by_number"]
+    by = {name: name == "dataset" for name in FIDELITY} | dict.fromkeys(["tier", *of_configuration, "trial"], True)
+    frame = frame.sort_values(list(by), ascending=list(by.values()))
+    is_first = is_ranked[frame.index] & (frame["trial"] == frame["by_number"])
+    ranks = is_first.groupby([frame[name] for name in FIDELITY], dropna=False).cumsum()
     return frame.assign(rank=ranks.where(frame["tier"] == 0).astype("Int64"))
 
 
 def _pareto(frame: pd.DataFrame) -> pd.Series:
-    """Whether each row is on the front of error and device time of its fidelity and timing class."""
+    """Whether the configuration of each row is on the front of its fidelity and timing class."""
     front = pd.Series(False, index=frame.index)
-    for _, group in frame[frame["rank"].notna()].groupby([*FIDELITY, "timing_class"], dropna=False):
-        error, time_s = group["error_rate_pct"], group["device_time_s"]
+    for _, group in frame[frame["rank"].notna()].groupby([*FIDELITY, "by_class"], dropna=False):
+        error, time_s = group["mean_error_rate_pct"], group["by_time"]
         best_at = error.groupby(time_s).min()
         best_before = best_at.cummin().shift(fill_value=np.inf)
         front[group.index] = (error == time_s.map(best_at)) & (error < time_s.map(best_before))
     return front
+
+
+def by_configuration(leaderboard: pd.DataFrame) -> pd.DataFrame:
+    """A leaderboard for people: a row per ranked configuration instead of one per training, the others as they are.
+
+    It is the row of the first training with the means of the configuration as its errors, interval and times. Times of
+    several timing classes have no mean.
+    """
+    is_ranked, configuration = leaderboard["rank"].notna(), [*fidelity_columns(leaderboard), "rank"]
+    rows = leaderboard.assign(is_baseline=(leaderboard["role"] == Role.BASELINE).astype(int))
+    groups = rows.groupby(configuration, sort=False, dropna=False)
+
+    def of_ranked(name: str, values: pd.Series) -> pd.Series:
+        return values.where(is_ranked, rows[name])
+
+    has_times = groups["timing_class"].transform("nunique") < 2
+    shown = {f"error_rate{which}_pct": rows[f"mean_error_rate{which}_pct"] for which in ("", "_ci_low", "_ci_high")}
+    shown["test_error_rate_pct"] = groups["test_error_rate_pct"].transform("mean")
+    shown |= {name: groups[name].transform("mean").where(has_times) for name in ("device_time_s", "gpu_time_s")}
+    shown["role"] = rows["role"].mask(groups["is_baseline"].transform("max") > 0, Role.BASELINE.value)
+    board = leaderboard.assign(**{name: of_ranked(name, values) for name, values in shown.items()})
+    return board[~is_ranked | ~leaderboard.duplicated(configuration)]
+
+
+def fidelity_columns(leaderboard: pd.DataFrame) -> list[str]:
+    """The columns in which trials have to agree; settings that are alike everywhere may be none."""
+    return [name for name in FIDELITY if name in leaderboard]

@@ -14,9 +14,9 @@ from rich.table import Table
 
 from harness.analysis.hyperparameters import hyperparameters
 from harness.analysis.leaderboard.findings import find, sentences
+from harness.analysis.leaderboard.leaderboard import by_configuration, fidelity_columns
 from harness.analysis.terminal import plain_console
 from harness.ledger.ledger import Ledger, find_study
-from harness.study.comparability import FIDELITY
 from harness.study.formatting import CHANGES, changes, setting
 from harness.study.records import Outcome, Role
 from harness.study.spec import SPLIT_SIZES, SweepSpec
@@ -30,19 +30,19 @@ Columns = dict[str, list[str]]  # texts by title, top to bottom
 def show_leaderboard(
     ledger: Ledger, studies: Sequence[str], frame: pd.DataFrame, stream: TextIO, top: int = 20
 ) -> None:
-    """Prints the first `top` rows of the leaderboard of `studies`, each baseline's rows, and the findings.
+    """Prints the first `top` configurations of the leaderboard of `studies`, each baseline, and the findings.
 
     Raises:
         InputError: there is no such study.
     """
     console = plain_console(stream)
-    frame = frame.assign(clock=_clocks(frame))
+    board = by_configuration(frame.assign(clock=_clocks(frame)))
     specs = [find_study(ledger, name).spec for name in studies]
-    is_baseline = frame["rank"].notna() & (frame["role"] == Role.BASELINE)
-    rows = frame[is_baseline | (np.arange(len(frame)) < top)]
+    is_baseline = board["rank"].notna() & (board["role"] == Role.BASELINE)
+    rows = board[is_baseline | (np.arange(len(board)) < top)]
     if len(rows):
         console.print(_table(rows, _columns(rows, specs, console)))
-    for line in [*_left_out(frame, rows), *_cautions(frame)]:
+    for line in [*_left_out(board, rows), *_cautions(board)]:
         console.print(line)
     for spec in specs:
         which = f"{spec.study}: " if len(specs) > 1 else ""
@@ -56,7 +56,7 @@ def _table(rows: pd.DataFrame, columns: Columns) -> Table:
     for title in columns:
         is_text = title in ("study", "trial", "outcome", CHANGES)
         table.add_column(title, justify="left" if is_text else "right", no_wrap=title != CHANGES)
-    fidelity = list(zip(*(rows[name] for name in _fidelity(rows)), strict=True))
+    fidelity = list(zip(*(rows[name] for name in fidelity_columns(rows)), strict=True))
     ends = [here != after for here, after in zip(fidelity, [*fidelity[1:], fidelity[-1]], strict=True)]
     for cells, role, is_end in zip(zip(*columns.values(), strict=True), rows["role"], ends, strict=True):
         table.add_row(*cells, style="bold" if role == Role.BASELINE else None, end_section=is_end)
@@ -86,13 +86,15 @@ def _start(rows: pd.DataFrame) -> Columns:
     if rows["study"].nunique() > 1:
         columns["study"] = list(rows["study"])
     columns["trial"] = [_trial(*pair) for pair in zip(rows["trial"], rows["role"], strict=True)]
+    if (rows["num_seeds"] > 1).any():
+        columns["seeds"] = [_text(number) for number in rows["num_seeds"]]
     limits = ("error_rate_pct", "error_rate_ci_low_pct", "error_rate_ci_high_pct")
     columns["error %\n(95 % interval)"] = [_error(*row) for row in zip(*(rows[name] for name in limits), strict=True)]
     if rows["test_error_rate_pct"].notna().any():
         pairs = zip(rows["test_error_rate_pct"], rows["dataset"], strict=True)
         columns["test error %\n(95 % interval)"] = [_test_error(*pair) for pair in pairs]
     kind = "gpu" if (rows["gpu_time_s"] > 0).any() else "device"
-    columns[f"{kind}\ntime s"] = [f"{time_s:.1f}" for time_s in rows[f"{kind}_time_s"]]
+    columns[f"{kind}\ntime s"] = ["" if pd.isna(time_s) else f"{time_s:.1f}" for time_s in rows[f"{kind}_time_s"]]
     if rows["clock"].nunique() > 1:
         columns["timing\nclass"] = list(rows["clock"].fillna(""))
     columns["para-\nmeters"] = [f"{num:,}" for num in rows["num_params"]]
@@ -166,12 +168,7 @@ def _cautions(frame: pd.DataFrame) -> list[str]:
         lines += [f"  {clock}: {name}" for clock, name in zip(clocks["clock"], clocks["timing_class"], strict=True)]
     if ranked["continues"].notna().any():
         lines.append("the time of a trial that continues another one includes that one's")
-    fidelity = _fidelity(frame)
+    fidelity = fidelity_columns(frame)
     if len(ranked.drop_duplicates(fidelity)) > 1:
         lines.append("ranks count within one fidelity: " + ", ".join(fidelity))
     return lines
-
-
-def _fidelity(frame: pd.DataFrame) -> list[str]:
-    """The columns in which trials have to agree; settings that are alike everywhere may be none."""
-    return [name for name in FIDELITY if name in frame]

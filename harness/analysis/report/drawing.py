@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from harness.analysis.report.facts import Facts, error_pct
 from harness.analysis.report.importance import thinned
-from harness.study.formatting import duration, setting
+from harness.study.formatting import duration, of_seeds, setting
 from harness.study.records import Record, Role
 
 # The page's script puts in what its style sheet says for light or dark.
@@ -114,17 +114,18 @@ def add_points(
 
 
 def add_best(made: go.Figure, facts: Facts, x: Any) -> None:
-    """A star for the best trial."""
+    """A star for the best configuration."""
     if facts.best:
         style = {"symbol": "star", "size": 15, "color": BEST, "line": {"color": CARD, "width": 1}}
-        add_points(made, "best trial", [x], [error_pct(facts.best)], [hover(facts, facts.best)], **style)
+        text = f"{hover(facts, facts.best.first)}{of_seeds(facts.best.num_seeds)}"
+        add_points(made, "best trial", [x], [facts.best.mean_error_pct], [text], **style)
 
 
 def add_baseline_line(made: go.Figure, facts: Facts, x: Sequence[Any]) -> None:
     """A line at the baseline's mean, in a band from its lowest seed to its highest."""
-    mean_pct, errors = facts.baseline_pct, list(map(error_pct, facts.baselines))
-    if mean_pct is None:
+    if facts.baseline is None:
         return
+    mean_pct, errors = facts.baseline.mean_error_pct, facts.baseline.errors_pct
     if len(errors) > 1:
         made.add_hrect(y0=min(errors), y1=max(errors), fillcolor=BASELINE, opacity=0.16, line_width=0, layer="below")
     seeds = f", {len(errors)} seeds" if len(errors) > 1 else ""

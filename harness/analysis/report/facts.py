@@ -15,7 +15,7 @@ from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.analysis.verdict.findings import Verdict, find_verdict
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, Study, Usage, find_study
-from harness.study.comparability import best, full_error_pct, ranked
+from harness.study.comparability import Configuration, Configurations, full_error_pct
 from harness.study.records import Attempt, Record, Role
 from harness.study.spec import SweepSpec, verdict_name
 
@@ -74,26 +74,32 @@ class Facts:
         return [record for record in self.ended if full_error_pct(self.spec, record) is not None]
 
     @cached_property
+    def configurations(self) -> Configurations:
+        """What these are trainings of, in the order of their first results."""
+        return Configurations(self.spec, self.full)
+
+    @cached_property
     def searched(self) -> list[Record]:
-        return [record for record in self.full if record.trial.role is Role.TRIAL]
+        """Trainings of searched configurations, in the order they ended."""
+        return [record for record in self.full if record.trial.uid not in self._baseline_uids]
 
     @cached_property
     def baselines(self) -> list[Record]:
-        return [record for record in self.full if record.trial.role is Role.BASELINE]
+        """Trainings of the documented one, in the order they ended."""
+        return [record for record in self.full if record.trial.uid in self._baseline_uids]
 
     @property
-    def baseline_pct(self) -> float | None:
-        """Mean over its seeds."""
-        return fmean(map(error_pct, self.baselines)) if self.baselines else None
+    def baseline(self) -> Configuration | None:
+        return self.configurations.baseline
+
+    @property
+    def best(self) -> Configuration | None:
+        return self.configurations.best
 
     @cached_property
-    def best(self) -> Record | None:
-        """The searched trial that ranks first."""
-        return best(self.spec, self.searched)
-
-    @property
-    def top_ten(self) -> list[Record]:
-        return ranked(self.spec, self.searched)[:10]
+    def top_ten(self) -> list[Configuration]:
+        """The best of the searched ones."""
+        return self.configurations.ranked[:10]
 
     @property
     def outcomes(self) -> Counter[str]:
@@ -110,6 +116,15 @@ class Facts:
     def time_s(self, record: Record) -> float:
         """The one of its times that is compared."""
         return record.gpu_time_s if self.time_word == "GPU time" else record.device_time_s
+
+    def mean_time_s(self, configuration: Configuration) -> float | None:
+        """The same of a configuration, the mean over its trainings; None where these may not be compared."""
+        classes = {timing_class(record) for record in configuration.records}
+        return fmean(map(self.time_s, configuration.records)) if len(classes) == 1 else None
+
+    @cached_property
+    def _baseline_uids(self) -> set[str]:
+        return {record.trial.uid for record in self.baseline.records} if self.baseline else set()
 
     @cached_property
     def _by_uid(self) -> dict[str, Record]:

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import gammaln
 
-from harness.analysis.report.facts import Facts, error_pct
+from harness.analysis.report.facts import Facts
+from harness.study.comparability import Configurations
 
 Floats = NDArray[np.float64]
 
@@ -25,7 +26,7 @@ class Step:
         trial: The trial's number.
         device_s: Seconds that devices were held up to here, for the baseline and for failed attempts as well.
         num_searched: Searched trials that have been trained in full up to here.
-        best_pct: The lowest error among these; None before the first.
+        best_pct: Error of the best configuration; None before the first. A further seed of it may raise this.
         is_new_best: Whether this trial lowered it.
     """
 
@@ -38,16 +39,14 @@ class Step:
 
 def steps(facts: Facts) -> list[Step]:
     """A study trial by trial, in the order they ended."""
-    searched = {record.trial.uid for record in facts.searched}
     found: list[Step] = []
-    device_s, num_searched, best_pct = 0.0, 0, None
+    device_s, num_searched, best_pct, so_far = 0.0, 0, None, Configurations(facts.spec)
     for record in facts.ended:
         device_s += record.reserved_time_s
-        is_new_best = False
-        if record.trial.uid in searched:
-            num_searched += 1
-            is_new_best = best_pct is None or error_pct(record) < best_pct
-            best_pct = error_pct(record) if is_new_best else best_pct
+        changed, before_pct = so_far.add(record), best_pct
+        num_searched += changed is not None and not changed.is_baseline
+        best_pct = so_far.best.mean_error_pct if so_far.best else None
+        is_new_best = best_pct is not None and (before_pct is None or best_pct < before_pct)
         found.append(Step(record.trial.number, device_s, num_searched, best_pct, is_new_best))
     return found
 
@@ -59,7 +58,7 @@ def first_below(steps: Sequence[Step], limit_pct: float) -> Step | None:
 
 @dataclass(frozen=True)
 class BestOf:
-    """The lowest error among k trials drawn at random; arrays by `num_draws`, errors in percent.
+    """The lowest error among k configurations drawn at random; arrays by `num_draws`, errors in percent.
 
     Attributes:
         num_draws: k.
@@ -74,7 +73,7 @@ class BestOf:
 
 
 def best_of(errors_pct: Sequence[float]) -> BestOf:
-    """The best of k of these trials, drawn at random without replacement, for k from 1 to all of them.
+    """The best of k of these configurations, drawn at random without replacement, for k from 1 to all of them.
 
     Expected validation performance: J. Dodge, S. Gururangan, D. Card, R. Schwartz and N. A. Smith, "Show Your Work:
     Improved Reporting of Experimental Results", EMNLP 2019, in the unbiased form of R. Tang, J. Lee, J. Xin, X. Liu,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from statistics import fmean
 
 from harness.analysis.leaderboard.findings import noise, weight
-from harness.analysis.report.facts import Facts, error_pct, timing_class
+from harness.analysis.report.facts import Facts
 from harness.analysis.report.finding_cost import Step, first_below
 from harness.analysis.verdict.sentences import sentences as verdict_sentences
-from harness.study.formatting import duration, settings
+from harness.study.comparability import Configuration
+from harness.study.formatting import duration, of_seeds, settings
 from harness.study.records import Record
 from harness.study.spec import SweepSpec
 
@@ -26,47 +26,41 @@ def subject(spec: SweepSpec) -> str:
 
 def headline(facts: Facts) -> str:
     """Best against baseline, in one sentence."""
-    best, baseline_pct = facts.best, facts.baseline_pct
+    best, baseline = facts.best, facts.baseline
     if not facts.spec.is_search:
         return _trained(facts)
     if best is None:
         return "No searched trial has been trained in full yet, so there is no best one."
-    error = f"Trial {best.trial.number} is the best of {len(facts.searched)} trained in full:"
-    error += f" its validation error is {error_pct(best):.2f} %"
-    if baseline_pct is None:
+    error = f"Trial {best.first.trial.number} is the best of {len(facts.configurations.searched)} trained in full:"
+    error += f" its validation error is {best.mean_error_pct:.2f} %{of_seeds(best.num_seeds)}"
+    if baseline is None:
         return f"{error}. The baseline has no result yet to compare it with."
-    points = baseline_pct - error_pct(best)
+    baseline_pct = baseline.mean_error_pct
+    points = baseline_pct - best.mean_error_pct
     than = "lower" if points > 0 else "higher"
     against = f"{abs(points):.2f} points {than} than the documented network's {baseline_pct:.2f} %"
     if round(points, 2) == 0:
         against = f"like the documented network's ({baseline_pct:.2f} %)"
     gain = f" The gain is {weight(facts.findings, points)}." if points > 0 else ""
-    return f"{error}, {against}{_seeds(facts)}{_times(facts, best)}.{gain}"
+    return f"{error}, {against}{of_seeds(baseline.num_seeds)}{_times(facts, best, baseline)}.{gain}"
 
 
 def _trained(facts: Facts) -> str:
-    number = len(facts.baselines)
-    if not number:
+    baseline = facts.baseline
+    if not baseline:
         return "No seed of the documented network has been trained yet."
-    errors = [error_pct(record) for record in facts.baselines]
     test_pct = facts.findings.baseline_test_pct
     test = f", its test error {test_pct:.2f} %" if test_pct is not None else ""
-    seeds = f"mean of {number} seeds" if number > 1 else "one seed"
-    return f"The validation error of the documented network is {fmean(errors):.2f} %{test} ({seeds})."
+    seeds = of_seeds(baseline.num_seeds) or " (one seed)"
+    return f"The validation error of the documented network is {baseline.mean_error_pct:.2f} %{test}{seeds}."
 
 
-def _seeds(facts: Facts) -> str:
-    number = len(facts.baselines)
-    return f" (mean of {number} seeds)" if number > 1 else ""
-
-
-def _times(facts: Facts, best: Record) -> str:
+def _times(facts: Facts, best: Configuration, baseline: Configuration) -> str:
     """What it costs beside the baseline, where times may be compared."""
-    same = [record for record in facts.baselines if timing_class(record) == timing_class(best)]
-    baseline_s = fmean(map(facts.time_s, same)) if same else 0.0
-    if not baseline_s:
+    best_s, baseline_s = facts.mean_time_s(best), facts.mean_time_s(baseline)
+    if best.timing_class != baseline.timing_class or best_s is None or not baseline_s:
         return ""
-    return f", at {facts.time_s(best) / baseline_s:.2f}x its {facts.time_word}{_parameters(best, same[0])}"
+    return f", at {best_s / baseline_s:.2f}x its {facts.time_word}{_parameters(best.first, baseline.first)}"
 
 
 def _parameters(best: Record, baseline: Record) -> str:
@@ -77,7 +71,7 @@ def _parameters(best: Record, baseline: Record) -> str:
 def headline_lines(facts: Facts) -> Iterator[str]:
     """What more is to be known before the headline is believed."""
     if facts.best:
-        yield f"Its settings: `{settings(facts.best.trial.params)}`."
+        yield f"Its settings: `{settings(facts.best.params)}`."
     if facts.spec.is_search:
         yield f"{_capital(noise(facts.findings))}."
 
@@ -100,9 +94,9 @@ def verdict_lines(facts: Facts) -> list[str]:
 
 def cost_lines(facts: Facts, steps: Sequence[Step]) -> Iterator[str]:
     """How long it took until the search was ahead of the baseline."""
-    baseline_pct = facts.baseline_pct
-    if baseline_pct is None or not facts.searched:
+    if facts.baseline is None or not facts.searched:
         return
+    baseline_pct = facts.baseline.mean_error_pct
     total = f"of {duration(steps[-1].device_s)} in all, the baseline's own trainings and failed attempts included"
     first = first_below(steps, baseline_pct)
     if first is None:

@@ -12,11 +12,11 @@ from pathlib import Path
 import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from harness.analysis.report.facts import Facts, error_pct
+from harness.analysis.report.facts import Facts
 from harness.analysis.report.headline import headline, headline_lines, outcome_line, subject, verdict_lines
 from harness.analysis.report.sections import Section
 from harness.analysis.report.tables import Table, provenance
-from harness.study.formatting import duration
+from harness.study.formatting import duration, of_seeds
 
 _FOLDER = Path(__file__).parent
 
@@ -61,20 +61,18 @@ def _top(facts: Facts, sections: Sequence[Section]) -> Iterator[str]:
 
 def _tiles(facts: Facts) -> Iterator[tuple[str, str]]:
     """The numbers that people look for first."""
-    if facts.best:
-        yield f"{error_pct(facts.best):.2f} %", f"best validation error, trial {facts.best.trial.number}"
-    if facts.baseline_pct is not None:
-        yield f"{facts.baseline_pct:.2f} %", f"documented {facts.spec.baseline}{_seeds(len(facts.baselines))}"
+    best, baseline = facts.best, facts.baseline
+    if best:
+        seeds = of_seeds(best.num_seeds)
+        yield f"{best.mean_error_pct:.2f} %", f"best so far, trial {best.first.trial.number}{seeds}: validation error"
+    if baseline:
+        yield f"{baseline.mean_error_pct:.2f} %", f"documented {facts.spec.baseline}{of_seeds(baseline.num_seeds)}"
     if facts.findings.resolution:
         yield f"{facts.findings.resolution.points:.2f} points", "two trials differ by chance (95 %)"
     yield str(len(facts.ended)), "trials ended"
     yield duration(facts.usage.device_s), "device time used"
     if facts.verdict:
         yield str(facts.verdict.answer).capitalize(), "verdict"
-
-
-def _seeds(number: int) -> str:
-    return f", mean of {number} seeds" if number > 1 else ""
 
 
 def _tile(value: str, what: str) -> str:

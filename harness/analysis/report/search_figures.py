@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import plotly.graph_objects as go
 
@@ -28,11 +29,14 @@ from harness.study.records import Role
 
 
 def best_so_far(facts: Facts, steps: Sequence[Step]) -> go.Figure:
-    """The lowest error so far against the device time used so far."""
+    """The error of the best configuration so far against the device time used so far."""
     scale, unit = scaled_time(steps[-1].device_s)
     made = figure(f"device time used ({unit})", ERROR_AXIS)
     at = {step.trial: step.device_s / scale for step in steps}
-    found = [step for step in steps if step.is_new_best or (step.best_pct is not None and step is steps[-1])]
+    errors = [None, *(step.best_pct for step in steps)]
+    is_shown = [step.best_pct != before for step, before in zip(steps, errors, strict=False)]
+    found = [step for step, is_corner in zip(steps, is_shown, strict=True) if is_corner or step is steps[-1]]
+    found = [step for step in found if step.best_pct is not None]
     points = shown(facts.searched)
     add_points(
         made,
@@ -100,8 +104,8 @@ def error_against_time(facts: Facts) -> go.Figure:
             size=size,
             opacity=0.8,
         )
-    if facts.best and timing_class(facts.best) == main:
-        add_best(made, facts, facts.time_s(facts.best))
+    if facts.best and facts.best.timing_class == main:
+        add_best(made, facts, facts.mean_time_s(facts.best))
     limit_errors(made, [error_pct(record) for record in records])
     return made
 
@@ -116,8 +120,8 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def best_of_draws(facts: Facts, found: BestOf) -> go.Figure:
-    """The lowest error expected of k trials drawn at random, beside the order in which the search found them."""
-    made = figure("trials trained in full", "best validation error (%)")
+    """The lowest error expected of k configurations drawn at random, beside the order in which they were found."""
+    made = figure("configurations trained in full", "best validation error (%)")
     line = {"width": 0}
     band = {"mode": "lines", "line": line, "hoverinfo": "skip"}
     made.add_scatter(x=found.num_draws, y=found.high_pct, showlegend=False, **band)
@@ -139,9 +143,7 @@ def best_of_draws(facts: Facts, found: BestOf) -> go.Figure:
         hovertext=texts,
         hoverinfo="text",
     )
-    best: list[float] = []
-    for record in facts.searched:
-        best.append(min([error_pct(record), *best[-1:]]))
+    best = list(accumulate((one.mean_error_pct for one in facts.configurations.searched), min))
     made.add_scatter(
         x=list(range(1, len(best) + 1)),
         y=best,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import plotly.graph_objects as go
 
 from harness.analysis.report import search_figures, space_check, space_figures, tables, verdict_figures, work_figures
-from harness.analysis.report.facts import Facts, error_pct
+from harness.analysis.report.facts import Facts
 from harness.analysis.report.finding_cost import Step, best_of, steps
 from harness.analysis.report.headline import cost_lines
 from harness.analysis.report.importance import Importance, importance, num_needed, surfaces
@@ -94,7 +94,8 @@ def _best_so_far(known: Material) -> Section:
     return Section(
         "progress",
         "Best so far against device time",
-        "Each point is a trial that was trained in full; the line is the lowest error so far. Where it falls below the"
+        "Each point is a trial that was trained in full; the line is the best configuration so far, by its mean over"
+        " seeds. Where it falls below the"
         " band of the baseline's seeds, the search is ahead. Time counts everything: the baseline, trials stopped early"
         " and failed attempts.",
         [search_figures.best_so_far(facts, known.steps)] if facts.searched else [],
@@ -132,8 +133,8 @@ def _top_trials(known: Material) -> Section:
     return Section(
         "trials",
         title,
-        "Ranked by validation error after the last epoch, with 95 % Wilson intervals. Where they overlap, the order may"
-        " be chance. Trials that were stopped early or failed are not ranked.",
+        "Configurations, ranked by their mean validation error over seeds, with 95 % Wilson intervals. Where they"
+        " overlap, the order may be chance. Trials that were stopped early or failed are not ranked.",
         tables=[tables.top_trials(known.facts)],
     )
 
@@ -264,26 +265,28 @@ def _time_use(known: Material) -> Section:
 
 def _finding_cost(known: Material) -> Section:
     facts = known.facts
-    number = len(facts.searched)
+    number = len(facts.configurations.searched)
     lines = list(cost_lines(facts, known.steps))
     if number >= MIN_DRAWS:
-        found = best_of([error_pct(record) for record in facts.searched])
+        found = best_of([one.mean_error_pct for one in facts.configurations.searched])
         half = int((number + 1) / 2)
         expected = found.expected_pct[abs(found.num_draws - half).argmin()]
         lines.append(
-            f"Half as many of these trials, drawn at random, would have come to {expected:.2f} % on average; all"
-            f" {number} came to {found.expected_pct[-1]:.2f} %."
+            f"Half as many of these configurations, drawn at random, would have come to {expected:.2f} % on average;"
+            f" all {number} came to {found.expected_pct[-1]:.2f} %."
         )
         figures = [search_figures.best_of_draws(facts, found)]
     else:
-        lines.append(f"{number} searched trials were trained in full; from {MIN_DRAWS} on, random orders are shown.")
+        lines.append(
+            f"{number} searched configurations were trained in full; from {MIN_DRAWS} on, random orders are shown."
+        )
         figures = []
     return Section(
         "finding",
         "What it cost to find it",
-        "Expected validation performance: the lowest error to expect of so many of these trials in random order, beside"
-        " the order in which the search came to them. A curve that is still falling at its end says that more trials"
-        " would help; a search that learns falls faster than random order.",
+        "Expected validation performance: the lowest error to expect of so many of these configurations in random"
+        " order, beside the order in which the search came to them. A curve that is still falling at its end says that"
+        " more trials would help; a search that learns falls faster than random order.",
         figures,
         lines,
     )

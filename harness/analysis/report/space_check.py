@@ -11,12 +11,13 @@ from typing import Any, Literal
 from scipy import stats
 
 from baselines.settings import Allowed
-from harness.analysis.report.facts import Facts, error_pct
+from harness.analysis.report.facts import Facts
 from harness.analysis.report.importance import Importance, has_order, position
 from harness.analysis.statistics import Resolution, pooled_sd
+from harness.study.comparability import Configuration
 from harness.study.formatting import setting
 from harness.study.new_study import allowed_for
-from harness.study.records import Outcome, Record, Role, Scalar
+from harness.study.records import Outcome, Role, Scalar
 from harness.study.space import Choice, Float, Int
 
 EDGE = 0.1  # of a range, at either end
@@ -56,7 +57,7 @@ def near_bounds(facts: Facts) -> list[NearBound]:
     top, allowed = _top(facts), allowed_for(facts.spec)
     found: list[NearBound] = []
     for name, domain in facts.spec.search_space.domains.items():
-        values = [record.trial.params[name] for record in top if name in record.trial.params]
+        values = [one.params[name] for one in top if name in one.params]
         if not isinstance(domain, Choice) and has_order(domain) and values:
             found += _crowds(name, domain, values, allowed[name])
     return found
@@ -103,9 +104,9 @@ def moved(domain: Int | Float, end: str) -> float:
     return max(1, math.floor(value)) if isinstance(domain, Int) and domain.low > 0 else value
 
 
-def _top(facts: Facts) -> list[Record]:
-    """The best quarter of the trials, as far as they were trained in full: what was pruned was worse. [] if too few."""
-    number = math.ceil(TOP_SHARE * (len(facts.searched) + _outcomes(facts)[Outcome.PRUNED]))
+def _top(facts: Facts) -> list[Configuration]:
+    """The best quarter, as far as they were trained in full: what was pruned was worse. [] if too few."""
+    number = math.ceil(TOP_SHARE * (len(facts.configurations.searched) + _outcomes(facts)[Outcome.PRUNED]))
     top = facts.top_ten[:number]
     return top if len(top) >= MIN_TOP else []
 
@@ -113,7 +114,7 @@ def _top(facts: Facts) -> list[Record]:
 def at_bounds(facts: Facts) -> list[tuple[str, Literal["low", "high"], float]]:
     """Ranges at whose very end the best trial lies: (hyperparameter, which end, its value)."""
     found: list[tuple[str, Literal["low", "high"], float]] = []
-    best = facts.best.trial.params if facts.best else {}
+    best = facts.best.params if facts.best else {}
     for name, domain in facts.spec.search_space.domains.items():
         if name in best and not isinstance(domain, Choice) and has_order(domain):
             if best[name] == domain.low and domain.low != 0:
@@ -142,7 +143,7 @@ class Noise:
 
 def noise(facts: Facts) -> Noise | None:
     """None: fewer than two searched trials were trained in full."""
-    errors = list(map(error_pct, facts.top_ten))
+    errors = [one.mean_error_pct for one in facts.top_ten]
     top_sd = pooled_sd([errors])
     if top_sd is None:
         return None

@@ -139,8 +139,8 @@ def _slice(facts: Facts, name: str, domain: Domain) -> go.Figure:
         size=11,
         line={"color": CARD, "width": 1},
     )
-    if facts.best and name in facts.best.trial.params:
-        add_best(made, facts, _shown_value(domain, facts.best, name))
+    if facts.best and name in facts.best.params:
+        add_best(made, facts, _shown_value(domain, facts.best.first, name))
     _scale_axis(made.layout.xaxis, domain)
     limit_errors(made, [error_pct(record) for record in facts.full])
     return made
@@ -202,7 +202,7 @@ def _contour(facts: Facts, surface: Surface, low: float, high: float) -> go.Figu
             {"color": BASELINE, "symbol": "diamond", "size": 11, "line": {"color": CARD, "width": 1}},
         ),
         (
-            [facts.best] if facts.best else [],
+            [facts.best.first] if facts.best else [],
             {"color": INK, "symbol": "star", "size": 15, "line": {"color": CARD, "width": 1.5}},
         ),
     ):

@@ -77,8 +77,9 @@ def _error_against_time(axes: Axes, known: Material) -> None:
         mine = [point for point, record in zip(points, records, strict=True) if record.trial.role is role]
         if mine:
             axes.plot(*zip(*mine, strict=True), marker, color=color, alpha=0.75, markersize=6, label=label)
-    if facts.best and facts.best in records:
-        axes.plot(facts.time_s(facts.best), error_pct(facts.best), "*", color=_BEST, markersize=15, label="best trial")
+    best = facts.best
+    if best and best.timing_class == main and (best_s := facts.mean_time_s(best)) is not None:
+        axes.plot(best_s, best.mean_error_pct, "*", color=_BEST, markersize=15, label="best trial")
     axes.set(
         xlabel=f"{facts.time_word} of one training (s)",
         ylabel=ERROR_AXIS,
@@ -120,7 +121,7 @@ def _learning_curves(axes: Axes, known: Material) -> None:
 
 
 def _curve_style(facts: Facts, record: Record) -> tuple[str, dict[str, Any]]:
-    if record is facts.best:
+    if facts.best and record in facts.best.records:
         return "best trial", {"color": _BEST, "linewidth": 2.5, "zorder": 4}
     if record.trial.role is Role.BASELINE:
         return "baseline", {"color": _BASELINE, "linewidth": 2.0, "zorder": 3}
@@ -132,10 +133,10 @@ def _curve_style(facts: Facts, record: Record) -> tuple[str, dict[str, Any]]:
 
 
 def _add_baseline(axes: Axes, facts: Facts) -> None:
-    errors = list(map(error_pct, facts.baselines))
-    if facts.baseline_pct is None:
+    if facts.baseline is None:
         return
-    axes.axhline(facts.baseline_pct, color=_BASELINE, linestyle="--", label="baseline")
+    errors = facts.baseline.errors_pct
+    axes.axhline(facts.baseline.mean_error_pct, color=_BASELINE, linestyle="--", label="baseline")
     if len(errors) > 1:
         axes.axhspan(min(errors), max(errors), color=_BASELINE, alpha=0.13, linewidth=0)
 

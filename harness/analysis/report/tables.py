@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from harness.analysis.leaderboard.leaderboard import by_configuration
 from harness.analysis.report.facts import Facts
 from harness.study.formatting import duration, setting
 from harness.study.records import Role
@@ -35,19 +36,25 @@ class Table:
 
 
 def top_trials(facts: Facts) -> Table:
-    """The first rows of the leaderboard, and the baseline's wherever they stand."""
-    ranked = facts.board[facts.board["rank"].notna() & (facts.board["epochs"] == facts.spec.epochs)]
+    """The first configurations of the leaderboard, and the baseline wherever it stands."""
+    board = by_configuration(facts.board)
+    ranked = board[board["rank"].notna() & (board["epochs"] == facts.spec.epochs)]
     is_baseline = ranked["role"] == Role.BASELINE
     rows = ranked[is_baseline | (np.arange(len(ranked)) < TOP)]
     names = list(facts.spec.space)
-    times_s = {record.trial.number: facts.time_s(record) for record in facts.full}
+    time = "gpu_time_s" if facts.time_word == "GPU time" else "device_time_s"
     test = bool(rows["test_error_rate_pct"].notna().any())
-    head = ["rank", "trial", "error % (95 % interval)", *(["test error %"] if test else [])]
+    head = ["rank", "trial", "seeds", "error % (95 % interval)", *(["test error %"] if test else [])]
     head += [f"{facts.time_word} s", "parameters", *names]
     return Table(
         head,
         [
-            [*_start(row, test=test), f"{times_s[row['trial']]:.1f}", f"{row['num_params']:,}", *_cells(row, names)]
+            [
+                *_start(row, test=test),
+                "" if pd.isna(row[time]) else f"{row[time]:.1f}",
+                f"{row['num_params']:,}",
+                *_cells(row, names),
+            ]
             for row in _rows(rows)
         ],
         frozenset(place for place, role in enumerate(rows["role"]) if role == Role.BASELINE),
@@ -61,10 +68,14 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _start(row: dict[str, Any], *, test: bool) -> list[str]:
     name = str(row["trial"]) if row["role"] == Role.TRIAL else f"{row['trial']} {row['role']}"
     low, high = row["error_rate_ci_low_pct"], row["error_rate_ci_high_pct"]
-    cells = [str(row["rank"]), name, f"{row['error_rate_pct']:.2f} ({low:.2f} to {high:.2f})"]
+    cells = [str(row["rank"]), name, str(row["num_seeds"]), f"{row['error_rate_pct']:.2f} ({low:.2f} to {high:.2f})"]
     if test:
         cells.append("" if pd.isna(row["test_error_rate_pct"]) else f"{row['test_error_rate_pct']:.2f}")
     return cells
+
+
+def _time(time_s: float) -> str:
+    return "" if pd.isna(time_s) else f"{time_s:.1f}"
 
 
 def _cells(row: dict[str, Any], names: Sequence[str]) -> list[str]:

@@ -20,7 +20,7 @@ from harness.analysis.report.drawing import (
     log_ticks,
     scaled_time,
 )
-from harness.analysis.report.facts import Facts, TrialAttempt, error_pct
+from harness.analysis.report.facts import Facts, TrialAttempt
 from harness.analysis.report.importance import thinned
 from harness.analysis.report.time_use import Timeline, TimeUse
 from harness.study.formatting import duration, setting
@@ -106,8 +106,8 @@ def time_bars(found: TimeUse) -> go.Figure:
 def curves_shown(facts: Facts) -> list[Record]:
     """Few enough to be told apart: the baseline and the best twenty, and others evenly."""
     trained = with_curves(facts)
-    best, baselines = sorted(facts.searched, key=error_pct)[:20], facts.baselines[:20]
-    kept = {record.trial.uid for record in [*best, *baselines]}
+    best = [record for configuration in facts.configurations.ranked[:20] for record in configuration.records]
+    kept = {record.trial.uid for record in [*best, *facts.baselines[:20]]}
     others = thinned([record for record in trained if record.trial.uid not in kept], MAX_CURVES - len(kept))
     kept |= {record.trial.uid for record in others}
     return [record for record in trained if record.trial.uid in kept]
@@ -121,14 +121,14 @@ def with_curves(facts: Facts) -> list[Record]:
 def learning_curves(facts: Facts) -> go.Figure:
     """Validation error by epoch; trials that were stopped early are dashed and end in a cross."""
     made, records = figure("epoch", ERROR_AXIS), curves_shown(facts)
-    best = facts.best.trial.uid if facts.best else ""
-    searched = [one for one in records if _kept(one, Role.TRIAL) and one.trial.uid != best]
+    best = {record.trial.uid for record in facts.best.records} if facts.best else set()
+    searched = [one for one in records if _kept(one, Role.TRIAL) and one.trial.uid not in best]
     groups = {
         "stopped early": [one for one in records if one.result and one.result.outcome is Outcome.PRUNED],
         "given fewer epochs": [one for one in searched if one.trial.epochs < facts.spec.epochs],
         "trained to the end": [one for one in searched if one.trial.epochs == facts.spec.epochs],
         "baseline": [one for one in records if _kept(one, Role.BASELINE)],
-        "best trial": [one for one in records if one.trial.uid == best],
+        "best trial": [one for one in records if one.trial.uid in best],
     }
     styles = {
         "stopped early": {"color": PRUNED, "width": 1.2, "dash": "dash"},

@@ -1,0 +1,135 @@
+"""The best of a study is one and the same, wherever people or programs look for it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+from filled_ledger import FilledLedger, make_spec
+
+from harness.analysis.comparison.incumbents import read_incumbents
+from harness.analysis.leaderboard.findings import find, sentences
+from harness.analysis.leaderboard.leaderboard import by_configuration, leaderboard
+from harness.analysis.leaderboard.table import show_leaderboard
+from harness.analysis.report.facts import gather
+from harness.analysis.report.finding_cost import steps
+from harness.analysis.report.headline import headline
+from harness.analysis.report.page import page
+from harness.ledger.ledger import Ledger
+from harness.planning.cost_model import CostModel, cpu_estimate
+from harness.planning.progress import Progress
+from harness.planning.status import render, status
+from harness.study.records import Role
+from harness.sweep.display import PlainDisplay
+from harness.tracking.summary import parent_content
+from harness.tracking.summary import progress as mlflow_progress
+from harness.workflows.verdict import best_trials
+
+REPEATED = {"units_1": 100, "units_2": 100}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Iterator[FilledLedger]:
+    """A lucky seed of the baseline, a lucky seed of a configuration that was repeated, and a tie for the best."""
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        study = FilledLedger(ledger, make_spec())
+        study.add_baseline(3.0, seed=0, wrong=range(30))
+        study.add_baseline(1.0, seed=1, wrong=range(10))
+        study.add(1.0, params=REPEATED, seed=0)
+        study.add(1.5, train_s=20.0)
+        study.add(1.5, train_s=10.0)
+        study.add(2.5, params=REPEATED, seed=1)
+        study.add(0.9, epochs=1)
+        yield study
+
+
+BEST_UID, BEST_PCT = "study-4", 1.5
+PHRASE = "trial 4 at 1.50 %"
+
+
+def test_all_name_the_same_trial_and_error(study: FilledLedger) -> None:
+    ledger, spec = study.ledger, study.spec
+    facts, board = gather(ledger, "study"), leaderboard(ledger, ["study"])
+    live = Progress(spec, ledger.history("study"), ledger.usage("study"), CostModel(spec, cpu_estimate(1e11)))
+    shown = mlflow_progress(ledger, "study").configurations
+    full = by_configuration(board)
+    full = full[full["rank"].notna() & (full["epochs"] == spec.epochs)]
+    first = full[full["role"] == Role.TRIAL].iloc[0]
+    found = status(ledger, "study").best
+    assert found is not None
+    assert facts.best is not None
+    assert live.best is not None
+    assert shown.best is not None
+    (finalist,) = best_trials(spec, ledger.history("study"), 1)
+    assert {
+        "leaderboard": first.name,
+        "status": found.uid,
+        "report": facts.best.first.trial.uid,
+        "live": live.best.first.trial.uid,
+        "MLflow": shown.best.first.trial.uid,
+        "verdict": finalist.trial.uid,
+    } == dict.fromkeys(["leaderboard", "status", "report", "live", "MLflow", "verdict"], BEST_UID)
+    metrics = parent_content(mlflow_progress(ledger, "study")).metrics
+    assert {
+        "leaderboard": first["error_rate_pct"],
+        "below it": find(ledger, spec, board).best_pct,
+        "status": found.error_rate_pct,
+        "report": facts.best.mean_error_pct,
+        "report's curve": steps(facts)[-1].best_pct,
+        "compare": read_incumbents(ledger, spec).error_pct[-1],
+        "live": live.best.mean_error_pct,
+        "MLflow": metrics["best_error_rate_pct"],
+    }.items() == dict.fromkeys(
+        ["leaderboard", "below it", "status", "report", "report's curve", "compare", "live", "MLflow"], BEST_PCT
+    ).items()
+
+
+def test_all_say_so_in_the_same_words(study: FilledLedger) -> None:
+    ledger, spec = study.ledger, study.spec
+    facts, board = gather(ledger, "study"), leaderboard(ledger, ["study"])
+    live = Progress(spec, ledger.history("study"), ledger.usage("study"), CostModel(spec, cpu_estimate(1e11)))
+    said, logged = io.StringIO(), io.StringIO()
+    render([status(ledger, "study")], said)
+    PlainDisplay(logged).progress(7, 12, None, live.best, live.baseline)
+    note = parent_content(mlflow_progress(ledger, "study")).tags["mlflow.note.content"]
+    html = page(facts, [], datetime(2026, 1, 1))
+    assert (
+        f"best so far {PHRASE}, 0.50 points below the baseline's 2.00 % (mean of 2 seeds)"
+        in sentences(find(ledger, spec, board))[-1]
+    )
+    assert f"  best      {PHRASE} in 10 s" in said.getvalue()
+    assert f"best so far {PHRASE}, baseline 2.00 % (2 seeds)" in logged.getvalue()
+    assert f"Best so far {PHRASE}" in note
+    assert "| documented baseline (mean of 2 seeds) | 2.00 % |" in note
+    assert "<b>1.50 %</b><span>best so far, trial 4: validation error</span>" in html
+    assert "<b>2.00 %</b><span>documented fc (mean of 2 seeds)</span>" in html
+    assert headline(facts).startswith("Trial 4 is the best of 3 trained in full: its validation error is 1.50 %")
+
+
+def test_people_see_a_row_for_each_configuration_and_programs_one_for_each_training(
+    study: FilledLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    board, out = leaderboard(study.ledger, ["study"]), io.StringIO()
+    show_leaderboard(study.ledger, ["study"], board, out)
+    rows = [line.split() for line in out.getvalue().splitlines()]
+    assert [row[:4] for row in rows if row and row[0].isdigit()][:4] == [
+        ["1", "4", "1", "1.50"],
+        ["2", "3", "1", "1.50"],
+        ["3", "2", "2", "1.75"],
+        ["4", "0", "baseline", "2"],
+    ]
+    full = board[board["epochs"] == 3]
+    columns = ["rank", "trial", "error_rate_pct", "mean_error_rate_pct", "num_seeds"]
+    assert full[columns].to_numpy().tolist() == [
+        [1, 4, 1.5, 1.5, 1],
+        [2, 3, 1.5, 1.5, 1],
+        [3, 2, 1.0, 1.75, 2],
+        [3, 5, 2.5, 1.75, 2],
+        [4, 0, 3.0, 2.0, 2],
+        [4, 1, 1.0, 2.0, 2],
+    ]

@@ -62,6 +62,7 @@ class Config:
 
 DOCUMENTED = Config()
 NUM_PARAMS = 3_274_634  # of the table above
+GPU_STEP_S = 4e-3
 
 
 def build(config: Config) -> keras.Model:

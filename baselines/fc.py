@@ -60,6 +60,7 @@ class Config:
 
 DOCUMENTED = Config()
 NUM_PARAMS = 669_706  # of the table above
+GPU_STEP_S = 1.3e-3
 
 
 def build(config: Config) -> keras.Model:

@@ -157,9 +157,11 @@ def _add_sweep(commands: _Commands) -> None:
 
 
 def _add_baseline(commands: _Commands) -> None:
+    import baselines
+
     text = "train the documented networks with several seeds, and measure validation and test error"
     baseline = _add(commands, "baseline", text)
-    baseline.add_argument("baseline", choices=("fc", "cnn", "all"))
+    baseline.add_argument("baseline", choices=(*baselines.NAMES, "all"))
     baseline.add_argument("--seeds", type=_whole, metavar="N", help="number of seeds")
     _add_run_options(baseline)
 

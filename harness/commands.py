@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.execution.base import Cluster
     from harness.ledger.ledger import Ledger
     from harness.planning.progress import StopReason
-    from harness.study.spec import BaselineName, SweepSpec
+    from harness.study.spec import SweepSpec
     from harness.study.sweep_file import Flags
     from harness.sweep.runner import StudyEnd
 
@@ -39,9 +39,10 @@ def sweep(options: argparse.Namespace) -> int:
 
 
 def baseline(options: argparse.Namespace) -> int:
+    import baselines
     from harness.study.sweep_file import baseline_spec
 
-    names: tuple[BaselineName, ...] = ("fc", "cnn") if options.baseline == "all" else (options.baseline,)
+    names = baselines.NAMES if options.baseline == "all" else (options.baseline,)
     return _run([baseline_spec(name, _flags(options), options.seeds, default_profile()) for name in names], options)
 
 

@@ -9,6 +9,9 @@ import pytest
 import baselines
 from baselines.recipe import RECIPE, Recipe, optimizer
 from baselines.settings import YES_OR_NO, Allowed, OneOf, Real, Whole
+from harness.cli import _parsed
+from harness.study.sweep_file import read_sweep_file
+from harness.support.home import sweeps_folder
 
 DOCUMENTED = {
     "fc": [
@@ -151,8 +154,17 @@ def test_no_network_has_more_parameters_than_31_bits_can_count(name: str) -> Non
     assert architecture.cost(architecture.Config(**largest)).num_params < 2**31
 
 
+def test_each_has_a_sweep_of_its_name_around_it(name: str) -> None:
+    """`harness baseline NAME` trains it by that file's profiles."""
+    assert read_sweep_file(sweeps_folder() / f"{name}.toml").baseline == name
+
+
+def test_the_command_offers_each_by_name(name: str) -> None:
+    assert _parsed(["baseline", name]).baseline == name
+
+
 def test_unknown_baseline_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match="'resnet'; allowed: cnn, fc"):
+    with pytest.raises(ValueError, match="'resnet'; allowed: " + ", ".join(baselines.NAMES)):
         baselines.load("resnet")
 
 

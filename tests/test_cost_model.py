@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import nnls
 
+import baselines
 from harness.planning.cost_model import (
     REST_S,
     CostModel,
@@ -102,7 +103,7 @@ def test_the_estimate_serves_while_nothing_is_known() -> None:
     assert model.error == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("estimate", [ESTIMATE, gpu_estimate("fc")])
+@pytest.mark.parametrize("estimate", [ESTIMATE, *map(gpu_estimate, baselines.NAMES)])
 def test_trials_say_more_than_the_estimate(estimate: Floats) -> None:
     model = CostModel(SPEC, estimate, trials(lambda work: 3 * by_estimate(work), 20))
     work = of({"units_1": 700, "units_2": 100})

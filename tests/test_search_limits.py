@@ -11,44 +11,28 @@ from hypothesis import strategies as st
 from simulated_study import make_spec
 
 import baselines
+from baselines.settings import Allowed, OneOf, Whole, declared
 from harness.errors import InputError
 from harness.search import constraints as limits
 
 DOCUMENTED = {"units_1": 512, "units_2": 512}
 SPACE = {"units_1": {"low": 16, "high": 2048, "log": True}, "units_2": {"low": 16, "high": 2048, "log": True}}
 
-CONFIGS = {
-    "cnn": st.fixed_dictionaries(
-        {
-            "filters_1": st.integers(1, 40),
-            "filters_2": st.integers(1, 40),
-            "kernel_1": st.sampled_from([1, 2, 3, 5, 7]),
-            "kernel_2": st.sampled_from([1, 2, 3, 5, 7]),
-            "dense_units": st.integers(1, 300),
-            "batch_norm": st.booleans(),
-            "dropout": st.sampled_from([0.0, 0.3]),
-            "augment_shift": st.sampled_from([0.0, 0.1]),
-        }
-    ),
-    "fc": st.fixed_dictionaries(
-        {
-            "units_1": st.integers(1, 600),
-            "units_2": st.integers(1, 600),
-            "units_3": st.integers(1, 600),
-            "layers": st.integers(1, 3),
-            "batch_norm": st.booleans(),
-            "input_dropout": st.sampled_from([0.0, 0.2]),
-        }
-    ),
-}
+
+def values(allowed: Allowed) -> st.SearchStrategy[Any]:
+    """Few enough that a network of them is built at once."""
+    if isinstance(allowed, Whole):
+        return st.integers(allowed.low, min(allowed.high, 300))
+    return st.sampled_from(allowed.options) if isinstance(allowed, OneOf) else st.sampled_from([0.0, 0.3])
 
 
-@pytest.mark.parametrize("baseline", sorted(CONFIGS))
+@pytest.mark.parametrize("baseline", baselines.NAMES)
 @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(data=st.data())
 def test_costs_are_those_of_the_network_that_keras_builds(baseline: str, data: st.DataObject) -> None:
     architecture = baselines.load(baseline)
-    config = architecture.Config(**data.draw(CONFIGS[baseline]))
+    allowed = declared(type(architecture.DOCUMENTED))
+    config = architecture.Config(**{name: data.draw(values(one), label=name) for name, one in allowed.items()})
     model, cost = architecture.build(config), architecture.cost(config)
     assert cost.num_params == model.count_params()
     assert cost.flops_per_image == sum(flops(layer) for layer in model.layers)

@@ -29,7 +29,7 @@ def test_shipped_sweeps_load(path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('baseline = "cnn"', 'baseline = "resnet"', "baseline is 'resnet'; allowed: 'cnn' or 'fc'"),
+        ('baseline = "cnn"', 'baseline = "resnet"', "baseline is 'resnet'; allowed: 'cnn'"),
         ("max_mflops_per_image", "max_mflop", "constraints.max_mflop is unknown; allowed: max_params, max_mflops_per"),
         ("low = 8, high = 64", "low = 80, high = 64", "space.filters_1: range 80 to 64 is empty"),
         ("low = 8, high = 64", "low = 40, high = 64", "documented baseline, but its filters_1 is 32; allowed: whole"),

@@ -24,14 +24,13 @@ from numpy.typing import NDArray
 
 import baselines
 from harness.study.records import Device, EpochReport, Outcome, Params, Record, Trial
-from harness.study.spec import SPLIT_SIZES, BaselineName, SweepSpec
+from harness.study.spec import SPLIT_SIZES, SweepSpec
 
 Floats = NDArray[np.float64]
 
 # The cost of a parameter update, and of an activation with its gradient, in floating point operations; and the speed of
 # training relative to a plain matrix product, between an idle and a busy machine.
 UPDATE_FLOPS, ACTIVATION_FLOPS, CPU_EFFICIENCY = 500.0, 400.0, 0.8
-GPU_STEP_S = {"cnn": 4e-3, "fc": 1.3e-3}  # assumed for every GPU
 REST_S = 3.0  # building and compiling of a trial
 PRIOR_ERROR = 0.5  # of the estimate without trials: natural logarithm, a factor of 1.65
 
@@ -92,9 +91,9 @@ def cpu_estimate(flops_per_s: float) -> Floats:
     return np.array([1.0, UPDATE_FLOPS, ACTIVATION_FLOPS, 0.0]) / (CPU_EFFICIENCY * flops_per_s)
 
 
-def gpu_estimate(baseline: BaselineName) -> Floats:
+def gpu_estimate(baseline: baselines.Name) -> Floats:
     """Seconds per unit of each kind of work on a GPU."""
-    return np.array([0.0, 0.0, 0.0, GPU_STEP_S[baseline]])
+    return np.array([0.0, 0.0, 0.0, baselines.load(baseline).GPU_STEP_S])
 
 
 class CostModel:

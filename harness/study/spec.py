@@ -25,7 +25,6 @@ from harness.support.strict_json import explain, shown, shown_key
 Dataset = Literal["mnist", "digits"]
 Engine = Literal["optuna", "keras-tuner"]
 Objective = Literal["error", "device_time"]
-BaselineName = Literal["cnn", "fc"]
 
 # Number of images in each split of a data set; a profile uses at most these.
 SPLIT_SIZES = {
@@ -102,7 +101,7 @@ class SweepSpec(Strict):
 
     study: Annotated[str, Decides.NOTHING]
     kind: Annotated[Kind, Decides.NOTHING] = Kind.SEARCH
-    baseline: Annotated[BaselineName, Decides.ARCHITECTURE]
+    baseline: Annotated[baselines.Name, Decides.ARCHITECTURE]
     dataset: Annotated[Dataset, Decides.ERRORS] = "mnist"
     engine: Annotated[Engine, Decides.TRIALS] = "optuna"
     sampler: Annotated[str, Decides.TRIALS] = "tpe"
@@ -283,7 +282,7 @@ def _check_domain(domain: Domain, allowed: Allowed) -> None:
 
 
 @cache
-def _documented(baseline: BaselineName) -> tuple[Any, frozenset[str]]:
+def _documented(baseline: baselines.Name) -> tuple[Any, frozenset[str]]:
     """The documented configuration, and the names of its settings."""
     documented = baselines.load(baseline).DOCUMENTED
     return documented, frozenset(field.name for field in dataclasses.fields(documented))

@@ -10,6 +10,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
 
+import baselines
 from baselines.recipe import RECIPE
 from harness.errors import InputError
 from harness.study.new_study import check_new
@@ -18,7 +19,6 @@ from harness.study.spec import (
     MAX_WHOLE,
     SPLIT_SIZES,
     VERDICT_ENDING,
-    BaselineName,
     Budget,
     Constraints,
     Dataset,
@@ -74,7 +74,7 @@ class Profile(Strict):
 class SweepFile(Strict):
     """The keys of a sweep file; sweeps/cnn.toml explains each."""
 
-    baseline: BaselineName
+    baseline: baselines.Name
     dataset: Dataset = "mnist"
     engine: Engine = "optuna"
     sampler: str | None = None
@@ -164,7 +164,7 @@ def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
     return spec
 
 
-def baseline_spec(baseline: BaselineName, flags: Flags, seeds: int | None, default_profile: str) -> SweepSpec:
+def baseline_spec(baseline: baselines.Name, flags: Flags, seeds: int | None, default_profile: str) -> SweepSpec:
     """The study of `harness baseline`: the documented configuration alone, with several seeds, test images read.
 
     The work per seed is that of the sweep file of the same name, so that the two can be compared.

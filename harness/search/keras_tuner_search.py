@@ -6,7 +6,6 @@ Tuner, its checkpoints and its reload are not used; this module calls the method
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -15,14 +14,13 @@ from itertools import pairwise
 from typing import Any
 
 import keras_tuner
-import numpy as np
 from keras_tuner.engine import hyperparameters as hp
 from keras_tuner.engine.trial import Trial as OracleTrial
-from keras_tuner.src.engine.conditions import Parent
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from harness.search import catalogue, history_window
+from harness.search import keras_tuner_private as private
 from harness.search.base import NoProposal, Proposal
 from harness.search.encoding import decode, encode, encode_all
 from harness.search.replay import ask_again, events, hear_again
@@ -60,12 +58,7 @@ class KerasTunerSearch:
         self._facts = catalogue.sampler(spec)
         self._oracle = _oracle(spec)
         self._oracle.verbose = 0
-        self._oracle._max_collisions = MAX_COLLISIONS
-        # At each step the Oracle would save its state, which takes longer with each trial and is never read, and would
-        # copy the space by serialising it, although the space never changes.
-        self._oracle.save = self._oracle._save_trial = lambda *_: None
-        space = self._oracle.hyperparameters
-        space.copy = lambda: copy.copy(space)
+        private.prepare(self._oracle, MAX_COLLISIONS)
         self._ids: dict[str, str] = {}  # the Oracle's id of a trial by our uid
         self._uids: dict[str, str] = {}  # our uid by the Oracle's id
         self._bad: set[str] = set()  # ids of the trials that ended badly
@@ -89,7 +82,7 @@ class KerasTunerSearch:
         values = trial.hyperparameters.values
         params = self._params(values)
         values.update(encode_all(self._space, params))  # equal to the values after a resume, to the last digit
-        self._oracle._record_values(trial)
+        private.remember_values(self._oracle, trial)
         self._remember(uid, trial.trial_id)
         return Proposal(params, values.get("tuner/epochs"), self._uids.get(values.get("tuner/trial_id")))
 
@@ -101,8 +94,7 @@ class KerasTunerSearch:
         self._drop_from_rung(trial_id)
         del self._oracle.trials[trial_id], self._oracle.ongoing_trials[uid], self._uids[trial_id]
         self._oracle.start_order.remove(trial_id)
-        # The next trial gets the same id, and would otherwise remove this configuration from the tried ones.
-        self._oracle._id_to_hash.pop(trial_id, None)
+        private.forget_id(self._oracle, trial_id)
 
     def add(self, trial: Trial) -> None:
         if self._spec.sampler == "grid":
@@ -112,7 +104,7 @@ class KerasTunerSearch:
         known = OracleTrial(space, trial_id=f"{len(oracle.trials):04d}", status="RUNNING")
         oracle.trials[known.trial_id] = oracle.ongoing_trials[trial.uid] = known
         oracle.start_order.append(known.trial_id)
-        oracle._record_values(known)
+        private.remember_values(oracle, known)
         self._remember(trial.uid, known.trial_id)
 
     def report(self, trial: Trial, report: EpochReport) -> bool:
@@ -136,9 +128,9 @@ class KerasTunerSearch:
         if self._spec.sampler != "hyperband":
             return frozenset()
         needed = {trial.hyperparameters.values.get("tuner/trial_id") for trial in self._oracle.ongoing_trials.values()}
-        for bracket in self._oracle._brackets:
+        for bracket in private.brackets(self._oracle):
             for rung, (lower, upper) in enumerate(pairwise(bracket["rounds"])):
-                if len(upper) < self._oracle._get_size(bracket["bracket_num"], rung + 1):
+                if len(upper) < private.rung_size(self._oracle, bracket, rung + 1):
                     promoted = {place["past_id"] for place in upper}
                     needed |= {place["id"] for place in lower} - promoted - self._bad
         return frozenset(self._uids[trial_id] for trial_id in needed if trial_id is not None)
@@ -160,7 +152,7 @@ class KerasTunerSearch:
         self._ids[uid], self._uids[trial_id] = trial_id, uid
 
     def _drop_from_rung(self, trial_id: str) -> None:
-        for bracket in getattr(self._oracle, "_brackets", ()):
+        for bracket in private.brackets(self._oracle):
             for rung in bracket["rounds"]:
                 rung[:] = [place for place in rung if place["id"] != trial_id]
 
@@ -183,13 +175,12 @@ class KerasTunerSearch:
     @contextmanager
     def _sampling(self, seed: int, retry: int) -> Iterator[None]:
         """Makes the next draw depend only on the trials and the seed."""
-        self._oracle._seed_state = seed
+        private.seed_next(self._oracle, seed)
         with _quiet():
             if self._spec.sampler != "bayesian":
                 yield
                 return
             oracle, dimensions = self._oracle, len(self._space.domains)
-            oracle._random_state = np.random.RandomState(seed)
             # Without new results the optimum hardly moves: a declined proposal would be repeated, at seconds each. So a
             # retry is a random configuration that was not tried.
             oracle.num_initial_points = NEVER if retry else RANDOM_PER_DIMENSION * dimensions
@@ -263,7 +254,7 @@ def _hyperparameter(space: SearchSpace, name: str, domain: Domain) -> Any:
     """KerasTuner's hyperparameter for a domain, over the codes of `encoding`."""
     # conditional_scope supports only one parent at a time, and only parents without conditions.
     conditions = [
-        Parent(parent, [encode(space.domains[parent], value) for value in values])
+        private.Parent(parent, [encode(space.domains[parent], value) for value in values])
         for parent, values in domain.when.items()
     ]
     if isinstance(domain, Choice):

@@ -1,8 +1,4 @@
-"""Conversions to Optuna: domains, samplers, pruners, and the storage of a study.
-
-Optuna reads all trials after each epoch, and spends most of a TPE proposal in a function that it computes number by
-number. Both are too slow for a thousand workers and 100,000 trials: see docs/scaling.md.
-"""
+"""Conversions to Optuna: domains, samplers and pruners."""
 
 from __future__ import annotations
 
@@ -18,11 +14,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.samplers._tpe import _truncnorm
-from optuna.trial import FrozenTrial, TrialState
-from scipy.special import log_ndtr
+from optuna.trial import FrozenTrial
 
-from harness.search.history_window import Window
+from harness.search.optuna_private import Storage, next_bracket
 from harness.search.settings import reduction_factor
 from harness.study.space import Choice, Domain, Float
 from harness.study.spec import SweepSpec
@@ -36,54 +30,8 @@ NUM_STARTUP_TRIALS = 5
 
 MANY = 100  # more new values than this are faster to sort than to insert one by one
 
-# The same function for whole arrays, equal up to the last digits: a proposal takes a third of the time.
-_truncnorm._log_ndtr = log_ndtr
-
 # Pruners that store in each trial its error at the end of each rung.
 HALVING = ("successive_halving", "hyperband")
-
-
-class Storage(optuna.storages.InMemoryStorage):
-    """A storage that can show a sampler a part of its trials, and that does not copy added trials.
-
-    Attributes:
-        shown: The visible trials; None: all trials.
-        completed: Completed trials, in the order in which they were added.
-        window: Selects among the finished trials that have not failed.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.shown: list[FrozenTrial] | None = None
-        self.completed: list[FrozenTrial] = []
-        self.window = Window()
-
-    def create_new_trial(self, study_id: int, template_trial: FrozenTrial | None = None) -> int:
-        trial_id = super().create_new_trial(study_id)
-        if template_trial is not None:
-            # Optuna would make a deep copy, which would take most of the time of a resume.
-            template_trial.number, template_trial._trial_id = self.get_trial_number_from_id(trial_id), trial_id
-            self._set_trial(trial_id, template_trial)
-            self._update_cache(trial_id, study_id)
-        return trial_id
-
-    def _update_cache(self, trial_id: int, study_id: int) -> None:
-        super()._update_cache(trial_id, study_id)
-        trial = self._get_trial(trial_id)
-        if trial.state is TrialState.COMPLETE:
-            self.completed.append(trial)
-        if trial.state in (TrialState.COMPLETE, TrialState.PRUNED):
-            self.window.add(trial.number, trial.values if trial.state is TrialState.COMPLETE else None)
-
-    def numbered(self, study_id: int, numbers: Sequence[int]) -> list[FrozenTrial]:
-        """The trials with these numbers, without reading the others."""
-        trials = self._studies[study_id].trials
-        return [trials[number] for number in numbers]
-
-    def get_all_trials(self, study_id: int, deepcopy: bool = True, states: object | None = None) -> list[FrozenTrial]:
-        if self.shown is None:
-            return super().get_all_trials(study_id, deepcopy, states)  # type: ignore[arg-type]
-        return [trial for trial in self.shown if states is None or trial.state in states]  # type: ignore[operator]
 
 
 class PercentilePruner(BasePruner):
@@ -103,8 +51,7 @@ class PercentilePruner(BasePruner):
         self._values: dict[int, list[float]] = defaultdict(list)  # of completed trials, by step, ascending
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
-        assert isinstance(study._storage, Storage)  # noqa: S101 - see above
-        self._learn(study._storage.completed)
+        self._learn(Storage.of(study).completed)
         step = trial.last_step
         if step is None or step < self._num_spared or self._num_known < NUM_STARTUP_TRIALS or not self._values[step]:
             return False
@@ -227,13 +174,8 @@ def rungs(spec: SweepSpec, study: optuna.Study, errors_pct: Mapping[int, float])
     A trial that continued was promoted, so they follow from the curve: the error at the end of each rung.
     """
     pruner = study.pruner
-    first = 0  # number of rungs that the trial's bracket skips
-    if isinstance(pruner, optuna.pruners.HyperbandPruner):
-        if not pruner._pruners:
-            pruner._try_initialization(study)
-        trial = optuna.trial.create_trial(state=TrialState.FAIL)
-        trial.number = study._storage.get_n_trials(study._study_id)
-        first = pruner._get_bracket_id(study, trial)
+    # Number of rungs that the trial's bracket skips.
+    first = next_bracket(pruner, study) if isinstance(pruner, optuna.pruners.HyperbandPruner) else 0
     factor = reduction_factor(spec.epochs)
     ends = takewhile(errors_pct.__contains__, (factor ** (first + rung) for rung in count()))
     return {f"completed_rung_{rung}": errors_pct[end] for rung, end in enumerate(ends)}

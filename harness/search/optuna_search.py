@@ -20,7 +20,8 @@ from harness.search import catalogue
 from harness.search.base import NoProposal, Proposal
 from harness.search.constraints import excess
 from harness.search.encoding import decode, encode_all, identity
-from harness.search.optuna_parts import HALVING, Storage, distribution, new_pruner, new_sampler, rungs, suggested
+from harness.search.optuna_parts import HALVING, distribution, new_pruner, new_sampler, rungs, suggested
+from harness.search.optuna_private import Storage
 from harness.search.replay import ask_again, events, hear_again
 from harness.search.settings import BAD_OUTCOMES, ask_seed
 from harness.study.records import EpochReport, Outcome, Params, Record, Role, Scalar, Trial, TrialResult
@@ -246,7 +247,7 @@ class OptunaSearch:
         if numbers is None:
             return None
         numbers |= {opened.trial.number for opened in self._open.values()}
-        return self._storage.numbered(self._study._study_id, sorted(numbers))
+        return self._storage.numbered(self._study, sorted(numbers))
 
 
 def _values(spec: SweepSpec, result: TrialResult) -> list[float] | None:

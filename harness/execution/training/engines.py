@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from harness.execution.training.engine_base import EVALUATION_BATCH, NUM_CLASSES, Engine, Floats, Images, Order, scaled
+from harness.execution.training.keras_private import moments
 
 
 def make_engine(model: keras.Model, train: Images, validation: Images, batch_size: int, *, xla: bool) -> Engine:
@@ -90,7 +91,7 @@ class CompiledEpochs:
 
         adam = self._model.optimizer
         step, rate = tf.cast(adam.iterations.value + 1, tf.float32), tf.cast(adam.learning_rate, tf.float32)
-        variables = self._model.trainable_variables, adam._momentums, adam._velocities
+        variables = self._model.trainable_variables, *moments(adam)
         for variable, momentum, velocity, gradient in zip(*variables, gradients, strict=True):
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.value.handle,

@@ -1,0 +1,13 @@
+"""All uses of private names of Keras, as checked with the version below; check each again with another version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+SEEN_IN = "3.15.1"
+
+
+def moments(adam: Any) -> tuple[Sequence[Any], Sequence[Any]]:
+    """Adam's first and second moments, each with one variable for each trainable variable of the model."""
+    return adam._momentums, adam._velocities

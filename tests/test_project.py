@@ -28,22 +28,22 @@ from harness.ledger.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# From the bottom to the top: a room imports what lies below it, and itself. Wings lie at one height.
-WINGS = {"search", "execution", "tracking", "analysis"}
-ROOMS = [
+# The packages in layers, from the bottom to the top: a package imports only from layers below it, and from itself.
+SAME_LAYER = {"search", "execution", "tracking", "analysis"}
+PACKAGES = [
     {"support"},
     {"study"},
     {"ledger"},
-    WINGS,
+    SAME_LAYER,
     {"planning"},
     {"sweep", "audit"},
     {"workflows"},
     {"bench"},
 ]
-DOORS = ["api", "commands", "cli"]  # files beside the rooms, above all of them; `errors` lies below
-HEIGHT = {"errors": 0}
-FLOORS = [*ROOMS, *({door} for door in DOORS)]
-HEIGHT |= {part: height for height, parts in enumerate(FLOORS, start=1) for part in parts}
+MODULES = ["api", "commands", "cli"]  # files beside the packages, in layers above them; `errors` is below
+LAYER_OF = {"errors": 0}
+LAYERS = [*PACKAGES, *({module} for module in MODULES)]
+LAYER_OF |= {part: layer for layer, parts in enumerate(LAYERS, start=1) for part in parts}
 
 SLOW_TO_LOAD = {"tensorflow", "keras", "keras_tuner", "mlflow"}
 MAY_LOAD_THEM = (
@@ -128,30 +128,30 @@ def crossings() -> list[tuple[Import, str, str]]:
     return [(i, a, b) for i, a, b in pairs if a and b and a != b]
 
 
-def test_every_file_is_in_a_room_or_a_door() -> None:
+def test_every_file_is_in_a_package_or_a_listed_module() -> None:
     found = {part(module) for module in FILES} - {None}
-    assert found == HEIGHT.keys()
-    assert sorted(file.stem for file in (ROOT / "harness").glob("*.py")) == sorted(["__init__", "errors", *DOORS])
+    assert found == LAYER_OF.keys()
+    assert sorted(file.stem for file in (ROOT / "harness").glob("*.py")) == sorted(["__init__", "errors", *MODULES])
 
 
 def test_imports_run_downwards() -> None:
-    upwards = [i for i, importer, imported in crossings() if HEIGHT[importer] <= HEIGHT[imported]]
-    assert [str(i) for i in upwards if not {part(i.importer), part(i.imported)} <= WINGS] == []
+    upwards = [i for i, importer, imported in crossings() if LAYER_OF[importer] <= LAYER_OF[imported]]
+    assert [str(i) for i in upwards if not {part(i.importer), part(i.imported)} <= SAME_LAYER] == []
 
 
-def test_the_map_names_every_room() -> None:
+def test_the_map_names_every_package() -> None:
     design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     listed = set(re.findall(r"^  (\w+)/ ", design, re.MULTILINE))
-    assert listed == {room for rooms in ROOMS for room in rooms}
+    assert listed == {package for layer in PACKAGES for package in layer}
     named = re.findall(r"`(harness/[\w/]+\.py)`", design)
     assert [name for name in named if not (ROOT / name).is_file()] == []
 
 
-def test_wings_do_not_import_each_other() -> None:
-    assert [str(i) for i, importer, imported in crossings() if {importer, imported} <= WINGS] == []
+def test_packages_of_one_layer_do_not_import_each_other() -> None:
+    assert [str(i) for i, importer, imported in crossings() if {importer, imported} <= SAME_LAYER] == []
 
 
-def test_no_circle_of_imports() -> None:
+def test_no_circular_imports() -> None:
     """File by file, and also for what is imported when it is needed."""
     below: dict[str, set[str]] = {}
     for i in IMPORTS:

@@ -71,7 +71,7 @@ class Comparison:
         p_value: Of `points` over other seeds and images, corrected for candidates and looks: this one decides.
         paired: 95 % interval of `points` by Student's paired t on the seeds, the images taken as given; not corrected.
         paired_p_value: Of the same.
-        probability_of_improvement: That a training of the candidate errs less than one of the baseline.
+        probability_of_improvement: That a training of the candidate has a lower error than one of the baseline.
         mcnemar_p_values: By seed; not corrected.
         mcnemar_pooled_p_value: One vote per image; not corrected.
         device_time_ratio: Candidate's over baseline's; None where their times may not be compared.

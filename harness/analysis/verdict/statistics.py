@@ -224,7 +224,7 @@ def paired_difference(candidate_pct: Floats, baseline_pct: Floats, confidence: f
 
 
 def probability_of_improvement(candidate_pct: Floats, baseline_pct: Floats) -> float:
-    """How probable it is that a training of the candidate errs less than one of the baseline; a tie counts half.
+    """Probability that a training of the candidate has a lower error than one of the baseline; a tie counts half.
 
     Mann and Whitney's U over the number of pairs; R. Agarwal et al., "Deep Reinforcement Learning at the Edge of the
     Statistical Precipice", NeurIPS 34 (2021).

@@ -163,8 +163,8 @@ def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -
 def best_trials(spec: SweepSpec, records: Sequence[Record], top: int) -> list[Record]:
     """The first trials of the best searched configurations (`harness.study.comparability`), best first.
 
-    Of a study that minimises device time, too, the fastest come first that err no more than the baseline does in the
-    mean of its seeds.
+    In a study that also minimises device time, the fastest configurations with an error no higher than the mean of the
+    baseline's seeds come first.
     """
     found = Configurations(spec, records)
     is_timed = "device_time" in spec.objective

@@ -24,7 +24,6 @@ from baselines.layers import (
     Turn,
     Units,
     Zoom,
-    augmentation,
     conv2d_cost,
     dense_cost,
     dropout,
@@ -76,7 +75,6 @@ def build(config: Config) -> keras.Model:
     return keras.Sequential(
         [
             keras.Input((28, 28, 1), name="image"),
-            *augmentation(config),
             *hidden(conv_1, config.batch_norm),
             layers.MaxPooling2D(2, name="pool_1"),
             *dropout(config.conv_dropout, "pool_1_dropout"),

@@ -22,7 +22,6 @@ from baselines.layers import (
     Turn,
     Units,
     Zoom,
-    augmentation,
     dense_cost,
     dropout,
     hidden,
@@ -75,7 +74,6 @@ def build(config: Config) -> keras.Model:
     return keras.Sequential(
         [
             keras.Input((28, 28, 1), name="image"),
-            *augmentation(config),
             layers.Flatten(name="flatten"),
             *dropout(config.input_dropout, "input_dropout"),
             *body,

@@ -1,9 +1,9 @@
-"""Pieces that the architectures share: a hidden layer with its options, augmentation, and costs of layers."""
+"""Pieces that the architectures share: a hidden layer with its options, and costs of layers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 from baselines.settings import YES_OR_NO, Real, Whole
 
@@ -82,16 +82,3 @@ def dropout(rate: float, name: str) -> list[keras.Layer]:
     import keras
 
     return [keras.layers.Dropout(rate, name=name)] if rate else []
-
-
-def augmentation(config: Any) -> list[keras.Layer]:
-    """Random shift, rotation and zoom per image, in training only; none where the setting is 0."""
-    from keras import layers
-
-    shift, turn, zoom = config.augment_shift, config.augment_rotation, config.augment_zoom
-    dark = {"fill_mode": "constant", "fill_value": 0.0}  # the images' background
-    return [
-        *([layers.RandomTranslation(shift, shift, **dark, name="shift")] if shift else []),
-        *([layers.RandomRotation(turn, **dark, name="rotation")] if turn else []),
-        *([layers.RandomZoom(zoom, **dark, name="zoom")] if zoom else []),
-    ]

@@ -33,13 +33,15 @@ def model(name: str, params: dict[str, object]) -> keras.Model:
     return model
 
 
-def compiled(model: keras.Model, *, xla: bool = False) -> CompiledEpochs:
-    held = engine_base.hold(PICTURES, LABELS)
-    return CompiledEpochs(model, held, held, BATCH, xla=xla)
+def compiled(
+    model: keras.Model, *, xla: bool = False, augments: bool = False, pictures: engine_base.Bytes = PICTURES
+) -> CompiledEpochs:
+    held = engine_base.hold(pictures, LABELS)
+    return CompiledEpochs(model, held, held, BATCH, augments=augments, xla=xla)
 
 
-def fit(model: keras.Model) -> KerasFit:
-    return KerasFit(model, Images(PICTURES, LABELS, len(PICTURES)), BATCH)
+def fit(model: keras.Model, *, augments: bool = False, pictures: engine_base.Bytes = PICTURES) -> KerasFit:
+    return KerasFit(model, Images(pictures, LABELS, len(pictures)), BATCH)
 
 
 def values(model: keras.Model) -> list[np.ndarray]:
@@ -82,9 +84,9 @@ def test_all_shapes_are_compiled_before_the_first_epoch(monkeypatch: pytest.Monk
     """XLA compiles for one shape only, and what it compiles within an epoch would count as training."""
     run, shapes = CompiledEpochs._run, []
 
-    def watched(function: object, data: np.ndarray, count: int) -> np.ndarray:
-        found = run(function, data, count)
-        shapes.append((id(function), tuple(data.shape), found.shape))
+    def watched(function: object, *data: np.ndarray, count: int) -> np.ndarray:
+        found = run(function, *data, count=count)
+        shapes.append((id(function), *(tuple(each.shape) for each in data), found.shape))
         return found
 
     monkeypatch.setattr(CompiledEpochs, "_run", staticmethod(watched))
@@ -101,5 +103,29 @@ def test_xla_is_used_where_all_layers_can_be_compiled() -> None:
     plain = compiled(model(*CONFIGS[0]), xla=True)
     assert plain.name == "compiled+xla"
     assert plain.train(ORDER) == pytest.approx(compiled(model(*CONFIGS[0])).train(ORDER), rel=1e-3)
-    augmented = model("fc", {"units_1": 8, "units_2": 8, "augment_shift": 0.1})
-    assert compiled(augmented, xla=True).name == "compiled"
+    assert compiled(model(*CONFIGS[0]), xla=True, augments=True).name == "compiled"
+
+
+def test_normalisation_in_one_kernel_is_that_of_keras() -> None:
+    ours, theirs = (model("cnn", {**dict(CONFIGS[1][1]), "batch_norm": True}) for _ in range(2))
+    one_step = ORDER[:1]
+    assert compiled(ours).train(one_step) == pytest.approx(fit(theirs).train(one_step), rel=1e-6)
+    # A bias in front of a normalisation has no gradient, so that Adam makes a step of any direction out of rounding.
+    names = [each.path for each in ours.variables if not each.path.endswith(("_1/bias", "_2/bias"))]
+    assert any("moving_variance" in name for name in names)
+    for one, other in zip(ours.variables, theirs.variables, strict=True):
+        if one.path in names:
+            np.testing.assert_allclose(one.numpy(), other.numpy(), rtol=1e-4, atol=1e-5, err_msg=one.path)
+    assert {type(layer) for layer in ours.layers} == {type(layer) for layer in theirs.layers}
+    assert all("call" not in vars(layer) for layer in ours.layers), "the layers stay Keras's own"
+
+
+@pytest.mark.parametrize("make", [compiled, fit])
+def test_each_image_is_moved_by_its_transform(make: Callable) -> None:
+    """An image that is moved by whole pixels trains as the image that lies there."""
+    moved, plain = model(*CONFIGS[1]), model(*CONFIGS[1])
+    right_2 = np.tile(np.array([1, 0, -2, 0, 1, 0, 0, 0], np.float32), (*ORDER.shape, 1))
+    there = np.pad(PICTURES, ((0, 0), (0, 0), (2, 0)))[:, :, :-2]
+    loss = make(moved, augments=True).train(ORDER, right_2)
+    assert loss == pytest.approx(make(plain, pictures=there).train(ORDER), rel=1e-5)
+    assert loss != pytest.approx(make(model(*CONFIGS[1])).train(ORDER), rel=1e-5)

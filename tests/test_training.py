@@ -110,6 +110,21 @@ def test_a_continued_trial_is_the_uninterrupted_one(
     assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
 
 
+def test_a_checkpoint_with_augmentation_layers_is_still_continued(trainer: Trainer, tmp_path: Path) -> None:
+    """Earlier versions had augmentation in the network, so that checkpoints began with its generators' states."""
+    checkpoint = tmp_path / "uid.npz"
+    trial = dataclasses.replace(TRIAL, params={**TRIAL.params, **RANDOM})
+    train(trainer, dataclasses.replace(trial, epochs=1), save_to=checkpoint)
+    expected = train(trainer, trial, load_from=checkpoint).curve
+    with np.load(checkpoint) as saved:
+        values = list(saved.values())
+    for num_states, outcome in ((3, Outcome.COMPLETED), (4, Outcome.CRASHED)):
+        np.savez(checkpoint, *[np.array([7, 1], np.int64)] * num_states, *values)
+        rest = train(trainer, trial, load_from=checkpoint)
+        assert rest.outcome is outcome
+        assert num_states == 4 or [one.train_loss for one in rest.curve] == [one.train_loss for one in expected]
+
+
 @pytest.mark.parametrize("more", [{}, RANDOM], ids=["plain", "with layers that have a state"])
 def test_a_trial_trained_to_its_end_leaves_the_network_that_was_judged(
     trainer: Trainer, digits_folder: Path, tmp_path: Path, more: dict[str, float | bool]

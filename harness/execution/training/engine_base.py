@@ -35,8 +35,12 @@ class Engine(Protocol):
 
     name: str
 
-    def train(self, order: Order) -> float:
-        """Trains on batches of these positions, shape (steps, batch size); returns the mean loss over them."""
+    def train(self, order: Order, transforms: Floats | None = None) -> float:
+        """Trains on batches of these positions, shape (steps, batch size); returns the mean loss over them.
+
+        `transforms` (steps, batch size, 8) has the coefficients of each image's affine transform, for an engine that
+        was made for them.
+        """
 
     def predict(self, images: Images, num_images: int) -> Floats:
         """Class probabilities (num_images, 10) of the first images."""
@@ -53,6 +57,14 @@ def hold(images: Bytes, labels: Bytes) -> Images:
     return Images(on_device(padded[0]), on_device(padded[1]), len(images))
 
 
-def scaled(images: Any) -> Any:
-    """Grey values 0..255 to 0..1, with a channel: (n, 28, 28) to (n, 28, 28, 1)."""
-    return keras.ops.expand_dims(keras.ops.cast(images, "float32") / 255.0, -1)
+def scaled(images: Any, transforms: Any | None = None) -> Any:
+    """Grey values 0..255 to 0..1, with a channel: (n, 28, 28) to (n, 28, 28, 1), each moved by its transform (n, 8)."""
+    shown = keras.ops.expand_dims(keras.ops.cast(images, "float32") / 255.0, -1)
+    if transforms is None or transforms.shape[-1] == 0:
+        return shown
+    return keras.ops.image.affine_transform(shown, transforms, interpolation="bilinear", fill_mode="constant")
+
+
+def no_transforms(order: Order) -> Floats:
+    """For batches whose images are shown as they are, shape (steps, batch size, 0)."""
+    return np.empty((*order.shape, 0), np.float32)

@@ -10,11 +10,24 @@ from typing import Any
 import keras
 import numpy as np
 
-from harness.execution.training.engine_base import EVALUATION_BATCH, NUM_CLASSES, Engine, Floats, Images, Order, scaled
+from baselines.augmentation import NUM_COEFFICIENTS
+from harness.execution.training.engine_base import (
+    EVALUATION_BATCH,
+    NUM_CLASSES,
+    Engine,
+    Floats,
+    Images,
+    Order,
+    no_transforms,
+    scaled,
+)
 from harness.execution.training.keras_private import moments
+from harness.execution.training.kernels import fused_normalisation
 
 
-def make_engine(model: keras.Model, train: Images, validation: Images, batch_size: int, *, xla: bool) -> Engine:
+def make_engine(
+    model: keras.Model, train: Images, validation: Images, batch_size: int, *, augments: bool = False, xla: bool
+) -> Engine:
     """The fastest engine for a model that is compiled with Adam under the present backend.
 
     Args:
@@ -22,62 +35,79 @@ def make_engine(model: keras.Model, train: Images, validation: Images, batch_siz
         train: What it is trained on.
         validation: What it is judged on; other images can be predicted too, after compiling for their number.
         batch_size: Images a step.
+        augments: Whether each image gets a transform.
         xla: Let XLA compile a whole epoch, if it can all layers; for GPUs. JAX has no other compiler.
     """
     if keras.backend.backend() == "tensorflow":
-        return CompiledEpochs(model, train, validation, batch_size, xla=xla)
+        return CompiledEpochs(model, train, validation, batch_size, augments=augments, xla=xla)
     if keras.backend.backend() == "jax":
         from harness.execution.training.jax_engine import JaxSteps
 
-        return JaxSteps(model, train, validation, batch_size, whole_epochs=xla)
+        return JaxSteps(model, train, validation, batch_size, augments=augments, whole_epochs=xla)
     return KerasFit(model, train, batch_size)
 
 
 class CompiledEpochs:
     """Runs an epoch as one TensorFlow graph: batches are gathered on the device, Adam is one kernel per variable."""
 
-    def __init__(self, model: keras.Model, train: Images, validation: Images, batch_size: int, *, xla: bool) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        train: Images,
+        validation: Images,
+        batch_size: int,
+        *,
+        augments: bool = False,
+        xla: bool,
+    ) -> None:
         import tensorflow as tf
 
-        xla = xla and all(layer.supports_jit for layer in model.layers)
+        # XLA has no kernel of TensorFlow's for the transforms of images.
+        xla = xla and not augments and all(layer.supports_jit for layer in model.layers)
         self.name = "compiled+xla" if xla else "compiled"
         self._model, self._data = model, train
         count, images = tf.TensorSpec((), tf.int32), tf.TensorSpec((None, *train.images.shape[1:]), tf.uint8)
         order = tf.TensorSpec((None, batch_size), tf.int32)
-        train_function = tf.function(self._epoch, (order, count), jit_compile=xla, autograph=False)
+        transforms = tf.TensorSpec((None, batch_size, NUM_COEFFICIENTS if augments else 0), tf.float32)
+        train_function = tf.function(self._epoch, (order, transforms, count), jit_compile=xla, autograph=False)
         predict_function = tf.function(self._probabilities, (images, count), jit_compile=xla, autograph=False)
-        self._train, self._predict = train_function.get_concrete_function(), predict_function.get_concrete_function()
+        with fused_normalisation(model):
+            self._train = train_function.get_concrete_function()
+        self._predict = predict_function.get_concrete_function()
         # The first call of each compiles; of no steps, it does nothing else. XLA compiles for one shape only, so these
         # are the ones to come.
-        self._run(self._train, np.zeros((train.num_images // batch_size, batch_size), np.int32), 0)
-        self._run(self._predict, validation.images, 0)
+        num_steps = train.num_images // batch_size
+        none = [np.zeros((num_steps, *of.shape[1:]), of.dtype.as_numpy_dtype) for of in (order, transforms)]
+        self._run(self._train, *none, count=0)
+        self._run(self._predict, validation.images, count=0)
 
-    def train(self, order: Order) -> float:
-        return float(self._run(self._train, order, len(order))) / len(order)
+    def train(self, order: Order, transforms: Floats | None = None) -> float:
+        transforms = no_transforms(order) if transforms is None else transforms
+        return float(self._run(self._train, order, transforms, count=len(order))) / len(order)
 
     def predict(self, images: Images, num_images: int) -> Floats:
-        return self._run(self._predict, images.images, -(-num_images // EVALUATION_BATCH))[:num_images]
+        return self._run(self._predict, images.images, count=-(-num_images // EVALUATION_BATCH))[:num_images]
 
     @staticmethod
-    def _run(function: Any, data: Any, count: int) -> Floats:
+    def _run(function: Any, *data: Any, count: int) -> Floats:
         """Reads the result, which waits for the device: what is timed apart does not run into each other."""
         import tensorflow as tf
 
-        return np.asarray(function(tf.convert_to_tensor(data), tf.constant(count)))
+        return np.asarray(function(*map(tf.convert_to_tensor, data), tf.constant(count)))
 
-    def _epoch(self, order: Any, num_steps: Any) -> Any:
+    def _epoch(self, order: Any, transforms: Any, num_steps: Any) -> Any:
         """Sum of the losses of `num_steps` batches. A number of its own, so that 0 compiles and trains nothing."""
         import tensorflow as tf
 
         def step(number: Any, total: Any) -> tuple[Any, Any]:
-            return number + 1, total + self._step(order[number])
+            return number + 1, total + self._step(order[number], transforms[number])
 
         return tf.while_loop(lambda number, _: number < num_steps, step, (0, 0.0))[1]
 
-    def _step(self, positions: Any) -> Any:
+    def _step(self, positions: Any, transforms: Any) -> Any:
         import tensorflow as tf
 
-        images = scaled(tf.gather(self._data.images, positions))
+        images = scaled(tf.gather(self._data.images, positions), transforms)
         labels = tf.one_hot(tf.gather(self._data.labels, positions), NUM_CLASSES)
         with tf.GradientTape() as tape:
             losses = keras.losses.categorical_crossentropy(labels, self._model(images, training=True))
@@ -136,12 +166,13 @@ class KerasFit:
             variable.assign(value)
         self.predict(train, EVALUATION_BATCH)
 
-    def train(self, order: Order) -> float:
+    def train(self, order: Order, transforms: Floats | None = None) -> float:
         if keras.backend.backend() == "torch":
             # Dropout draws from PyTorch's own generator there, which no checkpoint has. The order is the epoch's own.
             importlib.import_module("torch").manual_seed(zlib.crc32(order.tobytes()))
         positions = order.reshape(-1)
-        images = scaled(self._data.images[positions])
+        transforms = no_transforms(order) if transforms is None else transforms
+        images = scaled(self._data.images[positions], transforms.reshape(len(positions), transforms.shape[-1]))
         labels = np.eye(NUM_CLASSES, dtype=np.float32)[self._data.labels[positions]]
         history = self._model.fit(images, labels, batch_size=order.shape[1], shuffle=False, verbose=0)
         return float(history.history["loss"][0])

@@ -10,7 +10,16 @@ import jax.numpy as jnp
 import keras
 import numpy as np
 
-from harness.execution.training.engine_base import EVALUATION_BATCH, NUM_CLASSES, Floats, Images, Order, scaled
+from baselines.augmentation import NUM_COEFFICIENTS
+from harness.execution.training.engine_base import (
+    EVALUATION_BATCH,
+    NUM_CLASSES,
+    Floats,
+    Images,
+    Order,
+    no_transforms,
+    scaled,
+)
 
 
 class JaxSteps:
@@ -24,22 +33,31 @@ class JaxSteps:
     name = "compiled+xla"
 
     def __init__(
-        self, model: keras.Model, train: Images, validation: Images, batch_size: int, *, whole_epochs: bool
+        self,
+        model: keras.Model,
+        train: Images,
+        validation: Images,
+        batch_size: int,
+        *,
+        augments: bool = False,
+        whole_epochs: bool,
     ) -> None:
         self._model, self._data = model, train
         num_steps = train.num_images // batch_size
         self._steps_a_call = num_steps if whole_epochs else 1
         order = np.zeros((self._steps_a_call, batch_size), np.int32)
+        transforms = np.zeros((*order.shape, NUM_COEFFICIENTS if augments else 0), np.float32)
         steps = jax.jit(self._steps, donate_argnums=0)
-        self._train = steps.lower(self._state, order, train.images, train.labels).compile()
+        self._train = steps.lower(self._state, order, transforms, train.images, train.labels).compile()
         self._predict = jax.jit(self._probabilities)
         self._probabilities_from(validation, 0)
 
-    def train(self, order: Order) -> float:
+    def train(self, order: Order, transforms: Floats | None = None) -> float:
+        transforms = no_transforms(order) if transforms is None else transforms
         state, losses = self._state, []
         for start in range(0, len(order), self._steps_a_call):
-            part = order[start : start + self._steps_a_call]
-            state, loss = self._train(state, part, self._data.images, self._data.labels)
+            part = slice(start, start + self._steps_a_call)
+            state, loss = self._train(state, order[part], transforms[part], self._data.images, self._data.labels)
             losses.append(loss)
         for variables, values in zip(self._variables, state, strict=True):
             for variable, value in zip(variables, values, strict=True):
@@ -63,13 +81,15 @@ class JaxSteps:
         trainable, others, _ = self._state
         return np.asarray(self._predict(trainable, others, images.images, start))
 
-    def _steps(self, state: Any, order: Any, images: Any, labels: Any) -> Any:
+    def _steps(self, state: Any, order: Any, transforms: Any, images: Any, labels: Any) -> Any:
         """The state after a step for each row of `order`, and the losses (steps,)."""
 
-        def step(state: Any, positions: Any) -> Any:
-            return self._step(state, scaled(images[positions]), jax.nn.one_hot(labels[positions], NUM_CLASSES))
+        def step(state: Any, batch: Any) -> Any:
+            positions, moved_by = batch
+            one_hot = jax.nn.one_hot(labels[positions], NUM_CLASSES)
+            return self._step(state, scaled(images[positions], moved_by), one_hot)
 
-        return jax.lax.scan(step, state, order, unroll=self._steps_a_call == 1)
+        return jax.lax.scan(step, state, (order, transforms), unroll=self._steps_a_call == 1)
 
     def _step(self, state: Any, images: Any, labels: Any) -> Any:
         trainable, others, of_optimizer = state

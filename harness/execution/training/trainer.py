@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 import baselines
+from baselines.augmentation import augmentation
 from baselines.recipe import optimizer
 from harness.errors import TroubleError
 from harness.execution.base import Job, Place
@@ -26,6 +28,9 @@ from harness.study.spec import SweepSpec
 from harness.support import keras_settings
 from harness.support.atomic_files import replaced
 from harness.support.failpoints import Step, reach
+
+SIDE = 28  # of an image
+AUGMENTATION_STREAM = 1  # apart from the order of the images, which is drawn from (seed, epoch)
 
 OnEpoch = Callable[[EpochReport], bool]
 Floats = NDArray[np.float32]
@@ -90,8 +95,9 @@ class Trainer:
     def num_validation_images(self) -> int:
         return len(self._validation_labels)
 
-    def make_engine(self, model: keras.Model, batch_size: int) -> Engine:
-        return engines.make_engine(model, self.train_images, self._validation_images, batch_size, xla=self.uses_xla)
+    def make_engine(self, model: keras.Model, batch_size: int, *, augments: bool) -> Engine:
+        images = self.train_images, self._validation_images
+        return engines.make_engine(model, *images, batch_size, augments=augments, xla=self.uses_xla)
 
     def validate(self, engine: Engine, num_images: int) -> tuple[Floats, Positions]:
         """(cross-entropy of each, positions got wrong) over the first `num_images` validation images."""
@@ -155,11 +161,15 @@ class _Attempt:
         model.optimizer.build(model.trainable_variables)
         epochs_done = self._restore(model, steps)
         built = time.monotonic()
-        engine = self._trainer.make_engine(model, recipe.batch_size)
+        varied = augmentation(spec.config(trial.params))
+        engine = self._trainer.make_engine(model, recipe.batch_size, augments=bool(varied))
         self._device = replace(self._device, engine=engine.name)
         self._build_s, self._compile_s = _milliseconds(built - started), _milliseconds(time.monotonic() - built)
         for epoch in range(epochs_done, trial.epochs):
-            if not self._run_epoch(engine, epoch, self._order(epoch, steps, recipe.batch_size)):
+            order = self._order(epoch, steps, recipe.batch_size)
+            rng = np.random.default_rng((trial.seed, epoch, AUGMENTATION_STREAM))
+            transforms = varied.transforms(order.shape, SIDE, rng)
+            if not self._run_epoch(engine, epoch, order, transforms):
                 break
         return self._end(model, engine)
 
@@ -170,11 +180,11 @@ class _Attempt:
         )
         return shuffled[: num_steps * batch_size].astype(np.int32).reshape(num_steps, batch_size)
 
-    def _run_epoch(self, engine: Engine, epoch: int, order: Order) -> bool:
+    def _run_epoch(self, engine: Engine, epoch: int, order: Order, transforms: Floats) -> bool:
         """Trains and reports an epoch; returns whether to go on."""
         with self._meter.region():
             began = time.monotonic()
-            train_loss = engine.train(order)
+            train_loss = engine.train(order, transforms)
             train_s = time.monotonic() - began
         trained = time.monotonic()
         # Trials are ranked on all validation images after their last epoch. The curve is on the same part of them
@@ -275,8 +285,19 @@ def _save(variables: Sequence[keras.Variable], path: Path) -> None:
 
 def _load(variables: Sequence[keras.Variable], path: Path) -> None:
     with path.open("rb") as file, np.load(file, allow_pickle=False) as saved:
-        for variable, name in zip(variables, saved.files, strict=True):
-            variable.assign(saved[name])
+        for variable, value in zip(variables, _of_these_layers(list(saved.values()), len(variables)), strict=True):
+            variable.assign(value)
+
+
+def _of_these_layers(values: list[NDArray[Any]], num_variables: int) -> list[NDArray[Any]]:
+    """Without the states of random generators, with which networks of earlier versions began.
+
+    Augmentation was up to three layers of the network then, each with a generator.
+    """
+    num_more = len(values) - num_variables
+    if 0 < num_more <= 3 and all(value.shape == (2,) and value.dtype.kind in "iu" for value in values[:num_more]):
+        return values[num_more:]
+    return values
 
 
 def _judged(probabilities: Floats, labels: NDArray[np.uint8]) -> tuple[Floats, Positions]:

@@ -7,8 +7,6 @@ machine that is not quiet, and the figures are this machine's alone.
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
-import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -21,10 +19,11 @@ from numpy.typing import NDArray
 
 import baselines
 from baselines.recipe import RECIPE, optimizer
-from harness.analysis.files import replaced, write_csv
+from harness.analysis.files import write_csv
 from harness.analysis.pictures import save_picture
+from harness.bench.results import write_json
 from harness.execution.machine.backends import backend
-from harness.execution.machine.devices import num_usable_cores, this_machine
+from harness.execution.machine.devices import this_machine
 from harness.support import keras_settings
 
 if TYPE_CHECKING:
@@ -91,7 +90,8 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
     timings = [measure(network, num_rounds) for network in NETWORKS]
     frame = table(timings)
     write_csv(frame, out_dir / "engine.csv")
-    _write_json(out_dir / "engine.json", timings)
+    measured = {"timings": [dataclasses.asdict(timing) for timing in timings]}
+    write_json(out_dir / "engine.json", ("keras", backend()), measured)
     plot(timings, out_dir / "engine.png")
     return frame
 
@@ -230,15 +230,3 @@ def _gemm_flops_per_s() -> float:
         float(keras.ops.matmul(matrix, matrix)[0, 0])
         seconds.append(time.perf_counter() - started)
     return 2 * GEMM_SIDE**3 / min(seconds)
-
-
-def _write_json(path: Path, timings: Sequence[Timing]) -> None:
-    machine = this_machine()
-    data = {
-        "machine": machine.gpu_names[0] if machine.gpu_names else machine.cpu_name,
-        "num_cores": num_usable_cores(),
-        "versions": {name: importlib.metadata.version(name) for name in ("keras", backend())},
-        "timings": [dataclasses.asdict(timing) for timing in timings],
-    }
-    with replaced(path) as unfinished:
-        unfinished.write_text(json.dumps(data, indent=1, allow_nan=False), encoding="utf-8")

@@ -16,7 +16,6 @@ import time
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
 
 from harness.bench.sleeping_workers import Sleepers, TimeIsUpError
 from harness.ledger.ledger import Ledger
@@ -52,10 +51,6 @@ class Load:
     with_mlflow: bool
     warm_up_s: float
     measured_s: float
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        return cls(**json.loads(path.read_text()))
 
 
 @dataclass(frozen=True)
@@ -162,6 +157,7 @@ def measure(load: Load, home: Path) -> Measured:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(json.dumps(asdict(measure(Load.read(Path(sys.argv[1])), Path(sys.argv[2])))) + "\n")
+    asked = Load(**json.loads(Path(sys.argv[1]).read_text()))
+    sys.stdout.write(json.dumps(asdict(measure(asked, Path(sys.argv[2])))) + "\n")
     sys.stdout.flush()
     os._exit(0)  # MLflow's thread would go on until all runs are there

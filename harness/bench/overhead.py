@@ -7,9 +7,7 @@ is real throughout. Wall seconds and CPU seconds are taken side by side, since a
 
 from __future__ import annotations
 
-import importlib.metadata
 import io
-import json
 import os
 import statistics
 import tempfile
@@ -23,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from harness.analysis.files import write_csv
 from harness.analysis.pictures import make_logarithmic, save_picture
 from harness.bench import scripted_workers
-from harness.execution.machine.devices import this_machine
+from harness.bench.results import three_digits, write_json
 from harness.ledger.ledger import Ledger
 from harness.planning.cost_model import CostModel, cpu_estimate
 from harness.search.factory import make_search
@@ -31,7 +29,6 @@ from harness.search.proposer import Proposer
 from harness.study.records import Record, Role, Seconds
 from harness.study.spec import Budget, SweepSpec
 from harness.study.sweep_file import Flags, load_sweep
-from harness.support.atomic_files import replaced
 from harness.support.home import sweeps_folder
 from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
@@ -129,7 +126,12 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
         worker_s = worker_seconds(Path(folder) / "trained")
     frame = table(timings, worker_s)
     write_csv(frame, out_dir / "overhead.csv")
-    _write_json(out_dir / "overhead.json", timings, worker_s, load)
+    measured = {
+        "load": load,  # of others, when it began: processes that wanted a core
+        "timings": [asdict(timing) for timing in timings],
+        "worker_s": worker_s,
+    }
+    write_json(out_dir / "overhead.json", ("optuna", "mlflow", "pydantic"), measured)
     plot(timings, out_dir / "overhead.png")
     return frame
 
@@ -141,7 +143,12 @@ def grow(home: Path, sizes: Sequence[int], num_trials: int) -> list[Timing]:
         ledger.create_study(spec, {"data_digest": "none"})
         scripted_workers.fill(ledger, spec, spec.baseline_seeds)
         measure(home, ledger, spec, 1)  # loads the libraries
-        return [_at_size(home, ledger, spec, size, num_trials) for size in sizes]
+        timings = []
+        for size in sizes:
+            scripted_workers.fill(ledger, spec, size)
+            StudyRuns(home, ledger, spec.study).reconcile("RUNNING")
+            timings.append(measure(home, ledger, spec, num_trials))
+        return timings
 
 
 def measure(home: Path, ledger: Ledger, spec: SweepSpec, num_trials: int) -> Timing:
@@ -211,7 +218,7 @@ def table(timings: Sequence[Timing], worker_s: Mapping[str, float]) -> pd.DataFr
     sizes = [f"{timing.num_trials:,} trials" for timing in timings]
     return pd.DataFrame(
         [
-            {"per": per, "part": part} | dict(zip(sizes, map(_rounded, values), strict=True))
+            {"per": per, "part": part} | dict(zip(sizes, map(three_digits, values), strict=True))
             for per, part, values in rows
         ]
     )
@@ -233,12 +240,6 @@ def plot(timings: Sequence[Timing], path: Path) -> None:
     right.set_ylabel("seconds each time")
     make_logarithmic((left, right), "finished trials")
     save_picture(figure, path)
-
-
-def _at_size(home: Path, ledger: Ledger, spec: SweepSpec, size: int, num_trials: int) -> Timing:
-    scripted_workers.fill(ledger, spec, size)
-    StudyRuns(home, ledger, spec.study).reconcile("RUNNING")
-    return measure(home, ledger, spec, num_trials)
 
 
 def _sweep(
@@ -270,10 +271,6 @@ def _parts(watch: Stopwatch, num_added: int) -> Iterator[dict[str, float]]:
         yield {part: clock[part] for part in OTHER_PARTS}
 
 
-def _rounded(seconds: float) -> float:
-    return float(f"{seconds:.3g}")
-
-
 @contextmanager
 def _own_store() -> Iterator[None]:
     """Runs go to the folder's own store, wherever the user's go."""
@@ -283,17 +280,3 @@ def _own_store() -> Iterator[None]:
     finally:
         if uri is not None:
             os.environ["MLFLOW_TRACKING_URI"] = uri
-
-
-def _write_json(path: Path, timings: Sequence[Timing], worker_s: Mapping[str, float], load: float) -> None:
-    machine = this_machine()
-    data = {
-        "machine": machine.cpu_name,
-        "num_cores": machine.num_cores,
-        "load": load,  # of others, when it began: processes that wanted a core
-        "versions": {name: importlib.metadata.version(name) for name in ("optuna", "mlflow", "pydantic")},
-        "timings": [asdict(timing) for timing in timings],
-        "worker_s": dict(worker_s),
-    }
-    with replaced(path) as unfinished:
-        unfinished.write_text(json.dumps(data, indent=1, allow_nan=False), encoding="utf-8")

@@ -64,12 +64,10 @@ class _Study:
         self.proposer.tell(trial, TrialResult(outcome, curve=tuple(curve)))
         if trial.role is not Role.BASELINE:  # everybody has it: what counts is what is found besides
             self.num_ended += 1
-            self._look_at(trial, curve[-1], outcome)
+            if outcome is Outcome.COMPLETED and curve[-1].val_error_rate_pct < self.least_pct:
+                self.least_pct = curve[-1].val_error_rate_pct
+                self.true_pct = synthetic_objective.error_pct(trial.params)
         return now
-
-    def _look_at(self, trial: Trial, last: EpochReport, outcome: Outcome) -> None:
-        if outcome is Outcome.COMPLETED and last.val_error_rate_pct < self.least_pct:
-            self.least_pct, self.true_pct = last.val_error_rate_pct, synthetic_objective.error_pct(trial.params)
 
 
 def found_pct(crowd: Crowd, num_trials: Sequence[int]) -> list[float]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +39,7 @@ class Job:
         self.validation = arrays(described["dataset"], "validation", folder, described["validation_images"])
 
     def model(self, params: dict[str, int]) -> keras.Model:
-        architecture = baselines.load(self.architecture)
-        model = architecture.build(type(architecture.DOCUMENTED)(**params))
-        steps = -(-len(self.train[0]) // RECIPE.batch_size) * self.epochs
-        model.compile(optimizer(RECIPE, steps), loss="categorical_crossentropy", metrics=["accuracy"])
-        return model
+        return compiled(self.architecture, params, len(self.train[0]), self.epochs)
 
     def fit(self, model: keras.Model, **more: Any) -> Any:
         settings = {"epochs": self.epochs, "batch_size": RECIPE.batch_size, "validation_data": self.validation}
@@ -95,6 +92,15 @@ def optuna(job: Job, folder: Path) -> None:
 
 def _column(job: Job, name: str) -> list[int]:
     return sorted({params[name] for params in job.configurations})
+
+
+def compiled(baseline: str, params: dict[str, int], train_images: int, epochs: int) -> keras.Model:
+    """A network as the peers train it: the documented recipe, but for these widths."""
+    architecture = baselines.load(baseline)
+    model = architecture.build(replace(architecture.DOCUMENTED, **params))
+    steps = -(-train_images // RECIPE.batch_size) * epochs
+    model.compile(optimizer(RECIPE, steps), loss="categorical_crossentropy", metrics=["accuracy"])
+    return model
 
 
 def arrays(dataset: str, split: cache.Split, folder: Path, count: int) -> tuple[Floats, Floats]:

@@ -7,12 +7,9 @@ as many. Histories are filled in, not run. The searches in a crowd run on a cloc
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -26,12 +23,11 @@ from harness.analysis.statistics import quartiles
 from harness.bench import scripted_workers, synthetic_objective
 from harness.bench.load import STUDY, Load, Measured
 from harness.bench.parallel_search import Crowd, found_pct
-from harness.errors import TroubleError
-from harness.execution.machine.devices import this_machine
+from harness.bench.programs import output
+from harness.bench.results import three_digits, write_json
 from harness.ledger.ledger import Ledger
 from harness.study.spec import Budget, SweepSpec
 from harness.study.sweep_file import Flags, load_sweep
-from harness.support.atomic_files import replaced
 from harness.support.home import sweeps_folder
 from harness.support.own_code import program
 
@@ -121,7 +117,14 @@ def carry_out(plan: Plan, out_dir: Path) -> pd.DataFrame:
     found = {crowd: found_pct(crowd, plan.num_trials) for crowd in plan.crowds}
     frame = table(measured, ledger_mb, found, plan.num_trials)
     write_csv(frame, out_dir / "scale.csv")
-    _write_json(out_dir / "scale.json", measured, ledger_mb, found, plan.num_trials)
+    described = {
+        "ledger_mb": ledger_mb,
+        "loads": [asdict(load) | asdict(seen) for load, seen in measured],
+        "num_trials": list(plan.num_trials),
+        "best_error_pct": synthetic_objective.best_error_pct(),
+        "searches": [asdict(crowd) | {"error_pct": list(errors)} for crowd, errors in found.items()],
+    }
+    write_json(out_dir / "scale.json", ("optuna", "mlflow", "scipy"), described)
     plot(measured, found, plan.num_trials, out_dir / "scale.png")
     return frame
 
@@ -157,12 +160,8 @@ def under(load: Load, ledger: Path) -> Measured:
         shutil.copy(ledger, home)
         settings = Path(home) / "load.json"
         settings.write_text(json.dumps(asdict(load)))
-        environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
-        command = program("harness.bench.load", str(settings), home)
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise TroubleError(f"bench scale failed: {(done.stderr or done.stdout).strip().splitlines()[-1][:300]}")
-    return Measured(**json.loads(done.stdout.splitlines()[-1]))
+        printed = output("bench scale", program("harness.bench.load", str(settings), home))
+    return Measured(**json.loads(printed.splitlines()[-1]))
 
 
 def table(
@@ -213,7 +212,7 @@ def _load_row(load: Load, seen: Measured, ledger_mb: float) -> dict[str, Any]:
         "waiting_pct": round(100 * seen.waiting_share, 1),
         "busy_pct": round(100 * seen.busy_share, 1),
         "could_per_s": round(could_per_s(seen), 1),
-        "cpu_ms": _rounded(10 * seen.loop_cpu_pct / seen.trials_per_s) if seen.trials_per_s else None,
+        "cpu_ms": three_digits(10 * seen.loop_cpu_pct / seen.trials_per_s) if seen.trials_per_s else None,
         **_milliseconds("ask", seen.ask_s),
         **_milliseconds("next", seen.next_s),
         **_milliseconds("answer", seen.answer_s),
@@ -232,12 +231,8 @@ def _milliseconds(name: str, seconds: Sequence[float]) -> dict[str, float | None
     """Median and 95th percentile; None if there are no values."""
     import numpy as np
 
-    middle, high = np.quantile(seconds, [0.5, 0.95]) * 1000 if seconds else (None, None)
-    return {f"{name}_ms": _rounded(middle), f"{name}_ms_p95": _rounded(high)}
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None else float(f"{value:.3g}")
+    middle, high = map(three_digits, np.quantile(seconds, [0.5, 0.95]) * 1000) if seconds else (None, None)
+    return {f"{name}_ms": middle, f"{name}_ms_p95": high}
 
 
 def _search_row(
@@ -299,25 +294,3 @@ def _draw_searches(axis: Axes, found: Mapping[Crowd, Sequence[float]], num_trial
             style = "--" if place == 0 else "-"
             axis.plot(workers, medians, style, marker="o", color=color, label=f"{sampler}, {trials:,} trials")
     axis.set_ylabel("true error of the best above the least, points")
-
-
-def _write_json(
-    path: Path,
-    measured: Sequence[tuple[Load, Measured]],
-    ledger_mb: Mapping[int, float],
-    found: Mapping[Crowd, Sequence[float]],
-    num_trials: Sequence[int],
-) -> None:
-    machine = this_machine()
-    data = {
-        "machine": machine.cpu_name,
-        "num_cores": machine.num_cores,
-        "versions": {name: importlib.metadata.version(name) for name in ("optuna", "mlflow", "scipy")},
-        "ledger_mb": ledger_mb,
-        "loads": [asdict(load) | asdict(seen) for load, seen in measured],
-        "num_trials": list(num_trials),
-        "best_error_pct": synthetic_objective.best_error_pct(),
-        "searches": [asdict(crowd) | {"error_pct": list(errors)} for crowd, errors in found.items()],
-    }
-    with replaced(path) as unfinished:
-        unfinished.write_text(json.dumps(data, indent=1, allow_nan=False), encoding="utf-8")

@@ -82,15 +82,11 @@ def fill(ledger: Ledger, spec: SweepSpec, num_trials: int) -> None:
     for start in range(first, num_trials, NUM_TOGETHER):
         with ledger.together():
             for number in range(start, min(start + NUM_TOGETHER, num_trials)):
-                _add(ledger, spec, number, rng)
-
-
-def _add(ledger: Ledger, spec: SweepSpec, number: int, rng: random.Random) -> None:
-    role = Role.BASELINE if number < spec.baseline_seeds else Role.TRIAL
-    params = spec.baseline_params if role is Role.BASELINE else spec.search_space.sample(rng)
-    trial = Trial(uuid.uuid4().hex, number, params, number, spec.epochs, role)
-    is_stopped = role is Role.TRIAL and rng.random() < SHARE_STOPPED
-    _end(ledger, spec, trial, 2 if is_stopped else spec.epochs)
+                role = Role.BASELINE if number < spec.baseline_seeds else Role.TRIAL
+                params = spec.baseline_params if role is Role.BASELINE else spec.search_space.sample(rng)
+                trial = Trial(uuid.uuid4().hex, number, params, number, spec.epochs, role)
+                is_stopped = role is Role.TRIAL and rng.random() < SHARE_STOPPED
+                _end(ledger, spec, trial, 2 if is_stopped else spec.epochs)
 
 
 def _end(ledger: Ledger, spec: SweepSpec, trial: Trial, num_epochs: int) -> None:

@@ -7,9 +7,7 @@ least error seen is partly luck.
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
-import json
 import math
 import statistics
 from collections.abc import Sequence
@@ -17,10 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.analysis.files import replaced, write_csv
+from harness.analysis.files import write_csv
 from harness.analysis.pictures import draw_median, save_picture
 from harness.analysis.statistics import quartiles, share_below
 from harness.bench import synthetic_objective
+from harness.bench.results import write_json
 from harness.search import catalogue
 from harness.search.base import NoProposal
 from harness.search.catalogue import SAMPLERS
@@ -92,7 +91,14 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
     standings.append(random_with_twice_the_budget(num_seeds, num_trainings, best_pct))
     frame = table(standings)
     write_csv(frame, out_dir / "search.csv")
-    _write_json(out_dir / "search.json", standings, best_pct)
+    measured = {
+        "best_error_pct": best_pct,
+        "noise_pct": synthetic_objective.NOISE_PCT,
+        "epochs_per_training": synthetic_objective.EPOCHS,
+        "space": synthetic_objective.SPACE,
+        "standings": [asdict(standing) | {"regret_pct": _with_gaps(standing)} for standing in standings],
+    }
+    write_json(out_dir / "search.json", ("optuna", "keras-tuner"), measured)
     plot(standings, out_dir / "search.png")
     return frame
 
@@ -134,8 +140,9 @@ def race(contender: Contender, seed: int, num_trainings: int, best_pct: float) -
             continue  # everybody has it: what counts is what is found besides
         num_epochs += len(result.curve)
         num_asked, search_time_s = num_asked + 1, search_time_s + proposed.search_time_s
-        if _is_incumbent(trial, result, least_seen):
-            least_seen = result.error_rate_pct or least_seen
+        is_whole = result.outcome is Outcome.COMPLETED and trial.epochs == synthetic_objective.EPOCHS
+        if is_whole and result.error_rate_pct is not None and result.error_rate_pct < least_seen:
+            least_seen = result.error_rate_pct
             first = -(-num_epochs // synthetic_objective.EPOCHS) - 1
             regret[first:] = [synthetic_objective.error_pct(trial.params) - best_pct] * len(regret[first:])
     return regret, search_time_s / max(1, num_asked)
@@ -152,11 +159,6 @@ def _train(proposer: Proposer, proposed: Next, trials: dict[str, Trial]) -> Tria
         if not proposer.report(trial, curve[-1]):
             return TrialResult(Outcome.PRUNED, curve=tuple(curve))
     return TrialResult(Outcome.COMPLETED, curve=tuple(curve), seconds=Seconds(train=float(len(curve))))
-
-
-def _is_incumbent(trial: Trial, result: TrialResult, least_seen: float) -> bool:
-    is_whole = result.outcome is Outcome.COMPLETED and trial.epochs == synthetic_objective.EPOCHS
-    return is_whole and result.error_rate_pct is not None and result.error_rate_pct < least_seen
 
 
 def table(standings: Sequence[Standing]) -> pd.DataFrame:
@@ -187,19 +189,6 @@ def _row(standing: Standing, finals: dict[Contender, list[float]]) -> dict[str, 
         "beats_random_twice": round(share_below(final, finals[TWICE]), 3),
         "search_time_s": round(statistics.fmean(standing.search_time_s), 4),
     }
-
-
-def _write_json(path: Path, standings: Sequence[Standing], best_pct: float) -> None:
-    data = {
-        "best_error_pct": best_pct,
-        "noise_pct": synthetic_objective.NOISE_PCT,
-        "epochs_per_training": synthetic_objective.EPOCHS,
-        "space": synthetic_objective.SPACE,
-        "versions": {name: importlib.metadata.version(name) for name in ("optuna", "keras-tuner")},
-        "standings": [asdict(standing) | {"regret_pct": _with_gaps(standing)} for standing in standings],
-    }
-    with replaced(path) as unfinished:
-        unfinished.write_text(json.dumps(data, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _with_gaps(standing: Standing) -> list[list[float | None]]:

@@ -7,10 +7,8 @@ waits: loading the libraries, training, logging, writing down.
 from __future__ import annotations
 
 import json
-import os
 import random
 import statistics
-import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
@@ -19,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import baselines
-from harness.analysis.files import replaced, write_csv
+from harness.analysis.files import write_csv
 from harness.analysis.pictures import save_picture
-from harness.errors import TroubleError
+from harness.bench.programs import output
+from harness.bench.results import write_json
 from harness.execution.data import cache
-from harness.execution.machine.devices import this_machine
 from harness.study.records import Params
 from harness.study.sweep_file import Flags, load_sweep
 from harness.support.home import sweeps_folder
@@ -85,7 +83,8 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
     races = [race(job, num_rounds) for job in jobs(quick)]
     frame = table(races)
     write_csv(frame, out_dir / "sweep.csv")
-    _write_json(out_dir / "sweep.json", races)
+    measured = {"races": [asdict(race) for race in races]}
+    write_json(out_dir / "sweep.json", ("keras", "keras-tuner", "optuna", "mlflow"), measured)
     plot(races, out_dir / "sweep.png")
     return frame
 
@@ -114,14 +113,9 @@ def wall_seconds(contender: str, job: Job) -> float:
     with tempfile.TemporaryDirectory(prefix="harness-bench-") as name:
         folder = Path(name)
         command = _ours(job, folder) if contender == OURS else _peer(contender, job, folder)
-        environment = os.environ | {"HARNESS_HOME": str(folder / "home"), "TF_CPP_MIN_LOG_LEVEL": "3"}
-        environment.pop("MLFLOW_TRACKING_URI", None)
         started = time.monotonic()
-        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        seconds = time.monotonic() - started
-    if done.returncode != 0:
-        raise TroubleError(f"{contender} failed: {(done.stderr or done.stdout).strip().splitlines()[-1][:300]}")
-    return seconds
+        output(contender, command, folder, HARNESS_HOME=str(folder / "home"))
+        return time.monotonic() - started
 
 
 def table(races: Sequence[Race]) -> pd.DataFrame:
@@ -156,11 +150,7 @@ def plot(races: Sequence[Race], path: Path) -> None:
 
 
 def _job(baseline: str, count: int, train_images: int, epochs: int) -> Job:
-    return Job(baseline, _configurations(baseline, count), train_images, epochs)
-
-
-def _configurations(baseline: str, count: int) -> tuple[Params, ...]:
-    """The documented one and a fixed draw of others."""
+    """The documented network and a fixed draw of others."""
     spec = load_sweep(sweeps_folder() / f"{baseline}.toml", Flags(), "quick")
     rng = random.Random(0)  # noqa: S311 - a draw that is the same every time
     cost = baselines.load(baseline).cost
@@ -171,7 +161,7 @@ def _configurations(baseline: str, count: int) -> tuple[Params, ...]:
         params = space.sample(rng)
         if cost(spec.config(params)).flops_per_image <= limit * 1e6:
             drawn.append(params)
-    return tuple(drawn)
+    return Job(baseline, tuple(drawn), train_images, epochs)
 
 
 def _ours(job: Job, folder: Path) -> list[str]:
@@ -187,24 +177,12 @@ def _ours(job: Job, folder: Path) -> list[str]:
     }
     lines = "\n".join(f"{key} = {value}" for key, value in profile.items())
     (folder / "bench.toml").write_text(f"{head}\n{space}\n[profiles.quick]\n{lines}\n")
-    listed = [_toml_trial(params) for params in job.configurations[1:]]
-    (folder / "listed.toml").write_text("\n".join(listed))
+    trials = ["".join(f"{name} = {value}\n" for name, value in params.items()) for params in job.configurations[1:]]
+    (folder / "listed.toml").write_text("\n".join(f"[[trial]]\n{trial}" for trial in trials))
     return program("harness.cli", "sweep", "bench.toml", "--profile", "quick", "--enqueue", "listed.toml")
-
-
-def _toml_trial(params: Params) -> str:
-    return "[[trial]]\n" + "".join(f"{name} = {value}\n" for name, value in params.items())
 
 
 def _peer(contender: str, job: Job, folder: Path) -> list[str]:
     path = folder / "job.json"
     path.write_text(json.dumps(asdict(job)))
     return program("harness.bench.peers", contender, str(path), str(folder))
-
-
-def _write_json(path: Path, races: Sequence[Race]) -> None:
-    machine = this_machine()
-    described = {"machine": machine.cpu_name, "gpus": machine.gpu_names, "num_cores": machine.num_cores}
-    with replaced(path) as unfinished:
-        races_json = [asdict(race) for race in races]
-        unfinished.write_text(json.dumps(described | {"races": races_json}, indent=1), encoding="utf-8")

@@ -8,17 +8,16 @@ for a second is charged half.
 from __future__ import annotations
 
 import json
-import os
 import statistics
-import subprocess
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-from harness.analysis.files import replaced, write_csv
+from harness.analysis.files import write_csv
 from harness.analysis.pictures import save_picture
-from harness.errors import TroubleError
+from harness.bench.programs import output
+from harness.bench.results import write_json
 from harness.execution.data import cache
 from harness.execution.machine.devices import this_machine
 from harness.study.spec import SPLIT_SIZES, Budget, SweepSpec
@@ -55,10 +54,6 @@ class Hunt:
     target_pct: float
     max_trials: int = 60
     dataset: Literal["mnist", "digits"] = "mnist"
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        return cls(**json.loads(path.read_text()))
 
     def spec(self) -> SweepSpec:
         spec = load_sweep(sweeps_folder() / f"{self.baseline}.toml", Flags(seed=self.seed), "quick")
@@ -103,7 +98,9 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
             done.append(effort(contender, Hunt("fc", seed, train_images, epochs, target_pct)))
     frame = table(efforts)
     write_csv(frame, out_dir / "target.csv")
-    _write_json(out_dir / "target.json", target_pct, efforts)
+    found = {name: [asdict(one) for one in done] for name, done in efforts.items()}
+    measured = {"target_pct": target_pct, "efforts": found}
+    write_json(out_dir / "target.json", ("keras", "keras-tuner", "optuna"), measured)
     plot(efforts, out_dir / "target.png")
     return frame
 
@@ -133,12 +130,8 @@ def effort(contender: str, hunt: Hunt) -> Effort:
         folder = Path(name)
         (folder / "hunt.json").write_text(json.dumps(asdict(hunt)))
         command = program("harness.bench.time_to_target", contender, str(folder / "hunt.json"), name)
-        environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-        environment.pop("MLFLOW_TRACKING_URI", None)
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise TroubleError(f"{contender} failed: {(done.stderr or done.stdout).strip().splitlines()[-1][:300]}")
-    return Effort(**json.loads(done.stdout.splitlines()[-1]))
+        printed = output(contender, command)
+    return Effort(**json.loads(printed.splitlines()[-1]))
 
 
 def table(efforts: dict[str, list[Effort]]) -> pd.DataFrame:
@@ -177,12 +170,3 @@ def plot(efforts: dict[str, list[Effort]], path: Path) -> None:
     axis.set_xlim(left=0)
     axis.grid(axis="x", alpha=0.3)
     save_picture(figure, path)
-
-
-def _write_json(path: Path, target_pct: float, efforts: dict[str, list[Effort]]) -> None:
-    machine = this_machine()
-    described = {"machine": machine.cpu_name, "gpus": machine.gpu_names, "num_cores": machine.num_cores}
-    found = {name: [asdict(one) for one in done] for name, done in efforts.items()}
-    with replaced(path) as unfinished:
-        text = json.dumps(described | {"target_pct": target_pct, "efforts": found}, indent=1)
-        unfinished.write_text(text, encoding="utf-8")

@@ -53,14 +53,10 @@ class Stock:
         self._arrays["at the end"] = arrays(spec.dataset, "validation", folder, all_images)
 
     def model(self, params: dict[str, int]) -> Any:
-        import baselines
-        from baselines.recipe import RECIPE, optimizer
+        from harness.bench.peers import compiled
 
         spec = self.hunt.spec()
-        model = baselines.load(spec.baseline).build(spec.config(params))
-        steps = -(-spec.train_images // RECIPE.batch_size) * spec.epochs
-        model.compile(optimizer(RECIPE, steps), loss="categorical_crossentropy", metrics=["accuracy"])
-        return model
+        return compiled(spec.baseline, params, spec.train_images, spec.epochs)
 
     def fit(self, model: Any, **more: Any) -> dict[str, list[float]]:
         from baselines.recipe import RECIPE
@@ -199,4 +195,5 @@ CONTENDERS: dict[str, Callable[[Hunt, Path], None]] = {
 
 if __name__ == "__main__":
     keras_settings.pin()
-    CONTENDERS[sys.argv[1]](Hunt.read(Path(sys.argv[2])), Path(sys.argv[3]))
+    hunt = Hunt(**json.loads(Path(sys.argv[2]).read_text()))
+    CONTENDERS[sys.argv[1]](hunt, Path(sys.argv[3]))

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from filled_ledger import CPU
 
-from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
+from harness.bench.scripted_workers import ScriptedWorkers
+from harness.execution.base import EpochDone, Event, Job
 from harness.ledger.ledger import Ledger
 from harness.planning.cost_model import CostModel, count_work, cpu_estimate
 from harness.planning.plan import typical_params
@@ -66,35 +67,22 @@ class RandomSource:
         return frozenset()
 
 
-class ClockedWorkers:
+class ClockedWorkers(ScriptedWorkers):
     """Say what real workers say, when `epoch_s` says that they would; the clock stands still meanwhile."""
 
     def __init__(self, clock: Clock, num_workers: int, epoch_s: Callable[[Trial], float]) -> None:
-        self.places = [Place(f"worker-{i}", CPU.name, 1, num_workers) for i in range(num_workers)]
-        self._clock, self._epoch_s = clock, epoch_s
+        self._clock, self._epoch_s_of = clock, epoch_s
         self._coming: list[tuple[float, int, Event]] = []
         self._order = count()
-        self._jobs: dict[str, tuple[Trial, float, list[EpochReport]]] = {}
+        self._epoch_s: dict[str, float] = {}  # of each trial
+        super().__init__(num_workers)
         self.ended_s = {place.name: 0.0 for place in self.places}
         self.started: list[str] = []
-        for place in self.places:
-            self._say(Ready(place.name), START_S)
 
     def start(self, worker: str, job: Job) -> None:
         self.started.append(job.trial.uid)
-        self._jobs[worker] = (job.trial, self._epoch_s(job.trial), [])
-        self._train(worker, REST_S)
-
-    def answer(self, worker: str, *, go_on: bool) -> None:
-        trial, _, curve = self._jobs[worker]
-        if go_on and len(curve) < trial.epochs:
-            self._train(worker, 0.0)
-            return
-        outcome = Outcome.COMPLETED if len(curve) == trial.epochs else Outcome.PRUNED
-        seconds = sum((report.seconds for report in curve), Seconds(build=1.0, compile=REST_S - 1.0))
-        self.ended_s[worker] = self._clock.now_s
-        self._say(Finished(worker, TrialResult(outcome, curve=tuple(curve), seconds=seconds, device=CPU)), 0.0)
-        self._say(Ready(worker), 0.0)
+        self._epoch_s[job.trial.uid] = self._epoch_s_of(job.trial)
+        super().start(worker, job)
 
     def events(self, timeout_s: float) -> list[Event]:
         if not self._coming:
@@ -104,17 +92,24 @@ class ClockedWorkers:
         self._clock.now_s = max(self._clock.now_s, when_s)
         return [event]
 
-    def kill(self, worker: str) -> None: ...
+    def report(self, trial: Trial, epoch: int) -> EpochReport:
+        return EpochReport(epoch, 0.5, 0.5, 10.0, 200, Seconds(train=self._epoch_s[trial.uid]))
 
-    def close(self) -> None: ...
+    def result(self, trial: Trial, curve: Sequence[EpochReport]) -> TrialResult:
+        outcome = Outcome.COMPLETED if len(curve) == trial.epochs else Outcome.PRUNED
+        seconds = sum((report.seconds for report in curve), Seconds(build=1.0, compile=REST_S - 1.0))
+        return TrialResult(outcome, curve=tuple(curve), seconds=seconds, device=CPU)
 
-    def _train(self, worker: str, rest_s: float) -> None:
-        _, epoch_s, curve = self._jobs[worker]
-        report = EpochReport(len(curve) + 1, 0.5, 0.5, 10.0, 200, Seconds(train=epoch_s))
-        curve.append(report)
-        self._say(EpochDone(worker, report), rest_s + epoch_s)
+    def _end(self, worker: str, result: TrialResult) -> None:
+        self.ended_s[worker] = self._clock.now_s
+        super()._end(worker, result)
 
-    def _say(self, event: Event, in_s: float) -> None:
+    def _say(self, event: Event) -> None:
+        in_s = 0.0
+        if isinstance(event, EpochDone):
+            in_s = event.report.seconds.train + (REST_S if event.report.epoch == 1 else 0.0)
+        elif event.worker not in self.training:
+            in_s = START_S
         heapq.heappush(self._coming, (self._clock.now_s + in_s, next(self._order), event))
 
 

@@ -1,7 +1,9 @@
 """What several tests share, made once: the small data set, an MLflow store, a home with studies in it."""
 
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -9,6 +11,7 @@ from audited_study import fill
 from open_databases import left_open, num_opened
 
 from harness.execution.data import cache
+from harness.ledger.ledger import Ledger
 from harness.study.spec import SweepSpec
 from harness.study.sweep_file import Flags, load_sweep
 from harness.support.home import sweeps_folder
@@ -38,6 +41,17 @@ def digits_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def environment_of(digits_folder: Path) -> Callable[[Path], dict[str, str]]:
+    """The variables of a command whose home is this folder, and whose data are the digits."""
+
+    def environment_of(home: Path) -> dict[str, str]:
+        changed = {"HARNESS_HOME": str(home), "HARNESS_DATA": str(digits_folder.parent), "NO_COLOR": "1"}
+        return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | changed
+
+    return environment_of
+
+
+@pytest.fixture(scope="session")
 def smoke() -> SweepSpec:
     """The shipped sweep on digits."""
     return load_sweep(sweeps_folder() / "smoke.toml", Flags(), "quick")
@@ -62,3 +76,9 @@ def sound_home(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> P
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         fill(home)
     return home
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with closing(Ledger(tmp_path / "ledger.db")) as opened:
+        yield opened

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
@@ -19,7 +20,7 @@ WIDTHS = {"units_1": {"low": 64, "high": 1024}, "units_2": {"low": 64, "high": 1
 DOCUMENTED = {"units_1": 512, "units_2": 512}
 
 
-def make_spec(study: str = "study", **settings: object) -> SweepSpec:
+def make_spec(study: object = "study", **settings: object) -> SweepSpec:
     defaults = {
         "study": study,
         "baseline": "fc",
@@ -76,7 +77,7 @@ class FilledLedger:
         wrong: Sequence[int] | None = None,
         test_wrong: Sequence[int] | None = None,
         error: str | None = None,
-        gpu: Mapping[str, float] = MappingProxyType({}),
+        gpu: Mapping[str, Any] = MappingProxyType({}),
     ) -> str:
         """Ends a trial, whose error falls by a point per epoch to `error_pct` of 1,000 validation images.
 
@@ -102,12 +103,12 @@ class FilledLedger:
         self.ledger.finish_attempt(trial.uid, attempt, result, train_s + 4.0, is_final=True)
         return trial.uid
 
-    def add(self, error_pct: float | None = None, outcome: Outcome = Outcome.COMPLETED, **how: object) -> str:
+    def add(self, error_pct: float | None = None, outcome: Outcome = Outcome.COMPLETED, **how: Any) -> str:
         """A trial from its proposal to its end; `how` is what `ask` and `end` take."""
         asked = {key: how.pop(key) for key in ("params", "role", "seed", "epochs", "continues") if key in how}
-        return self.end(self.ask(**asked), error_pct, outcome, **how)  # type: ignore[arg-type]
+        return self.end(self.ask(**asked), error_pct, outcome, **how)
 
-    def add_baseline(self, error_pct: float, **how: object) -> str:
+    def add_baseline(self, error_pct: float, **how: Any) -> str:
         return self.add(error_pct, params=DOCUMENTED, role=Role.BASELINE, **how)
 
 

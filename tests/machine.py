@@ -46,7 +46,7 @@ class SmallDisk:
 
     def remount(self, options: str) -> None:
         # Not with the options it was mounted with: some of them are refused within a user namespace.
-        command = ["mount", "--options-mode", "ignore", "-o", f"remount,{options}", self.folder]
+        command: list[str | Path] = ["mount", "--options-mode", "ignore", "-o", f"remount,{options}", self.folder]
         subprocess.run(self.inside(*command), check=True)
 
     @contextlib.contextmanager

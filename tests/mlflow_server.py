@@ -6,13 +6,14 @@ import contextlib
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+
+from ports import free_port
 
 from harness.tracking import store
 
@@ -38,10 +39,8 @@ class Server:
     ) -> None:
         self._folder, self._arguments = folder, arguments
         self.process: subprocess.Popen[bytes] | None = None
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = int(probe.getsockname()[1])
-        self.uri = f"http://127.0.0.1:{self._port}"
+        self.port = free_port()
+        self.uri = f"http://127.0.0.1:{self.port}"
         kept = uri or f"sqlite:///{folder / 'server.db'}"
         store.set_environment()
         store.make_store(kept)
@@ -53,7 +52,7 @@ class Server:
         }
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self._port), "--workers", "1"]
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
         command += ["--artifacts-destination", str(self._folder / "artifacts"), *self._arguments]
         with (self._folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
@@ -68,7 +67,7 @@ class Server:
             time.sleep(0.1)
 
     def _answers(self) -> bool:
-        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self._port, timeout=1)) as connection:
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=1)) as connection:
             try:
                 connection.request("GET", "/health")
                 return connection.getresponse().status == http.HTTPStatus.OK

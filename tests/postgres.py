@@ -7,11 +7,12 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from ports import free_port
 
 START_TIMEOUT_S = 120
 ROLE = "mlflow"
@@ -129,9 +130,7 @@ def postgres(folder: Path) -> Iterator[Postgres]:
     user = system_user()
     assert user
     shutil.chown(folder, user)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        server = Postgres(folder, user, int(probe.getsockname()[1]))
+    server = Postgres(folder, user, free_port())
     try:
         server.make()
         yield server

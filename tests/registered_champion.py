@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from filled_ledger import DOCUMENTED, FilledLedger, make_spec
-from test_verdict import Workers, train
+from verdict_workers import VerdictWorkers, train
 
 import baselines
 from harness.analysis.verdict.findings import Verdict, find_verdict
@@ -25,7 +25,7 @@ BETTER, TIE = 0, 60  # test images of 300 that the candidate gets wrong; the bas
 NAME = "digits-fc"
 
 
-class SavingWorkers(Workers):
+class SavingWorkers(VerdictWorkers):
     """As scripted workers, but trials that are to leave weights leave those that their networks begin with."""
 
     def __init__(self, num_wrong: int, baseline: int | Outcome) -> None:

@@ -7,15 +7,15 @@ import hashlib
 import math
 from collections.abc import Callable, Sequence
 
+from filled_ledger import make_spec
+
 from harness.search.base import NoProposal
 from harness.search.encoding import encode
 from harness.search.factory import make_search
 from harness.search.proposer import Next, Proposer
-from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.study.records import EpochReport, Outcome, Record, Role, Scalar, Seconds, Trial, TrialResult
 from harness.study.space import Choice, Domain
-from harness.study.spec import Budget, Kind, SweepSpec
-
-RECIPE = {"learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_share": 0.1, "batch_size": 128}
+from harness.study.spec import Budget, SweepSpec
 
 # Documented: units_1 512, units_2 512, units_3 512, layers 2, dropout 0, batch_norm false, learning_rate 2e-3.
 NUMBERS = {"units_1": {"low": 64, "high": 2048, "log": True}, "dropout": {"low": 0.0, "high": 0.5}}
@@ -34,23 +34,16 @@ STEPPED_PARENT = {
 TWELVE = {"units_1": {"values": [256, 512, 1024]}, "units_2": {"low": 256, "high": 1024, "step": 256}}
 
 
-def make_spec(**settings: object) -> SweepSpec:
-    defaults = {
+def simulated_spec(**settings: object) -> SweepSpec:
+    defaults: dict[str, object] = {
         "study": "simulated",
-        "baseline": "fc",
         "pruner": "none",
-        "recipe": RECIPE,
         "space": MIXED,
-        "profile": "quick",
         "epochs": 5,
-        "train_images": 1000,
         "validation_images": 100,
-        "baseline_seeds": 2,
         "budget": Budget(trials=100),
     }
-    if settings.get("space") == {}:
-        defaults["kind"] = Kind.BASELINE
-    return SweepSpec.model_validate(defaults | settings, strict=False)
+    return make_spec(**(defaults | settings))
 
 
 class SimulatedStudy:
@@ -190,7 +183,7 @@ def some_fail(trial: Trial) -> Outcome | None:
     return ways[position] if position < len(ways) and trial.role is Role.TRIAL else None
 
 
-def _position(domain: Domain, value: object) -> float:
+def _position(domain: Domain, value: Scalar) -> float:
     if isinstance(domain, Choice):
         return encode(domain, value) / len(domain.options)
     low, high, number = float(domain.low), float(domain.high), float(value)

@@ -21,7 +21,7 @@ from pathlib import Path
 from killed_sweeps import STUDY, Started, Sweeps
 from mlflow_server import Server
 
-from harness.execution.data import cache as data
+from harness.execution.data import cache
 
 SAY_EVERY_S = 10.0
 LONGEST_END_S = 60.0  # after Ctrl-C
@@ -109,7 +109,8 @@ class Storm:
 
     def _start(self) -> None:
         """A coordinator, with how it will end."""
-        self._coordinator, self._interrupted_at = self.sweeps.start(), None
+        self._coordinator = self.sweeps.start()
+        self._interrupted_at: float | None = None
         end, coordinator = self.rng.choice((self.kill, self.kill, self.interrupt)), self._coordinator
         self._soon(lambda: end(coordinator))
 
@@ -233,8 +234,8 @@ def main() -> int:
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="harness-storm-"))
     print(f"seed {options.seed}, {options.minutes:g} minutes, in {folder}", flush=True)
-    cache = data.prepare("digits", print).parent
-    _, problems = storm(folder, cache, options.seed, options.minutes * 60, lambda line: print(line, flush=True))
+    data_folder = cache.prepare("digits", print).parent
+    _, problems = storm(folder, data_folder, options.seed, options.minutes * 60, lambda line: print(line, flush=True))
     if problems:
         print("\n".join(problems), f"all of it lies in {folder}", sep="\n")
         return 1

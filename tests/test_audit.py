@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import shutil
-import socket
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -20,6 +19,7 @@ from filled_ledger import FilledLedger, make_spec
 from mlflow import MlflowClient
 from mlflow.cli import cli
 from mlflow.entities import Run
+from ports import free_port
 
 from harness.audit import audit, runs
 from harness.audit.difference import Advice
@@ -533,9 +533,7 @@ def test_many_runs_are_read_page_by_page(home: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_mlflow_that_cannot_be_reached_is_trouble(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
     with pytest.raises(TroubleError, match=rf"^MLflow \(http://\*\*\*@127.0.0.1:{port}\): .*") as caught:
         audit(home, "study")

@@ -236,12 +236,6 @@ def test_a_study_does_not_go_on_on_another_backend(
 # Errors are compared, times are not
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        yield ledger
-
-
 def on_two_backends(ledger: Ledger) -> tuple[FilledLedger, FilledLedger]:
     one, other = (FilledLedger(ledger, make_spec(name)) for name in ("on-tensorflow", "on-jax"))
     for error_pct, train_s in ((2.0, 90.0), (2.0, 80.0), (3.0, 10.0)):

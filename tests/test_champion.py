@@ -30,14 +30,12 @@ from harness.errors import TroubleError
 from harness.execution.training import models
 from harness.ledger.ledger import Ledger
 from harness.study.records import Outcome
-from harness.tracking import champion as registry
-from harness.workflows import champion as champions
 from harness.workflows.champion import crown
 
 NOT_YET = "the champion is not registered yet, the same command tries again: "
 HARNESS = [sys.executable, "-m", "harness.cli"]
 # The steps of the way to the registry, in their order; `test_faults_kill` has the others.
-KILLS = ["before_model", "after_model", "before_version", "after_version", "after_alias"]
+CHAMPION_KILLS = ["before_model", "after_model", "before_version", "after_version", "after_alias"]
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +218,7 @@ class Killed(BaseException):
     """An end at which nothing more can be done."""
 
 
-@pytest.mark.parametrize("step", KILLS)
+@pytest.mark.parametrize("step", CHAMPION_KILLS)
 def test_a_registration_that_was_cut_short_is_completed(
     home: Path, step: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -231,8 +229,8 @@ def test_a_registration_that_was_cut_short_is_completed(
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(registry, "reach", die)
-        patch.setattr(champions, "reach", die)
+        patch.setattr("harness.tracking.champion.reach", die)
+        patch.setattr("harness.workflows.champion.reach", die)
         with pytest.raises(Killed):
             crown(home, verdict)
     found = crown(home, verdict)
@@ -318,7 +316,7 @@ def run(home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_a_verdict_that_is_killed_at_each_step_registers_in_the_end(home: Path) -> None:
     confirm(home, BETTER)
-    for step in KILLS:
+    for step in CHAMPION_KILLS:
         killed = run(home, HARNESS_FAILPOINT=step)
         assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
         assert "BETTER: trial 1 of study" in killed.stdout

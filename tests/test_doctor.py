@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 from collections import namedtuple
 from contextlib import closing
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from audited_study import edit
+from ports import free_port
 
 from harness.cli import main
 from harness.execution.machine import devices
@@ -180,9 +180,7 @@ def test_trials_that_mlflow_lacks_are_counted(home: Path) -> None:
 
 
 def test_mlflow_that_does_not_answer_is_a_problem(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:secret@127.0.0.1:{port}")
     ((level, text),) = found(home, "mlflow")
     assert level is Level.PROBLEM

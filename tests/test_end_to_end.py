@@ -2,7 +2,6 @@
 
 import csv
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -27,9 +26,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def environment(home: Path, digits_folder: Path) -> dict[str, str]:
-    changed = {"HARNESS_HOME": str(home), "HARNESS_DATA": str(digits_folder.parent), "NO_COLOR": "1"}
-    return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | changed
+def environment(home: Path, environment_of: Callable[[Path], dict[str, str]]) -> dict[str, str]:
+    return environment_of(home)
 
 
 @pytest.fixture(scope="module")

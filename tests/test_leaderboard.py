@@ -1,7 +1,5 @@
 import csv
 import io
-from collections.abc import Iterator
-from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -56,12 +54,6 @@ AFTER = [
     "run_id",
     "git_commit",
 ]
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        yield ledger
 
 
 @pytest.fixture

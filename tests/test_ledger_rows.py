@@ -9,8 +9,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import audited_study
 import pytest
-from audited_study import edit as edit_by_hand
 from filled_ledger import FilledLedger, make_spec, read_all
 
 from harness.cli import main
@@ -72,7 +72,7 @@ def home(filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def edit(home: Path, change: str) -> None:
     """By hand, checksums included: nothing holds the tables together."""
-    edit_by_hand(home / "ledger.db", change)
+    audited_study.edit(home / "ledger.db", change)
 
 
 # What is changed, and what the refusal says.

@@ -114,20 +114,17 @@ def test_a_folder_that_cannot_be_written_is_one_clear_line(tmp_path: Path, lock:
         pytest.fail("there is no folder")
 
 
-def environment(home: Path, digits_folder: Path) -> dict[str, str]:
-    changed = {"HARNESS_HOME": str(home), "HARNESS_DATA": str(digits_folder.parent), "NO_COLOR": "1"}
-    return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | changed
-
-
 def harness(*arguments: str, env: dict[str, str]) -> subprocess.Popen[str]:
     command = [sys.executable, "-u", "-m", "harness.cli", *arguments]
     return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 @pytest.mark.slow
-def test_first_starts_at_once_in_an_empty_home_all_work(tmp_path: Path, digits_folder: Path) -> None:
+def test_first_starts_at_once_in_an_empty_home_all_work(
+    tmp_path: Path, environment_of: Callable[[Path], dict[str, str]]
+) -> None:
     home = tmp_path / "home"
-    env = environment(home, digits_folder)
+    env = environment_of(home)
     studies = ["one", "two", "three", "four"]
     sweeps = [harness("sweep", "smoke", "--as", study, "--trials", "1", "--workers", "1", env=env) for study in studies]
     for sweep in sweeps:
@@ -145,9 +142,9 @@ def test_first_starts_at_once_in_an_empty_home_all_work(tmp_path: Path, digits_f
 
 @pytest.mark.slow
 def test_a_file_changed_under_a_running_study_is_refused_and_the_study_goes_on(
-    tmp_path: Path, digits_folder: Path
+    tmp_path: Path, environment_of: Callable[[Path], dict[str, str]]
 ) -> None:
-    env = environment(tmp_path / "home", digits_folder)
+    env = environment_of(tmp_path / "home")
     text = (sweeps_folder() / "smoke.toml").read_text()
     path = tmp_path / "mine.toml"
     path.write_text(text)

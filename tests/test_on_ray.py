@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +23,6 @@ from harness.errors import InputError, TroubleError
 from harness.execution.base import Cluster, Died, EpochDone, Executor, Job
 from harness.execution.data import cache
 from harness.execution.machine import devices
-from harness.execution.ray import workplace as on_ray
 from harness.execution.ray.connection import connect
 from harness.execution.ray.share import Share, share
 from harness.execution.ray.workplace import RayWorkplace
@@ -210,7 +209,7 @@ def test_a_lost_host_is_replaced(nodes: Nodes, smoke: SweepSpec, digits_folder: 
 def test_a_host_that_hangs_is_given_up_when_its_worker_is_killed(
     nodes: Nodes, smoke: SweepSpec, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(on_ray, "KILL_TIMEOUT_S", 1.0)
+    monkeypatch.setattr("harness.execution.ray.workplace.KILL_TIMEOUT_S", 1.0)
     nodes.add("node-0")
     with closing(executor_on(nodes.address, smoke, digits_folder, [])) as executor:
         driver = Driver(executor)
@@ -362,9 +361,10 @@ def test_an_address_where_something_else_answers_is_trouble() -> None:
 
 
 @pytest.fixture
-def environment(ray_environment: None, digits_folder: Path, tmp_path: Path) -> dict[str, str]:
-    changed = {"HARNESS_HOME": str(tmp_path / "home"), "HARNESS_DATA": str(digits_folder.parent), "NO_COLOR": "1"}
-    return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | changed
+def environment(
+    ray_environment: None, environment_of: Callable[[Path], dict[str, str]], tmp_path: Path
+) -> dict[str, str]:
+    return environment_of(tmp_path / "home")
 
 
 def harness(*arguments: str) -> list[str]:

@@ -1,7 +1,4 @@
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from filled_ledger import CPU, DOCUMENTED, GPU, FilledLedger, make_spec
@@ -19,12 +16,6 @@ from harness.study.records import Device, Role
 from harness.study.spec import Budget, SweepSpec
 
 PLACES = [Place(f"worker-{i}", CPU.name, 1, 2) for i in range(2)]
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        yield ledger
 
 
 def fill(ledger: Ledger, study: str, train_s: float = 10.0, device: Device = CPU, **settings: object) -> FilledLedger:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import inspect
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import closing
 from importlib.resources import files
 from pathlib import Path
@@ -49,10 +49,10 @@ assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory, digits_folder: Path) -> dict[str, str]:
-    home = tmp_path_factory.mktemp("home")
-    changed = {"HARNESS_HOME": str(home), "HARNESS_DATA": str(digits_folder.parent)}
-    return {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"} | changed
+def environment(
+    tmp_path_factory: pytest.TempPathFactory, environment_of: Callable[[Path], dict[str, str]]
+) -> dict[str, str]:
+    return environment_of(tmp_path_factory.mktemp("home"))
 
 
 def start(script: str, environment: dict[str, str]) -> subprocess.Popen[str]:

@@ -39,7 +39,6 @@ from harness.study.records import Device, EpochReport, Outcome, Params, Role, Se
 from harness.study.spec import SPLIT_SIZES, Kind, SweepSpec
 from harness.support.provenance import diff_file, session_provenance
 from harness.sweep.display import PlainDisplay
-from harness.workflows import reproduce as reproduction
 from harness.workflows.reproduce import Reproduction, find_place, reproduce
 
 SMALL = {"units_1": 64, "units_2": 32}
@@ -127,7 +126,7 @@ def make_study(
     smoke: SweepSpec, digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Callable[..., Study]]:
     monkeypatch.setenv("HARNESS_DATA", str(digits_folder.parent))
-    monkeypatch.setattr(reproduction, "LocalExecutor", InProcess)
+    monkeypatch.setattr("harness.workflows.reproduce.LocalExecutor", InProcess)
     made: list[Study] = []
 
     def make(**settings: object) -> Study:

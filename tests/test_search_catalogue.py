@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from simulated_study import CONDITIONAL, MIXED, NUMBERS, STEPPED, make_spec
+from simulated_study import CONDITIONAL, MIXED, NUMBERS, STEPPED, simulated_spec
 
 from harness.errors import InputError
 from harness.search import catalogue
@@ -110,7 +110,7 @@ REFUSED = [
 @pytest.mark.parametrize(("settings", "message"), REFUSED)
 def test_what_does_not_go_together_is_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(InputError) as refused:
-        catalogue.check(make_spec(**settings))
+        catalogue.check(simulated_spec(**settings))
     assert str(refused.value) == message
 
 
@@ -118,7 +118,7 @@ def test_a_missing_module_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     for sampler, module, extra in (("gp", "torch", "gp"), ("cmaes", "cmaes", "cmaes")):
         with pytest.raises(InputError) as refused:
-            catalogue.check(make_spec(sampler=sampler, space=NUMBERS))
+            catalogue.check(simulated_spec(sampler=sampler, space=NUMBERS))
         assert str(refused.value) == (
             f"sampler {sampler} needs {module}, which is not installed; install the extra,"
             f" .venv/bin/python -m pip install -e '.[{extra}]', or choose another sampler"
@@ -128,7 +128,7 @@ def test_a_missing_module_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("pruner", [pruner.name for pruner in PRUNERS])
 @pytest.mark.parametrize("patience", [0, 2])
 def test_pruners_go_with_tpe(pruner: str, patience: int) -> None:
-    spec = make_spec(pruner=pruner, patience=0 if pruner == "none" else patience)
+    spec = simulated_spec(pruner=pruner, patience=0 if pruner == "none" else patience)
     catalogue.check(spec)
     make_search(spec)
 
@@ -140,15 +140,15 @@ def test_each_sampler_is_listed_once_and_says_what_for() -> None:
 
 
 def test_a_study_without_a_space_needs_no_engine() -> None:
-    spec = make_spec(space={}, sampler="whatever", engine="keras-tuner", pruner="median")
+    spec = simulated_spec(space={}, sampler="whatever", engine="keras-tuner", pruner="median")
     catalogue.check(spec)
     assert make_search(spec).ask("uid", 0, 0) is NoProposal.EXHAUSTED
 
 
 def test_stepped_numbers_can_be_listed() -> None:
-    catalogue.check(make_spec(sampler="grid", space=STEPPED))
+    catalogue.check(simulated_spec(sampler="grid", space=STEPPED))
     with pytest.raises(InputError):
-        catalogue.check(make_spec(sampler="grid", space=MIXED))
+        catalogue.check(simulated_spec(sampler="grid", space=MIXED))
 
 
 def test_checking_imports_no_engine() -> None:

@@ -13,7 +13,7 @@ from simulated_study import (
     STEPPED_PARENT,
     TWELVE,
     SimulatedStudy,
-    make_spec,
+    simulated_spec,
     some_fail,
 )
 
@@ -43,7 +43,7 @@ def spec_for(sampler: Sampler, /, **settings: object) -> SweepSpec:
     """A study with whatever the sampler can do."""
     is_small = sampler.name == "grid" or sampler.asks_ahead
     space = NUMBERS if not sampler.categories else STEPPED if is_small else MIXED
-    spec = make_spec(**({"engine": sampler.engine, "sampler": sampler.name, "space": space} | settings))
+    spec = simulated_spec(**({"engine": sampler.engine, "sampler": sampler.name, "space": space} | settings))
     catalogue.check(spec)
     return spec
 

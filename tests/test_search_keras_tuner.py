@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from keras_tuner.oracles import BayesianOptimizationOracle
-from simulated_study import CONDITIONAL, NUMBERS, STEPPED, SimulatedStudy, make_spec, some_fail
+from simulated_study import CONDITIONAL, NUMBERS, STEPPED, SimulatedStudy, simulated_spec, some_fail
 
 from harness.search import history_window
 from harness.search.base import NoProposal
@@ -21,7 +21,7 @@ from harness.support.home import project_root
 
 def study(sampler: str, **settings: object) -> SimulatedStudy:
     fails = settings.pop("fails", lambda trial: None)
-    spec = make_spec(**({"engine": "keras-tuner", "sampler": sampler} | settings))
+    spec = simulated_spec(**({"engine": "keras-tuner", "sampler": sampler} | settings))
     return SimulatedStudy(spec, fails=fails)  # type: ignore[arg-type]
 
 
@@ -177,7 +177,7 @@ class TestGrid:
 
 
 def test_a_proposal_depends_on_its_number_and_not_on_how_many_were_asked_for() -> None:
-    first, second = (KerasTunerSearch(make_spec(engine="keras-tuner", sampler="random")) for _ in range(2))
+    first, second = (KerasTunerSearch(simulated_spec(engine="keras-tuner", sampler="random")) for _ in range(2))
     for number in range(5):
         first.ask(str(number), number, 0)
     assert first.ask("one", 5, 0) == second.ask("one", 5, 0)
@@ -185,7 +185,7 @@ def test_a_proposal_depends_on_its_number_and_not_on_how_many_were_asked_for() -
 
 
 def test_what_is_declined_has_still_been_tried() -> None:
-    search = KerasTunerSearch(make_spec(engine="keras-tuner", sampler="random", space=STEPPED))
+    search = KerasTunerSearch(simulated_spec(engine="keras-tuner", sampler="random", space=STEPPED))
     seen = []
     for retry in range(18):
         proposal = search.ask("uid", 0, retry)
@@ -249,8 +249,8 @@ def test_it_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_loading_it_leaves_the_screen_alone() -> None:
     code = (
-        "import sys; from simulated_study import make_spec; from harness.search.factory import make_search;"
-        "make_search(make_spec(engine='keras-tuner', sampler='random'));"
+        "import sys; from simulated_study import simulated_spec; from harness.search.factory import make_search;"
+        "make_search(simulated_spec(engine='keras-tuner', sampler='random'));"
         "print('seen', file=sys.stderr)"
     )
     tests = Path(__file__).parent

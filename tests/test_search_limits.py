@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from simulated_study import make_spec
+from simulated_study import simulated_spec
 
 import baselines
 from baselines.settings import Allowed, OneOf, Whole, declared
 from harness.errors import InputError
-from harness.search import constraints as limits
+from harness.search.constraints import broken_limit, check_limits, excess
 
 DOCUMENTED = {"units_1": 512, "units_2": 512}
 SPACE = {"units_1": {"low": 16, "high": 2048, "log": True}, "units_2": {"low": 16, "high": 2048, "log": True}}
@@ -66,23 +66,23 @@ def activations(layer: Any) -> int:
     ],
 )
 def test_the_documented_network_against_limits(constraints: dict[str, float], message: str | None) -> None:
-    spec = make_spec(space=SPACE, constraints=constraints)
-    assert limits.broken_limit(spec, DOCUMENTED) == message
-    assert (limits.excess(spec, DOCUMENTED) > 0) is (message is not None)
+    spec = simulated_spec(space=SPACE, constraints=constraints)
+    assert broken_limit(spec, DOCUMENTED) == message
+    assert (excess(spec, DOCUMENTED) > 0) is (message is not None)
 
 
 def test_memory_grows_with_the_searched_batch_size() -> None:
-    spec = make_spec(space=SPACE | {"batch_size": {"values": [128, 4096]}}, constraints={"max_memory_mb": 30.0})
-    assert limits.broken_limit(spec, DOCUMENTED | {"batch_size": 128}) is None
-    assert limits.broken_limit(spec, DOCUMENTED | {"batch_size": 4096}) is not None
+    spec = simulated_spec(space=SPACE | {"batch_size": {"values": [128, 4096]}}, constraints={"max_memory_mb": 30.0})
+    assert broken_limit(spec, DOCUMENTED | {"batch_size": 128}) is None
+    assert broken_limit(spec, DOCUMENTED | {"batch_size": 4096}) is not None
 
 
 def test_excess_says_by_how_much() -> None:
-    spec = make_spec(space=SPACE, constraints={"max_params": 334_853})
-    assert limits.excess(spec, DOCUMENTED) == pytest.approx(1.0)
+    spec = simulated_spec(space=SPACE, constraints={"max_params": 334_853})
+    assert excess(spec, DOCUMENTED) == pytest.approx(1.0)
 
 
 def test_limits_that_leave_nothing_are_refused() -> None:
     with pytest.raises(InputError, match="max_params = 10, max_memory_mb = 7, which none of 1000 random"):
-        limits.check_limits(make_spec(space=SPACE, constraints={"max_params": 10, "max_memory_mb": 7.0}))
-    limits.check_limits(make_spec(space=SPACE, constraints={"max_params": 100_000}))
+        check_limits(simulated_spec(space=SPACE, constraints={"max_params": 10, "max_memory_mb": 7.0}))
+    check_limits(simulated_spec(space=SPACE, constraints={"max_params": 100_000}))

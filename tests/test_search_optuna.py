@@ -18,7 +18,7 @@ from simulated_study import (
     SimulatedStudy,
     chance,
     epoch_report,
-    make_spec,
+    simulated_spec,
     some_fail,
 )
 
@@ -58,7 +58,7 @@ def plain(trial: FrozenTrial) -> tuple[object, ...]:
 )
 @pytest.mark.parametrize("space", [MIXED, CONDITIONAL], ids=["mixed", "conditional"])
 def test_a_rebuilt_study_is_the_one_that_was(pruner: str, patience: int, space: dict[str, object]) -> None:
-    spec = make_spec(space=space, pruner=pruner, patience=patience, constraints={"max_params": 900_000})
+    spec = simulated_spec(space=space, pruner=pruner, patience=patience, constraints={"max_params": 900_000})
     study = SimulatedStudy(spec, fails=some_fail).run(40)
     rebuilt = SimulatedStudy(spec, study.records)
     before, after = study_of(study).trials, study_of(rebuilt).trials
@@ -70,7 +70,7 @@ def test_a_rebuilt_study_is_the_one_that_was(pruner: str, patience: int, space: 
 
 
 def test_good_results_are_told_in_percent_and_seconds() -> None:
-    study = SimulatedStudy(make_spec(objective=("error", "device_time"))).run(3)
+    study = SimulatedStudy(simulated_spec(objective=("error", "device_time"))).run(3)
     record, trial = study.records[2], study_of(study).trials[2]
     assert record.result is not None
     assert trial.values == [record.result.error_rate_pct, record.device_time_s]
@@ -80,20 +80,20 @@ def test_good_results_are_told_in_percent_and_seconds() -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.DIVERGED, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT])
 def test_a_bad_end_is_a_broken_constraint_at_the_worst_value_seen(outcome: Outcome) -> None:
-    good, bad, other, worse = told(make_spec(), Outcome.COMPLETED, outcome, Outcome.COMPLETED, outcome)
+    good, bad, other, worse = told(simulated_spec(), Outcome.COMPLETED, outcome, Outcome.COMPLETED, outcome)
     assert (bad.state, worse.state) == (TrialState.COMPLETE, TrialState.COMPLETE)
     assert bad.constraints["trains"] > 0
     assert good.constraints["trains"] < 0
-    baseline = make_spec().baseline_params
+    baseline = simulated_spec().baseline_params
     worst_pct = max(
-        epoch_report(make_spec(), Trial("uid", 0, baseline, seed, 5), 5).val_error_rate_pct for seed in (0, 1)
+        epoch_report(simulated_spec(), Trial("uid", 0, baseline, seed, 5), 5).val_error_rate_pct for seed in (0, 1)
     )
     assert bad.values == [max(worst_pct, *good.values)]
     assert worse.values == [max(*bad.values, *other.values)]
 
 
 def test_before_any_result_a_bad_end_is_as_bad_as_can_be() -> None:
-    spec = make_spec(objective=("error", "device_time"))
+    spec = simulated_spec(objective=("error", "device_time"))
     search = OptunaSearch(spec)
     first = Trial("uid", 0, {}, 0, 5)
     assert search.ask("uid", 0, 0)
@@ -102,7 +102,7 @@ def test_before_any_result_a_bad_end_is_as_bad_as_can_be() -> None:
 
 
 def test_an_infeasible_configuration_says_by_how_much() -> None:
-    study = SimulatedStudy(make_spec(constraints={"max_params": 400_000})).run(30)
+    study = SimulatedStudy(simulated_spec(constraints={"max_params": 400_000})).run(30)
     trials = study_of(study).trials
     for record, trial in zip(study.records, trials, strict=True):
         assert record.result is not None
@@ -114,11 +114,11 @@ def test_an_infeasible_configuration_says_by_how_much() -> None:
 
 @pytest.mark.parametrize("outcome", [Outcome.CRASHED, Outcome.CANCELLED])
 def test_a_crash_teaches_nothing(outcome: Outcome) -> None:
-    assert told(make_spec(), outcome)[0].state is TrialState.FAIL
+    assert told(simulated_spec(), outcome)[0].state is TrialState.FAIL
 
 
 def test_cmaes_is_told_by_values_alone() -> None:
-    spec = make_spec(sampler="cmaes", space=NUMBERS)
+    spec = simulated_spec(sampler="cmaes", space=NUMBERS)
     good, bad = told(spec, Outcome.COMPLETED, Outcome.DIVERGED)
     assert good.constraints == bad.constraints == {}
     assert bad.value is not None
@@ -133,7 +133,7 @@ def fails_beyond(units: int) -> Callable[[Trial], Outcome | None]:
 @pytest.mark.parametrize("sampler", ["tpe", "nsga2", "cmaes"])
 def test_the_search_stays_away_from_what_fails(sampler: str) -> None:
     """Beyond 700 units all fails, where the bowl has its bottom near 514 and half of all draws lie beyond 362."""
-    spec = make_spec(sampler=sampler, space=NUMBERS)
+    spec = simulated_spec(sampler=sampler, space=NUMBERS)
     study = SimulatedStudy(spec, fails=fails_beyond(700)).run(80)
     is_beyond = [int(trial.params["units_1"]) > 700 for trial in study.searched()]
     assert sum(is_beyond[-30:]) <= 6
@@ -142,7 +142,7 @@ def test_the_search_stays_away_from_what_fails(sampler: str) -> None:
 
 @pytest.mark.parametrize("pruner", ["median", "percentile", "successive_halving", "hyperband"])
 def test_pruners_stop_the_worse_trials(pruner: str) -> None:
-    study = SimulatedStudy(make_spec(sampler="random", pruner=pruner)).run(40)
+    study = SimulatedStudy(simulated_spec(sampler="random", pruner=pruner)).run(40)
     results = [record.result for record in study.records if record.result and record.asks]
     last = {outcome: [r.error_rate_pct or 0.0 for r in results if r.outcome is outcome] for outcome in Outcome}
     assert len(last[Outcome.PRUNED]) >= 5
@@ -155,14 +155,14 @@ def test_pruners_stop_the_worse_trials(pruner: str) -> None:
 
 def test_patience_waits_until_a_trial_gets_worse() -> None:
     # The bowl's curves fall all the time, so that nobody who is patient is ever stopped.
-    impatient = SimulatedStudy(make_spec(sampler="random", pruner="median")).run(40)
-    patient = SimulatedStudy(make_spec(sampler="random", pruner="median", patience=1)).run(40)
+    impatient = SimulatedStudy(simulated_spec(sampler="random", pruner="median")).run(40)
+    patient = SimulatedStudy(simulated_spec(sampler="random", pruner="median", patience=1)).run(40)
     assert any(record.result and record.result.outcome is Outcome.PRUNED for record in impatient.records)
     assert not any(record.result and record.result.outcome is Outcome.PRUNED for record in patient.records)
 
 
 def test_a_second_attempt_reports_the_same_epochs_again() -> None:
-    spec = make_spec(pruner="median")
+    spec = simulated_spec(pruner="median")
     study = SimulatedStudy(spec).run(3)
     proposed = study.proposer.next()
     assert not isinstance(proposed, str)
@@ -173,13 +173,13 @@ def test_a_second_attempt_reports_the_same_epochs_again() -> None:
 
 
 def test_brute_force_lists_every_point_once() -> None:
-    study = SimulatedStudy(make_spec(sampler="grid", space=STEPPED)).run(100)
+    study = SimulatedStudy(simulated_spec(sampler="grid", space=STEPPED)).run(100)
     points = [tuple(trial.params.values()) for trial in study.trials[1:]]  # the baseline ran with two seeds
     assert len(points) == len(set(points)) == 18
 
 
 def test_a_long_study_is_shown_by_its_best_and_latest_trials(monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = make_spec(space=NUMBERS)
+    spec = simulated_spec(space=NUMBERS)
     past = list(past_records(spec, NUM_SHOWN + 200))
     search = OptunaSearch(spec)
     search.replay(past)
@@ -232,7 +232,7 @@ def test_the_percentile_pruner_decides_as_optunas_does(percentile: float, num_pa
 
 @pytest.mark.parametrize("space", [MIXED, CONDITIONAL, STEPPED], ids=["mixed", "conditional", "stepped"])
 def test_tpe_knows_the_space_that_optuna_would_find(space: dict[str, object]) -> None:
-    spec = make_spec(space=space)
+    spec = simulated_spec(space=space)
     study = study_of(SimulatedStudy(spec).run(40))
     trial = study.trials[-1]
     found = optuna.samplers.TPESampler(seed=1).infer_relative_search_space(study, trial)
@@ -250,7 +250,7 @@ def test_optuna_uses_the_faster_function_and_its_own_is_the_same() -> None:
 
 @pytest.mark.parametrize("pruner", ["percentile", "hyperband"])
 def test_ten_thousand_trials_are_taken_in(pruner: str) -> None:
-    spec = make_spec(pruner=pruner)
+    spec = simulated_spec(pruner=pruner)
     past = list(past_records(spec, 10_000))
     source = Proposer(spec, OptunaSearch(spec), past)
     proposed = source.next()
@@ -270,7 +270,7 @@ def past_records(spec: SweepSpec, count: int) -> list[Record]:
 
 @pytest.mark.parametrize("sampler", ["nsga2", "cmaes", "qmc"])
 def test_what_an_altered_past_proposes_otherwise_is_taken_as_it_ran(sampler: str) -> None:
-    spec = make_spec(sampler=sampler, space=NUMBERS)
+    spec = simulated_spec(sampler=sampler, space=NUMBERS)
     study = SimulatedStudy(spec).run(12)
     altered = dataclasses.replace(study.records[6].trial, params={"units_1": 777, "dropout": 0.123})
     records = [*study.records[:6], dataclasses.replace(study.records[6], trial=altered), *study.records[7:]]
@@ -282,18 +282,18 @@ def test_what_an_altered_past_proposes_otherwise_is_taken_as_it_ran(sampler: str
 def test_a_tpe_over_a_conditional_space_learns_its_branches() -> None:
     """One layer is the worst here, and a third of all random draws."""
     for seed in range(3):
-        study = SimulatedStudy(make_spec(space=CONDITIONAL, seed=seed)).run(30)
+        study = SimulatedStudy(simulated_spec(space=CONDITIONAL, seed=seed)).run(30)
         assert sum(trial.params["layers"] == 1 for trial in study.searched()[-14:]) <= 1
 
 
 def test_a_small_space_is_searched_to_its_end() -> None:
-    study = SimulatedStudy(make_spec(space=CONDITIONAL)).run(200)
+    study = SimulatedStudy(simulated_spec(space=CONDITIONAL)).run(200)
     assert study.end is NoProposal.EXHAUSTED
     assert len({tuple(sorted(trial.params.items())) for trial in study.trials}) >= 50  # of 58
 
 
 def test_trials_of_three_workers_are_open_again_after_a_resume() -> None:
-    spec = make_spec(space=CONDITIONAL, pruner="hyperband", constraints={"max_params": 900_000})
+    spec = simulated_spec(space=CONDITIONAL, pruner="hyperband", constraints={"max_params": 900_000})
     whole = SimulatedStudy(spec, fails=some_fail, num_open=3).run(45)
     for num_events in (20, 26, 33, 60):
         resumed = SimulatedStudy(spec, whole.stopped_at(num_events), fails=some_fail, num_open=3).run(45)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 
 import pytest
-from simulated_study import NUMBERS, SimulatedStudy, epoch_report, make_spec
+from simulated_study import NUMBERS, SimulatedStudy, epoch_report, simulated_spec
 
 from harness.search.base import NoProposal, Proposal
 from harness.search.proposer import MAX_DECLINES, MAX_INFEASIBLE, Next, Proposer
@@ -52,7 +52,7 @@ def proposer(
     script: Iterable[Params | Proposal | NoProposal], records: Sequence[Record] = (), **settings: object
 ) -> tuple[Proposer, Scripted]:
     search = Scripted(script)
-    return Proposer(make_spec(**({"space": NUMBERS, "baseline_seeds": 1} | settings)), search, records), search
+    return Proposer(simulated_spec(**({"space": NUMBERS, "baseline_seeds": 1} | settings)), search, records), search
 
 
 def ask(source: Proposer, outcome: Outcome = Outcome.COMPLETED) -> Next:
@@ -91,7 +91,7 @@ def test_enqueued_configurations_come_before_the_search() -> None:
 
 
 def test_enqueued_configurations_are_not_run_again_after_a_resume() -> None:
-    spec = make_spec(space=NUMBERS, enqueue=[A, B, A])
+    spec = simulated_spec(space=NUMBERS, enqueue=[A, B, A])
     study = SimulatedStudy(spec).run(4)
     resumed = SimulatedStudy(spec, study.records).run(6)
     assert [dict(trial.params) for trial in resumed.trials[2:5]] == [A, B, A]
@@ -203,7 +203,7 @@ def test_what_was_declined_before_a_wait_is_not_asked_again() -> None:
 def test_the_baseline_is_never_stopped_and_nothing_is_after_its_last_epoch() -> None:
     source, _ = proposer([A])
     baseline, trial = ask(source).trial, ask(source).trial
-    spec = make_spec(space=NUMBERS)
+    spec = simulated_spec(space=NUMBERS)
     assert source.report(baseline, epoch_report(spec, baseline, 1))
     assert not source.report(trial, epoch_report(spec, trial, 4))
     assert source.report(trial, epoch_report(spec, trial, 5))

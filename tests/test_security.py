@@ -7,7 +7,6 @@ import base64
 import os
 import re
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from urllib.parse import unquote
 
 import pytest
 from filled_ledger import FilledLedger, make_spec
+from ports import free_port
 
 from harness.cli import main
 from harness.ledger.ledger import Ledger
@@ -192,13 +192,6 @@ def test_every_process_with_mlflow_in_it_is_started_safely(tmp_path: Path, monke
         assert {name: environment.get(name) for name in WANTED} == WANTED
     assert started[1][0][started[1][0].index("--host") + 1] == "127.0.0.1"
     assert not any("sqlite" in word for word in started[1][0])  # an address may hold a password, and ps shows words
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @pytest.mark.slow

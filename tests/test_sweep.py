@@ -7,13 +7,14 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from harness.execution.base import Died, EpochDone, Event, Finished, Job, Place, Ready
+from harness.bench.scripted_workers import ScriptedWorkers
+from harness.execution.base import Died, Event, Job, Ready
 from harness.ledger.ledger import Ledger
 from harness.planning.cost_model import CostModel, cpu_estimate
 from harness.planning.progress import StopReason
@@ -57,61 +58,49 @@ class ScriptedProposer:
         self.told.append((trial.uid, result.outcome))
 
 
-class ScriptedWorkers:
-    """Trains nothing: each trial reports its epochs and completes, unless its script says otherwise.
+class Workers(ScriptedWorkers):
+    """Scripted workers whose trials report their epochs and complete, unless their script says otherwise.
 
     Scripts, by trial uid, one for each attempt: "die", "oom", "hang", "crash" happen after the first epoch.
     """
 
     def __init__(self, num_workers: int = 1, scripts: dict[str, list[str]] | None = None) -> None:
-        self.places = [Place(f"worker-{i}", "none", 1, num_workers) for i in range(num_workers)]
+        super().__init__(num_workers)
         self._scripts = {uid: deque(script) for uid, script in (scripts or {}).items()}
-        self._events: deque[Event] = deque(Ready(place.name) for place in self.places)
-        self._jobs: dict[str, tuple[Job, str | None]] = {}
-        self._done: dict[str, int] = {}
+        self._script: dict[str, str | None] = {}  # that a worker follows
         self.on_epoch = lambda trial, epoch: None
         self.started: list[str] = []
 
     def start(self, worker: str, job: Job) -> None:
         scripts = self._scripts.get(job.trial.uid)
-        self._jobs[worker] = (job, scripts.popleft() if scripts else None)
+        self._script[worker] = scripts.popleft() if scripts else None
         self.started.append(job.trial.uid)
-        self._epoch(worker, 1)
-
-    def events(self, timeout_s: float) -> list[Event]:
-        return [self._events.popleft()] if self._events else []
+        super().start(worker, job)
 
     def answer(self, worker: str, *, go_on: bool) -> None:
-        job, script = self._jobs[worker]
-        epoch = self._done[worker]
-        if script == "die":
-            self._events.append(Died(worker, "killed by SIGKILL", out_of_memory=False))
-            self._events.append(Ready(worker))
-        elif script == "oom":
-            self._events.append(Died(worker, "killed by SIGKILL", out_of_memory=True))
-            self._events.append(Ready(worker))
-        elif script == "crash":
-            self._end(worker, TrialResult(Outcome.CRASHED, "ValueError: no"))
-        elif script != "hang" and go_on and epoch < job.trial.epochs:
-            self._epoch(worker, epoch + 1)
-        elif script != "hang":
-            outcome = Outcome.COMPLETED if epoch == job.trial.epochs else Outcome.PRUNED
-            self._end(worker, TrialResult(outcome))
+        match self._script[worker]:
+            case "die":
+                self.kill(worker)
+            case "oom":
+                self._die(worker, out_of_memory=True)
+            case "crash":
+                self._end(worker, TrialResult(Outcome.CRASHED, "ValueError: no"))
+            case None:
+                super().answer(worker, go_on=go_on)
 
     def kill(self, worker: str) -> None:
-        self._events.append(Died(worker, "killed by SIGKILL", out_of_memory=False))
-        self._events.append(Ready(worker))
+        self._die(worker, out_of_memory=False)
 
-    def close(self) -> None: ...
+    def report(self, trial: Trial, epoch: int) -> EpochReport:
+        self.on_epoch(trial, epoch)
+        return EpochReport(epoch, 0.5, 0.5, 10.0 / epoch, 200, Seconds(train=1.0))
 
-    def _epoch(self, worker: str, epoch: int) -> None:
-        self._done[worker] = epoch
-        self.on_epoch(self._jobs[worker][0].trial, epoch)
-        report = EpochReport(epoch, 0.5, 0.5, 10.0 / epoch, 200, Seconds(train=1.0))
-        self._events.append(EpochDone(worker, report))
+    def result(self, trial: Trial, curve: Sequence[EpochReport]) -> TrialResult:
+        return TrialResult(Outcome.COMPLETED if len(curve) == trial.epochs else Outcome.PRUNED)
 
-    def _end(self, worker: str, result: TrialResult) -> None:
-        self._events += [Finished(worker, result), Ready(worker)]
+    def _die(self, worker: str, *, out_of_memory: bool) -> None:
+        self._say(Died(worker, "killed by SIGKILL", out_of_memory))
+        self._say(Ready(worker))
 
 
 class Heard:
@@ -154,10 +143,10 @@ class Study:
         ledger: Ledger,
         folder: Path,
         proposer: ScriptedProposer | None = None,
-        workers: ScriptedWorkers | None = None,
+        workers: Workers | None = None,
     ) -> None:
         self.ledger, self.heard = ledger, Heard()
-        self.proposer, self.workers = proposer or ScriptedProposer(proposals()), workers or ScriptedWorkers()
+        self.proposer, self.workers = proposer or ScriptedProposer(proposals()), workers or Workers()
         display = PlainDisplay(io.StringIO())
         records, costs = ledger.history(spec.study), CostModel(spec, cpu_estimate(1e11))
         checkpoints = Checkpoints(spec, folder / "checkpoints")
@@ -220,14 +209,14 @@ def test_an_infeasible_trial_reaches_no_worker_and_uses_no_budget(
 
 
 def test_a_dead_worker_costs_one_attempt(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
-    study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={"t1": ["die"]}))
+    study = Study(spec, ledger, tmp_path, workers=Workers(scripts={"t1": ["die"]}))
     assert study.sweep.run() is StopReason.TRIALS
     assert study.attempts("t1") == [Outcome.CRASHED, Outcome.COMPLETED]
     assert study.proposer.told.count(("t1", Outcome.COMPLETED)) == 1
     assert ledger.record("t1").reserved_time_s == sum(attempt.held_s for attempt in ledger.attempts("t1"))
 
 
-class DiesBetweenTrials(ScriptedWorkers):
+class DiesBetweenTrials(Workers):
     """One worker that dies after its first trial, and says so in one breath; its successor takes a while."""
 
     def events(self, timeout_s: float) -> list[Event]:
@@ -254,14 +243,14 @@ def test_a_worker_that_died_between_two_trials_gets_none_before_it_is_ready_agai
 
 @pytest.mark.parametrize("script", ["die", "crash"])
 def test_attempts_are_bounded(spec: SweepSpec, ledger: Ledger, tmp_path: Path, script: str) -> None:
-    study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={"t1": [script] * 9}))
+    study = Study(spec, ledger, tmp_path, workers=Workers(scripts={"t1": [script] * 9}))
     assert study.sweep.run() is StopReason.TRIALS
     assert study.attempts("t1") == [Outcome.CRASHED] * spec.max_attempts
     assert study.outcomes()["t1"] is Outcome.CRASHED
 
 
 def test_out_of_memory_is_not_tried_again(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
-    study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={"t1": ["oom"]}))
+    study = Study(spec, ledger, tmp_path, workers=Workers(scripts={"t1": ["oom"]}))
     assert study.sweep.run() is StopReason.TRIALS
     assert study.attempts("t1") == [Outcome.OUT_OF_MEMORY]
     assert ("t1", Outcome.OUT_OF_MEMORY) in study.proposer.told
@@ -269,7 +258,7 @@ def test_out_of_memory_is_not_tried_again(spec: SweepSpec, ledger: Ledger, tmp_p
 
 def test_a_hanging_trial_is_killed(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
     spec = spec.model_copy(update={"trial_timeout_s": 0.001})
-    study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={f"t{n}": ["hang"] for n in range(4)}))
+    study = Study(spec, ledger, tmp_path, workers=Workers(scripts={f"t{n}": ["hang"] for n in range(4)}))
     assert study.sweep.run() is StopReason.TRIALS
     assert set(study.outcomes().values()) == {Outcome.TIMED_OUT}
 
@@ -282,7 +271,7 @@ def test_a_clock_that_jumps_changes_no_duration_and_uses_no_budget(
     )
     clock, jumps = time.time, itertools.cycle([0.0, 86_400.0, -86_400.0, 7200.0])
     monkeypatch.setattr(time, "time", lambda: clock() + next(jumps))
-    study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(2, scripts={"t1": ["die"]}))
+    study = Study(spec, ledger, tmp_path, workers=Workers(2, scripts={"t1": ["die"]}))
     assert study.sweep.run() is StopReason.TRIALS
     assert set(study.outcomes().values()) == {Outcome.COMPLETED}
     attempts = [attempt for uid in study.outcomes() for attempt in ledger.attempts(uid)]
@@ -307,7 +296,7 @@ def test_an_exhausted_search_ends_the_study(spec: SweepSpec, ledger: Ledger, tmp
 def test_a_waiting_search_is_asked_again(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
     planned = proposals()
     waiting = [planned[0], planned[1], NoProposal.WAIT, planned[2], planned[3]]
-    study = Study(spec, ledger, tmp_path, ScriptedProposer(waiting), ScriptedWorkers(num_workers=3))
+    study = Study(spec, ledger, tmp_path, ScriptedProposer(waiting), Workers(num_workers=3))
     assert study.sweep.run() is StopReason.TRIALS
     assert len(study.outcomes()) == 4
 
@@ -357,7 +346,7 @@ def test_a_first_signal_stops_at_the_epochs_end(
 def test_a_second_signal_stops_at_once_and_charges_the_attempt(
     spec: SweepSpec, ledger: Ledger, tmp_path: Path, comes_out_as: type[BaseException]
 ) -> None:
-    study = Study(spec, ledger, tmp_path, workers=ScriptedWorkers(scripts={"t1": ["hang"]}))
+    study = Study(spec, ledger, tmp_path, workers=Workers(scripts={"t1": ["hang"]}))
 
     def twice(trial: Trial, epoch: int) -> None:
         if trial.uid == "t1":
@@ -392,7 +381,7 @@ def test_checkpoints_go_when_nothing_needs_them(spec: SweepSpec, ledger: Ledger,
     planned = proposals(3)
     planned[1] = dataclasses.replace(planned[1], trial=dataclasses.replace(planned[1].trial, epochs=1))
     planned[2] = dataclasses.replace(planned[2], trial=dataclasses.replace(planned[2].trial, continues="t1"))
-    study = Study(spec, ledger, tmp_path, ScriptedProposer(planned), ScriptedWorkers(num_workers=2))
+    study = Study(spec, ledger, tmp_path, ScriptedProposer(planned), Workers(num_workers=2))
     folder = tmp_path / "checkpoints"
     folder.mkdir()
     being_written, left = f".t3.npz.{os.getpid()}.unfinished", ".t3.npz.4194303.unfinished"  # ids end below that
@@ -410,7 +399,7 @@ def test_checkpoints_go_when_nothing_needs_them(spec: SweepSpec, ledger: Ledger,
     assert {path.name for path in folder.iterdir()} == {being_written}
 
 
-class AllAtOnce(ScriptedWorkers):
+class AllAtOnce(Workers):
     """Says all there is to say at once, and notes what it is told, in order."""
 
     def __init__(self, num_workers: int) -> None:

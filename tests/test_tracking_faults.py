@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import math
-import os
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +16,7 @@ from pathlib import Path
 import pytest
 from filled_ledger import FilledLedger, make_spec
 from mlflow import MlflowClient
+from mlflow_server import Server
 
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
@@ -102,40 +101,18 @@ class GateHandler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        free: int = probe.getsockname()[1]
-        return free
-
-
-@contextlib.contextmanager
-def mlflow_server(folder: Path, port: int) -> Iterator[None]:
-    uri = f"sqlite:///{folder / 'server.db'}"
-    store.make_store(uri)
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", uri, "--artifacts-destination", str(folder / "server-artifacts")]
-    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
     try:
-        yield
+        with Gate(server.port) as gate:
+            threading.Thread(target=gate.serve_forever, daemon=True).start()
+            server.wait_until_it_answers()
+            yield gate
+            gate.is_closing.set()
+            gate.shutdown()
     finally:
-        os.killpg(server.pid, 15)
-        server.wait()
-
-
-@pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Gate]:
-    with mlflow_server(tmp_path_factory.mktemp("server"), port), Gate(port) as gate:
-        threading.Thread(target=gate.serve_forever, daemon=True).start()
-        while True:
-            with contextlib.suppress(OSError):
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
-                break
-        yield gate
-        gate.is_closing.set()
-        gate.shutdown()
+        server.stop()
 
 
 class Screen:
@@ -200,20 +177,20 @@ def test_a_server_that_never_comes_back_is_drained_later(
 
 
 def test_a_server_that_starts_after_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    uri = f"http://127.0.0.1:{port}"
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    server = Server(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
     with contextlib.closing(Ledger(tmp_path / "ledger.db")) as ledger:
         FilledLedger(ledger, make_spec()).add(2.5)
         screen = Screen()
         tracker = Tracker(ledger.path, tmp_path, "study", screen)
         assert screen.trouble.wait(WAIT_S)
-        with mlflow_server(tmp_path, port):
+        server.start()
+        try:
             assert screen.again.wait(WAIT_S)
             assert tracker.close(WAIT_S) == 0
-            assert names_of_runs(uri, "study") == ["study", "trial-000"]
+            assert names_of_runs(server.uri, "study") == ["study", "trial-000"]
+        finally:
+            server.stop()
     assert len(screen.lines) == 2
 
 

@@ -4,17 +4,15 @@ import csv
 import dataclasses
 import io
 import json
-import os
 import re
-import signal
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from contextlib import closing
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from filled_ledger import CPU, DOCUMENTED, FilledLedger, make_spec
 from matplotlib.figure import Figure
+from verdict_workers import Killed, VerdictWorkers, Wrong, train
 
 from harness.analysis.verdict import picture
 from harness.analysis.verdict.findings import find_verdict
@@ -23,24 +21,18 @@ from harness.analysis.verdict.table import show_verdict, write_verdict
 from harness.analysis.verdict.trainings import Answer
 from harness.errors import InputError, TroubleError
 from harness.execution import workplaces
-from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
 from harness.ledger.ledger import Ledger
 from harness.ledger.locks import study_lock
-from harness.planning.cost_model import CostModel, cpu_estimate
 from harness.planning.progress import StopReason
-from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.study.records import Outcome, Role, Trial
 from harness.study.spec import SPLIT_SIZES, SweepSpec
 from harness.sweep import runner
-from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
-from harness.workflows import verdict as verdict_study
-from harness.workflows.verdict import Request, VerdictEnd, best_trials, make_source, plan_verdict, run_verdict
+from harness.workflows.verdict import Request, VerdictEnd, best_trials, plan_verdict, run_verdict
 
 EPOCHS = 2
 NUM_IMAGES = SPLIT_SIZES["mnist"]["test"]
-
-TestErrors = Callable[[Trial], set[int] | Outcome]  # the test images that a training gets wrong, or how it ends
 
 
 def every(number: int, seed: int, first: int = 0) -> set[int]:
@@ -60,77 +52,6 @@ def one_is_better(trial: Trial) -> set[int]:
 
 def all_are_worse(trial: Trial) -> set[int]:
     return every(100 if dict(trial.params) == DOCUMENTED else 200, trial.seed)
-
-
-class Workers:
-    """Trains nothing: each trial reports its epochs and comes to what `errors` says.
-
-    `stop_at`: Ctrl-C comes while the trial with this number trains; `die_at`: the coordinator is killed then;
-    `candidate_s`: what a training costs that is not the baseline's, which takes 10 s.
-    """
-
-    def __init__(
-        self,
-        errors: TestErrors,
-        num_workers: int = 2,
-        stop_at: int | None = None,
-        die_at: int | None = None,
-        candidate_s: float = 4.0,
-    ) -> None:
-        self.places = [Place(f"worker-{number}", "none", 1, num_workers) for number in range(num_workers)]
-        self.trained: list[Trial] = []
-        self._errors, self._stop_at, self._die_at, self._candidate_s = errors, stop_at, die_at, candidate_s
-        self._events: deque[Event] = deque(Ready(place.name) for place in self.places)
-        self._jobs: dict[str, tuple[Trial, int]] = {}
-
-    def start(self, worker: str, job: Job) -> None:
-        if job.trial.number == self._die_at:
-            raise Killed
-        self.trained.append(job.trial)
-        self._epoch(worker, job.trial, 1)
-
-    def answer(self, worker: str, *, go_on: bool) -> None:
-        trial, epoch = self._jobs[worker]
-        if go_on and epoch < trial.epochs:
-            self._epoch(worker, trial, epoch + 1)
-        else:
-            self._events += [Finished(worker, self._result(trial, epoch)), Ready(worker)]
-
-    def events(self, timeout_s: float) -> list[Event]:
-        return [self._events.popleft()] if self._events else []
-
-    def kill(self, worker: str) -> None: ...
-
-    def close(self) -> None: ...
-
-    def _epoch(self, worker: str, trial: Trial, epoch: int) -> None:
-        if trial.number == self._stop_at and epoch == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-        self._jobs[worker] = (trial, epoch)
-        self._events.append(EpochDone(worker, EpochReport(epoch, 0.1, 0.1, 0.5, 100, Seconds(train=1.0))))
-
-    def _result(self, trial: Trial, epoch: int) -> TrialResult:
-        found = self._errors(trial)
-        if isinstance(found, Outcome) or epoch < trial.epochs:
-            return TrialResult(found if isinstance(found, Outcome) else Outcome.PRUNED, "no luck")
-        is_documented = dict(trial.params) == DOCUMENTED
-        return TrialResult(
-            Outcome.COMPLETED,
-            seconds=Seconds(train=10.0 if is_documented else self._candidate_s),
-            num_params=1000 if is_documented else 400,
-            device=CPU,
-            test_wrong_images=tuple(sorted(found)),
-        )
-
-
-class Killed(BaseException):
-    """The coordinator's end, at which it can do nothing more."""
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
-        yield ledger
 
 
 @pytest.fixture
@@ -155,13 +76,6 @@ def spec_for(ledger: Ledger, **request: int | float) -> SweepSpec:
     spec, origin = plan_verdict(ledger, "study", Request(**request), fresh=False)
     runner.open_study(ledger, spec, fresh=False, origin=origin)
     return spec
-
-
-def train(ledger: Ledger, spec: SweepSpec, workers: Workers, checkpoints: Path | None = None) -> StopReason:
-    records, costs = ledger.history(spec.study), CostModel(spec, cpu_estimate(1e11))
-    source = make_source(spec, ledger, records)
-    display, checkpoints = PlainDisplay(io.StringIO()), checkpoints or Path(ledger.path).parent / "checkpoints"
-    return Sweep(spec, ledger, records, source, workers, [], display, Checkpoints(spec, checkpoints), costs).run()
 
 
 def said(ledger: Ledger) -> list[str]:
@@ -225,7 +139,7 @@ def test_without_a_full_profile_the_studys_own_epochs_count(ledger: Ledger) -> N
 def test_every_configuration_is_trained_on_the_same_seeds_and_reads_the_test_images_once(study: FilledLedger) -> None:
     ledger = study.ledger
     spec = spec_for(ledger)
-    assert train(ledger, spec, Workers(a_tie)) is StopReason.TRIALS
+    assert train(ledger, spec, VerdictWorkers(a_tie)) is StopReason.TRIALS
     records = ledger.history("study.verdict")
     assert {record.trial.role for record in records} == {Role.CONFIRM}
     assert [record.trial.number for record in records] == list(range(20))
@@ -238,9 +152,9 @@ def test_every_configuration_is_trained_on_the_same_seeds_and_reads_the_test_ima
 
 def test_a_tie_takes_all_seeds_and_more_may_be_added(study: FilledLedger) -> None:
     spec = spec_for(study.ledger)
-    train(study.ledger, spec, Workers(a_tie))
+    train(study.ledger, spec, VerdictWorkers(a_tie))
     assert said(study.ledger)[0].startswith("NOT DISTINGUISHABLE: trial ")
-    more = Workers(a_tie)
+    more = VerdictWorkers(a_tie)
     train(study.ledger, spec_for(study.ledger, num_seeds=8), more)
     assert [trial.number for trial in more.trained] == list(range(20, 32))
     found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
@@ -255,9 +169,9 @@ def test_a_tie_takes_all_seeds_and_more_may_be_added(study: FilledLedger) -> Non
     ],
 )
 def test_a_clear_answer_ends_it_at_the_first_look(
-    study: FilledLedger, errors: TestErrors, answer: Answer, answers: list[Answer]
+    study: FilledLedger, errors: Wrong, answer: Answer, answers: list[Answer]
 ) -> None:
-    workers = Workers(errors, num_workers=3)
+    workers = VerdictWorkers(errors, num_workers=3)
     assert train(study.ledger, spec_for(study.ledger), workers) is StopReason.EXHAUSTED
     assert len(workers.trained) == 4 * 3
     found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
@@ -282,14 +196,14 @@ def test_an_interrupted_verdict_goes_on(
     ledger = study.ledger
     spec = spec_for(ledger)
     if how == "Ctrl-C":
-        first = Workers(a_tie, stop_at=number)
+        first = VerdictWorkers(a_tie, stop_at=number)
         assert train(ledger, spec, first) is StopReason.INTERRUPTED
     else:
-        first = Workers(a_tie, die_at=number)
+        first = VerdictWorkers(a_tie, die_at=number)
         monkeypatch.setattr(Sweep, "_cancel_running", lambda self: None)  # a killed process cleans nothing up
         with pytest.raises(Killed):
             train(ledger, spec, first)
-    second = Workers(a_tie)
+    second = VerdictWorkers(a_tie)
     assert train(ledger, spec_for(ledger), second) is StopReason.TRIALS
     records = list(ledger.finished("study.verdict"))
     assert [record.trial.number for record in records] == list(range(20))
@@ -306,7 +220,7 @@ def test_a_candidate_that_fails_is_out_and_the_others_go_on(study: FilledLedger)
         fails = trial.params["units_1"] == 103 and trial.number >= 4
         return Outcome.DIVERGED if fails else a_tie(trial)
 
-    workers = Workers(errors, num_workers=1)
+    workers = VerdictWorkers(errors, num_workers=1)
     train(study.ledger, spec_for(study.ledger), workers)
     trained = Counter(trial.params["units_1"] for trial in workers.trained)
     assert trained == {512: 5, 103: 2, 101: 5, 105: 5}
@@ -328,7 +242,7 @@ def test_a_candidate_that_fails_is_out_and_the_others_go_on(study: FilledLedger)
 def test_where_nothing_is_left_to_compare_nothing_more_is_trained(
     study: FilledLedger, failing: set[int], num_trained: int, sentence: str
 ) -> None:
-    workers = Workers(
+    workers = VerdictWorkers(
         lambda trial: Outcome.OUT_OF_MEMORY if trial.params["units_1"] in failing else a_tie(trial), num_workers=1
     )
     train(study.ledger, spec_for(study.ledger), workers)
@@ -339,19 +253,19 @@ def test_where_nothing_is_left_to_compare_nothing_more_is_trained(
 def test_a_used_budget_leaves_the_answer_open_until_more_is_given(study: FilledLedger) -> None:
     spec = spec_for(study.ledger, wall_s=0.001)
     study.ledger.touch_session(study.ledger.start_session("study.verdict"), 1.0)
-    assert train(study.ledger, spec, Workers(a_tie)) is StopReason.WALL_TIME
+    assert train(study.ledger, spec, VerdictWorkers(a_tie)) is StopReason.WALL_TIME
     assert said(study.ledger) == [
         "NO VERDICT YET: too few seeds are trained; the same command goes on",
         "0 of 5 fresh seeds each, 2 epochs on 60,000 images; 0 models have read the 10,000 test images, each once",
     ]
-    assert train(study.ledger, spec_for(study.ledger), Workers(a_tie)) is StopReason.TRIALS
+    assert train(study.ledger, spec_for(study.ledger), VerdictWorkers(a_tie)) is StopReason.TRIALS
 
 
 # What is said
 
 
 def test_the_answer_and_the_cost_in_sentences(study: FilledLedger, tmp_path: Path) -> None:
-    train(study.ledger, spec_for(study.ledger), Workers(one_is_better))
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(one_is_better))
     better, cost, basis = said(study.ledger)
     assert better.startswith(
         "BETTER: trial 2 of study, the best of 3, has an error 0.60 points lower than the documented baseline"
@@ -364,7 +278,7 @@ def test_the_answer_and_the_cost_in_sentences(study: FilledLedger, tmp_path: Pat
 
 
 def test_a_tie_says_how_well_the_cheapest_is_known(study: FilledLedger) -> None:
-    train(study.ledger, spec_for(study.ledger), Workers(a_tie))
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(a_tie))
     found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
     answer, cost, _ = sentences(found)
     assert answer.startswith("NOT DISTINGUISHABLE: ")
@@ -374,7 +288,7 @@ def test_a_tie_says_how_well_the_cheapest_is_known(study: FilledLedger) -> None:
 
 
 def test_a_tie_that_takes_longer_is_not_praised(study: FilledLedger) -> None:
-    train(study.ledger, spec_for(study.ledger), Workers(a_tie, candidate_s=20.0))
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(a_tie, candidate_s=20.0))
     assert said(study.ledger)[1] == (
         "cost: trial 4 takes 2.00x the device time (20.0 s against 10.0 s per training) and 0.40x the parameters"
     )
@@ -382,14 +296,14 @@ def test_a_tie_that_takes_longer_is_not_praised(study: FilledLedger) -> None:
 
 def test_times_of_two_devices_are_not_compared(study: FilledLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = spec_for(study.ledger)
-    train(study.ledger, spec, Workers(a_tie, die_at=None, stop_at=13))
-    monkeypatch.setattr("test_verdict.CPU", CPU.__class__(**{**vars(CPU), "threads": 7}))
-    train(study.ledger, spec, Workers(a_tie))
+    train(study.ledger, spec, VerdictWorkers(a_tie, die_at=None, stop_at=13))
+    monkeypatch.setattr("verdict_workers.CPU", CPU.__class__(**{**vars(CPU), "threads": 7}))
+    train(study.ledger, spec, VerdictWorkers(a_tie))
     assert said(study.ledger)[1] == "cost: device times are not compared, since they come from several timing classes"
 
 
 def test_the_tables_fit_a_terminal_and_show_every_number(study: FilledLedger) -> None:
-    train(study.ledger, spec_for(study.ledger), Workers(a_tie))
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(a_tie))
     found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
     stream = io.StringIO()
     show_verdict(found, stream)
@@ -405,7 +319,7 @@ def test_the_tables_fit_a_terminal_and_show_every_number(study: FilledLedger) ->
 
 
 def test_the_files_hold_what_the_verdict_holds(study: FilledLedger, tmp_path: Path) -> None:
-    train(study.ledger, spec_for(study.ledger), Workers(one_is_better))
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(one_is_better))
     found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
     paths = write_verdict(found, tmp_path / "verdicts")
     assert paths == [tmp_path / "verdicts" / f"study.{suffix}" for suffix in ("json", "csv", "png")]
@@ -426,7 +340,7 @@ def test_the_files_hold_what_the_verdict_holds(study: FilledLedger, tmp_path: Pa
 
 def test_a_verdict_that_compares_nothing_yet_has_no_picture(study: FilledLedger, tmp_path: Path) -> None:
     spec = spec_for(study.ledger)
-    train(study.ledger, spec, Workers(a_tie, stop_at=1))
+    train(study.ledger, spec, VerdictWorkers(a_tie, stop_at=1))
     assert [path.suffix for path in write_verdict(find_verdict(study.ledger, spec), tmp_path)] == [".json", ".csv"]
 
 
@@ -434,7 +348,7 @@ def test_a_verdict_that_compares_nothing_yet_has_no_picture(study: FilledLedger,
 def test_the_picture_shows_each_configurations_errors_and_cost(
     study: FilledLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, has_one_class: bool
 ) -> None:
-    train(study.ledger, spec_for(study.ledger), Workers(one_is_better))
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(one_is_better))
     found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
     if not has_one_class:
         cost = dataclasses.replace(found.baseline.cost, timing_classes=("another",))
@@ -472,12 +386,12 @@ def command(tmp_path: Path, study: FilledLedger, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(runner.cache, "prepare", lambda dataset, progress: tmp_path)
     monkeypatch.setattr(runner, "Tracker", NoTracker)
-    monkeypatch.setattr(verdict_study, "bring_to_mlflow", lambda home, study, display: None)
+    monkeypatch.setattr("harness.workflows.verdict.bring_to_mlflow", lambda home, study, display: None)
 
-    def run(errors: TestErrors | None, *, fresh: bool = False, **request: int | float) -> VerdictEnd:
-        def executor(*how: object) -> Workers:
+    def run(errors: Wrong | None, *, fresh: bool = False, **request: int | float) -> VerdictEnd:
+        def executor(*how: object) -> VerdictWorkers:
             assert errors is not None, "nothing was to be trained"
-            return Workers(errors)
+            return VerdictWorkers(errors)
 
         monkeypatch.setattr(workplaces, "LocalExecutor", executor)
         display = PlainDisplay(io.StringIO())

@@ -254,7 +254,7 @@ def _sweep(
     """A sweep that ends after so many trials."""
     num_done = sum(record.trial.role is Role.TRIAL for record in records)
     spec = spec.changed(budget=Budget(trials=num_done + num_trials))
-    worker: Any = _Timed(scripted_workers.ScriptedWorker(), watch, _OF_WORKER)
+    worker: Any = _Timed(scripted_workers.ScriptedWorkers(), watch, _OF_WORKER)
     timed_ledger: Any = _Timed(ledger, watch, _OF_LEDGER)
     display, costs = PlainDisplay(io.StringIO()), CostModel(spec, cpu_estimate(1e11))
     checkpoints = Checkpoints(spec, home / "checkpoints")

@@ -20,37 +20,55 @@ NUM_TOGETHER = 1000  # trials that are filled in with one flush to the disk
 DEVICE = Device("a processor", "cpu", "tensorflow", "float32", "none", threads=1, sharing=1)
 
 
-class ScriptedWorker:
-    """An executor of one worker that has each epoch's report and each result at once."""
+class ScriptedWorkers:
+    """An executor that trains nothing: its workers have each epoch's report and each trial's result at once.
 
-    def __init__(self) -> None:
-        self.places = [Place("worker-0", DEVICE.name, 1, 1)]
-        self._events: deque[Event] = deque([Ready("worker-0")])
-        self._trial: Trial | None = None
-        self._curve: list[EpochReport] = []
+    Others are made of it by what a trial reports and comes to (`report`, `result`), and by when that is heard (`_say`).
+    """
+
+    def __init__(self, num_workers: int = 1) -> None:
+        self.places = [Place(f"worker-{i}", DEVICE.name, 1, num_workers) for i in range(num_workers)]
+        self._events: deque[Event] = deque()
+        self.training: dict[str, tuple[Trial, list[EpochReport]]] = {}  # what each worker trains, and how far it is
+        for place in self.places:
+            self._say(Ready(place.name))
 
     def start(self, worker: str, job: Job) -> None:
-        self._trial, self._curve = job.trial, []
+        self.training[worker] = (job.trial, [])
         self._train(worker)
 
     def events(self, timeout_s: float) -> list[Event]:
         return [self._events.popleft()] if self._events else []
 
     def answer(self, worker: str, *, go_on: bool) -> None:
-        assert self._trial is not None  # noqa: S101 - only an epoch is answered
-        if go_on and len(self._curve) < self._trial.epochs:
+        trial, curve = self.training[worker]
+        if go_on and len(curve) < trial.epochs:
             self._train(worker)
         else:
-            self._events += [Finished(worker, result(self._trial, self._curve)), Ready(worker)]
+            self._end(worker, self.result(trial, curve))
 
     def kill(self, worker: str) -> None: ...
 
     def close(self) -> None: ...
 
+    def report(self, trial: Trial, epoch: int) -> EpochReport:
+        return synthetic_objective.report(trial, epoch)
+
+    def result(self, trial: Trial, curve: Sequence[EpochReport]) -> TrialResult:
+        return result(trial, curve)
+
     def _train(self, worker: str) -> None:
-        assert self._trial is not None  # noqa: S101 - after start
-        self._curve.append(synthetic_objective.report(self._trial, len(self._curve) + 1))
-        self._events.append(EpochDone(worker, self._curve[-1]))
+        """Trains the next epoch."""
+        trial, curve = self.training[worker]
+        curve.append(self.report(trial, len(curve) + 1))
+        self._say(EpochDone(worker, curve[-1]))
+
+    def _end(self, worker: str, result: TrialResult) -> None:
+        self._say(Finished(worker, result))
+        self._say(Ready(worker))
+
+    def _say(self, event: Event) -> None:
+        self._events.append(event)
 
 
 def result(trial: Trial, curve: Sequence[EpochReport]) -> TrialResult:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Generic, TypeVar
 
-from harness.bench import scripted_workers, synthetic_objective
-from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
-from harness.study.records import EpochReport, Trial
+from harness.bench.scripted_workers import ScriptedWorkers
+from harness.execution.base import EpochDone, Event, Finished, Job
 
 T = TypeVar("T")
 
@@ -22,15 +21,6 @@ SHORTEST = 0.01  # first trial, relative to a whole one
 
 class TimeIsUpError(Exception):
     """Enough has been seen."""
-
-
-@dataclass
-class _Work:
-    """What a worker is doing."""
-
-    trial: Trial
-    epoch_s: float
-    curve: list[EpochReport] = field(default_factory=list)
 
 
 @dataclass
@@ -56,7 +46,7 @@ class Seen:
     coordinator_idle_s: float = 0.0
 
 
-class Sleepers(Generic[T]):
+class Sleepers(ScriptedWorkers, Generic[T]):
     """An executor whose workers take so long for an epoch and do nothing, until the time is up.
 
     All are ready at once. The first trial of each goes by faster, by a factor between 0 and 1, so that trials end at
@@ -73,38 +63,31 @@ class Sleepers(Generic[T]):
     def __init__(
         self, num_workers: int, epoch_s: float, warm_up_s: float, measured_s: float, look: Callable[[], T]
     ) -> None:
-        self.places = [Place(f"worker-{i}", scripted_workers.DEVICE.name, 1, num_workers) for i in range(num_workers)]
         self.seen = Seen()
         self.looks: list[T] = []
         self.all_started_s: float | None = None  # when the last worker had its first trial
-        self._epoch_s, self._rng = epoch_s, random.Random(0)  # noqa: S311 - no secret
+        self._mean_epoch_s, self._rng = epoch_s, random.Random(0)  # noqa: S311 - no secret
+        self._epoch_s: dict[str, float] = {}  # of each worker's trial
         self._started = time.monotonic()
         self._warm_at = self._started + warm_up_s
         self._until, self._look = self._warm_at + measured_s, look
         self._coming: list[tuple[float, int, Event]] = []  # by when
         self._order = count()
         self._said_at: dict[str, float] = {}  # the last word of each worker
-        self._work: dict[str, _Work] = {}
-        for place in self.places:
-            self._say(Ready(place.name), self._started)
+        super().__init__(num_workers)
 
     def start(self, worker: str, job: Job) -> None:
-        now, is_first = time.monotonic(), worker not in self._work
+        now, is_first = time.monotonic(), worker not in self.training
         self.seen.next_s.append(now - self._said_at[worker])
         factor = max(SHORTEST, self._rng.random()) if is_first else self._rng.lognormvariate(0.0, DEVIATION)
-        self._work[worker] = _Work(job.trial, self._epoch_s * factor)
-        if is_first and len(self._work) == len(self.places):
+        self._epoch_s[worker] = self._mean_epoch_s * factor
+        super().start(worker, job)
+        if is_first and len(self.training) == len(self.places):
             self.all_started_s = now - self._started
-        self._train(worker, now)
 
     def answer(self, worker: str, *, go_on: bool) -> None:
-        now, work = time.monotonic(), self._work[worker]
-        self.seen.answer_s.append(now - self._said_at[worker])
-        if go_on and len(work.curve) < work.trial.epochs:
-            self._train(worker, now)
-            return
-        self._say(Finished(worker, scripted_workers.result(work.trial, work.curve)), now)
-        self._say(Ready(worker), now)
+        self.seen.answer_s.append(time.monotonic() - self._said_at[worker])
+        super().answer(worker, go_on=go_on)
 
     def events(self, timeout_s: float) -> list[Event]:
         before = time.monotonic()
@@ -120,10 +103,6 @@ class Sleepers(Generic[T]):
             self.seen.coordinator_idle_s += time.monotonic() - before
         return self._due(time.monotonic())
 
-    def kill(self, worker: str) -> None: ...
-
-    def close(self) -> None: ...
-
     def _due(self, now: float) -> list[Event]:
         events: list[Event] = []
         while self._coming and self._coming[0][0] <= now:
@@ -132,16 +111,12 @@ class Sleepers(Generic[T]):
             events.append(event)
             if isinstance(event, EpochDone):
                 self.seen.num_epochs += 1
-                self.seen.trained_s += self._work[event.worker].epoch_s
+                self.seen.trained_s += self._epoch_s[event.worker]
             elif isinstance(event, Finished):
                 self.seen.num_finished += 1
-                self.seen.num_whole += len(event.result.curve) / self._work[event.worker].trial.epochs
+                self.seen.num_whole += len(event.result.curve) / self.training[event.worker][0].epochs
         return events
 
-    def _train(self, worker: str, now: float) -> None:
-        work = self._work[worker]
-        work.curve.append(synthetic_objective.report(work.trial, len(work.curve) + 1))
-        self._say(EpochDone(worker, work.curve[-1]), now + work.epoch_s)
-
-    def _say(self, event: Event, at: float) -> None:
-        heapq.heappush(self._coming, (at, next(self._order), event))
+    def _say(self, event: Event) -> None:
+        in_s = self._epoch_s[event.worker] if isinstance(event, EpochDone) else 0.0
+        heapq.heappush(self._coming, (time.monotonic() + in_s, next(self._order), event))

@@ -9,12 +9,17 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from filled_ledger import CPU, GPU, FilledLedger, filled_verdict, make_spec
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
+from harness.analysis.report import search_figures, work_figures
 from harness.analysis.report.drawing import MAX_POINTS, hover, shown
 from harness.analysis.report.facts import Facts, gather
 from harness.analysis.report.sections import material, sections
+from harness.analysis.report.stills import draw_stills
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
 from harness.study.records import Outcome, Record, Role, Trial, TrialResult
@@ -115,6 +120,30 @@ def test_one_whole_page_with_every_figure(ledger: Ledger, home: Path) -> None:
         in page.text
     )
     assert "harness verdict study" in page.text
+
+
+def test_still_pictures_show_what_the_figures_of_the_page_show(
+    ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(FilledLedger(ledger, make_spec()))
+    known = material(gather(ledger, "study"))
+    drawn: dict[str, Axes] = {}
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **how: drawn.setdefault(path.stem, self.axes[0]))
+    draw_stills(known, tmp_path)
+    figures = {
+        "best_so_far": search_figures.best_so_far(known.facts, known.steps),
+        "error_against_time": search_figures.error_against_time(known.facts),
+        "learning_curves": work_figures.learning_curves(known.facts),
+    }
+    for name, figure in figures.items():
+        lines = {line.get_label(): line for line in drawn[name].lines}
+        for trace in (trace for trace in figure.data if trace.showlegend is not False):
+            np.testing.assert_array_equal(lines[trace.name].get_xydata(), np.array([trace.x, trace.y], float).T)
+    assert drawn["learning_curves"].get_yscale() == "log"
+    assert known.importance is not None
+    bars, names = drawn["importance"].patches, drawn["importance"].get_yticklabels()
+    shares = {label.get_text(): bar.get_width() for label, bar in zip(names, bars, strict=True)}
+    assert shares == known.importance.of_error
 
 
 def test_nothing_is_loaded_from_elsewhere(ledger: Ledger, home: Path) -> None:

@@ -2,10 +2,7 @@
 
 import math
 import random
-from collections.abc import Iterator
-from contextlib import closing
 from itertools import combinations
-from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -15,20 +12,14 @@ from harness.analysis.report.drawing import log_ticks
 from harness.analysis.report.facts import Facts, TrialAttempt, gather
 from harness.analysis.report.finding_cost import best_of, first_below, steps
 from harness.analysis.report.importance import has_order, importance, num_needed, position, surfaces
-from harness.analysis.report.search_figures import pareto_front
 from harness.analysis.report.space_check import at_bounds, infeasible, moved, near_bounds, noise, sentences
 from harness.analysis.report.time_use import time_use, timeline
 from harness.analysis.report.work_figures import curve
+from harness.analysis.statistics import pareto_front
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger
 from harness.study.records import Outcome, Role
 from harness.study.space import Choice, Float, Int
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with closing(Ledger(tmp_path / "ledger.db")) as opened:
-        yield opened
 
 
 @pytest.fixture

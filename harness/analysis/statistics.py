@@ -12,6 +12,8 @@ from statistics import fmean
 import numpy as np
 from scipy.special import gammaincinv, ndtr, stdtrit
 
+from harness.support.quantiles import quantile
+
 # How many degrees of freedom the images are worth beside the seeds, where both measure the same chance.
 IMAGE_DEGREES = 2
 
@@ -84,19 +86,18 @@ def pooled_sd(groups: Sequence[Sequence[float]]) -> float | None:
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
-    """Lower quartile, median and upper quartile, by linear interpolation between the values; infinite ones are allowed.
-
-    Definition 7 of R. J. Hyndman and Y. Fan, "Sample Quantiles in Statistical Packages", The American Statistician 50
-    (1996) 361-365.
-    """
-    ordered = sorted(values)
-    return _quantile(ordered, 0.25), _quantile(ordered, 0.5), _quantile(ordered, 0.75)
+    """Lower quartile, median and upper quartile; see `quantile`."""
+    ascending = sorted(values)
+    return quantile(ascending, 0.25), quantile(ascending, 0.5), quantile(ascending, 0.75)
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
-    position = share * (len(ordered) - 1)
-    low, high = ordered[math.floor(position)], ordered[math.ceil(position)]
-    return low if low == high else low + (position - math.floor(position)) * (high - low)
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
+    """Positions of the points that no other is as good as in both numbers and better in one, in rising order."""
+    front: list[int] = []
+    for place in sorted(range(len(points)), key=points.__getitem__):
+        if not front or points[place][1] < points[front[-1]][1] or points[place] == points[front[-1]]:
+            front.append(place)
+    return front
 
 
 def share_below(ours: Sequence[float], theirs: Sequence[float]) -> float:

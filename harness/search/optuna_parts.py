@@ -20,6 +20,7 @@ from harness.search.optuna_private import Storage, next_bracket
 from harness.search.settings import reduction_factor
 from harness.study.space import Choice, Domain, Float
 from harness.study.spec import SweepSpec
+from harness.support.quantiles import quantile
 
 # With Optuna's default of 50 a typical study would have only random draws.
 NSGA2_POPULATION = 12
@@ -69,15 +70,7 @@ class PercentilePruner(BasePruner):
         self._num_known = len(completed)
 
 
-def quantile(ascending: Sequence[float], share: float) -> float:
-    """The quantile by linear interpolation, as in numpy."""
-    position = share * (len(ascending) - 1)
-    below = ascending[int(position)]
-    above = ascending[min(int(position) + 1, len(ascending) - 1)]
-    return below + (above - below) * (position - int(position))
-
-
-def distribution(domain: Domain) -> BaseDistribution:
+def coded_distribution(domain: Domain) -> BaseDistribution:
     """Optuna's distribution for a domain, over the codes of `encoding`."""
     if isinstance(domain, Choice):
         return CategoricalDistribution(tuple(range(len(domain.options))))
@@ -142,7 +135,7 @@ def new_sampler(spec: SweepSpec, seed: int) -> BaseSampler:
             return samplers.GPSampler(seed=seed, warn_independent_sampling=False)
     # Optuna's grouping of conditional parameters is experimental, and was no better on such a space.
     unconditional = {name: domain for name, domain in spec.search_space.domains.items() if not domain.when}
-    return _TPESampler(seed, {name: distribution(domain) for name, domain in unconditional.items()})
+    return _TPESampler(seed, {name: coded_distribution(domain) for name, domain in unconditional.items()})
 
 
 @_experiments_allowed()

@@ -20,7 +20,7 @@ from harness.search import catalogue
 from harness.search.base import NoProposal, Proposal
 from harness.search.constraints import excess
 from harness.search.encoding import decode, encode_all, identity
-from harness.search.optuna_parts import HALVING, distribution, new_pruner, new_sampler, rungs, suggested
+from harness.search.optuna_parts import HALVING, coded_distribution, new_pruner, new_sampler, rungs, suggested
 from harness.search.optuna_private import Storage
 from harness.search.replay import ask_again, events, hear_again
 from harness.search.settings import BAD_OUTCOMES, ask_seed
@@ -66,7 +66,7 @@ class OptunaSearch:
         self._spec = spec
         self._space = spec.search_space
         self._facts = catalogue.sampler(spec)
-        self._distributions = {name: distribution(domain) for name, domain in self._space.domains.items()}
+        self._distributions = {name: coded_distribution(domain) for name, domain in self._space.domains.items()}
         self._storage = Storage()
         self._study = optuna.create_study(
             storage=self._storage,
@@ -205,15 +205,14 @@ class OptunaSearch:
         if result.outcome is Outcome.PRUNED and result.error_rate_pct is not None:
             return _Lesson(TrialState.PRUNED, [result.error_rate_pct], constraints)
         if result.outcome in BAD_OUTCOMES:
-            return _Lesson(TrialState.COMPLETE, self._worst or self._worst_conceivable(), constraints)
-        values = _values(self._spec, result)
-        if result.outcome is not Outcome.COMPLETED or values is None:
+            worst = self._worst or [WORST_CONCEIVABLE[objective] for objective in self._spec.objective]
+            return _Lesson(TrialState.COMPLETE, worst, constraints)
+        if result.outcome is not Outcome.COMPLETED or result.error_rate_pct is None:
             return _Lesson(TrialState.FAIL, None, {})  # a crash says nothing about the configuration
+        measured = {"error": result.error_rate_pct, "device_time": result.train_time_s}
+        values = [measured[objective] for objective in self._spec.objective]
         self._worst = [max(pair) for pair in zip(values, self._worst or values, strict=True)]
         return _Lesson(TrialState.COMPLETE, values, constraints)
-
-    def _worst_conceivable(self) -> list[float]:
-        return [WORST_CONCEIVABLE[objective] for objective in self._spec.objective]
 
     def _constraints(self, params: Params, result: TrialResult) -> dict[str, float]:
         if self._spec.sampler == "cmaes":
@@ -248,11 +247,3 @@ class OptunaSearch:
             return None
         numbers |= {opened.trial.number for opened in self._open.values()}
         return self._storage.numbered(self._study, sorted(numbers))
-
-
-def _values(spec: SweepSpec, result: TrialResult) -> list[float] | None:
-    """The values of the objectives: error in percent, device time in seconds."""
-    if result.error_rate_pct is None:
-        return None
-    measured = {"error": result.error_rate_pct, "device_time": result.train_time_s}
-    return [measured[objective] for objective in spec.objective]

@@ -131,7 +131,7 @@ def _trial(ledger: Ledger, spec: SweepSpec, record: Record) -> FrozenTrial:
         state=state,
         values=values,
         params=dict(record.trial.params),
-        distributions={name: distribution(domains[name]) for name in record.trial.params},
+        distributions={name: value_distribution(domains[name]) for name in record.trial.params},
         intermediate_values=_curve(spec, result),
         user_attrs=_attributes(spec, record),
     )
@@ -190,7 +190,8 @@ def _curve(spec: SweepSpec, result: TrialResult | None) -> dict[int, float]:
     return {report.epoch: report.val_error_rate_pct for report in result.curve}
 
 
-def distribution(domain: Domain) -> BaseDistribution:
+def value_distribution(domain: Domain) -> BaseDistribution:
+    """Optuna's distribution for a domain, over its values as they are."""
     if isinstance(domain, Choice):
         return CategoricalDistribution(domain.options)
     if isinstance(domain, Int):

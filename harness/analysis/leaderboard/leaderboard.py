@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from harness.analysis.hyperparameters import hyperparameter_columns, hyperparameters
+from harness.analysis.statistics import pareto_front
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, Study, find_study
 from harness.study.comparability import FIDELITY, Configuration, by_uid
@@ -178,11 +179,10 @@ def _ranked(frame: pd.DataFrame) -> pd.DataFrame:
 def _pareto(frame: pd.DataFrame) -> pd.Series:
     """Whether the configuration of each row is on the front of its fidelity and timing class."""
     front = pd.Series(False, index=frame.index)
-    for _, group in frame[frame["rank"].notna()].groupby([*FIDELITY, "by_class"], dropna=False):
-        error, time_s = group["mean_error_rate_pct"], group["by_time"]
-        best_at = error.groupby(time_s).min()
-        best_before = best_at.cummin().shift(fill_value=np.inf)
-        front[group.index] = (error == time_s.map(best_at)) & (error < time_s.map(best_before))
+    ranked = frame[frame["rank"].notna()].dropna(subset=["mean_error_rate_pct", "by_time"])
+    for _, group in ranked.groupby([*FIDELITY, "by_class"], dropna=False):
+        points = list(zip(group["by_time"], group["mean_error_rate_pct"], strict=True))
+        front[group.index[pareto_front(points)]] = True
     return front
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
-from harness.analysis.export.optuna_storage import distribution
+from harness.analysis.export.optuna_storage import value_distribution
 from harness.analysis.report.facts import Facts, error_pct
 from harness.study.records import Record, Scalar
 from harness.study.space import Choice, Domain
@@ -84,7 +84,7 @@ def _shares(spec: SweepSpec, records: Sequence[Record], target: Callable[[Record
     try:
         study = optuna.create_study()
         for record in records:
-            known = {name: distribution(domains[name]) for name in record.trial.params}
+            known = {name: value_distribution(domains[name]) for name in record.trial.params}
             study.add_trial(create_trial(value=target(record), params=dict(record.trial.params), distributions=known))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a hyperparameter that never varied, of a forest without variance

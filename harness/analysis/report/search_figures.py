@@ -24,6 +24,7 @@ from harness.analysis.report.drawing import (
 )
 from harness.analysis.report.facts import Facts, error_pct, timing_class
 from harness.analysis.report.finding_cost import BestOf, Step
+from harness.analysis.statistics import pareto_front
 from harness.study.formatting import duration
 from harness.study.records import Role
 
@@ -108,15 +109,6 @@ def error_against_time(facts: Facts) -> go.Figure:
         add_best(made, facts, facts.mean_time_s(facts.best))
     limit_errors(made, [error_pct(record) for record in records])
     return made
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Positions of the points that no other is as good as in both numbers and better in one, in rising order."""
-    front: list[int] = []
-    for place in sorted(range(len(points)), key=points.__getitem__):
-        if not front or points[place][1] < points[front[-1]][1] or points[place] == points[front[-1]]:
-            front.append(place)
-    return front
 
 
 def best_of_draws(facts: Facts, found: BestOf) -> go.Figure:

@@ -1,24 +1,25 @@
-"""The main figures as PNG files, for places that show no page: MLflow's parent run."""
+"""The page's main figures as PNG files, for places that show no page: MLflow's parent run."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from harness.analysis.report.drawing import ERROR_AXIS, errors_range, scaled_time
-from harness.analysis.report.facts import Facts, error_pct, timing_class
-from harness.analysis.report.search_figures import pareto_front
+import numpy as np
+import plotly.graph_objects as go
+
+from harness.analysis.report import search_figures, space_figures, work_figures
 from harness.analysis.report.sections import Material
-from harness.analysis.report.work_figures import curve, curves_shown
-from harness.study.records import Outcome, Record, Role
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's colours, as on the page.
-_SEARCHED, _BASELINE, _BEST, _PRUNED, _SHORT = "#0072b2", "#d55e00", "#009e73", "#8b929b", "#b04a8c"
+_POINTS_PER_PIXEL = 0.75
+_DASHES = {None: "-", "dash": "--", "dot": ":"}
+_MARKERS = {"circle": "o", "diamond": "D", "star": "*", "x": "x"}
 
 
 def draw_stills(known: Material, folder: Path) -> list[Path]:
@@ -26,10 +27,11 @@ def draw_stills(known: Material, folder: Path) -> list[Path]:
     from matplotlib.figure import Figure
 
     paths = []
-    for name, draw in _drawings(known):
+    for name, title, made in _figures(known):
         figure = Figure(figsize=(7.0, 4.2), layout="constrained")
         axes = figure.subplots()
-        draw(axes, known)
+        _draw(axes, made)
+        axes.set_title(f"{known.facts.spec.study}: {title}")
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
         paths.append(folder / f"{name}.png")
@@ -37,111 +39,85 @@ def draw_stills(known: Material, folder: Path) -> list[Path]:
     return paths
 
 
-def _drawings(known: Material) -> Iterator[tuple[str, Callable[[Axes, Material], None]]]:
-    if known.facts.searched:
-        yield "best_so_far", _best_so_far
-        yield "error_against_time", _error_against_time
+def _figures(known: Material) -> Iterator[tuple[str, str, go.Figure]]:
+    facts = known.facts
+    if facts.searched:
+        yield "best_so_far", "best so far", search_figures.best_so_far(facts, known.steps)
+        yield "error_against_time", f"error against {facts.time_word}", search_figures.error_against_time(facts)
     if known.importance:
-        yield "importance", _importance
-    if curves_shown(known.facts):
-        yield "learning_curves", _learning_curves
+        yield "importance", "what matters", space_figures.importances(known.importance)
+    if work_figures.curves_shown(facts):
+        yield "learning_curves", "learning curves", work_figures.learning_curves(facts)
 
 
-def _best_so_far(axes: Axes, known: Material) -> None:
-    facts, steps = known.facts, known.steps
-    scale, unit = scaled_time(steps[-1].device_s)
-    at = {step.trial: step.device_s / scale for step in steps}
-    x = [at[record.trial.number] for record in facts.searched]
-    axes.plot(x, list(map(error_pct, facts.searched)), "o", color=_SEARCHED, alpha=0.4, markersize=4, label="trial")
-    found = [step for step in steps if step.best_pct is not None]
-    best = [step.best_pct or 0.0 for step in found]
-    x = [step.device_s / scale for step in found]
-    axes.plot(x, best, color=_BEST, linewidth=2.5, drawstyle="steps-post", label="best so far")
-    _add_baseline(axes, facts)
-    axes.set(xlabel=f"device time used ({unit})", ylabel=ERROR_AXIS, title=f"{facts.spec.study}: best so far")
-    _limit(axes, facts)
-    axes.legend(frameon=False)
+def _draw(axes: Axes, made: go.Figure) -> None:
+    """Draws a figure of the page; of what Plotly has, what these four use."""
+    from matplotlib.ticker import MultipleLocator
 
-
-def _error_against_time(axes: Axes, known: Material) -> None:
-    facts = known.facts
-    (main, _), *_ = facts.timing_classes.most_common()
-    records = [record for record in facts.full if timing_class(record) == main]
-    points = [(facts.time_s(record), error_pct(record)) for record in records]
-    front = [points[place] for place in pareto_front(points)]
-    axes.plot(*zip(*front, strict=True), ":", color=_SEARCHED, drawstyle="steps-post", label="Pareto front")
-    for role, color, marker, label in (
-        (Role.TRIAL, _SEARCHED, "o", "trial"),
-        (Role.BASELINE, _BASELINE, "D", "baseline"),
-    ):
-        mine = [point for point, record in zip(points, records, strict=True) if record.trial.role is role]
-        if mine:
-            axes.plot(*zip(*mine, strict=True), marker, color=color, alpha=0.75, markersize=6, label=label)
-    best = facts.best
-    if best and best.timing_class == main and (best_s := facts.mean_time_s(best)) is not None:
-        axes.plot(best_s, best.mean_error_pct, "*", color=_BEST, markersize=15, label="best trial")
-    axes.set(
-        xlabel=f"{facts.time_word} of one training (s)",
-        ylabel=ERROR_AXIS,
-        title=f"{facts.spec.study}: error against {facts.time_word}",
-    )
-    _limit(axes, facts)
-    axes.legend(frameon=False)
-
-
-def _importance(axes: Axes, known: Material) -> None:
-    shares = known.importance.of_error if known.importance else {}
-    names = list(shares)[::-1]
-    bars = axes.barh(names, [100 * shares[name] for name in names], color=_SEARCHED)
-    axes.margins(x=0.12)
-    axes.bar_label(bars, fmt="%.0f %%", padding=3)
-    axes.set(xlabel="share of the differences between trials (%)", title=f"{known.facts.spec.study}: what matters")
-
-
-def _learning_curves(axes: Axes, known: Material) -> None:
-    from matplotlib.ticker import LogLocator, MaxNLocator
-
-    facts = known.facts
-    seen: set[str] = set()
-    lowest = math.inf
-    for record in curves_shown(facts):
-        label, style = _curve_style(facts, record)
-        epochs, errors = zip(*curve(facts, record), strict=True)
-        axes.plot(epochs, errors, label=None if label in seen else label, **style)
-        seen.add(label)
-        lowest = min(lowest, *errors)
-    if lowest > 0:
+    x_axis, y_axis = made.layout.xaxis, made.layout.yaxis
+    for band in made.layout.shapes:
+        axes.axhspan(band.y0, band.y1, color=_palette()[band.fillcolor], alpha=band.opacity, linewidth=0)
+    for place, trace in enumerate(made.data):
+        if trace.type == "bar":
+            _draw_bars(axes, trace, place, len(made.data))
+        else:
+            _draw_scatter(axes, trace)
+    axes.set(xlabel=x_axis.title.text, ylabel=y_axis.title.text)
+    if y_axis.type == "log":
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set(xlabel="epoch", ylabel=ERROR_AXIS, title=f"{facts.spec.study}: learning curves")
-    axes.legend(frameon=False)
+        axes.set_yticks(y_axis.tickvals, y_axis.ticktext)
+        axes.minorticks_off()
+    elif y_axis.range:
+        axes.set_ylim(y_axis.range)
+    if x_axis.dtick:
+        axes.xaxis.set_major_locator(MultipleLocator(x_axis.dtick))
+    if x_axis.tickformat:
+        axes.xaxis.set_major_formatter(f"{{x:{x_axis.tickformat}}}")
+    if y_axis.autorange == "reversed":
+        axes.invert_yaxis()
+    if made.layout.showlegend is not False:
+        axes.legend(frameon=False)
 
 
-def _curve_style(facts: Facts, record: Record) -> tuple[str, dict[str, Any]]:
-    if facts.best and record in facts.best.records:
-        return "best trial", {"color": _BEST, "linewidth": 2.5, "zorder": 4}
-    if record.trial.role is Role.BASELINE:
-        return "baseline", {"color": _BASELINE, "linewidth": 2.0, "zorder": 3}
-    if record.trial.epochs < facts.spec.epochs:
-        return "given fewer epochs", {"color": _SHORT, "linewidth": 0.9, "linestyle": ":"}
-    if record.result and record.result.outcome is Outcome.COMPLETED:
-        return "trained to the end", {"color": _SEARCHED, "linewidth": 0.9, "alpha": 0.6}
-    return "stopped early", {"color": _PRUNED, "linewidth": 0.9, "linestyle": "--", "marker": "x", "markevery": [-1]}
+def _draw_bars(axes: Axes, trace: go.Bar, place: int, num_traces: int) -> None:
+    """Bars to the right, a group for each category."""
+    categories = np.arange(len(trace.y))
+    height = 0.8 / num_traces
+    bars = axes.barh(
+        categories + (place - (num_traces - 1) / 2) * height,
+        trace.x,
+        height,
+        color=_palette()[trace.marker.color],
+        label=trace.name,
+    )
+    axes.set_yticks(categories, trace.y)
+    axes.bar_label(bars, trace.text, padding=3)
+    axes.margins(x=0.12)
 
 
-def _add_baseline(axes: Axes, facts: Facts) -> None:
-    if facts.baseline is None:
-        return
-    errors = facts.baseline.errors_pct
-    axes.axhline(facts.baseline.mean_error_pct, color=_BASELINE, linestyle="--", label="baseline")
-    if len(errors) > 1:
-        axes.axhspan(min(errors), max(errors), color=_BASELINE, alpha=0.13, linewidth=0)
+def _draw_scatter(axes: Axes, trace: go.Scatter) -> None:
+    x, y = np.array(trace.x, float), np.array(trace.y, float)  # a gap, None, becomes NaN
+    label = None if trace.showlegend is False else trace.name
+    if "lines" in trace.mode:
+        axes.plot(
+            x, y, _DASHES[trace.line.dash],
+            color=_palette()[trace.line.color], linewidth=_POINTS_PER_PIXEL * trace.line.width, alpha=trace.opacity,
+            drawstyle="steps-post" if trace.line.shape == "hv" else "default", label=label,
+        )  # fmt: skip
+        label = None
+    if "markers" in trace.mode:
+        color = _palette()[trace.marker.color or trace.line.color]
+        symbols = np.broadcast_to(np.array(trace.marker.symbol or "circle"), x.shape)
+        for symbol in dict.fromkeys(symbols.tolist()):
+            axes.plot(
+                x[symbols == symbol], y[symbols == symbol], _MARKERS[symbol],
+                color=color, markersize=_POINTS_PER_PIXEL * trace.marker.size,
+                alpha=trace.marker.opacity or trace.opacity, label=label,
+            )  # fmt: skip
 
 
-def _limit(axes: Axes, facts: Facts) -> None:
-    limits = errors_range([error_pct(record) for record in facts.full])
-    if limits:
-        axes.set_ylim(limits)
+@cache
+def _palette() -> dict[str, str]:
+    """The page's colours on a light ground, by their names in its figures."""
+    light, _, _ = (Path(__file__).parent / "page.css").read_text(encoding="utf-8").partition("@media")
+    return {f"var(--{name})": color for name, color in re.findall(r"--([a-z]+): (#[0-9a-f]{6})", light)}

@@ -51,7 +51,10 @@ def _problems(path: Path, ledger: Ledger, study: str) -> Iterator[str]:
     except (OSError, ValueError, csv.Error) as error:
         yield f"cannot be read ({error})"
         return
-    columns, expected = _made_again(ledger, study)
+    with TemporaryDirectory() as folder:
+        again = Path(folder) / "leaderboard.csv"
+        _write(ledger, study, again)
+        columns, expected = _read(again)
     if found_columns != columns:
         odd = sorted(set(found_columns) ^ set(columns))
         yield f"other columns ({', '.join(odd) or 'in another order'})"
@@ -70,13 +73,6 @@ def _row_differences(found: dict[str, str] | None, expected: dict[str, str] | No
     for column, cell in expected.items():
         if found[column] != cell:
             yield f"{column} is {found[column] or 'empty'}, should be {cell or 'empty'}"
-
-
-def _made_again(ledger: Ledger, study: str) -> tuple[list[str], Rows]:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "leaderboard.csv"
-        _write(ledger, study, path)
-        return _read(path)
 
 
 def _write(ledger: Ledger, study: str, path: Path) -> None:

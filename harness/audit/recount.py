@@ -100,7 +100,7 @@ def _trial_problems(row: TrialRow, rows: StudyRows) -> Iterator[str]:
     before = rows.find(row.trial.continues) if row.trial.continues else None
     first_epoch = before.trial.epochs + 1 if before else 1
     for attempt in row.attempts:
-        for problem in (*_attempt_problems(attempt), *_epochs(attempt, first_epoch)):
+        for problem in _attempt_problems(attempt, first_epoch):
             yield f"attempt {attempt.attempt}: {problem}"
         if attempt.session is not None and attempt.session not in rows.sessions_s:
             yield f"attempt {attempt.attempt}: ran in session {attempt.session}, which is none of this study's"
@@ -127,7 +127,7 @@ def _attempts(row: TrialRow) -> Iterator[str]:
         yield f"told at event {row.finals[-1].told_at}, before it was asked for at event {row.asked_at}"
 
 
-def _attempt_problems(attempt: AttemptRow) -> Iterator[str]:
+def _attempt_problems(attempt: AttemptRow, first_epoch: int) -> Iterator[str]:
     outcome = attempt.outcome
     if attempt.told_at is None and outcome is not None and not outcome.may_retry:
         yield f"ended as {outcome} and is not the trial's final result"
@@ -137,6 +137,9 @@ def _attempt_problems(attempt: AttemptRow) -> Iterator[str]:
         yield f"has {len(attempt.reports)} epochs; {attempt.num_epochs} were written"
     if attempt.result is not None:
         yield from _result_problems(attempt, attempt.result)
+    epochs = list(attempt.reports)
+    if epochs != list(range(first_epoch, first_epoch + len(epochs))):
+        yield f"epochs are {', '.join(map(str, epochs))}; must count from {first_epoch}"
 
 
 def _result_problems(attempt: AttemptRow, result: TrialResult) -> Iterator[str]:
@@ -161,12 +164,6 @@ def _continued(row: TrialRow, before: TrialRow) -> Iterator[str]:
         yield f"{which} up to epoch {row.trial.epochs}, which that one had reached"
     if not any((final.told_at or 0) < row.asked_at for final in before.finals):
         yield f"{which}, which had not ended when this one was asked for"
-
-
-def _epochs(attempt: AttemptRow, first: int) -> Iterator[str]:
-    epochs = list(attempt.reports)
-    if epochs != list(range(first, first + len(epochs))):
-        yield f"epochs are {', '.join(map(str, epochs))}; must count from {first}"
 
 
 def _end(row: TrialRow, final: AttemptRow, first_epoch: int) -> Iterator[str]:

@@ -90,7 +90,9 @@ class _Audit:
                 yield _for_sync(f"trial {number}: {problem}")
         for run in (run for uid, runs in self._runs.items() if uid not in {*numbers, PARENT} for run in runs):
             what = f"MLflow: run {run.info.run_name}: is {run.info.status}, and of no finished trial"
-            yield Difference(what, Advice.DELETE_RUN, self._deletion(run))
+            uri = shlex.quote(redact(self._uri))
+            command = f"MLFLOW_TRACKING_URI={uri} mlflow runs delete --run-id {run.info.run_id}"
+            yield Difference(what, Advice.DELETE_RUN, command)
 
     def _parent_problems(self) -> Iterator[str]:
         yield from self._one_run(PARENT, self._name)
@@ -133,10 +135,6 @@ class _Audit:
     def _content_problems(self, run: Run, content: RunContent) -> Iterator[str]:
         yield from differences.run_differences(run, content)
         yield from differences.curve_differences(self._client, run, content)
-
-    def _deletion(self, run: Run) -> str:
-        uri = shlex.quote(redact(self._uri))
-        return f"MLFLOW_TRACKING_URI={uri} mlflow runs delete --run-id {run.info.run_id}"
 
 
 def _for_sync(problem: str) -> Difference:

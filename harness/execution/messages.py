@@ -88,7 +88,7 @@ class Turn:
 
     def hear(self, report: Report) -> None:
         """Raises ProtocolError if this is not what was due."""
-        kind = _kind(report)
+        kind = next(kind for kind, content in vars(report).items() if content is not None)
         if kind not in (*self._due, "trouble"):
             raise ProtocolError(f"said {kind} where {' or '.join(self._due) or 'nothing'} was due")
         if report.epoch is not None and not self._epochs_done < report.epoch.epoch <= self._epochs:
@@ -128,10 +128,6 @@ def _read(kind: type[M], line: bytes) -> M:
     if list(vars(message).values()).count(None) != len(vars(message)) - 1:
         raise ProtocolError(f"said {shown(line)}; allowed: one of {', '.join(vars(message))}")
     return message
-
-
-def _kind(message: Report) -> str:
-    return next(kind for kind, content in vars(message).items() if content is not None)
 
 
 def _plain(value: object) -> object:

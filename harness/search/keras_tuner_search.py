@@ -25,7 +25,7 @@ from harness.search.base import NoProposal, Proposal
 from harness.search.encoding import decode, encode, encode_all
 from harness.search.replay import ask_again, events, hear_again
 from harness.search.settings import BAD_OUTCOMES, ask_seed, reduction_factor
-from harness.study.records import EpochReport, Outcome, Record, Scalar, Trial, TrialResult
+from harness.study.records import EpochReport, Outcome, Record, Trial, TrialResult
 from harness.study.space import Choice, Domain, Float, SearchSpace
 from harness.study.spec import SweepSpec
 
@@ -79,8 +79,8 @@ class KerasTunerSearch:
             return NoProposal.WAIT
         if trial.status == "STOPPED":
             return NoProposal.EXHAUSTED
-        values = trial.hyperparameters.values
-        params = self._params(values)
+        values, domains = trial.hyperparameters.values, self._space.domains
+        params = {name: decode(domain, values[name]) for name, domain in domains.items() if name in values}
         values.update(encode_all(self._space, params))  # equal to the values after a resume, to the last digit
         private.remember_values(self._oracle, trial)
         self._remember(uid, trial.trial_id)
@@ -143,10 +143,6 @@ class KerasTunerSearch:
                 return trial
             self._bad.add(trial.trial_id)
             self._end(trial.trial_id, math.inf)
-
-    def _params(self, values: dict[str, Any]) -> dict[str, Scalar]:
-        domains = self._space.domains
-        return {name: decode(domain, values[name]) for name, domain in domains.items() if name in values}
 
     def _remember(self, uid: str, trial_id: str) -> None:
         self._ids[uid], self._uids[trial_id] = trial_id, uid
@@ -225,10 +221,11 @@ class KerasTunerSearch:
 
 
 def _oracle(spec: SweepSpec) -> Any:
-    oracles = keras_tuner.oracles
+    oracles, space, hyperparameters = keras_tuner.oracles, spec.search_space, keras_tuner.HyperParameters()
+    hyperparameters.merge([_hyperparameter(space, name, domain) for name, domain in space.domains.items()])
     settings: dict[str, Any] = {
         "objective": keras_tuner.Objective(METRIC, "min"),
-        "hyperparameters": _hyperparameters(spec.search_space),
+        "hyperparameters": hyperparameters,
         "seed": ask_seed(spec.seed, 0, 0),  # not 0, which would mean a random seed
         "max_consecutive_failed_trials": NEVER,
     }
@@ -242,12 +239,6 @@ def _oracle(spec: SweepSpec) -> Any:
         case "grid":
             return oracles.GridSearchOracle(max_trials=None, **settings)
     return oracles.RandomSearchOracle(max_trials=None, **settings)
-
-
-def _hyperparameters(space: SearchSpace) -> Any:
-    hyperparameters = keras_tuner.HyperParameters()
-    hyperparameters.merge([_hyperparameter(space, name, domain) for name, domain in space.domains.items()])
-    return hyperparameters
 
 
 def _hyperparameter(space: SearchSpace, name: str, domain: Domain) -> Any:

@@ -77,7 +77,12 @@ class Proposer:
             return self._known(self._spec.baseline_params, Role.BASELINE)
         if self._queue:
             return self._known(self._queue.pop(0), Role.TRIAL)
-        return self._searched()
+        started, uid = time.perf_counter(), uuid.uuid4().hex
+        proposal = self._accepted_proposal(uid)
+        self._search_time_s += time.perf_counter() - started
+        if isinstance(proposal, NoProposal):
+            return proposal
+        return self._counted(self._trial(uid, proposal, Role.TRIAL), self._num_asks, self._search_time_s)
 
     def report(self, trial: Trial, report: EpochReport) -> bool:
         """Whether the trial continues. The baseline always does, and after its last epoch a trial is not stopped."""
@@ -103,15 +108,6 @@ class Proposer:
         trial = self._trial(uuid.uuid4().hex, Proposal(params), role)
         self._search.add(trial)
         return self._counted(trial, 0, time.perf_counter() - started)
-
-    def _searched(self) -> Next | NoProposal:
-        started = time.perf_counter()
-        uid = uuid.uuid4().hex
-        proposal = self._accepted_proposal(uid)
-        self._search_time_s += time.perf_counter() - started
-        if isinstance(proposal, NoProposal):
-            return proposal
-        return self._counted(self._trial(uid, proposal, Role.TRIAL), self._num_asks, self._search_time_s)
 
     def _accepted_proposal(self, uid: str) -> Proposal | NoProposal:
         """Asks until a proposal is worth running. Proposals declined before a WAIT still count after it."""

@@ -6,8 +6,10 @@ is the user's choice here, too; see `execution/machine/backends.py`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 FLOATX = "float32"
@@ -23,6 +25,11 @@ SETTINGS: dict[str, Any] = {
     "max_epochs": None,  # `fit` would end early, for people who look for mistakes
     "max_steps_per_epoch": None,
 }
+
+
+def keras_home() -> Path:
+    """Where Keras keeps its settings and what it has downloaded."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
 
 
 def described() -> str:

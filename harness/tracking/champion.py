@@ -74,7 +74,10 @@ class _Registration:
         self._client, self._candidate = registry.client, candidate
 
     def run(self) -> ModelVersion:
-        version = self._found_version() or self._new_version(self._ready_model())
+        candidate = self._candidate
+        versions = self._client.search_model_versions(f"name = '{candidate.name}'")
+        version = next((one for one in versions if one.tags.get(TRAINING) == candidate.training), None)
+        version = version or self._new_version(self._ready_model())
         if _SINCE in version.tags:
             return version
         name, number = version.name, version.version
@@ -82,10 +85,6 @@ class _Registration:
         reach(Step.AFTER_ALIAS)
         self._client.set_model_version_tag(name, number, _SINCE, time.strftime("%Y-%m-%d %H:%M:%S"))
         return self._client.get_model_version(name, number)
-
-    def _found_version(self) -> ModelVersion | None:
-        versions = self._client.search_model_versions(f"name = '{self._candidate.name}'")
-        return next((one for one in versions if one.tags.get(TRAINING) == self._candidate.training), None)
 
     def _new_version(self, model: LoggedModel) -> ModelVersion:
         reach(Step.BEFORE_VERSION)
@@ -110,28 +109,24 @@ class _Registration:
         """The logged model of this training, whole."""
         from mlflow.entities import LoggedModelStatus
 
-        run = self._client.get_run(self._candidate.run_id)
-        model = self._found_model(run) or self._new_model(run)
+        candidate, run = self._candidate, self._client.get_run(self._candidate.run_id)
+        tagged = f"tags.{TRAINING} = '{candidate.training}'"
+        model = next(iter(self._client.search_logged_models([run.info.experiment_id], tagged)), None)
+        if model is None:
+            model = self._client.create_logged_model(
+                run.info.experiment_id,
+                candidate.name,
+                run.info.run_id,
+                {TRAINING: candidate.training},
+                dict(candidate.params),
+                "keras",
+            )
         reach(Step.AFTER_MODEL)
         if model.status is LoggedModelStatus.READY:
             return model
         self._save(model)
         self._link(model, run)
         return self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-
-    def _found_model(self, run: Run) -> LoggedModel | None:
-        tagged = f"tags.{TRAINING} = '{self._candidate.training}'"
-        return next(iter(self._client.search_logged_models([run.info.experiment_id], tagged)), None)
-
-    def _new_model(self, run: Run) -> LoggedModel:
-        return self._client.create_logged_model(
-            run.info.experiment_id,
-            self._candidate.name,
-            run.info.run_id,
-            {TRAINING: self._candidate.training},
-            dict(self._candidate.params),
-            "keras",
-        )
 
     def _save(self, model: LoggedModel) -> None:
         """As `mlflow.keras.log_model` does, which works on the address that is set for the whole process."""

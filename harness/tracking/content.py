@@ -86,6 +86,7 @@ def trial_content(study: Study, record: Record, last: Attempt, parent: Parent) -
         raise ValueError(f"trial {record.trial.uid} has no final result")
     start_ms = round(last.started_at_s * 1000)
     end_ms = start_ms + round(last.held_s * 1000)
+    params = {**record.trial.params, "seed": record.trial.seed, "epochs": record.trial.epochs}
     summary = _finite(values(Shown.MLFLOW, study.spec, record))
     return RunContent(
         name=run_name(study, record),
@@ -93,7 +94,7 @@ def trial_content(study: Study, record: Record, last: Attempt, parent: Parent) -
         start_ms=start_ms,
         end_ms=end_ms,
         tags=_tags(study, record, result, parent),
-        params={key: str(value) for key, value in _params(record).items()},
+        params={key: str(value) for key, value in params.items()},
         points=[
             *_curves(study.spec, result.curve, start_ms),
             *(Point(key, value, 0, end_ms) for key, value in summary.items()),
@@ -113,10 +114,6 @@ def _curves(spec: SweepSpec, curve: tuple[EpochReport, ...], start_ms: int) -> I
         numbers = epoch_values(spec, epoch)
         for key, value in _finite({key: numbers[key] for key in curves}).items():
             yield Point(key, value, epoch.epoch, start_ms + round(wall_s * 1000))
-
-
-def _params(record: Record) -> dict[str, object]:
-    return {**record.trial.params, "seed": record.trial.seed, "epochs": record.trial.epochs}
 
 
 def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> dict[str, str]:

@@ -94,7 +94,12 @@ class Tracker:
     def _wait(self, limit_s: float) -> None:
         """Until the thread has ended, or waiting for it is of no use."""
         started, news_s, patience = time.monotonic(), NEWS_S, Patience(PATIENCE_S)
-        while self._thread.is_alive() and patience.lasts(self._trace()):
+
+        def trace() -> tuple[object, ...]:
+            """Something that changes as long as the thread gets on."""
+            return id(self._runs), self._runs and self._runs.num_steps, making_cpu_s(self._uri)
+
+        while self._thread.is_alive() and patience.lasts(trace()):
             waited_s = time.monotonic() - started
             if waited_s >= limit_s:
                 return
@@ -102,10 +107,6 @@ class Tracker:
                 self._warn(self._news())
                 news_s = 2 * waited_s
             self._thread.join(min(_LOOK_S, limit_s - waited_s))
-
-    def _trace(self) -> tuple[object, ...]:
-        """Something that changes as long as the thread gets on."""
-        return id(self._runs), self._runs and self._runs.num_steps, making_cpu_s(self._uri)
 
     def _news(self) -> str:
         with closing(Ledger(self._ledger_path, say=self._warn)) as ledger:
@@ -134,7 +135,9 @@ class Tracker:
                 self._is_done = True
                 return
             except Exception as error:
-                self._note_trouble(error)
+                if not self._in_trouble:
+                    self._warn(f"MLflow ({redact(self._uri)}): {reason(error)}; the sweep goes on, its runs follow")
+                self._in_trouble = True
             if self._closing.is_set() and not self._has_got_on(num_left):
                 return
             self._closing.wait(self._wait_s)
@@ -152,21 +155,12 @@ class Tracker:
                 self._wake.wait(pause_s)
                 self._wake.clear()
                 runs.add_new()
-            pause_s = max(PROGRESS_S, PROGRESS_PAUSES * self._show_progress(runs))
+            if not self._closing.is_set():
+                began = time.monotonic()
+                runs.show_progress("RUNNING")
+                pause_s = max(PROGRESS_S, PROGRESS_PAUSES * (time.monotonic() - began))
         runs.add_new()
         runs.finish(self._end_status)
-
-    def _show_progress(self, runs: StudyRuns) -> float:
-        """Seconds that it took."""
-        started = time.monotonic()
-        if not self._closing.is_set():
-            runs.show_progress("RUNNING")
-        return time.monotonic() - started
-
-    def _note_trouble(self, error: Exception) -> None:
-        if not self._in_trouble:
-            self._warn(f"MLflow ({redact(self._uri)}): {reason(error)}; the sweep goes on, its runs follow")
-        self._in_trouble = True
 
     def _note_success(self, repairs: Repairs) -> None:
         if self._in_trouble:

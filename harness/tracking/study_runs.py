@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from harness.tracking.store import open_client
 from harness.tracking.summary import REPORT_TAG, parent_content, progress, report_of
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput, Run
+    from mlflow.entities import Run
 
 Status = Literal["RUNNING", "FINISHED", "KILLED"]
 
@@ -99,7 +99,7 @@ class StudyRuns:
         for uid in [record.trial.uid for record in self._ledger.finished(self._name)]:
             self._mend_trial(uid, runs.pop(uid, []))
         unknown = (run for runs_of_one in runs.values() for run in runs_of_one)
-        for run in (run for run in unknown if _is_running(run) and not _is_deleted(run)):
+        for run in (run for run in unknown if run.info.status == "RUNNING" and not _is_deleted(run)):
             self._client.set_terminated(run.info.run_id, "KILLED")
             self.repairs.ended += 1
         self._unmatched = runs
@@ -194,7 +194,10 @@ class StudyRuns:
         for other in others:
             self._take_over_artifacts(run_id, other.info.run_id)
             self._client.delete_run(other.info.run_id)
-        self._count(len(others), is_new=kept is None)
+        is_replaced = kept is None and bool(others)
+        self.repairs.replaced += is_replaced
+        self.repairs.created += kept is None and not others
+        self.repairs.surplus += len(others) - is_replaced
         if self._is_thorough and run not in found:  # it has been changed, and is claimed to be as it should be
             for difference in self._differences(run, content)[:1]:
                 self.repairs.problems.append(f"{content.name}: {difference}, and cannot be changed")
@@ -203,14 +206,6 @@ class StudyRuns:
             reach(Step.AFTER_TRACKED)
         self.num_steps += 1
         return run_id
-
-    def _count(self, num_deleted: int, *, is_new: bool) -> None:
-        if is_new and num_deleted:
-            self.repairs.replaced += 1
-            self.repairs.surplus += num_deleted - 1
-        else:
-            self.repairs.created += is_new
-            self.repairs.surplus += num_deleted
 
     def _differences(self, run: Run, content: RunContent) -> list[str]:
         curves = curve_differences(self._client, run, content) if self._is_thorough else ()
@@ -261,7 +256,7 @@ class StudyRuns:
 
     def _fill(self, run_id: str, content: RunContent) -> None:
         """May be repeated: MLflow keeps one of several equal parameters, points and tags."""
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
         points = content.points[self._num_points_sent.get(run_id, 0) :]
         metrics = [Metric(point.key, point.value, point.time_ms, point.step) for point in points]
@@ -274,7 +269,9 @@ class StudyRuns:
         reach(Step.AFTER_LOG_BATCH)
         digest = self._study.provenance.get("data_digest")
         if digest:
-            self._client.log_inputs(run_id, [_dataset_input(self._study.spec.dataset, str(digest))])
+            name = self._study.spec.dataset
+            dataset = Dataset(name, str(digest)[:_MAX_DIGEST], source_type="local", source=name)
+            self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
         reach(Step.BEFORE_TERMINATED)
         if content.status == "RUNNING":
             self._client.update_run(run_id, "RUNNING")
@@ -290,7 +287,9 @@ class StudyRuns:
                 self.repairs.problems.append(lost)
                 return
             saved = {file.path for file in self._client.list_artifacts(self._parent_id)}
-            for name, text in self._files():
+            files = [(_SPEC_FILE, self._study.spec.model_dump_json(indent=2))]
+            files += [(diff_file(diff), diff) for diff in self._ledger.diffs(self._name)]  # what was in no commit
+            for name, text in files:
                 if (
                     name not in saved or name == _SPEC_FILE
                 ):  # its budget may have changed, or all before the first trial
@@ -300,12 +299,6 @@ class StudyRuns:
             raise
         except Exception as error:
             self.repairs.problems.append(f"{_SPEC_FILE} was not saved to MLflow: {reason(error)}")
-
-    def _files(self) -> Iterator[tuple[str, str]]:
-        """(name, content) of each: the settings, and what sessions ran with that was in no commit."""
-        yield _SPEC_FILE, self._study.spec.model_dump_json(indent=2)
-        for diff in self._ledger.diffs(self._name):
-            yield diff_file(diff), diff
 
     def _lost_artifacts(self) -> str | None:
         lost = lost_artifacts(self._client, self._home, self.experiment_id)
@@ -325,18 +318,7 @@ def _is_deleted(run: Run) -> bool:
     return bool(run.info.lifecycle_stage == "deleted")
 
 
-def _is_running(run: Run) -> bool:
-    return bool(run.info.status == "RUNNING")
-
-
 def _user_tag() -> dict[str, str]:
     with suppress(OSError, KeyError):  # a container may run under an id that has no name
         return {"mlflow.user": getpass.getuser()}
     return {}
-
-
-def _dataset_input(name: str, digest: str) -> DatasetInput:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    dataset = Dataset(name, digest[:_MAX_DIGEST], source_type="local", source=name)
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])

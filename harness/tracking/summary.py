@@ -131,11 +131,13 @@ def _best_so_far(progress: Progress) -> list[Point]:
 
 def summary(progress: Progress) -> str:
     """The study in Markdown: what was searched, baseline against best, cost, and how to go on."""
-    is_verdict = progress.study.spec.is_verdict
+    spec = progress.study.spec
+    engine = f" ({spec.engine}, sampler {spec.sampler}, pruner {spec.pruner})" if spec.is_search else ""
+    fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs"
     parts = [
-        _headline(progress.study.spec),
-        _confirmations(progress) if is_verdict else _results(progress),
-        "" if is_verdict else _searched(progress),
+        f"{subject(spec)}{engine}, profile {spec.profile}: {fidelity}, seed {spec.seed}.",
+        _confirmations(progress) if spec.is_verdict else _results(progress),
+        "" if spec.is_verdict else _searched(progress),
         _cost(progress),
         _how_to_go_on(progress),
     ]
@@ -149,12 +151,6 @@ def subject(spec: SweepSpec) -> str:
         return f"Verdict on {spec.about}: {trials}, trained again with fresh seeds"
     documented = f"the documented {spec.baseline} on {spec.dataset}"
     return f"Search around {documented}" if spec.is_search else f"Training of {documented}"
-
-
-def _headline(spec: SweepSpec) -> str:
-    engine = f" ({spec.engine}, sampler {spec.sampler}, pruner {spec.pruner})" if spec.is_search else ""
-    fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs"
-    return f"{subject(spec)}{engine}, profile {spec.profile}: {fidelity}, seed {spec.seed}."
 
 
 def _results(progress: Progress) -> str:

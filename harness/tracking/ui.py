@@ -64,7 +64,8 @@ def _show_links(experiments: Sequence[tuple[str, str]], server: Server, port: in
     base_url = f"http://{HOST}:{port}"
     _wait_until_it_answers(server, port, log_path)
     _say(f"{_overview(experiments, base_url)}\nCtrl-C ends it")
-    if experiments and _has_display():
+    has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
+    if experiments and has_display:
         webbrowser.open(link(base_url, experiments[0][1], View.LEADERBOARD))
 
 
@@ -107,10 +108,14 @@ def _server(home: Path, uri: str, port: int, log_path: Path) -> Iterator[Server]
     """MLflow's server as a child process that ends with the block; it may not answer yet."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
     before = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
+    command = python("-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1")
+    command += ["--artifacts-destination", (home / "artifacts").as_uri()]
+    # The address goes by the environment, where other users of the machine cannot read a password in it.
+    variables = {**SAFE_PATH, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with log_path.open("wb") as log:
         # A session of its own, so that Ctrl-C reaches it through us and its own children end with it.
         child = subprocess.Popen(
-            _command(home, port), env=_environment(uri), stdout=log, stderr=log, start_new_session=True
+            command, env={**os.environ, **variables}, stdout=log, stderr=log, start_new_session=True
         )
     try:
         yield child
@@ -118,16 +123,6 @@ def _server(home: Path, uri: str, port: int, log_path: Path) -> Iterator[Server]
         _stop(child)
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _command(home: Path, port: int) -> list[str]:
-    server = python("-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1")
-    return [*server, "--artifacts-destination", (home / "artifacts").as_uri()]
-
-
-def _environment(uri: str) -> dict[str, str]:
-    # The address goes by the environment, where other users of the machine cannot read a password in it.
-    return {**os.environ, **SAFE_PATH, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 
 def _wait_until_it_answers(server: Server, port: int, log_path: Path) -> None:
@@ -156,10 +151,6 @@ def _stop(child: Server) -> None:
         with suppress(subprocess.TimeoutExpired):
             child.wait(STOP_TIMEOUT_S)
             return
-
-
-def _has_display() -> bool:
-    return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 def _say(text: str) -> None:

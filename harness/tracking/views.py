@@ -53,14 +53,12 @@ def view_tags(hyperparameters: Sequence[str], created_ms: int, error: str = "err
     """The experiment tags that hold the views of a study that searches `hyperparameters`, by the metric `error`."""
     charts = {View.SEARCH_SPACE: _search_space_charts(hyperparameters, error), View.CURVES: _curve_charts()}
     states = {view: _state(view, _column_widths(hyperparameters, error), charts.get(view, []), error) for view in View}
-    return {f"mlflow.sharedViewState.{view}": _tag(view, state, created_ms) for view, state in states.items()}
-
-
-def _tag(view: View, state: dict[str, Any], created_ms: int) -> str:
-    packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
-    return json.dumps(
-        {"name": view.label, "createdAt": created_ms, "updatedAt": created_ms, "state": f"deflate;{packed}"}
-    )
+    tags = {}
+    for view, state in states.items():
+        packed = base64.b64encode(zlib.compress(json.dumps(state).encode())).decode()
+        saved = {"name": view.label, "createdAt": created_ms, "updatedAt": created_ms, "state": f"deflate;{packed}"}
+        tags[f"mlflow.sharedViewState.{view}"] = json.dumps(saved)
+    return tags
 
 
 def _state(view: View, widths: dict[str, int], sections: Sequence[Section], error: str) -> dict[str, Any]:
@@ -94,11 +92,11 @@ def _column_widths(hyperparameters: Sequence[str], error: str) -> dict[str, int]
     return {
         _RUN_NAME: 120,
         _CREATED: 145,
-        _of_tag("outcome"): 85,
+        "tags.`outcome`": 85,
         _metric(error): 125,
         _metric("gpu_time_s"): 92,
         _metric("device_time_s"): 105,
-        **{_param(name): max(75, 9 * len(name)) for name in hyperparameters},
+        **{f"params.`{name}`": max(75, 9 * len(name)) for name in hyperparameters},
         _metric("num_params"): 100,
         _metric("test_error_rate_pct"): 150,
     }
@@ -106,14 +104,6 @@ def _column_widths(hyperparameters: Sequence[str], error: str) -> dict[str, int]
 
 def _metric(name: str) -> str:
     return f"metrics.`{name}`"
-
-
-def _param(name: str) -> str:
-    return f"params.`{name}`"
-
-
-def _of_tag(name: str) -> str:
-    return f"tags.`{name}`"
 
 
 class Section:
@@ -145,16 +135,12 @@ def _search_space_charts(hyperparameters: Sequence[str], error: str) -> list[Sec
         selectedMetrics=[error],
         showAllRuns=True,
     )
-    costs = [_against(metric, error) for metric in ("device_time_s", "num_params")]
+    error_axis = {"key": error, "type": "METRIC"}
+    costs = [
+        _chart("SCATTER", xaxis={"key": metric, "type": "METRIC"}, yaxis=error_axis)
+        for metric in ("device_time_s", "num_params")
+    ]
     return [Section("Configurations", 1, 420, [lines]), Section("Error against cost", 2, 360, costs)]
-
-
-def _against(metric: str, error: str) -> dict[str, Any]:
-    return _chart(
-        "SCATTER",
-        xaxis={"key": metric, "type": "METRIC"},
-        yaxis={"key": error, "type": "METRIC"},
-    )
 
 
 def _curve_charts() -> list[Section]:

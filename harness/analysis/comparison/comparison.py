@@ -150,7 +150,11 @@ def compare(ledger: Ledger, studies: Sequence[str]) -> Comparison:
     specs = [find_study(ledger, name).spec for name in names]
     _check_comparable(specs)
     found = tuple(read_incumbents(ledger, spec) for spec in specs)
-    _check_trained(found)
+    for one in found:
+        if not np.isfinite(one.error_pct).any():
+            raise InputError(
+                f"study {one.spec.study} has no searched trial that was trained in full; allowed: studies that have one"
+            )
     return set_beside(found, _baseline_errors_pct(ledger, specs))
 
 
@@ -175,12 +179,12 @@ def mean_ranks(errors_pct: Sequence[Floats]) -> list[float]:
         errors_pct: Per method, the incumbents' errors (repeat, budget), infinite where there is none.
     """
     at_each = [errors.T.tolist() for errors in errors_pct]  # method, budget, repeat
-    return [1 + fmean(_expected_number_below(at_each, method, i) for i in range(len(at_each[0]))) for method in at_each]
-
-
-def _expected_number_below(at_each: Sequence[list[list[float]]], method: list[list[float]], budget: int) -> float:
-    """Of the other methods."""
-    return sum(share_below(other[budget], method[budget]) for other in at_each if other is not method)
+    ranks = []
+    for method in at_each:
+        others = [other for other in at_each if other is not method]
+        num_below = [sum(share_below(other[i], mine) for other in others) for i, mine in enumerate(method)]
+        ranks.append(1 + fmean(num_below))
+    return ranks
 
 
 def corrected_p_values(standings: Sequence[Standing]) -> dict[tuple[str, str], float]:
@@ -244,14 +248,6 @@ def _check_comparable(specs: Sequence[SweepSpec]) -> None:
             raise InputError(
                 f"{key} is {examples}; allowed: studies of one {', '.join(COMPARABLE)}, since errors are comparable"
                 " only among these"
-            )
-
-
-def _check_trained(found: Sequence[Incumbents]) -> None:
-    for one in found:
-        if not np.isfinite(one.error_pct).any():
-            raise InputError(
-                f"study {one.spec.study} has no searched trial that was trained in full; allowed: studies that have one"
             )
 
 

@@ -10,7 +10,7 @@ from typing import TextIO
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from harness.analysis.comparison.comparison import ALPHA, Comparison, Standing, least_p_value
+from harness.analysis.comparison.comparison import ALPHA, Comparison, least_p_value
 from harness.analysis.comparison.picture import draw_comparison
 from harness.analysis.files import write_csv
 from harness.analysis.statistics import share_below
@@ -44,7 +44,17 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
 
 def sentences(comparison: Comparison) -> list[str]:
     """What is compared, what can be said, and with which care."""
-    return [_at_which_budget(comparison), *_baseline(comparison), *_answer(comparison), *_cautions(comparison)]
+    at = f"compared at {duration(comparison.budget)} of device time, which every study has used"
+    if comparison.unit != "device_s":
+        at = (
+            f"compared at {comparison.budget:.1f} full trainings' worth of epochs, which every study has used; times"
+            " come from several timing classes and are not compared"
+        )
+    baseline = []
+    if comparison.baseline_pct is not None:
+        mean_of = f"mean of {comparison.num_baselines} trainings"
+        baseline.append(f"the documented network: {comparison.baseline_pct:.2f} %, {mean_of}")
+    return [at, *baseline, *_answer(comparison), *_cautions(comparison)]
 
 
 def _table(comparison: Comparison) -> Table:
@@ -56,29 +66,11 @@ def _table(comparison: Comparison) -> Table:
     for standing, share in zip(comparison.standings, shares, strict=True):
         seeds = str(len(standing.error_pct))
         share_text = "" if share is None else f"{100 * share:.0f}"
-        table.add_row(standing.method.label, seeds, f"{standing.mean_rank:.2f}", _error(standing), share_text)
+        low, median, high = (f"{value:.2f}" for value in standing.quartiles_pct)
+        error = median if len(standing.error_pct) == 1 else f"{median} ({low}-{high})"
+        error = "none by then" if median == "inf" else error
+        table.add_row(standing.method.label, seeds, f"{standing.mean_rank:.2f}", error, share_text)
     return table
-
-
-def _error(standing: Standing) -> str:
-    low, median, high = (f"{value:.2f}" for value in standing.quartiles_pct)
-    if median == "inf":
-        return "none by then"
-    return median if len(standing.error_pct) == 1 else f"{median} ({low}-{high})"
-
-
-def _at_which_budget(comparison: Comparison) -> str:
-    if comparison.unit == "device_s":
-        return f"compared at {duration(comparison.budget)} of device time, which every study has used"
-    return (
-        f"compared at {comparison.budget:.1f} full trainings' worth of epochs, which every study has used; times come"
-        " from several timing classes and are not compared"
-    )
-
-
-def _baseline(comparison: Comparison) -> Iterator[str]:
-    if comparison.baseline_pct is not None:
-        yield f"the documented network: {comparison.baseline_pct:.2f} %, mean of {comparison.num_baselines} trainings"
 
 
 def _answer(comparison: Comparison) -> Iterator[str]:

@@ -14,7 +14,7 @@ from harness.analysis.hyperparameters import dtype, hyperparameter_columns
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger, find_study
 from harness.study.metrics import EPOCH_METRICS, Shown, epoch_values, metrics, values
-from harness.study.records import EpochReport, Outcome, Record, Role
+from harness.study.records import Outcome, Record, Role
 from harness.study.space import Domain
 from harness.study.spec import SweepSpec
 
@@ -49,8 +49,16 @@ def export_trials(ledger: Ledger, study: str, path: Path, form: str) -> None:
         InputError: there is no such study.
         TroubleError: the file cannot be written, or the ledger's contents break the schema.
     """
+    from pandera.errors import SchemaError
+
     spec = find_study(ledger, study).spec
-    _WRITERS[form](_checked(_table(ledger, spec), spec), path)
+    frame = _table(ledger, spec)
+    try:
+        checked = schema(spec).validate(frame)
+    except SchemaError as error:
+        line = " ".join(str(error).split())
+        raise TroubleError(f"study {spec.study} cannot be exported, its ledger holds nonsense: {line}") from error
+    _WRITERS[form](checked, path)
 
 
 def schema(spec: SweepSpec) -> pa.DataFrameSchema:
@@ -89,24 +97,15 @@ def _hyperparameter(domain: Domain) -> pa.Column:
     return pa.Column(dtype(domain), inside, nullable=True)
 
 
-def _checked(frame: pd.DataFrame, spec: SweepSpec) -> pd.DataFrame:
-    from pandera.errors import SchemaError
-
-    try:
-        return schema(spec).validate(frame)
-    except SchemaError as error:
-        line = " ".join(str(error).split())
-        raise TroubleError(f"study {spec.study} cannot be exported, its ledger holds nonsense: {line}") from error
-
-
 def _table(ledger: Ledger, spec: SweepSpec) -> pd.DataFrame:
     """A row per trial and epoch, not yet checked."""
     records = ledger.history(spec.study)
     numbers = {record.trial.uid: record.trial.number for record in records}
     curves = [(record, record.result.curve if record.result else ()) for record in records]
     pairs = [(record, epoch) for record, curve in curves for epoch in curve or (None,)]
+    no_epoch = (None,) * len(_EPOCH)
     own = [
-        (*_trial_row(spec, record), *_result_row(spec, record, numbers), *_epoch_row(spec, epoch))
+        (*_trial_row(spec, record, numbers), *(epoch_values(spec, epoch).values() if epoch else no_epoch))
         for record, epoch in pairs
     ]
     types = {**_TRIAL, **_RESULT, **_EPOCH}
@@ -115,24 +114,14 @@ def _table(ledger: Ledger, spec: SweepSpec) -> pd.DataFrame:
     return frame.assign(**searched)[[*_TRIAL, *searched, *_RESULT, *_EPOCH]]
 
 
-def _trial_row(spec: SweepSpec, record: Record) -> tuple[Any, ...]:
-    """The values of `_TRIAL`."""
+def _trial_row(spec: SweepSpec, record: Record, numbers: dict[str, int]) -> tuple[Any, ...]:
+    """The values of `_TRIAL` and `_RESULT`."""
     trial, result = record.trial, record.result
-    outcome, error = (result.outcome.value, result.error) if result else (None, None)
-    return spec.study, trial.number, trial.uid, trial.role.value, outcome, error
-
-
-def _result_row(spec: SweepSpec, record: Record, numbers: dict[str, int]) -> tuple[Any, ...]:
-    """The values of `_RESULT`."""
-    trial, device = record.trial, record.result.device if record.result else None
+    outcome, error, device = (result.outcome.value, result.error, result.device) if result else (None, None, None)
+    which = (spec.study, trial.number, trial.uid, trial.role.value, outcome, error)
     asked = (trial.seed, trial.epochs, numbers.get(trial.continues or ""), record.attempts)
     where = (device and device.name, device and device.backend, record.timing_class)
-    return *asked, record.asked_at, record.told_at, *values(Shown.EXPORT, spec, record).values(), *where
-
-
-def _epoch_row(spec: SweepSpec, epoch: EpochReport | None) -> tuple[Any, ...]:
-    """The values of `_EPOCH`."""
-    return (None,) * len(_EPOCH) if epoch is None else tuple(epoch_values(spec, epoch).values())
+    return *which, *asked, record.asked_at, record.told_at, *values(Shown.EXPORT, spec, record).values(), *where
 
 
 def _write_parquet(frame: pd.DataFrame, path: Path) -> None:

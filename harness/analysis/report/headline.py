@@ -10,7 +10,6 @@ from harness.analysis.report.finding_cost import Step, first_below
 from harness.analysis.verdict.sentences import sentences as verdict_sentences
 from harness.study.comparability import Configuration
 from harness.study.formatting import duration, of_seeds, settings
-from harness.study.records import Record
 from harness.study.spec import SweepSpec
 
 
@@ -60,12 +59,9 @@ def _times(facts: Facts, best: Configuration, baseline: Configuration) -> str:
     best_s, baseline_s = facts.mean_time_s(best), facts.mean_time_s(baseline)
     if best.timing_class != baseline.timing_class or best_s is None or not baseline_s:
         return ""
-    return f", at {best_s / baseline_s:.2f}x its {facts.time_word}{_parameters(best.first, baseline.first)}"
-
-
-def _parameters(best: Record, baseline: Record) -> str:
-    mine, theirs = (record.result.num_params if record.result else None for record in (best, baseline))
-    return f" and {mine / theirs:.2f}x its parameters" if mine and theirs else ""
+    mine, theirs = (one.first.result.num_params if one.first.result else None for one in (best, baseline))
+    parameters = f" and {mine / theirs:.2f}x its parameters" if mine and theirs else ""
+    return f", at {best_s / baseline_s:.2f}x its {facts.time_word}{parameters}"
 
 
 def headline_lines(facts: Facts) -> Iterator[str]:

@@ -102,12 +102,9 @@ def _figure(name: str, title: str, figure: go.Figure) -> str:
 
 
 def _list(lines: Sequence[str]) -> str:
-    return "<ul>" + "".join(f"<li>{_with_code(line)}</li>" for line in lines) + "</ul>" if lines else ""
-
-
-def _with_code(line: str) -> str:
-    """What stands between backticks is code."""
-    return re.sub("`([^`]*)`", r"<code>\1</code>", escape(line))
+    """A list, in which what stands between backticks is code."""
+    items = [re.sub("`([^`]*)`", r"<code>\1</code>", escape(line)) for line in lines]
+    return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>" if items else ""
 
 
 def _table(table: Table) -> str:

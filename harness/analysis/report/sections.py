@@ -215,19 +215,16 @@ def _curves(known: Material) -> Section:
         lines.append(
             "Dotted trials were given fewer epochs by the search, so their errors are not ranked with the others."
         )
+    number, total = facts.spec.validation_images, SPLIT_SIZES[facts.spec.dataset]["validation"]
+    part = f", on {number:,} of the {total:,} validation images on which trials are ranked" if number < total else ""
     return Section(
         "curves",
         "Learning curves",
-        f"Error after each epoch{_looked_at(facts)}. Solid lines went to the last epoch; dashed ones were stopped early"
+        f"Error after each epoch{part}. Solid lines went to the last epoch; dashed ones were stopped early"
         " and end in a cross. Where a dashed line was still among the lower ones, stopping it may have been a mistake.",
         [work_figures.learning_curves(facts)] if records else [],
         lines,
     )
-
-
-def _looked_at(facts: Facts) -> str:
-    number, total = facts.spec.validation_images, SPLIT_SIZES[facts.spec.dataset]["validation"]
-    return f", on {number:,} of the {total:,} validation images on which trials are ranked" if number < total else ""
 
 
 def _workers(known: Material) -> Section:

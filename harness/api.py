@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from harness.analysis.verdict.findings import Verdict
     from harness.execution.base import Cluster
     from harness.ledger.ledger import Ledger
-    from harness.study.spec import Dataset, Engine, Objective, SweepSpec
+    from harness.study.spec import Dataset, Engine, Objective, Precision, SweepSpec
     from harness.sweep.display import Display
     from harness.sweep.runner import StudyEnd
 
@@ -44,6 +44,7 @@ def load_sweep(
     study: str | None = None,
     enqueue: str | Path | None = None,
     learn_from: str | None = None,
+    precision: Precision | None = None,
 ) -> SweepSpec:
     """Reads a sweep file and checks it. Arguments that are not None replace settings of the file.
 
@@ -61,6 +62,7 @@ def load_sweep(
         study: The study's name; None: made from the file, the profile and the changed settings.
         enqueue: A TOML file of configurations to try first.
         learn_from: A study whose finished trials the sampler gets.
+        precision: "float32", "bfloat16", or "auto" for bfloat16 where the device multiplies it in hardware.
 
     Returns:
         The study with all settings resolved, a frozen record; nothing is written.
@@ -68,22 +70,13 @@ def load_sweep(
     Raises:
         InputError: one line with the setting, its value and the allowed values.
     """
+    given = dict(locals())
+    from harness.study.options import SWEEP_OPTIONS
     from harness.study.sweep_file import Flags, validated
     from harness.study.sweep_file import load_sweep as load
 
-    flags = {
-        "engine": engine,
-        "sampler": sampler,
-        "pruner": pruner,
-        "objective": None if objective is None else tuple(objective),
-        "dataset": dataset,
-        "seed": seed,
-        "trials": trials,
-        "budget": budget,
-        "profile": profile,
-        "study": study,
-        "enqueue": enqueue,
-        "learn_from": learn_from,
+    flags = {option.name: given[option.name] for option in SWEEP_OPTIONS} | {
+        "objective": objective and tuple(objective)
     }
     return load(sweep_path(str(sweep)), validated(Flags, flags, "load_sweep"), default_profile())
 

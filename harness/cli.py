@@ -9,12 +9,13 @@ import argparse
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from harness.errors import InputError, TroubleError
+from harness.study.options import SWEEP_OPTIONS, Option
 from harness.support import standard_streams
 
 if TYPE_CHECKING:
@@ -143,17 +144,8 @@ def _add(commands: _Commands, name: str, text: str) -> _Parser:
 def _add_sweep(commands: _Commands) -> None:
     sweep = _add(commands, "sweep", "search around a documented network; the same command resumes the study")
     sweep.add_argument("sweep", metavar="NAME|FILE.toml", help="name of a file in sweeps/, or path of a sweep file")
-    sweep.add_argument("--engine", help="optuna or keras-tuner")
-    sweep.add_argument("--sampler", help="how configurations are proposed")
-    sweep.add_argument("--pruner", help="which running trials are stopped early")
-    sweep.add_argument("--objective", metavar="A[,B]", help="error, or error,device_time for a Pareto front")
-    sweep.add_argument("--trials", type=_whole, metavar="N", help="stop after N searched trials in total")
-    sweep.add_argument("--budget", metavar="15m", help="stop after this time in total, such as 90s, 15m or 2h")
-    sweep.add_argument("--enqueue", metavar="FILE.toml", help="configurations to try first, as [[trial]] tables")
-    sweep.add_argument("--learn-from", metavar="STUDY", help="give the finished trials of a study to the sampler")
-    sweep.add_argument("--as", dest="study", metavar="STUDY", help="name of the study")
     sweep.add_argument("--fresh", action="store_true", help="start a new study; the old one is kept under a dated name")
-    _add_run_options(sweep)
+    _add_run_options(sweep, SWEEP_OPTIONS)
 
 
 def _add_baseline(commands: _Commands) -> None:
@@ -163,7 +155,7 @@ def _add_baseline(commands: _Commands) -> None:
     baseline = _add(commands, "baseline", text)
     baseline.add_argument("baseline", choices=(*baselines.NAMES, "all"))
     baseline.add_argument("--seeds", type=_whole, metavar="N", help="number of seeds")
-    _add_run_options(baseline)
+    _add_run_options(baseline, [option for option in SWEEP_OPTIONS if option.is_for_baselines])
 
 
 def _add_verdict(commands: _Commands) -> None:
@@ -217,10 +209,10 @@ def _add_predict(commands: _Commands) -> None:
     predict.add_argument("--json", action="store_true", help="print JSON")
 
 
-def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--profile", help="a profile of the sweep file (default: full with a GPU, quick without)")
-    parser.add_argument("--dataset", help="mnist, or digits (small, needs no download)")
-    parser.add_argument("--seed", type=_whole, metavar="N", help="seed of the search and of the first training")
+def _add_run_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> None:
+    for option in options:
+        kind = _whole if option.is_whole else str
+        parser.add_argument(option.long_flag, dest=option.name, type=kind, metavar=option.metavar, help=option.help)
     parser.add_argument("--workers", type=_whole, metavar="N", help="trials at once (default: one per core or GPU)")
     _add_cluster_options(parser)
 

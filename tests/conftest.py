@@ -54,7 +54,7 @@ def environment_of(digits_folder: Path) -> Callable[[Path], dict[str, str]]:
 @pytest.fixture(scope="session")
 def smoke() -> SweepSpec:
     """The shipped sweep on digits."""
-    return load_sweep(sweeps_folder() / "smoke.toml", Flags(), "quick")
+    return load_sweep(sweeps_folder() / "smoke.toml", Flags(precision="float32", study="smoke-quick"), "quick")
 
 
 @pytest.fixture(scope="session")

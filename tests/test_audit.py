@@ -563,7 +563,7 @@ def test_each_cell_that_differs_is_named(home: Path, board: Path) -> None:
     text = board.read_text()
     board.write_text(text.replace(",completed,2.5,", ",completed,2.4,").replace(",1,study,3,", ",,study,3,"))
     (first, *others) = audit(home, "study")
-    assert first == f"study.csv: trial 2: error_rate_pct is 2.4, should be 2.5{AGAIN}"
+    assert first == f"study.csv: trial 2: mean_error_rate_pct is 2.4, should be 2.5{AGAIN}"
     assert others == []
 
 

@@ -57,7 +57,7 @@ def test_keras_has_no_others() -> None:
 
 
 def test_a_trained_network_answers_the_same(changed: None, tmp_path: Path) -> None:
-    spec = load_sweep(sweeps_folder() / "cnn.toml", Flags(dataset="digits"), "quick")
+    spec = load_sweep(sweeps_folder() / "cnn.toml", Flags(dataset="digits", precision="float32"), "quick")
     images = np.random.default_rng(0).random((70, 28, 28), np.float32)
     with keras_settings.pinned():
         network = build(spec, SMALL)
@@ -79,7 +79,7 @@ PARAMS = {"fc": {"units_1": 32, "units_2": 16}, "cnn": SMALL}
 def test_a_worker_trains_the_same_whatever_keras_json_says(
     baseline: str, digits_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = load_sweep(sweeps_folder() / f"{baseline}.toml", Flags(dataset="digits"), "quick")
+    spec = load_sweep(sweeps_folder() / f"{baseline}.toml", Flags(dataset="digits", precision="float32"), "quick")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     found = []
     for settings in ({}, HOSTILE):

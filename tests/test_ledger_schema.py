@@ -345,7 +345,7 @@ JSON_VERSION = 4
 JSON_FIELDS = {
     SweepSpec: "study kind baseline dataset engine sampler pruner patience objective seed max_repeats max_attempts"
     " trial_timeout_s recipe space constraints enqueue learn_from profile train_images epochs validation_images"
-    " baseline_seeds full_epochs confirms reads_test budget",
+    " baseline_seeds full_epochs confirms reads_test precision budget",
     Constraints: "max_params max_mflops_per_image max_memory_mb",
     Budget: "trials wall_s device_s",
     Recipe: "learning_rate schedule warmup_share batch_size",

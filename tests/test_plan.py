@@ -44,6 +44,7 @@ def test_trials_of_the_study_and_of_others_like_it_tell_what_a_trial_takes(ledge
     [
         {"device": replace(CPU, name="another processor")},
         {"device": replace(CPU, sharing=1, threads=2)},
+        {"device": replace(CPU, precision="bfloat16")},
         {"device": GPU},
         {"baseline": "cnn", "space": {}},
     ],

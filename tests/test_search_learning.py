@@ -71,6 +71,7 @@ OF_ANOTHER_FIDELITY: dict[str, object] = {
     "dataset": "digits",
     "train_images": 50_000,
     "epochs": 12,
+    "precision": "bfloat16",
     "validation_images": 200,
 }
 

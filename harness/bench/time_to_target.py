@@ -176,7 +176,7 @@ def ours(hunt: Hunt, folder: Path) -> None:
     spec = hunt.spec()
     source = Confirming(Proposer(spec, make_search(spec), []), spec, hunt.target_pct)
     with (folder / "log").open("w") as log:
-        run_trials(spec, folder, PlainDisplay(log), lambda ledger, records: source, num_workers=None, fresh=False)
+        run_trials(spec, folder, PlainDisplay(log), lambda spec, ledger, records: source, num_workers=None, fresh=False)
     with closing(Ledger(folder / "ledger.db")) as ledger:
         # The documented network is trained as well, but who knows how good it is has done that before.
         records = [record for record in ledger.history(spec.study) if record.trial.role is not Role.BASELINE]

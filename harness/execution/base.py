@@ -33,6 +33,7 @@ class Place:
         sharing: How many workers share the device.
         gpu: UUID of its GPU, by which CUDA and NVML know it; None for the CPU.
         node: The machine it is on, where that is not the coordinator's own.
+        has_bfloat16: Whether it multiplies bfloat16 in hardware.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Place:
     sharing: int
     gpu: str | None = None
     node: str | None = None
+    has_bfloat16: bool = False
 
     @property
     def gpu_fraction(self) -> float:

@@ -49,7 +49,7 @@ class Plan:
 
 def make_costs(ledger: Ledger, spec: SweepSpec, places: Sequence[Place]) -> CostModel:
     """A study's cost model for a session at these places, with the ledger's measurements on such places."""
-    here = {(*_where(place), backends.backend()) for place in places}
+    here = {(*_where(place), backends.backend(), spec.precision) for place in places}
     known = [one for one in _measured_before(ledger, spec) if _whereabouts(one.device) in here]
     on_gpu = places[0].gpu is not None
     estimate = _usual(spec, on_gpu) if known or on_gpu else cpu_estimate(_gemm_flops_per_s() / places[0].sharing)
@@ -80,18 +80,18 @@ def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
     limits += [f"{spec.budget.device_s / 60:g} device minutes"] if spec.budget.device_s is not None else []
     return [
         *_subject(spec),
-        *_devices(places),
+        *_devices(places, spec.precision),
         f"profile   {spec.profile}: {spec.train_images:,} training images, {spec.epochs} epochs",
         f"budget    {' or '.join(limits)}; {_to_run(plan)}",
     ]
 
 
-def _devices(places: Sequence[Place]) -> Iterator[str]:
+def _devices(places: Sequence[Place], precision: str) -> Iterator[str]:
     """One line per kind of place, and one for the nodes of a cluster."""
     for kind, count in Counter(map(_where, places)).items():
         device_name, is_gpu, threads, sharing = kind
         size = f", {sharing} per GPU" if is_gpu else f" of {threads} threads"
-        yield f"device    {device_name}, {count} workers{size}, {backends.backend()}"
+        yield f"device    {device_name}, {count} workers{size}, {backends.backend()}, {precision}"
     nodes = Counter(place.node for place in places if place.node is not None)
     if nodes:
         yield f"nodes     {', '.join(f'{node} ({count})' for node, count in nodes.items())}"
@@ -164,8 +164,15 @@ def _where(place: Place) -> tuple[str, bool, int, int]:
     return place.device_name, place.gpu is not None, place.threads, place.sharing
 
 
-def _whereabouts(device: Device) -> tuple[str, bool, int, int, str]:
-    return device.name, device.kind == "gpu", device.threads, device.sharing, device.backend.split()[0]
+def _whereabouts(device: Device) -> tuple[str, bool, int, int, str, str]:
+    return (
+        device.name,
+        device.kind == "gpu",
+        device.threads,
+        device.sharing,
+        device.backend.split()[0],
+        device.precision,
+    )
 
 
 def _usual(spec: SweepSpec, on_gpu: bool) -> Floats:

@@ -136,7 +136,7 @@ class Device:
         name: Processor or GPU model.
         kind: "cpu" or "gpu".
         backend: Keras backend and its version.
-        precision: Keras dtype policy.
+        precision: In which it multiplied: "float32", or "bfloat16" with weights in float32.
         engine: How the training step was run, named by the training engine.
         threads: CPU threads per worker.
         sharing: Number of trials that shared the device at once.

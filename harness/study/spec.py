@@ -25,6 +25,7 @@ from harness.support.strict_json import explain, shown, shown_key
 Dataset = Literal["mnist", "digits"]
 Engine = Literal["optuna", "keras-tuner"]
 Objective = Literal["error", "device_time"]
+Precision = Literal["auto", "float32", "bfloat16"]
 
 # Number of images in each split of a data set; a profile uses at most these.
 SPLIT_SIZES = {
@@ -93,7 +94,7 @@ class SweepSpec(Strict):
     names a study whose finished trials the search learns from without counting them. `full_epochs` are those of the
     sweep file's profile `full`, if it has one: what a verdict trains. `confirms` are the numbers of the trials that a
     verdict is about, as they stand in `enqueue`. Where `train_images` is more than the training split has, the
-    validation images are trained on as well.
+    validation images are trained on as well. A `precision` of "auto" is resolved before a study is stored.
 
     The default of a setting that is added is how studies were run before there was such a setting, and never changes:
     earlier studies are read with it. What a new study gets is said in `sweep_file`.
@@ -125,6 +126,7 @@ class SweepSpec(Strict):
     full_epochs: Annotated[Positive | None, Decides.NOTHING] = None
     confirms: Annotated[tuple[int, ...], Decides.NOTHING] = ()
     reads_test: Annotated[bool, Decides.TRIALS] = False
+    precision: Annotated[Precision, Decides.ERRORS] = "float32"
     budget: Annotated[Budget, Decides.NOTHING]
 
     @model_validator(mode="after")

@@ -26,6 +26,7 @@ from harness.study.spec import (
     Kind,
     Objective,
     Positive,
+    Precision,
     Seed,
     Strict,
     SweepSpec,
@@ -84,6 +85,7 @@ class SweepFile(Strict):
     seed: Seed = 0
     max_repeats: Natural = 1
     max_attempts: Positive = 2
+    precision: Precision = "auto"
     trial_timeout: str | None = None
     recipe: Annotated[dict[str, Any], Field(default_factory=dict)]
     space: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
@@ -111,6 +113,7 @@ class Flags(Strict):
     study: str | None = None
     enqueue: Annotated[Path, Field(strict=False)] | None = None
     learn_from: str | None = None
+    precision: Precision | None = None
 
     @field_validator("budget")
     @classmethod
@@ -251,6 +254,7 @@ def _search_settings(file: SweepFile, flags: Flags) -> dict[str, Any]:
         "objective": objective,
         "dataset": _first(flags.dataset, file.dataset),
         "seed": _first(flags.seed, file.seed),
+        "precision": _first(flags.precision, file.precision),
     }
 
 
@@ -270,6 +274,7 @@ def _study_name(path: Path, file: SweepFile, profile: str, search: dict[str, Any
         "pruner": f"{search['pruner']}-pruner",
         "objective": "-".join(search["objective"]),
         "seed": f"seed{search['seed']}",
+        "precision": search["precision"],
     }
     if "engine" in changed:
         changed.add("sampler")

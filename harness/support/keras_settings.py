@@ -17,6 +17,8 @@ EPSILON = 1e-7
 IMAGE_DATA_FORMAT = "channels_last"
 # Of a worker's process. On JAX Keras asks for it while it is imported.
 ENVIRONMENT = {"KERAS_NNX_ENABLED": "false"}
+# Keras's policy for each precision of a study. Weights stay float32, and so does the last layer.
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 SETTINGS: dict[str, Any] = {
     "floatx": FLOATX,
     "epsilon": EPSILON,
@@ -37,18 +39,18 @@ def described() -> str:
     return f"{FLOATX}, {IMAGE_DATA_FORMAT}, epsilon {EPSILON:g}"
 
 
-def pin() -> None:
+def pin(precision: str = FLOATX) -> None:
     """Sets all of them, for the rest of this process. Loads Keras."""
-    _set(SETTINGS)
+    _set(SETTINGS | {"dtype_policy": POLICIES[precision]})
 
 
 @contextmanager
-def pinned() -> Iterator[None]:
+def pinned(precision: str = FLOATX) -> Iterator[None]:
     """Sets all of them, and puts back in the end what a user's own process had."""
     import keras
 
     before = {name: getattr(keras.config, name)() for name in SETTINGS}
-    pin()
+    pin(precision)
     try:
         yield
     finally:

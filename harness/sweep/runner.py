@@ -13,9 +13,9 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.errors import InputError, TroubleError
-from harness.execution.base import Cluster, Workplace
+from harness.execution.base import Cluster, Place, Workplace
 from harness.execution.data import cache
-from harness.execution.machine import backends
+from harness.execution.machine import backends, devices
 from harness.execution.workplaces import open_workplace
 from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.locks import study_lock
@@ -52,7 +52,7 @@ class StudyEnd:
     ran_nothing: bool
 
 
-MakeSource = Callable[[Ledger, Sequence[Record]], TrialSource]
+MakeSource = Callable[[SweepSpec, Ledger, Sequence[Record]], TrialSource]
 
 
 def run_study(
@@ -79,7 +79,7 @@ def run_study(
         TroubleError: the study is in use, or data, ledger or workers cannot be had.
     """
 
-    def make_proposer(ledger: Ledger, records: Sequence[Record]) -> Proposer:
+    def make_proposer(spec: SweepSpec, ledger: Ledger, records: Sequence[Record]) -> Proposer:
         return Proposer(spec, make_search(spec), records, learned(ledger, spec))
 
     check_new(spec)
@@ -120,14 +120,15 @@ def _run_at(
     data_folder = cache.prepare(spec.dataset, display.note)
     with closing(Ledger(home / "ledger.db", makes=False, say=display.note)) as ledger:
         if not fresh:  # who changed the file wants to know that, also while the study runs
-            _check_unchanged(ledger, spec)
+            _check_unchanged(ledger, with_precision(ledger, spec, workplace.places, fresh=fresh))
             _check_backend(ledger, spec, origin["backend"])
     with study_lock(home, spec.study), closing(Ledger(home / "ledger.db", say=display.note)) as ledger:
         for name, why in ledger.unreadable_studies().items():
             if name != spec.study:
                 display.note(f"study {name} is left out: {why}")
-        open_study(ledger, spec, fresh=fresh, origin=origin)
         places = workplace.places
+        spec = with_precision(ledger, spec, places, fresh=fresh)
+        open_study(ledger, spec, fresh=fresh, origin=origin)
         records, costs = ledger.history(spec.study), make_costs(ledger, spec, places)
         progress = Progress(spec, records, ledger.usage(spec.study), costs)
         pending = [record.trial for record in records if record.result is None]
@@ -142,7 +143,7 @@ def _run_at(
         kept = Checkpoints(spec, checkpoints)
         tracker, reason = None, StopReason.INTERRUPTED
         try:
-            source = make_source(ledger, records)
+            source = make_source(spec, ledger, records)
             # After the search, which would otherwise share its core with the reading of all runs.
             tracker = Tracker(ledger.path, home, spec.study, display.note)
             reason = Sweep(spec, ledger, records, source, executor, [tracker], display, kept, costs).run()
@@ -180,6 +181,15 @@ def _lessons(ledger: Ledger, spec: SweepSpec, *, is_new: bool = False) -> list[R
     if is_new:
         check_fidelity(spec, source)
     return learnable(spec, source, ledger.history(source.study))
+
+
+def with_precision(ledger: Ledger, spec: SweepSpec, places: Sequence[Place], *, fresh: bool) -> SweepSpec:
+    """The study with "auto" resolved: the precision in which it was begun, else the fastest of these places."""
+    if spec.precision != "auto":
+        return spec
+    if not fresh and ledger.has_trials(spec.study):
+        return spec.changed(precision=ledger.study(spec.study).spec.precision)
+    return spec.changed(precision=devices.fastest_precision(places))
 
 
 def open_study(

@@ -114,7 +114,7 @@ def run_verdict(
     ):
         spec, origin = plan_verdict(ledger, study, request, fresh=fresh)
         reason = None
-        sources = partial(make_source, spec, takes_all_seeds=request.takes_all_seeds)
+        sources = partial(make_source, takes_all_seeds=request.takes_all_seeds)
         if not fresh and _is_settled(ledger, spec, sources):
             bring_to_mlflow(home, spec.study, display)
         else:

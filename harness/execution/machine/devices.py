@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import platform
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +19,14 @@ from harness.errors import TroubleError
 from harness.execution.base import Place
 from harness.execution.machine import backends
 from harness.execution.machine.gpus import Gpu, usable_gpus
+from harness.study.spec import Precision
 from harness.support import keras_settings
 from harness.support.own_code import SAFE_PATH
 
 WORKER_MEMORY_MB = 1500  # a worker with TensorFlow loaded and the documented CNN in training
 MAX_CPU_WORKERS = 8
+CPU_INFO = Path("/proc/cpuinfo")
+_BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 OUT_OF_MEMORY_SCORE = 500  # of 1000, see proc(5) on oom_score_adj
 
 # Of exceptions, and of what a library says before it aborts.
@@ -48,6 +51,7 @@ class Machine:
     num_cores: int
     memory_mb: float
     gpus: tuple[Gpu, ...] = ()
+    cpu_has_bfloat16: bool = False
 
     @property
     def gpu_names(self) -> tuple[str, ...]:
@@ -60,7 +64,17 @@ def this_machine() -> Machine:
     Raises:
         InputError: `CUDA_VISIBLE_DEVICES` is not clear, see `usable_gpus`.
     """
-    return Machine(_cpu_name(), num_usable_cores(), psutil.virtual_memory().total / 2**20, usable_gpus())
+    memory_mb = psutil.virtual_memory().total / 2**20
+    return Machine(_cpu_name(), num_usable_cores(), memory_mb, usable_gpus(), cpu_has_bfloat16=_cpu_has_bfloat16())
+
+
+def fastest_precision(places: Sequence[Place]) -> Precision:
+    """bfloat16 if every place multiplies it in hardware, else float32.
+
+    On CPUs only TensorFlow has been measured to gain from it.
+    """
+    gains = all(place.has_bfloat16 and (place.gpu or backends.backend() == "tensorflow") for place in places)
+    return "bfloat16" if gains else "float32"
 
 
 def num_usable_cores() -> int:
@@ -80,7 +94,10 @@ def places(machine: Machine, num_workers: int | None) -> list[Place]:
         return _gpu_places(machine, num_workers or len(machine.gpus))
     count = num_workers or max(1, min(machine.num_cores, MAX_CPU_WORKERS, int(machine.memory_mb // WORKER_MEMORY_MB)))
     threads = max(1, machine.num_cores // count)
-    return [Place(f"worker-{i}", machine.cpu_name, threads, sharing=count) for i in range(count)]
+    return [
+        Place(f"worker-{i}", machine.cpu_name, threads, sharing=count, has_bfloat16=machine.cpu_has_bfloat16)
+        for i in range(count)
+    ]
 
 
 # As much of a GPU's memory as is needed and not all of it, for TensorFlow and for JAX; and no greetings.
@@ -220,20 +237,30 @@ def _gpu_places(machine: Machine, count: int) -> list[Place]:
     """The GPUs in turn. Where workers cannot be divided evenly, each GPU says how many it really has."""
     num_gpus, threads = len(machine.gpus), max(1, machine.num_cores // count)
     turns = [i % num_gpus for i in range(count)]
+    gpus = [(machine.gpus[turn], turns.count(turn)) for turn in turns]
     return [
-        Place(f"worker-{i}", machine.gpus[turn].name, threads, turns.count(turn), machine.gpus[turn].uuid)
-        for i, turn in enumerate(turns)
+        Place(f"worker-{i}", gpu.name, threads, sharing, gpu.uuid, has_bfloat16=gpu.has_bfloat16)
+        for i, (gpu, sharing) in enumerate(gpus)
     ]
 
 
 def _cpu_name() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
+    return _cpu_says("model name") or platform.processor() or platform.machine()
+
+
+def _cpu_has_bfloat16() -> bool:
+    """Whether the processor multiplies it. Others compute with it too, many times slower than with float32."""
+    return not _BFLOAT16_FLAGS.isdisjoint(_cpu_says("flags").split())
+
+
+def _cpu_says(key: str) -> str:
+    """What Linux says of the first processor; empty where it says nothing."""
+    with suppress(OSError):
+        for line in CPU_INFO.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == key:
+                return value.strip()
+    return ""
 
 
 def _tensorflow_memory(place: Place) -> Any | None:

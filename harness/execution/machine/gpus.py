@@ -6,13 +6,15 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from harness.errors import InputError
 
 _TIMEOUT_S = 30.0  # without its persistence daemon a driver takes seconds to wake up
 _GPU_LINE = re.compile(r"GPU (\d+): (.+) \(UUID: (GPU-[\w-]+)\)")
+_CAPABILITY_LINE = re.compile(r"(GPU-[\w-]+), (\d+\.\d+)")
+_AMPERE = 8.0  # compute capability
 _INSTANCE_LINE = re.compile(r"\s+MIG (\S+) +Device +\d+: \(UUID: (MIG-[\w/-]+)\)")
 
 
@@ -24,10 +26,12 @@ class Gpu:
         name: Model; of a part of a GPU, its profile too.
         uuid: What names it to CUDA and to NVML alike, in any order of enumeration: `GPU-...`, or `MIG-...` for a part
             that MIG (multi-instance GPU) has cut off.
+        has_bfloat16: Whether it multiplies bfloat16 in hardware, as NVIDIA's do from Ampere on.
     """
 
     name: str
     uuid: str
+    has_bfloat16: bool = False
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ def usable_gpus() -> tuple[Gpu, ...]:
         InputError: GPUs of several models are named by numbers that CUDA would understand in another way.
     """
     tool = shutil.which("nvidia-smi")
-    cards = _cards(_output([tool, "-L"])) if tool else []
+    cards = _cards(_output([tool, "-L"]), _capabilities(tool)) if tool else []
     mask = os.environ.get("CUDA_VISIBLE_DEVICES")
     if mask is None:
         return tuple(gpu for card in cards for gpu in card.usable)
@@ -65,14 +69,22 @@ def is_instance(uuid: str) -> bool:
     return uuid.startswith("MIG-")
 
 
-def _cards(listing: str) -> list[_Card]:
+def _capabilities(tool: str) -> dict[str, float]:
+    """CUDA's compute capability of each GPU by its UUID, as far as the driver says."""
+    listing = _output([tool, "--query-gpu=uuid,compute_cap", "--format=csv,noheader"])
+    return {found[1]: float(found[2]) for line in listing.splitlines() if (found := _CAPABILITY_LINE.fullmatch(line))}
+
+
+def _cards(listing: str, capabilities: Mapping[str, float]) -> list[_Card]:
     """The listing has a line for each GPU and, indented below it, one for each instance."""
     cards: list[_Card] = []
     for line in listing.splitlines():
         if found := _GPU_LINE.match(line):
-            cards.append(_Card(int(found[1]), Gpu(found[2], found[3])))
+            has_bfloat16 = capabilities.get(found[3], 0.0) >= _AMPERE
+            cards.append(_Card(int(found[1]), Gpu(found[2], found[3], has_bfloat16)))
         elif cards and (found := _INSTANCE_LINE.match(line)):
-            instance = Gpu(f"{cards[-1].gpu.name} MIG {found[1]}", found[2])
+            whole = cards[-1].gpu
+            instance = Gpu(f"{whole.name} MIG {found[1]}", found[2], whole.has_bfloat16)
             cards[-1] = replace(cards[-1], instances=(*cards[-1].instances, instance))
     return cards
 

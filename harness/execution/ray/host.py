@@ -40,12 +40,14 @@ class Seen:
         node_id: Ray's name of the node.
         device_name: Processor, or model of the GPU.
         gpu: UUID of the GPU that Ray gave it.
+        has_bfloat16: Whether that GPU, or the processor, multiplies bfloat16 in hardware.
         versions: Of the packages that training depends on.
     """
 
     node_id: str
     device_name: str
     gpu: str | None
+    has_bfloat16: bool
     versions: dict[str, str]
 
 
@@ -71,6 +73,7 @@ class Host:
             ray.get_runtime_context().get_node_id(),
             gpu.name if gpu else machine.cpu_name,
             gpu.uuid if gpu else None,
+            gpu.has_bfloat16 if gpu else machine.cpu_has_bfloat16,
             versions(),
         )
         return to_json(seen)

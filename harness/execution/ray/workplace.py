@@ -237,7 +237,9 @@ class RayWorkplace:
         sharing = round(1 / share.num_gpus) if share.num_gpus else max(1, share.room(node["Resources"]))
         name = str(node["NodeName"])
         _check_versions(name, seen.versions)
-        host.place = Place(host.name, seen.device_name, share.num_cpus, sharing, seen.gpu, name)
+        host.place = Place(
+            host.name, seen.device_name, share.num_cpus, sharing, seen.gpu, name, has_bfloat16=seen.has_bfloat16
+        )
         if self._spec is not None:
             self._note(f"{host.name} is on {name}")
             self._ask_for_data(host)

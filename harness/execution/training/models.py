@@ -40,7 +40,7 @@ def rebuild(spec: SweepSpec, params: Params, weights: Path) -> keras.Model:
     from harness.execution.training.trainer import build, load_weights
 
     try:
-        with pinned():
+        with pinned(spec.precision):
             model = build(spec, params)
             load_weights(model, weights)
     except FileNotFoundError:

@@ -41,7 +41,7 @@ class Trainer:
     """What all trials of a study share on one worker: the data, the device, and how a step is run."""
 
     def __init__(self, spec: SweepSpec, place: Place, data_folder: Path) -> None:
-        keras_settings.pin()
+        keras_settings.pin(spec.precision)
         devices.check_gpu(place)
         self.spec = spec
         self._place = place
@@ -59,7 +59,7 @@ class Trainer:
             name=place.device_name,
             kind="cpu" if place.gpu is None else "gpu",
             backend=devices.backend_name(),
-            precision=keras_settings.FLOATX,
+            precision=spec.precision,
             engine="",  # each trial tells
             threads=place.threads,
             sharing=place.sharing,
@@ -150,6 +150,7 @@ class _Attempt:
         trial, spec = self._job.trial, self._trainer.spec
         started = time.monotonic()
         keras.backend.clear_session()
+        keras_settings.pin(spec.precision)  # clearing forgets the policy
         keras.utils.set_random_seed(trial.seed)
         recipe = spec.trial_recipe(trial.params)
         steps = _num_steps(self._trainer.train_images.num_images, recipe.batch_size)

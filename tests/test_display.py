@@ -5,14 +5,16 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from filled_ledger import DOCUMENTED
+from filled_ledger import DOCUMENTED, make_spec
 
 from harness.planning.forecast import TimeLeft
 from harness.study.comparability import Configuration
 from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.study.spec import SPLIT_SIZES
 from harness.sweep.display import QUIET_S, LiveDisplay, PlainDisplay, make_display
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+SPEC = make_spec(train_images=6120)
 SHOW_CURSOR, HIDE_CURSOR = "\x1b[?25h", "\x1b[?25l"
 
 
@@ -102,18 +104,19 @@ def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
     with PlainDisplay(out, clock) as display:
         display.plan(["study     cnn-quick", "budget    2 trials"])
         display.started(first, "cpu-0", 1)
-        display.epoch(first, "cpu-0", report(1), 612.0)
+        display.epoch(SPEC, first, "cpu-0", report(1))
         clock.now_s += QUIET_S
-        display.epoch(first, "cpu-0", report(2), 12345.0)
+        fast = dataclasses.replace(report(2), seconds=Seconds(train=6120 / 12345))
+        display.epoch(SPEC, first, "cpu-0", fast)
         display.retried(first, result(Outcome.CRASHED, error="worker killed by signal 9"))
         display.started(first, "cpu-1", 2)
-        display.finished(first, result(), DOCUMENTED)
+        display.finished(SPEC, first, result())
         display.progress(1, 3, None, None, found(2.5, role=Role.BASELINE))
         display.started(second, "cpu-0", 1)
-        display.finished(second, result(Outcome.PRUNED, 2), DOCUMENTED)
+        display.finished(SPEC, second, result(Outcome.PRUNED, 2))
         display.progress(2, 3, TimeLeft(100.0, 160.0), found(1.5, number=1), found(2.5, role=Role.BASELINE))
         display.note("MLflow does not answer")
-        display.finished(trial(2), result(Outcome.OUT_OF_MEMORY), DOCUMENTED)
+        display.finished(SPEC, trial(2), result(Outcome.OUT_OF_MEMORY))
         display.progress(3, 3, TimeLeft(0.0, 0.0), found(1.5, number=1), found(2.5, 2.0, role=Role.BASELINE))
     assert out.getvalue().splitlines() == [
         "study     cnn-quick",
@@ -158,7 +161,7 @@ def test_control_characters_and_markup_are_shown_harmless(live: LiveDisplay, ter
 def test_live_region_has_a_line_per_worker_a_bar_and_the_best(live: LiveDisplay, terminal: Terminal) -> None:
     live.started(trial(12), "cpu-0", 1)
     live.started(trial(0, Role.BASELINE), "cpu-1", 1)
-    live.epoch(trial(12), "cpu-0", report(3), 612.4)
+    live.epoch(SPEC, trial(12), "cpu-0", report(3))
     live.progress(9, 26, TimeLeft(540.0, 830.0), found(1.71, number=4), found(1.82, 1.84, role=Role.BASELINE))
     lines = drawn(live, terminal)
     assert "cpu-0  trial 12    epoch 3/5   2.50 %    612 images/s" in lines
@@ -170,7 +173,7 @@ def test_live_region_has_a_line_per_worker_a_bar_and_the_best(live: LiveDisplay,
 
 def test_live_keeps_lines_of_what_is_over_and_frees_the_worker(live: LiveDisplay, terminal: Terminal) -> None:
     live.started(trial(7), "cpu-0", 1)
-    live.finished(trial(7), result(), DOCUMENTED)
+    live.finished(SPEC, trial(7), result())
     assert "trial 7       2.50 %  75 s    units_2=100\n" in terminal.text
     assert drawn(live, terminal) == ["cpu-0  waiting"]
     live.started(trial(8), "cpu-0", 1)
@@ -213,11 +216,11 @@ def test_nothing_is_written_after_close(kind: type[PlainDisplay | LiveDisplay], 
     before = terminal.getvalue()
     display.plan(["late"])
     display.started(trial(1), "cpu-0", 2)
-    display.epoch(trial(1), "cpu-0", report(1), 1.0)
+    display.epoch(SPEC, trial(1), "cpu-0", report(1))
     display.note("late")
     display.progress(1, 1, None, None, None)
     display.retried(trial(1), result(Outcome.CRASHED))
-    display.finished(trial(1), result(), DOCUMENTED)
+    display.finished(SPEC, trial(1), result())
     display.close()
     assert terminal.getvalue() == before
 
@@ -261,12 +264,14 @@ def test_notes_from_many_threads_stay_whole() -> None:
 
 def test_a_verdicts_trainings_show_what_they_got_wrong_of_the_test_images_alone() -> None:
     out, clock = io.StringIO(), Clock()
-    confirm = trial(3, Role.CONFIRM)
+    confirm, spec = trial(3, Role.CONFIRM), make_spec(train_images=sum(SPLIT_SIZES["mnist"].values()))
     with PlainDisplay(out, clock) as display:
         clock.now_s += QUIET_S
-        display.epoch(confirm, "cpu-0", report(2, error_pct=0.01), 612.0)
-        display.finished(confirm, dataclasses.replace(result(), test_wrong_images=(1, 5, 9)), DOCUMENTED)
-    epoch, end = out.getvalue().splitlines()
-    assert epoch.split() == ["confirm", "3", "epoch", "2/5", "612", "images/s"]
+        display.epoch(spec, confirm, "cpu-0", report(2, error_pct=0.01))
+        display.finished(spec, confirm, dataclasses.replace(result(), test_wrong_images=(1, 5, 9)))
+        display.finished(spec, confirm, result())  # trained again, without the test images
+    epoch, end, without_test = out.getvalue().splitlines()
+    assert epoch.split()[:4] == ["confirm", "3", "epoch", "2/5"]
+    assert without_test.split()[:4] == ["confirm", "3", "75", "s"]
     assert end.split()[:4] == ["confirm", "3", "3", "wrong"]
     assert "%" not in out.getvalue()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from audited_study import edit
-from filled_ledger import RECIPE
+from filled_ledger import RECIPE, make_spec
 
 from harness.analysis.reproduction.agreement import (
     Agreement,
@@ -87,6 +87,7 @@ class Study:
         self.ledger.start_session(spec.study, session_provenance())
         self._trainer = Trainer(spec, Place("worker-0", this_machine().cpu_name, 1, 2), data_folder)
         self._number = 0
+        self.lines = io.StringIO()  # what people see of a reproduction
 
     def propose(self, params: Params = SMALL, seed: int = 0, epochs: int = 3, **more: object) -> Trial:
         number, self._number = self._number, self._number + 1
@@ -110,7 +111,7 @@ class Study:
         edit(self.ledger.path, statement, *values)
 
     def again(self, number: int) -> Reproduction:
-        return reproduce(self.spec.study, number, self.home, PlainDisplay(io.StringIO()))
+        return reproduce(self.spec.study, number, self.home, PlainDisplay(self.lines))
 
     def content(self) -> str:
         """All that the ledger holds."""
@@ -215,9 +216,13 @@ def test_the_test_images_stay_sealed(make_study: Callable[..., Study], monkeypat
         return load(dataset, split, folder)
 
     monkeypatch.setattr(cache, "load", watched)
-    agreement = study.again(0).agreement
+    done = study.again(0)
+    agreement = done.agreement
     assert (agreement.match, opened) == (Match.IDENTICAL, ["train", "validation"])
     assert sentences(agreement)[0].endswith("are as recorded, bit for bit")  # and no error on images that it knows
+    curve = json.loads(done.path.read_text())["curve"]
+    assert [(epoch["val_loss"], epoch["val_error_rate_pct"]) for epoch in curve] == [(None, None)] * 3
+    assert "%" not in study.lines.getvalue()
     assert study.ledger.num_test_reads("study.verdict") == 1
 
 
@@ -311,6 +316,7 @@ def test_a_worker_that_dies_is_trouble(make_study: Callable[..., Study], monkeyp
 
 CPU = Device("a processor", "cpu", "tensorflow 2.21.0", "float32", "compiled", 1, 2)
 GPU = dataclasses.replace(CPU, name="an accelerator", kind="gpu", gpu_fraction=1.0)
+SPEC = make_spec()
 NEWER = Condition("keras", "3.15.0", "3.15.1")
 
 
@@ -327,7 +333,7 @@ def result(error_pct: float, loss: float = 0.5, wrong: tuple[int, ...] = (), dev
 
 
 def match(recorded: TrialResult, now: TrialResult, *conditions: Condition) -> Match:
-    return judge(recorded, now, Interval(2.0, 4.0, "seeds"), conditions).match
+    return judge(SPEC, recorded, now, Interval(2.0, 4.0, "seeds"), conditions).match
 
 
 def test_the_same_numbers_are_identical_whatever_has_changed() -> None:
@@ -354,25 +360,34 @@ def test_each_number_is_compared() -> None:
     (epoch,) = recorded.curve
     for name, value in {"train_loss": None, "val_loss": 0.26, "val_error_rate_pct": 3.1, "val_images": 999}.items():
         now = dataclasses.replace(recorded, curve=(dataclasses.replace(epoch, **{name: value}),))
-        assert differences(judge(recorded, now, None, [])) == [(1, name)]
+        assert differences(judge(SPEC, recorded, now, None, [])) == [(1, name)]
     for name, value in {"num_params": 11, "final_error_rate_pct": 3.1, "wrong_images": (1, 3)}.items():
         now = dataclasses.replace(recorded, **{name: value})
-        assert [epoch for epoch, _ in differences(judge(recorded, now, None, []))] == [None]
+        assert [epoch for epoch, _ in differences(judge(SPEC, recorded, now, None, []))] == [None]
     longer = dataclasses.replace(recorded, curve=(epoch, dataclasses.replace(epoch, epoch=2)))
-    assert differences(judge(recorded, longer, None, [])) == [(2, "epoch")]
+    assert differences(judge(SPEC, recorded, longer, None, [])) == [(2, "epoch")]
 
 
 def test_what_is_said_of_a_match_within_the_interval() -> None:
     now = result(3.5, loss=0.5000001, wrong=(1, 2))
-    agreement = judge(result(3.0, wrong=(2, 3)), now, Interval(2.0, 4.0, "2 seeds of the baseline"), [NEWER])
-    hidden = dataclasses.replace(agreement, recorded_pct=None, now_pct=None, interval=None)
-    assert sentences(hidden)[0].endswith(": it learned from the validation images, so its error on them is left out")
+    agreement = judge(SPEC, result(3.0, wrong=(2, 3)), now, Interval(2.0, 4.0, "2 seeds of the baseline"), [NEWER])
     assert sentences(agreement) == [
         "WITHIN THE SEEDS' INTERVAL: 3.50 % now, 3.00 % recorded; what agrees lies between 2.00 and 4.00 %"
         " (2 seeds of the baseline)",
         "4 of 8 numbers differ, first in epoch 1: train_loss is 0.5 recorded, 0.5000001, 1e-07 apart now",
         "what is not the same as it was:",
         "  keras  3.15.0 -> 3.15.1",
+    ]
+
+
+def test_no_error_on_images_that_were_trained_on_is_shown() -> None:
+    verdict = make_spec(train_images=sum(SPLIT_SIZES["mnist"].values()))
+    agreement = judge(verdict, result(3.0, wrong=(2, 3)), result(3.5), Interval(2.0, 4.0, "seeds"), [NEWER])
+    assert (agreement.recorded_pct, agreement.now_pct, agreement.interval) == (None, None, None)
+    assert [(deviation.recorded, deviation.now) for deviation in agreement.deviations] == [(None, None)] * 3
+    assert sentences(agreement)[:2] == [
+        "WITHIN THE SEEDS' INTERVAL: it learned from the validation images, so its error on them is left out",
+        "3 of 8 numbers differ, first in epoch 1: val_error_rate_pct",
     ]
 
 

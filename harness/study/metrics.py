@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Flag, auto
 from functools import cached_property
-from typing import Literal
+from typing import Literal, TypeVar
 
 import baselines
 from baselines.layers import Cost
@@ -20,6 +20,7 @@ from harness.study.spec import SPLIT_SIZES, SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 
 Value = float | int | None
+T = TypeVar("T")
 
 
 class Shown(Flag):
@@ -157,6 +158,14 @@ EPOCH_METRICS: tuple[EpochMetric, ...] = (
 )
 
 
+def unless_trained_on(spec: SweepSpec, measured: T) -> T | None:
+    """What was measured on the validation images; None if the study trains on them, so that it is meaningless.
+
+    Everything that shows such a number to people or writes it outside the ledger calls this.
+    """
+    return None if spec.trains_on_validation else measured
+
+
 def metrics(where: Shown) -> list[Metric]:
     """The metrics that are shown there, in order."""
     return [metric for metric in METRICS if metric.shown & where]
@@ -169,16 +178,20 @@ def names(where: Shown) -> list[str]:
 
 def values(where: Shown, spec: SweepSpec, record: Record) -> dict[str, Value]:
     """A trial's numbers that are shown there, by name; None without a value or if it is meaningless."""
-    reading, has_ended, hides = Reading(spec, record), record.result is not None, spec.trains_on_validation
+    reading, has_ended = Reading(spec, record), record.result is not None
 
     def value(metric: Metric) -> Value:
-        is_known = has_ended or metric.while_pending
-        return metric.read(reading) if is_known and not (hides and metric.of_validation) else None
+        if not (has_ended or metric.while_pending):
+            return None
+        number = metric.read(reading)
+        return unless_trained_on(spec, number) if metric.of_validation else number
 
     return {metric.name: value(metric) for metric in metrics(where)}
 
 
 def epoch_values(spec: SweepSpec, report: EpochReport) -> dict[str, Value]:
     """An epoch's numbers by name; None if one is meaningless."""
-    hides = spec.trains_on_validation
-    return {metric.name: None if hides and metric.of_validation else metric.read(report) for metric in EPOCH_METRICS}
+    return {
+        metric.name: unless_trained_on(spec, metric.read(report)) if metric.of_validation else metric.read(report)
+        for metric in EPOCH_METRICS
+    }

@@ -20,7 +20,9 @@ from rich.text import Text
 from harness.planning.forecast import TimeLeft
 from harness.study.comparability import Configuration
 from harness.study.formatting import changes, duration, time_range, trial_at
-from harness.study.records import EpochReport, Outcome, Params, Role, Trial, TrialResult
+from harness.study.metrics import unless_trained_on
+from harness.study.records import EpochReport, Outcome, Trial, TrialResult
+from harness.study.spec import SweepSpec
 
 QUIET_S = 10.0  # plain lines: this long without a line before an epoch or the progress is worth one
 
@@ -43,13 +45,13 @@ class Display(Protocol):
     def started(self, trial: Trial, worker: str, attempt: int) -> None:
         """A worker took up a trial; attempts count from 1."""
 
-    def epoch(self, trial: Trial, worker: str, report: EpochReport, images_per_s: float) -> None:
-        """A worker finished an epoch, training so many images a second."""
+    def epoch(self, spec: SweepSpec, trial: Trial, worker: str, report: EpochReport) -> None:
+        """A worker finished an epoch of a trial of the study `spec`."""
 
     def retried(self, trial: Trial, result: TrialResult) -> None:
         """An attempt failed, and there will be another one."""
 
-    def finished(self, trial: Trial, result: TrialResult, documented: Params) -> None:
+    def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult) -> None:
         """A trial has its final result; what it changes from the documented hyperparameters is shown."""
 
     def progress(
@@ -105,15 +107,15 @@ class PlainDisplay:
         if trial.number == 0 or again:
             self._lines.add(f"{name(trial):<{NAME_WIDTH}}started on {worker}{again}")
 
-    def epoch(self, trial: Trial, worker: str, report: EpochReport, images_per_s: float) -> None:
+    def epoch(self, spec: SweepSpec, trial: Trial, worker: str, report: EpochReport) -> None:
         if self._clock() - self._written_at >= QUIET_S:
-            self._lines.add(f"{name(trial):<{NAME_WIDTH}}{_so_far(trial, report, images_per_s)}")
+            self._lines.add(f"{name(trial):<{NAME_WIDTH}}{_so_far(trial, _Epoch(spec, report))}")
 
     def retried(self, trial: Trial, result: TrialResult) -> None:
         self._lines.add(_retry(trial, result))
 
-    def finished(self, trial: Trial, result: TrialResult, documented: Params) -> None:
-        self._lines.add(_end(trial, result, documented))
+    def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult) -> None:
+        self._lines.add(_end(spec, trial, result))
 
     def progress(
         self,
@@ -148,13 +150,20 @@ class PlainDisplay:
 
 
 @dataclass(frozen=True)
+class _Epoch:
+    """An epoch of a trial of the study `spec`."""
+
+    spec: SweepSpec
+    report: EpochReport
+
+
+@dataclass(frozen=True)
 class _Busy:
     """What a worker is doing."""
 
     trial: Trial
     since: float  # monotonic
-    report: EpochReport | None = None
-    images_per_s: float = 0.0
+    last: _Epoch | None = None
 
 
 class LiveDisplay:
@@ -177,18 +186,18 @@ class LiveDisplay:
         if not self._live.is_started and not self._lines.is_closed:
             self._live.start()
 
-    def epoch(self, trial: Trial, worker: str, report: EpochReport, images_per_s: float) -> None:
+    def epoch(self, spec: SweepSpec, trial: Trial, worker: str, report: EpochReport) -> None:
         busy = self._workers[worker]
         if busy:
-            self._show(worker, replace(busy, report=report, images_per_s=images_per_s))
+            self._show(worker, replace(busy, last=_Epoch(spec, report)))
 
     def retried(self, trial: Trial, result: TrialResult) -> None:
         self._free(trial)
         self._lines.add(_retry(trial, result))
 
-    def finished(self, trial: Trial, result: TrialResult, documented: Params) -> None:
+    def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult) -> None:
         self._free(trial)
-        self._lines.add(_end(trial, result, documented))
+        self._lines.add(_end(spec, trial, result))
 
     def progress(
         self,
@@ -280,29 +289,33 @@ def _worker_line(worker: str, busy: _Busy | None) -> Text:
     if busy is None:
         return line.append("waiting", "dim")
     line.append(f"{name(busy.trial):<{NAME_WIDTH}}", "bold")
-    line.append(f"{_so_far(busy.trial, busy.report, busy.images_per_s):<{SO_FAR_WIDTH}}")
+    line.append(f"{_so_far(busy.trial, busy.last):<{SO_FAR_WIDTH}}")
     return line.append(f"{duration(time.monotonic() - busy.since):>7}", "dim")
 
 
-def _so_far(trial: Trial, report: EpochReport | None, images_per_s: float) -> str:
-    if report is None:
+def _so_far(trial: Trial, last: _Epoch | None) -> str:
+    if last is None:
         return f"epoch 0/{trial.epochs}"
-    # A verdict's trainings learn from the validation images, so their errors there say nothing.
-    error = " " * 8 if trial.role is Role.CONFIRM else f"{report.val_error_rate_pct:6.2f} %"
+    report = last.report
+    error_pct = unless_trained_on(last.spec, report.val_error_rate_pct)
+    error = " " * 8 if error_pct is None else f"{error_pct:6.2f} %"
+    images_per_s = last.spec.train_images / max(report.seconds.train, 0.001)
     return f"epoch {report.epoch}/{trial.epochs} {error} {images_per_s:6,.0f} images/s"
 
 
-def _end(trial: Trial, result: TrialResult, documented: Params) -> str:
+def _end(spec: SweepSpec, trial: Trial, result: TrialResult) -> str:
     """How a trial ended, in one line."""
-    what = changes(trial.params, documented) or "as documented"
-    return f"{name(trial):<{NAME_WIDTH}}{_error(trial, result):>8}  {_how(trial, result):<6}  {what}"
+    what = changes(trial.params, spec.baseline_params) or "as documented"
+    return f"{name(trial):<{NAME_WIDTH}}{_error(spec, result):>8}  {_how(trial, result):<6}  {what}"
 
 
-def _error(trial: Trial, result: TrialResult) -> str:
-    if result.test_wrong_images is not None and trial.role is Role.CONFIRM:
-        return f"{len(result.test_wrong_images)} wrong"
-    is_trained = result.last and result.outcome in (Outcome.COMPLETED, Outcome.PRUNED)
-    return f"{result.error_rate_pct:.2f} %" if is_trained else ""
+def _error(spec: SweepSpec, result: TrialResult) -> str:
+    if result.outcome not in (Outcome.COMPLETED, Outcome.PRUNED):
+        return ""
+    error_pct = unless_trained_on(spec, result.error_rate_pct)
+    if error_pct is not None:
+        return f"{error_pct:.2f} %"
+    return "" if result.test_wrong_images is None else f"{len(result.test_wrong_images)} wrong"
 
 
 def _how(trial: Trial, result: TrialResult) -> str:

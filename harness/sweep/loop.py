@@ -108,7 +108,6 @@ class Sweep:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spec, self._ledger, self._source, self._executor = spec, ledger, source, executor
-        self._documented = spec.baseline_params  # put together anew at each look
         self._listeners, self._display, self._checkpoints = listeners, display, checkpoints
         self._clock, self._started_s = clock, clock()
         self._session = ledger.start_session(spec.study, session_provenance())
@@ -292,8 +291,7 @@ class Sweep:
         reach(Step.BEFORE_ANSWER)
         self._executor.answer(event.worker, go_on=go_on)
         reach(Step.AFTER_ANSWER)
-        images_per_s = self._spec.train_images / max(report.seconds.train, 0.001)
-        self._display.epoch(running.trial, event.worker, report, images_per_s)
+        self._display.epoch(self._spec, running.trial, event.worker, report)
 
     def _why_cancelled(self, running: _Running) -> str | None:
         """Why a trial is to end with this epoch and stay pending, if so."""
@@ -348,7 +346,7 @@ class Sweep:
         reach(Step.AFTER_TELL)
         self._search_times_s[trial.uid] = running.search_time_s + self._clock() - started_s
         self._progress.add(Record(trial, result, reserved_time_s=held_s))
-        self._display.finished(trial, result, self._documented)
+        self._display.finished(self._spec, trial, result)
 
     def _spread_news(self) -> None:
         """What is done once for all trials that have ended meanwhile."""

@@ -29,6 +29,7 @@ from harness.execution.local import LocalExecutor
 from harness.execution.machine import backends, devices
 from harness.ledger.ledger import Ledger, Study, find_study
 from harness.study.formatting import duration, settings
+from harness.study.metrics import epoch_values
 from harness.study.records import Device, Outcome, Record, Role, Trial, TrialResult
 from harness.study.spec import SweepSpec
 from harness.support.atomic_files import replaced
@@ -117,12 +118,11 @@ def reproduce(study: str, number: int, home: Path, display: Display) -> Reproduc
     display.plan(_plan(recorded, place))
     now = _train(spec, recorded, place, home, display)
     interval = seeds_interval(recorded.result, recorded.seeds)
-    agreement = judge(recorded.result, now, interval, list(_conditions(recorded, now)))
-    if spec.trains_on_validation:  # errors on images that a model knows are shown nowhere
-        agreement = dataclasses.replace(agreement, recorded_pct=None, now_pct=None, interval=None)
+    agreement = judge(spec, recorded.result, now, interval, list(_conditions(recorded, now)))
     folder, name = home / FOLDER, f"{spec.study}-{number}"
-    written = {"study": spec.study, "trial": number, **dataclasses.asdict(agreement), "curve": now.curve}
-    _write(folder / f"{name}.json", json.dumps(written, indent=2, default=vars, allow_nan=False) + "\n")
+    curve = [epoch_values(spec, report) for report in now.curve]
+    written = {"study": spec.study, "trial": number, **dataclasses.asdict(agreement), "curve": curve}
+    _write(folder / f"{name}.json", json.dumps(written, indent=2, allow_nan=False) + "\n")
     return Reproduction(agreement, folder / f"{name}.json", tuple(_write_diffs(recorded, folder)))
 
 
@@ -216,11 +216,10 @@ def _drive(executor: Executor, spec: SweepSpec, trial: Trial, num_epochs: int, d
                 executor.start(event.worker, Job(trial))
                 display.started(trial, event.worker, 1)
             elif isinstance(event, EpochDone):
-                images_per_s = spec.train_images / max(event.report.seconds.train, 0.001)
-                display.epoch(trial, event.worker, event.report, images_per_s)
+                display.epoch(spec, trial, event.worker, event.report)
                 executor.answer(event.worker, go_on=event.report.epoch < num_epochs)
             elif isinstance(event, Finished):
-                display.finished(trial, event.result, spec.baseline_params)
+                display.finished(spec, trial, event.result)
                 return event.result
             elif isinstance(event, Died):
                 raise TroubleError(f"worker {event.reason} while it trained the trial again")

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
 from harness.analysis.statistics import resolution_pct
+from harness.study.metrics import EPOCH_METRICS, unless_trained_on
 from harness.study.records import Device, EpochReport, TrialResult
+from harness.study.spec import SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 from harness.support.provenance import PACKAGES, diff_file
 
 _CURVE = ("train_loss", "val_loss", "val_error_rate_pct", "val_images")
+_OF_VALIDATION = {metric.name for metric in EPOCH_METRICS if metric.of_validation} | {"final error %", "wrong images"}
 _DEVICE = ("name", "kind", "backend", "precision", "engine", "threads")
 _HARMLESS = ("host", "keras-tuner", "optuna", "mlflow", "pandas")  # no number of a training comes from them
 
@@ -45,12 +48,18 @@ class Condition:
 
 @dataclass(frozen=True)
 class Deviation:
-    """A number that came out otherwise; `epoch` is None where it is about the trained model."""
+    """A number that differs.
+
+    Attributes:
+        epoch: Its epoch; None for a number of the trained model.
+        what: Its name.
+        recorded, now: Both values; None if the study trains on the images that they were measured on.
+    """
 
     epoch: int | None
     what: str
-    recorded: str
-    now: str
+    recorded: str | None
+    now: str | None
 
 
 @dataclass(frozen=True)
@@ -92,7 +101,11 @@ class Agreement:
 
 
 def judge(
-    recorded: TrialResult, now: TrialResult, interval: Interval | None, conditions: Sequence[Condition]
+    spec: SweepSpec,
+    recorded: TrialResult,
+    now: TrialResult,
+    interval: Interval | None,
+    conditions: Sequence[Condition],
 ) -> Agreement:
     """Compares every number that does not depend on the clock.
 
@@ -100,6 +113,7 @@ def judge(
     the measurements behind that. Elsewhere an error within `interval` is one.
 
     Args:
+        spec: The trial's study.
         recorded: With the curve from the trial's first epoch on, also where it went on from another trial.
         now: What came of training again as many epochs.
         interval: In which errors agree.
@@ -117,10 +131,10 @@ def judge(
         match=match if deviations else Match.IDENTICAL,
         num_epochs=len(epochs),
         num_numbers=len(epochs) * len(_CURVE) + len(_ends(recorded, now)),
-        deviations=deviations,
-        recorded_pct=recorded.error_rate_pct,
-        now_pct=now_pct,
-        interval=interval,
+        deviations=tuple(_without_hidden(spec, deviation) for deviation in deviations),
+        recorded_pct=unless_trained_on(spec, recorded.error_rate_pct),
+        now_pct=unless_trained_on(spec, now_pct),
+        interval=unless_trained_on(spec, interval),
         conditions=tuple(conditions),
         must_be_identical=must_be_identical,
     )
@@ -184,6 +198,13 @@ def _changes(origin: Mapping[str, Any]) -> str | None:
 
 def _shown(value: object) -> str:
     return "none" if value is None else str(value)
+
+
+def _without_hidden(spec: SweepSpec, deviation: Deviation) -> Deviation:
+    if deviation.what not in _OF_VALIDATION:
+        return deviation
+    recorded, now = (unless_trained_on(spec, text) for text in (deviation.recorded, deviation.now))
+    return replace(deviation, recorded=recorded, now=now)
 
 
 def _curve_deviations(recorded: Sequence[EpochReport], now: Sequence[EpochReport]) -> Iterator[Deviation]:

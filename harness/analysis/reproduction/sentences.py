@@ -36,7 +36,8 @@ def _numbers(agreement: Agreement) -> Iterator[str]:
     first = agreement.deviations[0]
     where = f"in epoch {first.epoch}" if first.epoch is not None else f"after {_epochs(agreement)} that are the same"
     count = f"{len(agreement.deviations)} of {agreement.num_numbers} numbers differ"
-    yield f"{count}, first {where}: {first.what} is {first.recorded} recorded, {first.now} now"
+    values = "" if first.recorded is None else f" is {first.recorded} recorded, {first.now} now"
+    yield f"{count}, first {where}: {first.what}{values}"
 
 
 def _conditions(agreement: Agreement) -> Iterator[str]:

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.execution.executors import LOCAL, ExecutorSettings
 from harness.support import home as places
 from harness.support import standard_streams
 
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
     from harness.analysis.comparison.comparison import Comparison
     from harness.analysis.verdict.findings import Verdict
-    from harness.execution.base import Cluster
     from harness.ledger.ledger import Ledger
     from harness.study.spec import Dataset, Engine, Objective, Precision, SweepSpec
     from harness.sweep.display import Display
@@ -88,7 +88,7 @@ def run_sweep(
     workers: int | None = None,
     fresh: bool = False,
     quiet: bool = False,
-    cluster: Cluster | None = None,
+    executor: ExecutorSettings = LOCAL,
 ) -> StudyEnd:
     """Runs a study until its budget is used, or resumes an interrupted one: `harness sweep`.
 
@@ -102,7 +102,7 @@ def run_sweep(
         workers: Trials at once; None: one per core or GPU.
         fresh: Keep an earlier study of this name under a dated name and start a new one.
         quiet: Print nothing. Otherwise print what the command prints, as plain lines without a terminal.
-        cluster: A Ray cluster for the workers (docs/cluster/); None: they run on this machine.
+        executor: Where the workers run: this machine, or `Ray(...)` for a Ray cluster (docs/cluster/).
 
     Returns:
         Why it ended, and whether the budget was already used.
@@ -116,7 +116,7 @@ def run_sweep(
     from harness.sweep.runner import run_study
 
     with _display(quiet) as display:
-        end = run_study(spec, places.home(home), display, num_workers=workers, fresh=fresh, cluster=cluster)
+        end = run_study(spec, places.home(home), display, num_workers=workers, fresh=fresh, executor=executor)
     if end.reason is StopReason.INTERRUPTED:
         raise _interrupted(spec.study)
     return end
@@ -156,7 +156,7 @@ def verdict(
     workers: int | None = None,
     fresh: bool = False,
     quiet: bool = False,
-    cluster: Cluster | None = None,
+    executor: ExecutorSettings = LOCAL,
 ) -> Verdict:
     """Trains a study's best trials and its baseline again with new seeds and compares them: `harness verdict`.
 
@@ -175,7 +175,7 @@ def verdict(
         workers: Trainings at once; None: one per core or GPU.
         fresh: Keep an earlier verdict under a dated name and start a new one.
         quiet: Print nothing. Otherwise print the progress, and at the end the verdict with its tables.
-        cluster: A Ray cluster for the workers (docs/cluster/); None: they run on this machine.
+        executor: Where the workers run: this machine, or `Ray(...)` for a Ray cluster (docs/cluster/).
 
     Returns:
         The answer, and all numbers behind it.
@@ -194,7 +194,7 @@ def verdict(
     request = Request(top, seeds, epochs, wall_s, takes_all_seeds=all_seeds)
     with _display(quiet) as display:
         end = run_verdict(
-            _name(study), request, places.home(home), display, num_workers=workers, fresh=fresh, cluster=cluster
+            _name(study), request, places.home(home), display, num_workers=workers, fresh=fresh, executor=executor
         )
     if end.was_interrupted:
         raise _interrupted(_name(study))

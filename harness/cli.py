@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from harness.errors import InputError, TroubleError
+from harness.execution.executors import EXECUTORS, options_of
 from harness.study.options import SWEEP_OPTIONS, Option
 from harness.support import standard_streams
 
@@ -182,7 +183,7 @@ def _add_verdict(commands: _Commands) -> None:
     verdict.add_argument(
         "--fresh", action="store_true", help="start a new verdict; the old one is kept under a dated name"
     )
-    _add_cluster_options(verdict)
+    _add_executor_options(verdict)
 
 
 def _add_reproduce(commands: _Commands) -> None:
@@ -210,23 +211,26 @@ def _add_predict(commands: _Commands) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> None:
-    for option in options:
-        kind = _whole if option.is_whole else str
-        parser.add_argument(option.long_flag, dest=option.name, type=kind, metavar=option.metavar, help=option.help)
+    _add_options(parser, options)
     parser.add_argument("--workers", type=_whole, metavar="N", help="trials at once (default: one per core or GPU)")
-    _add_cluster_options(parser)
+    _add_executor_options(parser)
 
 
-def _add_cluster_options(parser: argparse.ArgumentParser) -> None:
+def _add_executor_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--executor", choices=("local", "ray"), default="local", help="where workers run (default: local)"
+        "--executor", choices=tuple(EXECUTORS), default="local", help="where workers run (default: local)"
     )
-    ray = parser.add_argument_group("with --executor ray")
-    text = "address of the cluster: auto, or HOST:PORT of its head (default: start one on this machine)"
-    ray.add_argument("--address", metavar="ADDRESS", help=text)
-    ray.add_argument("--cpus-per-worker", type=_whole, metavar="N", help="CPUs and threads of each worker (default: 1)")
-    text = "GPUs of each worker: 1 (default if there are GPUs), 0.5 for two workers per GPU, 0 for none"
-    ray.add_argument("--gpus-per-worker", type=_real, metavar="X", help=text)
+    for executor in EXECUTORS:
+        if options := options_of(executor):
+            _add_options(parser.add_argument_group(f"with --executor {executor}"), options)
+
+
+def _add_options(group: argparse._ActionsContainer, options: Iterable[Option]) -> None:
+    kinds = {str: _text, int: _whole, float: _real}
+    for option in options:
+        group.add_argument(
+            option.long_flag, dest=option.name, type=kinds[option.kind], metavar=option.metavar, help=option.help
+        )
 
 
 def _add_reading(commands: _Commands) -> None:

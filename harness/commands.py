@@ -21,7 +21,7 @@ from harness.support.home import home, sweeps_folder
 from harness.support.strict_json import shown
 
 if TYPE_CHECKING:
-    from harness.execution.base import Cluster
+    from harness.execution.executors import ExecutorSettings
     from harness.ledger.ledger import Ledger
     from harness.planning.progress import StopReason
     from harness.study.spec import SweepSpec
@@ -64,7 +64,7 @@ def verdict(options: argparse.Namespace) -> int:
             display,
             num_workers=options.workers,
             fresh=options.fresh,
-            cluster=_cluster(options),
+            executor=_executor(options),
         )
     path, *others = write_verdict(end.verdict, home() / "verdicts")
     show_verdict(end.verdict, sys.stdout)
@@ -267,10 +267,10 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
     from harness.sweep.display import make_display
     from harness.sweep.runner import run_study
 
-    fresh, cluster = getattr(options, "fresh", False), _cluster(options)
+    fresh, executor = getattr(options, "fresh", False), _executor(options)
     for spec in specs:
         with make_display(sys.stdout) as display:
-            end = run_study(spec, home(), display, num_workers=options.workers, fresh=fresh, cluster=cluster)
+            end = run_study(spec, home(), display, num_workers=options.workers, fresh=fresh, executor=executor)
         if end.reason is StopReason.INTERRUPTED:
             _say(f"{spec.study}: interrupted; nothing is lost, and the same command goes on from here")
             return 130
@@ -283,16 +283,10 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
     return 0
 
 
-def _cluster(options: argparse.Namespace) -> Cluster | None:
-    from harness.execution.base import Cluster
+def _executor(options: argparse.Namespace) -> ExecutorSettings:
+    from harness.execution.executors import chosen
 
-    asked = {name: getattr(options, name) for name in ("address", "cpus_per_worker", "gpus_per_worker")}
-    if options.executor == "ray":
-        return Cluster(**asked)
-    for name, value in asked.items():
-        if value is not None:
-            raise InputError(f"--{name.replace('_', '-')} is {value}; allowed: with --executor ray")
-    return None
+    return chosen(options.executor, vars(options))
 
 
 def how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:

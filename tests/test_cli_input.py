@@ -17,9 +17,9 @@ from PIL import Image
 
 from harness.bench import engine
 from harness.cli import _parser, main
+from harness.execution.executors import EXECUTORS, MAX_WORKERS, options_of
 from harness.execution.local import LocalExecutor
 from harness.execution.ray import connection
-from harness.execution.workplaces import MAX_WORKERS
 from harness.ledger.ledger import Ledger
 
 NUMBERS = ["-1", "0", "9" * 12, "9" * 50, "9" * 5000, "1e999", "nan", "-0.0", "0x10", "999999999h"]
@@ -40,9 +40,7 @@ POSITIONALS = {
 }
 FLAGS = {
     "baseline": ["--dataset=digits"],
-    "address": ["--executor=ray"],
-    "cpus_per_worker": ["--executor=ray"],
-    "gpus_per_worker": ["--executor=ray"],
+    **{option.name: [f"--executor={name}"] for name in EXECUTORS for option in options_of(name)},
 }
 
 # What makes sense all the same: small numbers, and files of any name.
@@ -190,7 +188,7 @@ def test_a_time_is_above_0_and_at_most_68_years(
 
 
 def test_workers_are_as_many_as_one_process_can_serve(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    for executor in ("local", "ray"):
+    for executor in EXECUTORS:
         assert main(["sweep", "smoke", f"--executor={executor}", f"--workers={MAX_WORKERS + 1}"]) == 2
         assert capfd.readouterr().err == f"harness: --workers is {MAX_WORKERS + 1}; allowed: 1 to {MAX_WORKERS}\n"
 

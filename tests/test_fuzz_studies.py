@@ -25,8 +25,8 @@ from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.cli import _parser, main
 from harness.errors import InputError
 from harness.execution.base import Job, Place
+from harness.execution.executors import LOCAL, open_workplace
 from harness.execution.training.trainer import Trainer
-from harness.execution.workplaces import open_workplace
 from harness.ledger import rows
 from harness.ledger.ledger import Ledger
 from harness.planning.plan import time_left
@@ -321,7 +321,7 @@ def test_an_option_is_understood_or_refused_in_one_line_and_nothing_is_written(
             catalogue.check(spec)
             assert rows.spec(rows.spec_to_json(spec)) == spec
         commands._cluster(options)
-        open_workplace(options.workers, None, lambda line: None).close()
+        open_workplace(LOCAL, options.workers, lambda line: None).close()
         return 0
 
     home = tmp_path / "home"

@@ -20,8 +20,9 @@ import pytest
 from test_execution import TRAINS_ON, Driver, ExecutorContract, trial
 
 from harness.errors import InputError, TroubleError
-from harness.execution.base import Cluster, Died, EpochDone, Executor, Job
+from harness.execution.base import Died, EpochDone, Executor, Job
 from harness.execution.data import cache
+from harness.execution.executors import Ray
 from harness.execution.machine import devices
 from harness.execution.ray.connection import connect
 from harness.execution.ray.share import Share, share
@@ -94,7 +95,7 @@ def nodes(ray_environment: None, tmp_path: Path) -> Iterator[Nodes]:
 
 
 def executor_on(address: str, spec: SweepSpec, folder: Path, said: list[str], workers: int | None = None) -> Executor:
-    workplace = RayWorkplace(Cluster(address), workers, said.append)
+    workplace = RayWorkplace(Ray(address), workers, said.append)
     return workplace.executor(spec, folder, Path("unused"))
 
 
@@ -242,10 +243,10 @@ COORDINATOR = (
 import sys
 from pathlib import Path
 from harness.execution.ray.workplace import RayWorkplace
-from harness.execution.workplaces import Cluster
+from harness.execution.executors import Ray
 from harness.study.spec import SweepSpec
 spec = SweepSpec.model_validate_json(sys.argv[1])
-workplace = RayWorkplace(Cluster(sys.argv[3] or None), 1, print)
+workplace = RayWorkplace(Ray(sys.argv[3] or None), 1, print)
 executor = workplace.executor(spec, Path(sys.argv[2]), Path())
 """
     + TRAINS_ON
@@ -289,13 +290,13 @@ def test_a_private_cluster_is_locked_and_leaves_no_file(smoke: SweepSpec, digits
 def test_a_worker_holds_a_cpu_or_a_gpu_with_its_share_of_them() -> None:
     cpus = {"CPU": 8.0, "memory": 64e9}
     gpus = {"CPU": 32.0, "GPU": 4.0, "memory": 256e9}
-    assert share(Cluster(), [cpus]) == Share(1, 0.0)
-    assert share(Cluster(), [cpus, gpus]) == Share(8, 1.0)
-    assert share(Cluster(gpus_per_worker=0.33), [gpus]) == Share(2, 1 / 3)
-    assert share(Cluster(gpus_per_worker=0.0), [gpus]) == Share(1, 0.0)
-    assert share(Cluster(cpus_per_worker=4), [cpus, gpus]) == Share(4, 1.0)
+    assert share(Ray(), [cpus]) == Share(1, 0.0)
+    assert share(Ray(), [cpus, gpus]) == Share(8, 1.0)
+    assert share(Ray(gpus_per_worker=0.33), [gpus]) == Share(2, 1 / 3)
+    assert share(Ray(gpus_per_worker=0.0), [gpus]) == Share(1, 0.0)
+    assert share(Ray(cpus_per_worker=4), [cpus, gpus]) == Share(4, 1.0)
     with pytest.raises(InputError, match=r"^--gpus-per-worker is 1; allowed where no node has a GPU: 0$"):
-        share(Cluster(gpus_per_worker=1.0), [cpus])
+        share(Ray(gpus_per_worker=1.0), [cpus])
 
 
 def test_a_node_has_room_for_what_all_its_resources_allow() -> None:
@@ -317,7 +318,7 @@ def test_a_node_has_room_for_what_all_its_resources_allow() -> None:
 )
 def test_what_makes_no_sense_is_refused(asked: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=f"^{message}"):
-        Cluster(**asked)
+        Ray(**asked)
 
 
 def test_without_ray_the_message_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,10 +438,3 @@ def test_a_node_that_is_lost_in_the_middle_of_a_study_loses_nothing(
     assert attempts.count(Outcome.CRASHED) <= 1
     assert len(runs_of(tmp_path / "home", "smoke-quick")) == 22
     assert run(environment, "doctor", "--audit", "smoke-quick").stdout == "smoke-quick: no differences\n"
-
-
-def test_what_is_for_ray_alone_is_refused_without_it(environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        harness("sweep", "smoke", "--address", "auto"), env=environment, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (2, "harness: --address is auto; allowed: with --executor ray\n")

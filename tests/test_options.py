@@ -1,15 +1,20 @@
-"""The options of a sweep agree wherever they are offered: by the command, from Python, by make."""
+"""Options agree wherever they are offered: by the command, from Python, by make."""
 
 import inspect
 import re
 from pathlib import Path
 
+import pytest
+
 import harness
 from harness import cli
-from harness.study.options import SWEEP_OPTIONS
+from harness.execution.executors import EXECUTORS, chosen, options_of
+from harness.study.options import SWEEP_OPTIONS, Option
 from harness.study.sweep_file import Flags
 
 ROOT = Path(__file__).parents[1]
+RUNNERS = {"sweep": "smoke", "baseline": "fc", "verdict": "study"}  # the commands that start workers
+SAMPLES: dict[type[int | float | str], int | float | str] = {int: 1, float: 1.0, str: "auto"}
 NAMES = {option.name for option in SWEEP_OPTIONS}
 
 
@@ -37,3 +42,34 @@ def test_each_variable_of_make_is_an_option_of_its_command() -> None:
     assert of_sweeps is not None
     said = {word.removesuffix("=") for word in of_sweeps[1].split()}
     assert said - upper == {"WORKERS", "EXECUTOR", "ADDRESS"}
+
+
+@pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.parametrize("command", RUNNERS)
+def test_each_executor_is_offered_with_its_options(command: str, executor: str) -> None:
+    given = {option.name: SAMPLES[option.kind] for option in options_of(executor)}
+    flags = [f"{option.long_flag}={given[option.name]}" for option in options_of(executor)]
+    options = cli._parser().parse_args([command, RUNNERS[command], "--executor", executor, *flags])
+    assert chosen(options.executor, vars(options)) == EXECUTORS[executor](**given)
+
+
+@pytest.mark.parametrize(
+    ("executor", "other", "option"),
+    [(a, b, option) for a in EXECUTORS for b in EXECUTORS if a != b for option in options_of(b)],
+    ids=lambda part: part if isinstance(part, str) else part.name,
+)
+@pytest.mark.parametrize("command", RUNNERS)
+def test_an_option_of_another_executor_is_refused(
+    command: str,
+    executor: str,
+    other: str,
+    option: Option,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
+    given = SAMPLES[option.kind]
+    assert cli.main([command, RUNNERS[command], "--executor", executor, f"{option.long_flag}={given}"]) == 2
+    assert capsys.readouterr().err == f"harness: {option.long_flag} is {given}; allowed: with --executor {other}\n"
+    assert list(tmp_path.iterdir()) == []

@@ -20,7 +20,7 @@ from harness.analysis.verdict.sentences import sentences
 from harness.analysis.verdict.table import show_verdict, write_verdict
 from harness.analysis.verdict.trainings import Answer
 from harness.errors import InputError, TroubleError
-from harness.execution import workplaces
+from harness.execution import local
 from harness.ledger.ledger import Ledger
 from harness.ledger.locks import study_lock
 from harness.planning.progress import StopReason
@@ -393,7 +393,7 @@ def command(tmp_path: Path, study: FilledLedger, monkeypatch: pytest.MonkeyPatch
             assert errors is not None, "nothing was to be trained"
             return VerdictWorkers(errors)
 
-        monkeypatch.setattr(workplaces, "LocalExecutor", executor)
+        monkeypatch.setattr(local, "LocalExecutor", executor)
         display = PlainDisplay(io.StringIO())
         return run_verdict("study", Request(**request), tmp_path, display, num_workers=2, fresh=fresh)
 

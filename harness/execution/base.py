@@ -11,12 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from harness.errors import InputError
 from harness.study.records import EpochReport, Trial, TrialResult
 from harness.study.spec import SweepSpec
-from harness.support.strict_json import check_whole
 
-MAX_CPUS_PER_WORKER = 1024
 CHECKPOINT_SUFFIX = ".npz"
 
 Note = Callable[[str], None]
@@ -114,35 +111,6 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """Ends all workers, at once if they do not end by themselves."""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """A Ray cluster, and what each worker holds of it.
-
-    Attributes:
-        address: "auto" for the one that this machine belongs to, or HOST:PORT; None: one is started here, for this
-            call alone.
-        cpus_per_worker: CPUs, and threads; None: one, or a GPU's share of its node's.
-        gpus_per_worker: 1, or a part such as 0.5 where workers share a GPU, or 0; None: 1 where the cluster has GPUs.
-
-    Raises:
-        InputError: one of them makes no sense.
-    """
-
-    address: str | None = None
-    cpus_per_worker: int | None = None
-    gpus_per_worker: float | None = None
-
-    def __post_init__(self) -> None:
-        check_whole("--cpus-per-worker", self.cpus_per_worker, 1, MAX_CPUS_PER_WORKER)
-        gpus = self.gpus_per_worker
-        if gpus and not (0 < gpus <= 1 and abs(1 / gpus - round(1 / gpus)) < 0.05):
-            raise InputError(
-                f"--gpus-per-worker is {gpus:g}; allowed: 0, 1, or a whole part of one, such as 0.5 or 0.25"
-            )
-        if self.address is not None and "://" in self.address:
-            raise InputError(f"--address is {self.address!r}; allowed: auto, or HOST:PORT of a cluster's head")
 
 
 class Workplace(Protocol):

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from harness.errors import TroubleError
-from harness.execution.base import Died, EpochDone, Event, Finished, Job, Place, Ready
+from harness.execution.base import Died, EpochDone, Event, Executor, Finished, Job, Place, Ready
 from harness.execution.machine import devices
 from harness.execution.messages import (
     MAX_LINE_BYTES,
@@ -36,6 +36,18 @@ MAX_EARLY_DEATHS = 3  # in a row, before a worker was ever ready: then something
 START_TIMEOUT_S = 600.0  # a worker that needs longer to get ready hangs, in a driver or on a file system
 CLOSE_TIMEOUT_S = 2.0
 LAST_WORDS = 1 << 16  # bytes of a dead worker's log that are looked through for the reason
+
+
+class ThisMachine:
+    """Workers as processes of this machine, as `devices.places` divides it."""
+
+    def __init__(self, num_workers: int | None) -> None:
+        self.places = devices.places(devices.this_machine(), num_workers)
+
+    def executor(self, spec: SweepSpec, data_folder: Path, log_folder: Path) -> Executor:
+        return LocalExecutor(spec, self.places, data_folder, log_folder)
+
+    def close(self) -> None: ...
 
 
 class LocalExecutor:

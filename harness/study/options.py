@@ -1,4 +1,7 @@
-"""The options of a sweep: each once, for the command, for Python and for make."""
+"""The options of a sweep: each once, for the command, for Python and for make.
+
+Executors list options of the same type (`harness.execution.executors`).
+"""
 
 from __future__ import annotations
 
@@ -7,22 +10,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Option:
-    """An option that replaces a setting of the sweep file. Its type is that of the field of `sweep_file.Flags`.
+    """An option of the command. One of a sweep replaces a setting of the sweep file, and `sweep_file.Flags` checks it.
 
     Attributes:
-        name: The field, and the argument of `harness.load_sweep`.
-        help: One line for `harness sweep --help`.
+        name: The field of `sweep_file.Flags` or of an executor, and the argument in Python.
+        help: One line for `--help`.
         metavar: How the help shows its value; None: as the flag.
         flag: The flag without its dashes, where it is not the name.
-        is_whole: Whether the command line has to give a whole number.
-        is_for_baselines: Whether `harness baseline` has it too.
+        kind: Type of its value on the command line.
+        is_for_baselines: Whether `harness baseline` has it too, for one of a sweep.
     """
 
     name: str
     help: str
     metavar: str | None = None
     flag: str = ""
-    is_whole: bool = False
+    kind: type[int | float | str] = str
     is_for_baselines: bool = False
 
     @property
@@ -35,14 +38,14 @@ SWEEP_OPTIONS = (
     Option("sampler", "how configurations are proposed"),
     Option("pruner", "which running trials are stopped early"),
     Option("objective", "error, or error,device_time for a Pareto front", "A[,B]"),
-    Option("trials", "stop after N searched trials in total", "N", is_whole=True),
+    Option("trials", "stop after N searched trials in total", "N", kind=int),
     Option("budget", "stop after this time in total, such as 90s, 15m or 2h", "15m"),
     Option("enqueue", "configurations to try first, as [[trial]] tables", "FILE.toml"),
     Option("learn_from", "give the finished trials of a study to the sampler", "STUDY"),
     Option("study", "name of the study", "STUDY", flag="as"),
     Option("profile", "a profile of the sweep file (default: full with a GPU, quick without)", is_for_baselines=True),
     Option("dataset", "mnist, or digits (small, needs no download)", is_for_baselines=True),
-    Option("seed", "seed of the search and of the first training", "N", is_whole=True, is_for_baselines=True),
+    Option("seed", "seed of the search and of the first training", "N", kind=int, is_for_baselines=True),
     Option(
         "precision",
         "auto, float32 or bfloat16 (default: auto, which is bfloat16 where the device multiplies it in hardware)",

@@ -13,10 +13,10 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.errors import InputError, TroubleError
-from harness.execution.base import Cluster, Place, Workplace
+from harness.execution.base import Place, Workplace
 from harness.execution.data import cache
+from harness.execution.executors import LOCAL, ExecutorSettings, open_workplace
 from harness.execution.machine import backends, devices
-from harness.execution.workplaces import open_workplace
 from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.locks import study_lock
 from harness.planning.forecast import Open
@@ -62,7 +62,7 @@ def run_study(
     *,
     num_workers: int | None,
     fresh: bool,
-    cluster: Cluster | None = None,
+    executor: ExecutorSettings = LOCAL,
 ) -> StudyEnd:
     """Starts a study or goes on with it, until its budget is used or the process is asked to stop.
 
@@ -72,7 +72,7 @@ def run_study(
         display: What people see.
         num_workers: How many trials at once; None: as many as the machine has cores or GPUs for.
         fresh: Keep an earlier study of this name under a dated name and start a new one.
-        cluster: Where the workers are; None: on this machine.
+        executor: Where the workers run.
 
     Raises:
         InputError: the settings do not go together, or differ from the study's earlier ones.
@@ -84,7 +84,7 @@ def run_study(
 
     check_new(spec)
     catalogue.check(spec)
-    return run_trials(spec, home, display, make_proposer, num_workers=num_workers, fresh=fresh, cluster=cluster)
+    return run_trials(spec, home, display, make_proposer, num_workers=num_workers, fresh=fresh, executor=executor)
 
 
 def run_trials(
@@ -95,7 +95,7 @@ def run_trials(
     *,
     num_workers: int | None,
     fresh: bool,
-    cluster: Cluster | None = None,
+    executor: ExecutorSettings = LOCAL,
     origin: Mapping[str, Any] = MappingProxyType({}),
 ) -> StudyEnd:
     """As `run_study`, for trials of any source, made from the ledger and the study's records.
@@ -103,7 +103,7 @@ def run_trials(
     `origin` is what the ledger is to remember of where a new study comes from, besides code and versions.
     """
     origin = {"backend": backends.backend(), **origin}
-    with closing(open_workplace(num_workers, cluster, display.note)) as workplace:
+    with closing(open_workplace(executor, num_workers, display.note)) as workplace:
         return _run_at(workplace, spec, home, display, make_source, fresh=fresh, origin=origin)
 
 

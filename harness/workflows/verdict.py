@@ -20,7 +20,7 @@ from harness.analysis.verdict.findings import Verdict, find_verdict
 from harness.analysis.verdict.statistics import LOOKS
 from harness.analysis.verdict.trainings import Trainings, configurations
 from harness.errors import InputError
-from harness.execution.base import Cluster
+from harness.execution.executors import LOCAL, ExecutorSettings
 from harness.ledger.ledger import Ledger, Study, find_study
 from harness.ledger.locks import study_lock
 from harness.planning.progress import StopReason
@@ -91,7 +91,7 @@ def run_verdict(
     *,
     num_workers: int | None,
     fresh: bool,
-    cluster: Cluster | None = None,
+    executor: ExecutorSettings = LOCAL,
 ) -> VerdictEnd:
     """Begins the verdict on a study or goes on with it, until the answer is clear or the budget is used.
 
@@ -102,7 +102,7 @@ def run_verdict(
         display: What people see.
         num_workers: How many trainings at once; None: as many as the machine has cores or GPUs for.
         fresh: Keep an earlier verdict under a dated name and start a new one.
-        cluster: Where the workers are; None: on this machine.
+        executor: Where the workers run.
 
     Raises:
         InputError: there is no such study, or no verdict on it as it is asked for.
@@ -125,7 +125,7 @@ def run_verdict(
                 sources,
                 num_workers=num_workers,
                 fresh=fresh,
-                cluster=cluster,
+                executor=executor,
                 origin=origin,
             )
             reason = end.reason

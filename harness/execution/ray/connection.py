@@ -31,7 +31,7 @@ def connect(address: str | None) -> ModuleType:
     """Ray, connected as this process's own job. The harness's code travels with the job.
 
     Args:
-        address: As in `Cluster`.
+        address: As in `Ray`.
 
     Raises:
         InputError: Ray is not installed, the address is none, or this process is connected already.

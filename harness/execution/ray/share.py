@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from harness.errors import InputError
-from harness.execution.base import Cluster
 from harness.execution.machine.devices import WORKER_MEMORY_MB
+
+if TYPE_CHECKING:
+    from harness.execution.executors import Ray
 
 MEMORY_BYTES = WORKER_MEMORY_MB * 2**20
 
@@ -30,19 +33,19 @@ class Share:
         return int(min(rooms) + 1e-6)
 
 
-def share(cluster: Cluster, nodes: list[Mapping[str, float]]) -> Share:
+def share(asked: Ray, nodes: list[Mapping[str, float]]) -> Share:
     """What is asked for, or what suits the resources of the nodes.
 
     Raises:
         InputError: GPUs are asked for and there are none.
     """
     with_gpus = [node for node in nodes if node.get("GPU")]
-    if cluster.gpus_per_worker and not with_gpus:
-        raise InputError(f"--gpus-per-worker is {cluster.gpus_per_worker:g}; allowed where no node has a GPU: 0")
-    num_gpus = cluster.gpus_per_worker if cluster.gpus_per_worker is not None else float(bool(with_gpus))
+    if asked.gpus_per_worker and not with_gpus:
+        raise InputError(f"--gpus-per-worker is {asked.gpus_per_worker:g}; allowed where no node has a GPU: 0")
+    num_gpus = asked.gpus_per_worker if asked.gpus_per_worker is not None else float(bool(with_gpus))
     if num_gpus:
         num_gpus = 1 / round(1 / num_gpus)
-    num_cpus = cluster.cpus_per_worker
+    num_cpus = asked.cpus_per_worker
     if num_cpus is None:
         shares = [int(node.get("CPU", 0) / node["GPU"] * num_gpus) for node in with_gpus] if num_gpus else []
         num_cpus = max(1, min(shares, default=1))

@@ -11,10 +11,10 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import TroubleError
-from harness.execution.base import Cluster, Died, Event, Executor, Finished, Job, Note, Place, Ready
+from harness.execution.base import Died, Event, Executor, Finished, Job, Note, Place, Ready
 from harness.execution.data import cache
 from harness.execution.local import MAX_EARLY_DEATHS, START_TIMEOUT_S
 from harness.execution.machine import backends
@@ -27,6 +27,9 @@ from harness.support import own_code
 from harness.support.atomic_files import replaced
 from harness.support.provenance import versions
 from harness.support.strict_json import parse_json
+
+if TYPE_CHECKING:
+    from harness.execution.executors import Ray
 
 POLL_S = 0.5  # for how long a host waits for its worker's next word, which is when it next hears of anything
 ANSWER_TIMEOUT_S = 120.0  # a host that says nothing for so long, weights on their way included, is given up
@@ -71,7 +74,7 @@ class RayWorkplace:
     no room for yet waits, which is also how a cluster that grows by demand hears of it.
 
     Args:
-        cluster: Which one, and what each worker holds of it.
+        asked: Which cluster, and what each worker holds of it.
         num_workers: How many workers; None: as many as there is room for.
         note: Gets a line when workers come or go.
 
@@ -80,15 +83,15 @@ class RayWorkplace:
         TroubleError: the cluster cannot be reached, or has no room for a worker within ten minutes.
     """
 
-    def __init__(self, cluster: Cluster, num_workers: int | None, note: Note) -> None:
-        self._ray, self._note, self._num_workers = connect(cluster.address), note, num_workers
+    def __init__(self, asked: Ray, num_workers: int | None, note: Note) -> None:
+        self._ray, self._note, self._num_workers = connect(asked.address), note, num_workers
         self._hosts: dict[str, _Host] = {}
         self._looked = 0.0
         self._spec: SweepSpec | None = None
         self._files: Any = None
         self._data_folder = Path()
         try:
-            self._share = share(cluster, [node["Resources"] for node in self._nodes().values()])
+            self._share = share(asked, [node["Resources"] for node in self._nodes().values()])
             self._actor = self._ray.remote(Host).options(
                 num_cpus=self._share.num_cpus,
                 num_gpus=self._share.num_gpus,

@@ -241,11 +241,13 @@ def make_source(
     )
 
 
-def _is_settled(ledger: Ledger, spec: SweepSpec, sources: Callable[[Ledger, Sequence[Record]], Confirmations]) -> bool:
+def _is_settled(
+    ledger: Ledger, spec: SweepSpec, sources: Callable[[SweepSpec, Ledger, Sequence[Record]], Confirmations]
+) -> bool:
     """Whether the verdict has come to its end, so that there is nothing to train."""
     records = ledger.history(spec.study) if spec.study in ledger.study_names() else []
     is_idle = bool(records) and all(record.result for record in records)
-    return is_idle and sources(ledger, records).next() is NoProposal.EXHAUSTED
+    return is_idle and sources(spec, ledger, records).next() is NoProposal.EXHAUSTED
 
 
 def _new(source: SweepSpec, name: str, records: Sequence[Record], epochs: int | None) -> SweepSpec:

@@ -1,8 +1,8 @@
-"""A checksum for each row of the ledger, so that a change by anything but the harness is noticed when it is read.
+"""A checksum for each row of the ledger: a change by anything but the harness is detected when the row is read.
 
-A disk that flips bits, a page that lands in another's place, an edit by hand: SQLite reads all of them without a word.
-The checksum is set by triggers that live in the harness' own connections, so no statement of it can forget one, and
-other programs can still read the file and write to it, which is then noticed.
+SQLite does not detect flipped bits, misplaced pages or edits by hand. Temporary triggers in the harness' own
+connections set the checksum, so no statement can omit it. Other programs can still read the file. A write by them is
+detected.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sqlite3
 import zlib
 from collections.abc import Iterator
 
-# By table, what a checksum is over. A study's `num_events`, which changes with each event, is held against the events.
+# The columns that a checksum covers, by table. `num_events` changes with each event and is checked against the events.
 CELLS = {
     "studies": ("study", "spec", "provenance", "created_at"),
     "trials": (
@@ -40,12 +40,12 @@ _TEXTS = {
 
 
 def add_function(db: sqlite3.Connection) -> None:
-    """Lets a connection check rows."""
+    """Adds the SQL function that checks rows."""
     db.create_function("checksum_of", -1, _checksum, deterministic=True)
 
 
 def add_triggers(db: sqlite3.Connection) -> None:
-    """Lets a connection set the checksum of each row that it writes."""
+    """Adds triggers that set the checksum of each row that this connection writes."""
     db.execute("PRAGMA temp_store = MEMORY")
     for table, cells in CELLS.items():
         row = " AND ".join(f"{column} = NEW.{column}" for column in KEYS[table])
@@ -54,36 +54,36 @@ def add_triggers(db: sqlite3.Connection) -> None:
         db.execute(f"CREATE TEMP TRIGGER changed_{table} AFTER UPDATE OF {', '.join(cells)} ON main.{table} {stamp}")
 
 
-# Of epochs, of which there are many, with its checksum: the row is written once instead of twice.
+# There are many epochs: with its checksum in the INSERT, a row is written once instead of twice.
 ADD_EPOCH = (
     "INSERT INTO epochs (uid, attempt, epoch, report, checksum)"
     " VALUES (?1, ?2, ?3, ?4, checksum_of(CAST(?1 AS BLOB), ?2, ?3, CAST(?4 AS BLOB)))"
 )
 
 
-# The checksum of a row that was found broken: no row has it.
+# Marks a row that was found broken. No valid checksum has this value.
 _BROKEN = -1
 
 
 def mark_broken(db: sqlite3.Connection) -> None:
-    """Has every row that is not as it was written stay so, though rows are changed and stamped."""
+    """Marks every row whose checksum differs, so that a migration does not make it valid."""
     for table in CELLS:
         db.execute(f"UPDATE {table} SET checksum = {_BROKEN} WHERE checksum != {_expression(table)}")
 
 
 def stamp(db: sqlite3.Connection) -> None:
-    """Sets the checksum of every row as it is now, but of those that are marked as broken."""
+    """Sets the checksum of every row from its present cells, except for rows marked as broken."""
     for table in CELLS:
         db.execute(f"UPDATE {table} SET checksum = {_expression(table)} WHERE checksum != {_BROKEN}")
 
 
 def is_intact(table: str, alias: str) -> str:
-    """An SQL expression: whether a row is as it was written; NULL where there is none, as in an outer join."""
+    """An SQL expression: whether the checksum of a row matches; NULL without a row, as in an outer join."""
     return f"({_expression(table, f'{alias}.')} = {alias}.checksum)"
 
 
 def broken_rows(db: sqlite3.Connection, table: str) -> Iterator[tuple[str, ...]]:
-    """The keys of the rows that are not as they were written."""
+    """The keys of the rows whose checksum differs."""
     keys = ", ".join(f"CAST(x.{column} AS BLOB)" for column in KEYS[table])
     query = f"SELECT {keys} FROM {table} x WHERE NOT {is_intact(table, 'x')}"
     for row in db.execute(query):

@@ -1,9 +1,9 @@
-"""The ledger: the one truth about every study, in one SQLite file.
+"""The ledger: the only source of truth about every study, in one SQLite file.
 
-Each change, or several together, is one durable transaction, committed before anybody acts on it. A trial has one
-final result at most, which the schema itself enforces. "Running" is never stored: it is an attempt without an outcome.
-One process writes a study at a time (see `harness.ledger.locks`); several studies may be written at once, and
-anybody may read.
+Each change, or a group of changes, is one durable transaction. It is committed before anything depends on it. A trial
+has at most one final result, which the schema enforces. "Running" is not stored: it is an attempt without an outcome.
+One process at a time writes a study (see `harness.ledger.locks`). Several studies may be written at the same time, and
+any process may read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from harness.errors import DamageError, InputError, TroubleError
 from harness.ledger import rows as ledger_rows
 from harness.ledger.checksums import ADD_EPOCH
-from harness.ledger.schema import Say, nobody, open_database, patiently, transaction
+from harness.ledger.schema import Say, ignore, open_database, patiently, transaction
 from harness.study.records import Attempt, EpochReport, Outcome, Record, Role, Trial, TrialResult
 from harness.study.spec import NAMES, SweepSpec, is_name
 from harness.support.strict_json import shown
@@ -43,12 +43,12 @@ class Study:
 
 @dataclass(frozen=True)
 class Usage:
-    """What of a study's budget is used.
+    """The used part of a study's budget.
 
     Attributes:
-        trials: Trials with a final result, the baseline's and infeasible ones (which cost nothing) apart.
-        wall_s: Seconds its sessions took together.
-        device_s: Seconds a device was held, over all attempts.
+        trials: Trials with a final result, without those of the baseline and infeasible ones, which cost nothing.
+        wall_s: Total duration of its sessions, seconds.
+        device_s: Total time for which attempts held a device, seconds.
     """
 
     trials: int
@@ -57,21 +57,21 @@ class Usage:
 
 
 class Ledger:
-    """Reads and writes one ledger file, which is brought to this version when it is older.
+    """Reads and writes one ledger file. A file of an older version is migrated.
 
     Args:
         path: The file.
-        makes: Make it when it is not there; else it is read as an empty one, and nothing is made.
-        checks: Refuse a file that SQLite itself finds damaged, if it is not too large for a look.
-        say: Takes a line for people while another process keeps everybody waiting.
+        makes: Create a missing file. If false, a missing file is read as an empty ledger and not created.
+        checks: Run SQLite's integrity check, up to `MAX_CHECKED_BYTES`, and refuse a damaged file.
+        say: Called with a message while another process holds the ledger.
 
     Raises:
-        TroubleError: the file cannot be opened, is no ledger, is damaged, or was written by a newer version; of every
-            method: it cannot be read or written.
-        DamageError: of every method: rows are not what the harness wrote there.
+        TroubleError: the file cannot be opened, is no ledger, is damaged, or was written by a newer version. Every
+            method raises it if the file cannot be read or written.
+        DamageError: every method raises it if rows differ from what the harness wrote.
     """
 
-    def __init__(self, path: Path, *, makes: bool = True, checks: bool = True, say: Say = nobody) -> None:
+    def __init__(self, path: Path, *, makes: bool = True, checks: bool = True, say: Say = ignore) -> None:
         self.path = path
         self._say = say
         self._db = open_database(path, say, makes=makes, checks=checks)
@@ -81,17 +81,17 @@ class Ledger:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """Commits all that the block changes as one: all of it or nothing, and one flush to the disk."""
+        """Commits all changes of the block in one transaction, with one flush to the disk."""
         with self._transaction():
             yield
 
     # Studies
 
     def create_study(self, spec: SweepSpec, provenance: dict[str, Any]) -> None:
-        """In the place of one of that name which has no trial, if there is one.
+        """Adds a study. It replaces a study of the same name that has no trial.
 
         Raises:
-            sqlite3.IntegrityError: there is one that has trials.
+            sqlite3.IntegrityError: a study of this name has trials.
         """
         values = (spec.study, ledger_rows.spec_to_json(spec), json.dumps(provenance), time.time())
         insert = "INSERT INTO studies (study, spec, provenance, created_at) VALUES (?, ?, ?, ?)"
@@ -102,13 +102,13 @@ class Ledger:
             self._db.execute(insert, values)
 
     def update_budget(self, spec: SweepSpec) -> None:
-        """Remembers the budget last asked for; nothing else of a study ever changes."""
+        """Stores the latest budget. No other setting of a study changes."""
         with self._transaction():
             written = ledger_rows.spec_to_json(spec)
             self._db.execute("UPDATE studies SET spec = ? WHERE study = ?", (written, spec.study))
 
     def rename_study(self, study: str, new_name: str) -> None:
-        """Keeps a study under another name."""
+        """Renames a study."""
         spec = self.study(study).spec.changed(study=new_name)
         with self._transaction():
             self._db.execute(
@@ -118,7 +118,7 @@ class Ledger:
             self._db.execute("UPDATE tracked SET uid = ? WHERE uid = ?", (new_name, study))
 
     def study_names(self) -> list[str]:
-        """Oldest first; those that no study can have are among `unreadable_studies` only."""
+        """Names of the studies, oldest first. Invalid names are in `unreadable_studies` only."""
         return [name for name in self._raw_names() if is_name(name)]
 
     def study(self, name: str) -> Study:
@@ -127,17 +127,17 @@ class Ledger:
         return self._only(found, name)
 
     def has_trials(self, study: str) -> bool:
-        """False also where there is no such study."""
+        """Whether the study has trials; False if there is no such study."""
         return self._count("(SELECT uid FROM trials WHERE study = ? LIMIT 1)", study) > 0
 
     def studies(self) -> Iterator[Study]:
-        """Oldest first, those that can be read."""
+        """The readable studies, oldest first."""
         for name in self.study_names():
-            with suppress(DamageError, KeyError):  # the latter: another process has renamed or removed it
+            with suppress(DamageError, KeyError):  # KeyError: another process has renamed or removed it
                 yield self.study(name)
 
     def unreadable_studies(self) -> dict[str, str]:
-        """Why, by name, of each study whose own row is not what the harness wrote there."""
+        """The studies whose own row cannot be read: the reason by name."""
         found = {}
         for name in self._raw_names():
             try:
@@ -151,10 +151,10 @@ class Ledger:
         return found
 
     def check_study(self, name: str) -> None:
-        """Reads all that belongs to a study.
+        """Reads all rows of a study.
 
         Raises:
-            DamageError: some of it is not what the harness wrote there.
+            DamageError: a row differs from what the harness wrote.
         """
         self.study(name)
         self.history(name)
@@ -162,9 +162,9 @@ class Ledger:
         self.origins(name)
 
     def remove_study(self, name: str) -> int:
-        """Removes a study and all rows that belong to no study then; returns how many trials. Raises KeyError."""
+        """Removes a study and all rows without a study; returns the number of removed trials. Raises KeyError."""
         raw = self._raw_names()[name]
-        self._db.execute("PRAGMA foreign_keys = OFF")  # rows of a damaged study may belong to none
+        self._db.execute("PRAGMA foreign_keys = OFF")  # rows of a damaged study may lack their parents
         try:
             with self._transaction():
                 self._db.execute("DELETE FROM studies WHERE study = CAST(? AS TEXT)", (raw,))
@@ -179,17 +179,17 @@ class Ledger:
         return trials.rowcount
 
     def copy_to(self, path: Path) -> None:
-        """Writes the ledger as it is to another file, page by page, so that damage is no hindrance."""
+        """Copies the ledger to another file page by page, which also works for a damaged one."""
         try:
             with closing(sqlite3.connect(path)) as copy:
                 self._db.backup(copy)
         except sqlite3.Error as error:
             raise TroubleError(f"ledger {self.path} cannot be copied to {path}: {error}; is there room?") from error
 
-    # Trials, in the order a trial lives through
+    # Trials, in the order of their life cycle
 
     def propose(self, study: str, trial: Trial, asks: int, search_time_s: float) -> None:
-        """Commits what is to be run; from here on the trial is pending until it has a final result."""
+        """Commits a trial that will be run. It is pending until it has a final result."""
         with self._transaction():
             self._db.execute(
                 "INSERT INTO trials (uid, study, number, role, params, seed, epochs, continues, asked_at, asks,"
@@ -236,9 +236,9 @@ class Ledger:
     def finish_attempt(
         self, uid: str, attempt: int, result: TrialResult, reserved_time_s: float, *, is_final: bool
     ) -> None:
-        """Commits how an attempt ended; with `is_final`, this is the trial's result, once and for ever.
+        """Commits the result of an attempt. With `is_final` it is also the trial's result and cannot change.
 
-        The curve is what `add_epoch` has stored; the result's own is not looked at.
+        The curve consists of the epochs stored by `add_epoch`; the curve in `result` is ignored.
 
         Raises:
             sqlite3.IntegrityError: the trial already has a final result.
@@ -265,7 +265,7 @@ class Ledger:
             self._db.execute("UPDATE trials SET search_time_s = search_time_s + ? WHERE uid = ?", (search_time_s, uid))
 
     def close_lost_attempts(self, study: str) -> int:
-        """Ends attempts whose coordinator died: CANCELLED, charged up to their last epoch. Returns how many."""
+        """Marks attempts whose coordinator died as CANCELLED, charged up to their last epoch. Returns their number."""
         with self._transaction():
             cursor = self._db.execute(
                 "UPDATE attempts SET outcome = ?, result = ? WHERE outcome IS NULL"
@@ -281,7 +281,7 @@ class Ledger:
     # Reading
 
     def history(self, study: str) -> list[Record]:
-        """Every trial of a study by number, pending ones included; without the lists of wrong images."""
+        """All trials of a study in order of their numbers, including pending ones, without lists of wrong images."""
         stated = self._num_events(study)
         curves = self._final_curves(study)
 
@@ -295,9 +295,9 @@ class Ledger:
         return found
 
     def finished(self, study: str) -> Iterator[Record]:
-        """Every trial with a final result, by number, read one at a time so that a long study needs little memory.
+        """All trials with a final result in order of their numbers, read one at a time to limit memory.
 
-        Of a curve only the last epoch is there, and of the wrong images only those of the test split.
+        A curve has its last epoch only. Wrong images are those of the test split only.
         """
 
         stated, num_trials, num_ended = self._num_events(study), 0, 0
@@ -312,12 +312,12 @@ class Ledger:
         for one in self._read(record, ended, study):
             num_ended += 1
             yield one
-        if not num_ended:  # and so no row that says; trials may have been proposed since
+        if not num_ended:  # then no row has the count; trials may have been proposed since
             num_trials = min(stated, self._count("trials WHERE study = ?", study))
         self._check(ledger_rows.check_events, study, stated, num_trials + num_ended)
 
     def newest(self, study: str, count: int) -> list[Record]:
-        """The trials that ended last, at most so many, in the order they ended; without the lists of wrong images."""
+        """The last `count` trials that ended, in the order of their end, without lists of wrong images."""
 
         def record(row: sqlite3.Row) -> Record:
             return self._record(row, self._curve(row["uid"], row["attempt"], "ORDER BY e.epoch"))
@@ -326,7 +326,7 @@ class Ledger:
         return list(self._read(record, ended, study, count))[::-1]
 
     def record(self, uid: str) -> Record:
-        """One trial, with the images its model got wrong.
+        """One trial, with its misclassified images.
 
         Raises:
             KeyError: there is no such trial.
@@ -339,11 +339,11 @@ class Ledger:
         return self._only(self._read(record, ledger_rows.TRIAL + "WHERE t.uid = ?", uid), uid)
 
     def attempts(self, uid: str) -> list[Attempt]:
-        """Of a trial, in order."""
+        """The attempts of a trial, in order."""
         return list(self._read(ledger_rows.attempt, ledger_rows.ATTEMPT + "WHERE a.uid = ? ORDER BY a.attempt", uid))
 
     def origin(self, uid: str) -> dict[str, Any]:
-        """Where the last attempt at a trial ran: code, versions and machine, as far as that was written down."""
+        """Code, versions and machine of the last attempt at a trial, as far as recorded."""
         query = ledger_rows.ORIGIN + "WHERE a.uid = ? ORDER BY a.attempt DESC LIMIT 1"
         return self._only(self._read(ledger_rows.provenance, query, uid), uid)
 
@@ -356,13 +356,13 @@ class Ledger:
             study,
         )
         sessions = dict(ended)
-        # Read once a session and not once a trial: a diff may be long.
+        # Read once per session instead of once per trial: a diff may be long.
         one_of_each = {session: uid for uid, session in sessions.items()}
         found = {session: self.origin(uid) for session, uid in one_of_each.items()}
         return {uid: found[session] for uid, session in sessions.items()}
 
     def diffs(self, study: str) -> Iterator[str]:
-        """The uncommitted changes that its sessions ran with, one at a time, since each may be long."""
+        """The uncommitted changes of its sessions, one at a time, since each may be long."""
         sessions = ledger_rows.SESSION + "WHERE x.study = ? AND x.provenance IS NOT NULL ORDER BY x.id"
         found = (origin.get("git_diff") for origin in self._read(ledger_rows.session_provenance, sessions, study))
         return (str(diff) for diff in found if diff)
@@ -381,7 +381,7 @@ class Ledger:
         return Usage(trials, math.fsum(wall_s for _, wall_s in sessions), math.fsum(held))
 
     def num_pending(self, study: str) -> int:
-        """How many trials have no final result yet."""
+        """Number of trials without a final result."""
         return self._count(
             "trials t LEFT JOIN attempts f ON f.uid = t.uid AND f.told_at IS NOT NULL"
             " WHERE t.study = ? AND f.uid IS NULL",
@@ -389,15 +389,15 @@ class Ledger:
         )
 
     def num_test_reads(self, study: str) -> int:
-        """How many models of the study were shown the test images."""
+        """Number of models of the study that were evaluated on the test images."""
         return self._count(
             "attempts a JOIN trials t ON t.uid = a.uid WHERE t.study = ? AND a.test_wrong_images IS NOT NULL", study
         )
 
-    # Sessions: how long somebody has worked on a study, and where
+    # Sessions: duration and place of the work on a study
 
     def start_session(self, study: str, provenance: Mapping[str, Any] | None = None) -> int:
-        """Attempts that are started from here on belong to it; `provenance`: where they run, if that may differ."""
+        """Starts a session, to which later attempts belong; `provenance`: where they run, if that may differ."""
         origin = None if provenance is None else json.dumps(dict(provenance))
         with self._transaction():
             cursor = self._db.execute(
@@ -416,17 +416,17 @@ class Ledger:
         return next(self._read(ledger_rows.session, newest, study), None)
 
     def num_workers(self, study: str) -> int:
-        """How many workers the newest session has given trials to."""
+        """Number of workers that ran trials in the newest session."""
         return self._count(
             "(SELECT DISTINCT worker FROM attempts WHERE worker != 'none'"
             " AND session = (SELECT max(id) FROM sessions WHERE study = ?))",
             study,
         )
 
-    # What MLflow shows; a cache that may be deleted, since runs are found by their trial_uid tag as well
+    # State of the MLflow runs; a cache that may be deleted, since runs are also found by their tag trial_uid
 
     def tracked(self, uid: str) -> tuple[str, str] | None:
-        """(run id, state shown) of a trial, or of a study's parent run."""
+        """(run id, logged state) of a trial, or of a study's parent run."""
         return next(self._read(_pair, "SELECT run_id, state FROM tracked WHERE uid = ?", uid), None)
 
     def set_tracked(self, uid: str, run_id: str, state: str) -> None:
@@ -439,7 +439,7 @@ class Ledger:
         return dict(self._read(_pair, shown, study))
 
     def untracked(self, study: str) -> list[str]:
-        """uids of the trials whose final result MLflow does not show yet, in the order they ended."""
+        """uids of the trials whose final result is not in MLflow yet, in the order of their end."""
         return list(
             self._read(
                 ledger_rows.uid,
@@ -456,13 +456,13 @@ class Ledger:
         images: Collection[str] = (),
         num_reports: int | None = None,
     ) -> Record:
-        """A row of `ledger_rows.TRIAL` with all that belongs to it."""
+        """The record of a row of `ledger_rows.TRIAL`, its curve and the trials that it continues."""
         continues = row["continues"]
         before = [] if continues is None else self._read(ledger_rows.final_result, ledger_rows.CHAIN, continues)
         return ledger_rows.trial_record(row, curve, before, images, num_reports)
 
     def _num_events(self, study: str) -> int:
-        """How many it has counted, read before its trials are: it is what these rows must make at least."""
+        """The study's count of events, read before its trials: their rows must have at least as many."""
         return next(self._read(ledger_rows.num_events, "SELECT * FROM studies WHERE +study = ?", study), 0)
 
     def _final_curves(self, study: str) -> dict[str, list[EpochReport]]:
@@ -482,7 +482,7 @@ class Ledger:
         return list(self._read(ledger_rows.epoch_report, ledger_rows.EPOCH + where + order, uid, attempt))
 
     def _read(self, reader: Callable[[sqlite3.Row], T], query: str, *values: object) -> Iterator[T]:
-        """What `reader` makes of each row."""
+        """Yields the result of `reader` for each row."""
         try:
             for row in patiently(lambda: self._db.execute(query, values), self.path, self._say):
                 yield self._check(reader, row)
@@ -494,14 +494,14 @@ class Ledger:
             raise DamageError(f"ledger {self.path}: {error}; put a copy back, or move the file away") from error
 
     def _check(self, reader: Callable[..., T], *values: Any) -> T:
-        """What `reader` makes of the values of rows, which may not be what the harness wrote there."""
+        """The result of `reader`; raises DamageError if the rows differ from what the harness wrote."""
         try:
             return reader(*values)
         except ledger_rows.CellError as error:
             raise DamageError(f"ledger {self.path}: {error}; {REMOVE}") from error
 
     def _raw_names(self) -> dict[str, bytes]:
-        """The studies' names as they are stored, by the names to show; not all bytes are text."""
+        """The stored names of the studies by their printable form; stored bytes may not be text."""
         rows = self._read(tuple, "SELECT CAST(study AS BLOB) FROM studies ORDER BY created_at, study")
         return {raw.decode(errors="backslashreplace"): raw for (raw,) in rows}
 
@@ -541,7 +541,7 @@ def _pair(row: sqlite3.Row) -> tuple[str, str]:
 
 
 def of_each(ledger: Ledger, say: Callable[[str], None], make: Callable[[str], T]) -> list[T]:
-    """What is made of each study, oldest first; one whose rows cannot be read is named and left out."""
+    """The result of `make` for each study, oldest first; `say` gets the unreadable ones, which are left out."""
     unreadable = ledger.unreadable_studies()
     made = []
     for name in ledger.study_names():
@@ -556,7 +556,7 @@ def of_each(ledger: Ledger, say: Callable[[str], None], make: Callable[[str], T]
 
 
 def sound_studies(ledger: Ledger, say: Callable[[str], None]) -> list[str]:
-    """The names of the studies of which everything can be read; the others are named and left out."""
+    """The names of the studies whose rows can all be read; `say` gets the others."""
 
     def checked(name: str) -> str:
         ledger.check_study(name)
@@ -580,7 +580,7 @@ def find_study(ledger: Ledger, name: str) -> Study:
 
 
 def none_yet(ledger: Ledger) -> str:
-    """What to say where there is no study: it may be the wrong place."""
+    """Message for a ledger without studies, with the folder, which may be the wrong one."""
     folder = ledger.path.parent
     if ledger.unreadable_studies():
         return f"none in {folder} that can be read; `harness status` says why"

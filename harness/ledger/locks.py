@@ -1,6 +1,6 @@
-"""One process at a time works on a study; the operating system frees its lock when it ends, however it ends.
+"""Locks, so that one process at a time works on a study. The operating system frees a lock when its process ends.
 
-What is locked is the open file: a lock file that lies there from before a crash or a reboot holds nobody up.
+The lock is on the open file: a lock file left by a crash or a reboot blocks no process.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from harness.errors import TroubleError
 
 
 class InUseError(TroubleError):
-    """Another process has what was asked for."""
+    """Another process holds the lock."""
 
 
 @contextmanager
@@ -26,8 +26,8 @@ def study_lock(home: Path, study: str) -> Iterator[None]:
     """Holds the study for as long as the block runs.
 
     Raises:
-        InUseError: another process holds it; the message says which, and since when.
-        TroubleError: nothing can be written there.
+        InUseError: another process holds it; the message has its number and start.
+        TroubleError: the folder cannot be written.
     """
     holder = _folder(home) / f"{study}.json"
     lock = _take(holder.with_name(f"{study}.lock"))
@@ -44,11 +44,11 @@ def study_lock(home: Path, study: str) -> Iterator[None]:
 
 @contextmanager
 def runs_lock(home: Path, study: str) -> Iterator[None]:
-    """Holds the right to bring a study's runs to MLflow for as long as the block runs.
+    """Holds the right to write a study's runs to MLflow for as long as the block runs.
 
     Raises:
-        InUseError: another process has it.
-        TroubleError: nothing can be written there.
+        InUseError: another process holds it.
+        TroubleError: the folder cannot be written.
     """
     lock = _take(_folder(home) / f"{study}.mlflow")
     if lock is None:
@@ -67,7 +67,7 @@ def _folder(home: Path) -> Path:
 
 
 def _take(path: Path) -> FileLock | None:
-    """None: another process has it."""
+    """Takes a lock; None if another process holds it."""
     lock = FileLock(path)
     with _writing(path.parent):
         try:
@@ -81,7 +81,7 @@ def _take(path: Path) -> FileLock | None:
 def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, NotImplementedError) as error:  # the latter: the file system has no locks
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: the file system has no locks
         why = getattr(error, "strerror", None) or error
         raise TroubleError(f"cannot write {folder}: {why}; is there room, and may you write there?") from error
 

@@ -1,4 +1,4 @@
-"""Records from the ledger's rows, and back. What no version of the harness has written is refused, cell by cell."""
+"""Converts rows of the ledger to records and back. Each cell is checked; invalid values are refused."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ _LAST_EPOCH = (
     "LEFT JOIN epochs e ON e.uid = f.uid AND e.attempt = f.attempt"
     " AND e.epoch = (SELECT max(x.epoch) FROM epochs x WHERE x.uid = f.uid AND x.attempt = f.attempt) "
 )
-# With how many rows there are: of the attempt's epochs, and of the trials of the study, which the query names first.
+# With the number of the attempt's epochs, and of the trials of the study, the query's first parameter.
 TRIAL_AND_LAST_EPOCH = (
     _TRIAL + ", (SELECT count(*) FROM epochs x WHERE x.uid = f.uid AND x.attempt = f.attempt) AS num_reports,"
     " (SELECT count(*) FROM trials x WHERE x.study = ?1) AS num_trials,"
     f" e.epoch, e.report, {is_intact('epochs', 'e')} AS epoch_is_intact" + _FROM + _LAST_EPOCH
 )
-# The final attempts of a trial and of all that it goes on from, the first of them first.
+# The final attempts of a trial and of all trials that it continues, the first one first.
 CHAIN = (
     "WITH RECURSIVE chain(uid) AS (VALUES (?) UNION SELECT t.continues FROM trials t JOIN chain USING (uid))"
     f" SELECT f.uid, f.attempt, f.told_at, f.outcome, f.result, {is_intact('attempts', 'f')} AS is_intact FROM chain"
@@ -63,11 +63,11 @@ TRIAL_ROW = f"SELECT t.*, {is_intact('trials', 't')} AS is_intact FROM trials t 
 SESSION = f"SELECT x.*, {is_intact('sessions', 'x')} AS is_intact FROM sessions x "
 ATTEMPT = f"SELECT a.*, {is_intact('attempts', 'a')} AS is_intact FROM attempts a "
 
-_YEAR_10000 = 253_402_300_800  # seconds since 1970; beyond it there are no dates
+_YEAR_10000 = 253_402_300_800  # seconds since 1970; datetime has no later dates
 
 
 class CellError(ValueError):
-    """A cell holds what the harness never wrote there; the message says which one, its value and what is allowed."""
+    """A cell has an invalid value; the message has the cell, its value and the allowed values."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Cells:
     row: sqlite3.Row
 
     def read(self, column: str, reader: Callable[[Any], T]) -> T:
-        """What `reader` makes of a cell; the ValueError that it may raise says what is allowed."""
+        """The result of `reader` for a cell. Its ValueError has the allowed values."""
         value = self.row[column]
         try:
             return reader(value)
@@ -88,7 +88,7 @@ class Cells:
             raise CellError(f"{where} is {shown(value)}; {error}") from error
 
     def check(self, column: str = "is_intact") -> None:
-        """That the row is as it was written; after its cells, of which an odd one tells more."""
+        """Checks the checksum. Read the cells first: their errors are more specific."""
         if not self.row[column]:
             raise CellError(broken(self.table, self.key))
 
@@ -112,10 +112,10 @@ def trial_record(
     images: Collection[str] = (),
     num_reports: int | None = None,
 ) -> Record:
-    """A record from a row of `TRIAL`, the epochs of its final attempt and what it goes on from.
+    """The record of a row of `TRIAL`, the epochs of its final attempt and the results of the trials it continues.
 
-    Of the images that models got wrong it has the columns that are named. `num_reports`: how many epochs there are,
-    where `reports` is not all of them.
+    `images` names the columns of misclassified images to read. `num_reports` is the number of epochs if `reports` does
+    not have all of them.
     """
     cells = Cells("trials", row["uid"], row)
     space = Cells("studies", row["study"], row).read("spec", _space)
@@ -145,7 +145,7 @@ def trial_record(
 
 
 def _check_rows(row: sqlite3.Row, num_reports: int) -> None:
-    """That a row of `TRIAL` and those that belong to it are as they were written, and all there."""
+    """Checks that a row of `TRIAL` and its attempts and epochs are unchanged and complete."""
     of = f" (trial {row['number']} of {row['study']})"
     if not row["is_intact"]:
         raise CellError(broken("trials", row["uid"], of))
@@ -157,10 +157,10 @@ def _check_rows(row: sqlite3.Row, num_reports: int) -> None:
 
 
 def check_events(study: str, stated: int, found: int) -> None:
-    """That a study has as many events, trials asked for and told of, as it has counted.
+    """Checks a study's count of events: one for each proposal and one for each final result.
 
     Raises:
-        CellError: it has not.
+        CellError: the count differs.
     """
     if stated != found:
         where = f"table studies, row {shown(study)}, column num_events is {stated}"
@@ -241,10 +241,10 @@ def uid(row: sqlite3.Row) -> str:
 
 
 def spec_to_json(settings: SweepSpec) -> str:
-    """What `spec` will read as these very settings.
+    """JSON that `spec` reads as the same settings.
 
     Raises:
-        InputError: it would refuse them.
+        InputError: `spec` would refuse them.
     """
     written = settings.model_dump_json()
     try:
@@ -257,7 +257,7 @@ def spec_to_json(settings: SweepSpec) -> str:
 
 
 def result_to_json(result: TrialResult) -> str:
-    """All but what has columns of its own."""
+    """JSON of a result, without the parts that have their own columns."""
     data = dataclasses.asdict(dataclasses.replace(result, curve=(), wrong_images=None, test_wrong_images=None))
     return json.dumps(data, allow_nan=False)
 
@@ -266,7 +266,7 @@ def images_to_json(images: Sequence[int] | None) -> str | None:
     return None if images is None else json.dumps(images)
 
 
-# What cells may hold: each raises ValueError with what is allowed.
+# Readers of cells: each raises ValueError with the allowed values.
 
 
 def optional(reader: Callable[[Any], T]) -> Callable[[Any], T | None]:

@@ -1,8 +1,8 @@
 """The ledger's file: its tables, its versions, and how it is opened and written.
 
-The version is that of the tables and of the JSON in their cells (settings, results, epochs, where something ran): what
-adds a field to one of these adds a script here, empty where the field's default says how it was before. A harness that
-does not know the field then refuses the file as a newer one, and does not take it for damaged.
+The version covers the tables and the JSON in their cells (settings, results, epochs, provenance). A new field needs a
+new script here, which is empty if the field's default describes older rows. A harness that does not know the field then
+refuses the file as newer instead of reporting damage.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from typing import TypeVar
 from harness.errors import TroubleError
 from harness.ledger import checksums
 
-# How long another process may hold the ledger: a database browser with an open change, say. Between two tries the
-# interpreter hears signals.
+# How long another process may hold the ledger, for example a database browser with an open transaction. The
+# interpreter handles signals between two tries.
 BUSY_TIMEOUT_S = 5.0
 NUM_TRIES = 120
 HELD = f"is held by another process; waiting for it, {BUSY_TIMEOUT_S * NUM_TRIES / 60:.0f} minutes at most"
 
-# SQLite's own check of a whole file takes a twentieth of what reading its studies does; of larger ones, the audit's.
+# SQLite's integrity check takes a twentieth of the time of reading the studies. Larger files are left to the audit.
 MAX_CHECKED_BYTES = 16 * 2**20
 
 T = TypeVar("T")
 Say = Callable[[str], None]  # takes a line for people
-MEMORY = Path(":memory:")  # SQLite's own name for a database that is nowhere
+MEMORY = Path(":memory:")  # SQLite's name for a database in memory
 
 _VERSION_1 = """
 CREATE TABLE studies (
@@ -79,23 +79,23 @@ CREATE TABLE sessions (
     id INTEGER PRIMARY KEY,
     study TEXT NOT NULL REFERENCES studies ON UPDATE CASCADE,
     started_at REAL NOT NULL,         -- seconds since 1970
-    wall_s REAL NOT NULL              -- monotonic, up to the last sign of life
+    wall_s REAL NOT NULL              -- monotonic, up to its last update
 ) STRICT;
 CREATE TABLE tracked (
     uid TEXT PRIMARY KEY,             -- a trial's uid, or a study's name for its parent run
     run_id TEXT NOT NULL,
-    state TEXT NOT NULL               -- what the run shows: an outcome
+    state TEXT NOT NULL               -- logged state: an outcome
 ) STRICT;
 """
-# Where each session and so each attempt ran. Without a provenance: as when the study was made, as far as is known;
-# attempts without a session are older than this.
+# Where each session, and so each attempt, ran. Without a provenance, that of the study applies. Attempts without a
+# session are older than this version.
 _VERSION_2 = """
 ALTER TABLE sessions ADD COLUMN provenance TEXT;
 ALTER TABLE attempts ADD COLUMN session INTEGER REFERENCES sessions;
 """
 
-# What tells a row that was changed by anything but the harness (`ledger_checksums`), and how many rows of `epochs` an
-# attempt has. Rows of before get theirs as they are.
+# Checksums of rows (`harness.ledger.checksums`), and the number of epochs of an attempt. Earlier rows get the values of
+# their present cells.
 _VERSION_3 = """
 ALTER TABLE studies ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE trials ADD COLUMN checksum INTEGER NOT NULL DEFAULT 0;
@@ -107,8 +107,8 @@ UPDATE attempts SET num_epochs =
     (SELECT count(*) FROM epochs e WHERE e.uid = attempts.uid AND e.attempt = attempts.attempt);
 """
 
-# What a study is for is one of its settings (`Kind`), which names and spaces told before. Settings that are no JSON, of
-# a row that was damaged, stay as they are.
+# The kind of a study is a setting (`Kind`). Before, its name and space determined it. Settings that are not JSON, in a
+# damaged row, are kept.
 _VERSION_4 = """
 UPDATE studies SET spec = json_set(spec, '$.kind', CASE
     WHEN study GLOB '*.verdict' THEN 'verdict'
@@ -116,17 +116,17 @@ UPDATE studies SET spec = json_set(spec, '$.kind', CASE
     ELSE 'search' END) WHERE json_valid(spec);
 """
 
-# Each brings a ledger from the version before it, the first from nothing; none is ever changed.
+# Each migrates from the version before it, the first from an empty file. Never change one.
 MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 SCHEMA_VERSION = len(MIGRATIONS)
 _FIRST_WITH_CHECKSUMS = 3
 
 
 def open_database(path: Path, say: Say, *, makes: bool = True, checks: bool = True) -> sqlite3.Connection:
-    """A connection to the ledger at `path`, made when it is not there, brought to this version when it is older.
+    """Connects to the ledger at `path`; creates a missing one and migrates an older one.
 
-    An older one is kept beside it as `ledger.db.v1`. Without `makes`, a ledger that is not there is an empty one, and
-    nothing is written. Without `checks`, what SQLite itself may find wrong with the file is not looked for.
+    A copy of an older one is kept beside it, for example `ledger.db.v1`. Without `makes`, a missing ledger is an empty
+    one, and nothing is written. Without `checks`, SQLite's integrity check is skipped.
 
     Raises:
         TroubleError: the file cannot be opened or written, is no ledger, or was written by a newer version.
@@ -136,12 +136,12 @@ def open_database(path: Path, say: Say, *, makes: bool = True, checks: bool = Tr
             return _connected(MEMORY, say, checks=False)
         path.parent.mkdir(parents=True, exist_ok=True)
         return _connected(path, say, checks=checks)
-    except (OSError, sqlite3.Error, UnicodeError) as error:  # the latter: SQLite quotes bytes of the file that are none
+    except (OSError, sqlite3.Error, UnicodeError) as error:  # UnicodeError: SQLite quotes bytes of the file
         raise TroubleError(f"ledger {path}: {error}; is the folder writable and the file a ledger?") from error
 
 
 def patiently(action: Callable[[], T], path: Path, say: Say) -> T:
-    """What `action` returns, tried again while another process holds the ledger, which is said once."""
+    """Calls `action` until no other process holds the ledger; reports the wait once."""
     for _ in range(NUM_TRIES - 1):
         try:
             return action()
@@ -149,13 +149,13 @@ def patiently(action: Callable[[], T], path: Path, say: Say) -> T:
             if not _is_held(error):
                 raise
             say(f"ledger {path} {HELD}")
-            say = nobody
+            say = ignore
     return action()
 
 
 @contextmanager
 def transaction(db: sqlite3.Connection, path: Path, say: Say) -> Iterator[None]:
-    """Commits what the block writes, durably, or nothing of it.
+    """Commits the changes of the block durably, all or none.
 
     Raises:
         TroubleError: the disk is full or fails, the file is damaged, or another process holds it for too long.
@@ -186,19 +186,19 @@ def _connected(path: Path, say: Say, *, checks: bool) -> sqlite3.Connection:
 
 
 def _is_held(error: sqlite3.OperationalError) -> bool:
-    code = getattr(error, "sqlite_errorcode", 0)  # none where the complaint is the module's own
+    code = getattr(error, "sqlite_errorcode", 0)  # the sqlite3 module's own errors have none
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
 
 
-def nobody(line: str) -> None:
-    """For those who hear nothing."""
+def ignore(line: str) -> None:
+    """The default of `say`: drops the message."""
 
 
 def _prepare(db: sqlite3.Connection, path: Path, say: Say, *, checks: bool) -> None:
     if path != MEMORY:
         _check_length(db, path)
     checksums.add_function(db)
-    version = _version(db, path)  # before anything is written: the file may be somebody else's
+    version = _version(db, path)  # before any write: the file may belong to another program
     db.execute("PRAGMA foreign_keys = ON")
     db.execute("PRAGMA journal_mode = WAL")
     db.execute("PRAGMA synchronous = FULL")
@@ -217,15 +217,15 @@ def missing(db: sqlite3.Connection) -> str | None:
 
 
 def _check_length(db: sqlite3.Connection, path: Path) -> None:
-    """SQLite itself reads a last page that is cut off as if it were empty, and a shorter file as a new one."""
+    """Refuses a truncated file: SQLite reads a truncated last page as empty, and a shorter file as new."""
     (page_bytes,) = db.execute("PRAGMA page_size").fetchone()
-    is_in_use = path.with_name(f"{path.name}-wal").exists()  # what is in there makes the file whole
+    is_in_use = path.with_name(f"{path.name}-wal").exists()  # it completes the file
     if path.stat().st_size % page_bytes and not is_in_use:
         raise TroubleError(f"ledger {path}: the file is cut off, or no database; put a copy back, or move it away")
 
 
 def _check_structure(db: sqlite3.Connection, path: Path) -> None:
-    """That tables and indexes are whole and agree: of a page in another's place, lookups see too few rows."""
+    """Checks that tables and indexes are whole and agree: with a misplaced page, lookups miss rows."""
     (problem,) = db.execute("PRAGMA integrity_check(1)").fetchone()
     if problem != "ok":
         line = " ".join(str(problem).split())
@@ -233,7 +233,7 @@ def _check_structure(db: sqlite3.Connection, path: Path) -> None:
 
 
 def _version(db: sqlite3.Connection, path: Path) -> int:
-    # One statement, so that both are of the same moment.
+    # One statement, so that both values are consistent.
     version, tables = db.execute(
         "SELECT user_version, (SELECT group_concat(name, ', ') FROM sqlite_master WHERE type = 'table')"
         " FROM pragma_user_version"
@@ -249,7 +249,7 @@ def _version(db: sqlite3.Connection, path: Path) -> int:
 
 
 def _migrate(db: sqlite3.Connection, path: Path, say: Say) -> None:
-    """Brings a ledger to this version, or makes a new one. Of several processes the first does, the others wait."""
+    """Migrates a ledger to this version, or creates one. Other processes wait meanwhile."""
     with transaction(db, path, say):
         version = _version(db, path)
         if 0 < version < SCHEMA_VERSION:
@@ -264,11 +264,11 @@ def _migrate(db: sqlite3.Connection, path: Path, say: Say) -> None:
 
 
 def _back_up(path: Path, version: int) -> None:
-    """Keeps a copy beside the ledger, whole or not at all. The caller holds the write lock."""
+    """Copies the ledger atomically to a file beside it. The caller holds the write lock."""
     copy = path.with_name(f"{path.name}.v{version}")
     unfinished = copy.with_name(f"{copy.name}.unfinished")
     unfinished.unlink(missing_ok=True)
-    with closing(sqlite3.connect(path)) as reader:  # the writer itself cannot make a copy within its transaction
+    with closing(sqlite3.connect(path)) as reader:  # the writer cannot copy within its transaction
         reader.execute("VACUUM INTO ?", (str(unfinished),))
     with unfinished.open("rb") as file:
         os.fsync(file.fileno())
@@ -277,7 +277,7 @@ def _back_up(path: Path, version: int) -> None:
 
 @cache
 def _expected_columns() -> frozenset[str]:
-    """Those of a new ledger."""
+    """The columns and indexes of a new ledger."""
     with closing(sqlite3.connect(":memory:")) as db:
         for script in MIGRATIONS:
             db.executescript(script)
@@ -285,7 +285,7 @@ def _expected_columns() -> frozenset[str]:
 
 
 def _columns(db: sqlite3.Connection) -> frozenset[str]:
-    """Every column with its type, and every index that was asked for."""
+    """All columns with their types, and all explicit indexes."""
     columns = db.execute(
         "SELECT 'table ' || m.name || ', column ' || x.name || ' ' || x.type"
         " FROM sqlite_master m JOIN pragma_table_xinfo(m.name) x WHERE m.type = 'table'"

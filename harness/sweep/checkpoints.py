@@ -12,18 +12,18 @@ from harness.support.atomic_files import leftovers
 
 
 class Checkpoints:
-    """Says where workers load and save weights, and removes what nobody needs.
+    """Names the files from which workers load and save weights, and removes unneeded ones.
 
     Args:
         spec: The study.
-        folder: Holds nothing but its checkpoints; workers make it.
+        folder: Contains only its checkpoints; workers create it.
     """
 
     def __init__(self, spec: SweepSpec, folder: Path) -> None:
         self._spec, self._folder = spec, folder
 
     def job(self, trial: Trial) -> Job:
-        """A trial with the file that it starts from, and the file that it leaves for a later trial or a champion."""
+        """A trial with the file that it starts from, and the file that it saves for a later trial or a champion."""
         may_be_continued = trial.epochs < self._spec.epochs
         may_be_champion = self._spec.is_verdict and trial.seed == self._spec.seed
         return Job(
@@ -33,7 +33,7 @@ class Checkpoints:
         )
 
     def keep_only(self, uids: Set[str]) -> None:
-        """Removes all checkpoints but those of these trials, and what a killed worker left unfinished."""
+        """Removes all checkpoints except those of these trials, and unfinished files of killed workers."""
         for path in self._folder.glob(f"*{CHECKPOINT_SUFFIX}"):
             if path.name.removesuffix(CHECKPOINT_SUFFIX) not in uids:
                 path.unlink()

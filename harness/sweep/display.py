@@ -1,4 +1,4 @@
-"""What people see while a sweep runs: a live region on a terminal, plain lines everywhere else."""
+"""The display of a running sweep: a live region on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -24,35 +24,35 @@ from harness.study.metrics import unless_trained_on
 from harness.study.records import EpochReport, Outcome, Trial, TrialResult
 from harness.study.spec import SweepSpec
 
-QUIET_S = 10.0  # plain lines: this long without a line before an epoch or the progress is worth one
+QUIET_S = 10.0  # plain lines: an epoch or the progress is written after this time without a line
 
-# The live region keeps within 60 columns: what is narrower than the window survives a change of its size unbroken.
+# The live region has at most 60 columns: lines narrower than the window survive a change of its size.
 BAR_WIDTH = 24
 NAME_WIDTH = 12
 SO_FAR_WIDTH = 33
-OTHER_LINES = 5  # of the region, besides the workers', and one above to stay free
+OTHER_LINES = 5  # of the region, without the workers', and one free line above
 
 
 class Display(Protocol):
-    """Told of everything as it happens, from one thread; only `note` may come from any thread or signal handler.
+    """Shows the events of a sweep. One thread calls the methods; any thread or signal handler may call `note`.
 
-    Nothing is written after `close`, which leaving the context does as well.
+    Nothing is written after `close`. Leaving the context calls `close`.
     """
 
     def plan(self, lines: Sequence[str]) -> None:
-        """What is about to be done."""
+        """Shows the plan of the sweep."""
 
     def started(self, trial: Trial, worker: str, attempt: int) -> None:
-        """A worker took up a trial; attempts count from 1."""
+        """A worker started a trial; attempts count from 1."""
 
     def epoch(self, spec: SweepSpec, trial: Trial, worker: str, report: EpochReport) -> None:
         """A worker finished an epoch of a trial of the study `spec`."""
 
     def retried(self, trial: Trial, result: TrialResult) -> None:
-        """An attempt failed, and there will be another one."""
+        """An attempt failed and will be repeated."""
 
     def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult) -> None:
-        """A trial has its final result; what it changes from the documented hyperparameters is shown."""
+        """A trial has its final result; shows its differences from the documented hyperparameters."""
 
     def progress(
         self,
@@ -62,10 +62,10 @@ class Display(Protocol):
         best: Configuration | None,
         baseline: Configuration | None,
     ) -> None:
-        """How far the study is, and what it found; None where that is not known yet."""
+        """Progress of the study and its best results; None for unknown ones."""
 
     def note(self, text: str) -> None:
-        """One line of news."""
+        """Writes one line."""
 
     def close(self) -> None: ...
 
@@ -77,9 +77,9 @@ class Display(Protocol):
 
 
 def make_display(stream: TextIO) -> Display:
-    """Live on a terminal; plain where `stream` is none, NO_COLOR is set, or TERM says that it cannot do more."""
-    can_do_no_more = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
-    if not stream.isatty() or can_do_no_more or os.environ.get("NO_COLOR"):
+    """A live display on a terminal; a plain one if `stream` is no terminal, or NO_COLOR or a simple TERM is set."""
+    is_simple = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    if not stream.isatty() or is_simple or os.environ.get("NO_COLOR"):
         return PlainDisplay(stream)
     return LiveDisplay(stream)
 
@@ -159,7 +159,7 @@ class _Epoch:
 
 @dataclass(frozen=True)
 class _Busy:
-    """What a worker is doing."""
+    """A worker's running trial."""
 
     trial: Trial
     since: float  # monotonic
@@ -167,7 +167,7 @@ class _Busy:
 
 
 class LiveDisplay:
-    """A line per worker, a bar and the best so far, kept in place below the lines of what is over."""
+    """A line per worker, a progress bar and the best so far, below the lines of finished trials."""
 
     def __init__(self, stream: TextIO) -> None:
         self._workers: dict[str, _Busy | None] = {}
@@ -230,7 +230,7 @@ class LiveDisplay:
                 self._show(worker, None)
 
     def _show(self, worker: str, busy: _Busy | None) -> None:
-        # A new dictionary each time: the thread that draws needs no lock, which a signal handler could find taken.
+        # A new dictionary each time: the drawing thread needs no lock, which could deadlock in a signal handler.
         self._workers = {**self._workers, worker: busy}
 
     def _write(self, line: str) -> None:
@@ -257,7 +257,7 @@ class LiveDisplay:
 
 
 class _Lines:
-    """Writes lines one after another, whatever thread or signal handler adds one meanwhile; none after `close`."""
+    """Writes whole lines in order, from any thread or signal handler; none after `close`."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write, self._waiting, self._lock = write, deque[str](), RLock()
@@ -267,7 +267,7 @@ class _Lines:
         with self._lock:
             self._waiting.append("".join(c if c.isprintable() else " " for c in line))
             if self._is_writing or self.is_closed:
-                return  # a signal came while this very thread was writing, which goes on with this line
+                return  # a signal handler added it while this thread writes; the loop below will write it
             self._is_writing = True
             try:
                 while self._waiting:
@@ -304,7 +304,7 @@ def _so_far(trial: Trial, last: _Epoch | None) -> str:
 
 
 def _end(spec: SweepSpec, trial: Trial, result: TrialResult) -> str:
-    """How a trial ended, in one line."""
+    """One line for a finished trial."""
     what = changes(trial.params, spec.baseline_params) or "as documented"
     return f"{name(trial):<{NAME_WIDTH}}{_error(spec, result):>8}  {_how(trial, result):<6}  {what}"
 
@@ -340,7 +340,7 @@ def _how_far(done: int, total: int, left: TimeLeft | None) -> str:
 
 
 def _best(best: Configuration | None, baseline: Configuration | None) -> str:
-    """The best searched configuration so far beside the documented one."""
+    """The best searched configuration so far and the documented one."""
     parts = []
     if best:
         parts.append(f"best so far {trial_at(best.first.trial.number, best.mean_error_pct, best.num_seeds)}")

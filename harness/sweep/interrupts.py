@@ -1,4 +1,4 @@
-"""How a sweep is asked to stop: by SIGINT or SIGTERM."""
+"""Stopping a sweep by SIGINT or SIGTERM."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 
 class Interrupts:
-    """Counts SIGINT and SIGTERM while it is entered; the handlers of before come back afterwards.
+    """Counts SIGINT and SIGTERM within the context and restores the previous handlers afterwards.
 
-    The first one is only counted, so that running trials can stop at their epoch's end. The second raises
-    KeyboardInterrupt, and a third one meets the handlers of before.
+    The first signal is only counted, so that running trials can stop at the end of their epoch. The second one raises
+    KeyboardInterrupt. A third one reaches the previous handlers.
     """
 
     def __init__(self) -> None:
-        self._num = 0  # all that the handler changes: it may come between any two steps
+        self._num = 0  # the handler changes nothing else, since it may run between any two steps
         self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
 
     def __enter__(self) -> Interrupts:
-        # Python lets only its main thread set handlers; in another one nobody can be asked to stop.
+        # Python sets handlers in the main thread only; in other threads signals are not counted.
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
         for number in self._before:
@@ -33,7 +33,7 @@ class Interrupts:
     ) -> None:
         self._restore()
         if self._num > 1 and isinstance(error, Exception):
-            raise KeyboardInterrupt from None  # a library that was being loaded has made the interrupt its own error
+            raise KeyboardInterrupt from None  # a library that was loading has replaced the interrupt by its own error
 
     @property
     def has_come(self) -> bool:

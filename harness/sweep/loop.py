@@ -1,7 +1,7 @@
-"""The loop of a sweep: ask, commit, run, commit, tell, track. Starting and resuming are the same thing.
+"""The loop of a sweep: ask, commit, run, commit, tell, track. Resuming uses the same code as starting.
 
-A proposal is in the ledger before a worker hears of it, and a result is in the ledger before the search or MLflow
-hears of it; so whenever this process is killed, the next start goes on from what the ledger says.
+A proposal is committed to the ledger before a worker gets it. A result is committed before the search or MLflow gets
+it. So after a kill at any moment, the next start continues from the ledger.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ STOPPED = "the sweep was stopped"
 
 
 class TrialSource(Protocol):
-    """Hands out a study's trials and hears what comes of them. Built from the study's records: resume is start."""
+    """Proposes a study's trials and gets their results. It is built from the study's records, also on a resume."""
 
     def next(self) -> Next | NoProposal:
         """The next trial, or why there is none; it is committed before another is asked for."""
 
     def broken_limit(self, trial: Trial) -> str | None:
-        """The limit that a trial breaks, if any: then it is not trained."""
+        """The limit that a trial breaks, if any; such a trial is not trained."""
 
     def report(self, trial: Trial, report: EpochReport) -> bool:
-        """Hears of an epoch; False: stop this trial."""
+        """Receives the report of an epoch; returns False to stop the trial."""
 
     def tell(self, trial: Trial, result: TrialResult) -> None:
-        """Hears of a final result, which is committed."""
+        """Receives a final result that is committed."""
 
     def continuable(self) -> frozenset[str]:
         """uids of the trials whose checkpoints or weights are still needed."""
 
 
 class Listener(Protocol):
-    """Hears that the ledger has something new to show."""
+    """Is notified of new results in the ledger."""
 
     def notify(self) -> None: ...
 
@@ -83,15 +83,15 @@ class Sweep:
 
     Args:
         spec: The study; its row is in the ledger.
-        ledger: The one truth.
+        ledger: The only source of truth.
         records: The study's trials in it.
-        source: Where its trials come from.
+        source: Proposes its trials.
         executor: Workers for this study.
-        listeners: Are notified of each new final result.
-        display: What people see.
+        listeners: Are notified of new final results.
+        display: Shows progress to the user.
         checkpoints: The weights of trials that may be continued.
         costs: Predicts how long trials take, so that the time budgets can be kept.
-        clock: Seconds that never run backwards, from any moment on.
+        clock: Monotonic seconds.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Sweep:
         ledger.close_lost_attempts(spec.study)
         reach(Step.AFTER_LOST_ATTEMPTS)
         self._pending = deque(record.trial for record in records if record.result is None)
-        # A slow search is asked while the trial just handed out trains, so that no free worker waits for it.
+        # A slow search proposes the next trial while the current one trains, so that no free worker waits for it.
         self._asks_ahead = spec.is_search and catalogue.sampler(spec).asks_ahead
         self._progress = Progress(spec, records, ledger.usage(spec.study), costs)
         self._idle: deque[str] = deque()
@@ -126,15 +126,15 @@ class Sweep:
         self._interrupts = Interrupts()
 
     def run(self) -> StopReason:
-        """Works until the budget is used, the space is exhausted, or the process is asked to stop.
+        """Runs trials until the budget is used, the space is exhausted, or the process is asked to stop.
 
-        A first SIGINT or SIGTERM lets running trials stop at their epoch's end; a second raises KeyboardInterrupt, and
-        the next meets the handlers of before.
+        A first SIGINT or SIGTERM lets running trials stop at the end of their epoch. A second one raises
+        KeyboardInterrupt. Later ones reach the previous handlers.
         """
         with self._interrupts:
             try:
                 while not self._is_over():
-                    # Between two asks the workers are heard: an answer is quick, and a thousand asks are not.
+                    # Handle the workers' events between two proposals: answers are fast, many proposals are slow.
                     may_go_on = self._hand_out()
                     self._handle_all(self._executor.events(0.0 if may_go_on else POLL_S))
                     self._kill_overdue()
@@ -145,7 +145,7 @@ class Sweep:
         assert self._stop is not None  # noqa: S101 - _is_over says so
         return StopReason.INTERRUPTED if self._interrupts.has_come else self._stop
 
-    # Handing out
+    # Starting trials
 
     def _is_over(self) -> bool:
         if self._interrupts.has_come and self._stop is not StopReason.INTERRUPTED:
@@ -165,7 +165,7 @@ class Sweep:
         return Open(list(self._running.values()), list(self._pending))
 
     def _hand_out(self) -> bool:
-        """Gives a free worker a trial, if there are both. Whether another might be given one now."""
+        """Starts a trial on a free worker, if there are both. Returns whether another start may be possible now."""
         if not self._idle or self._interrupts.has_come:
             return False
         pending = self._next_pending()
@@ -189,9 +189,9 @@ class Sweep:
         return bool(self._idle)
 
     def _next_pending(self) -> Trial | None:
-        """A trial committed earlier that the budget has room for.
+        """A committed trial that fits into the budget.
 
-        Of one that breaks a limit, a kill may have kept the refusal out of the ledger.
+        One that breaks a limit is refused here if a kill prevented its refusal from being committed.
         """
         for trial in list(self._pending):
             broken = self._source.broken_limit(trial)
@@ -204,7 +204,7 @@ class Sweep:
         return None
 
     def _refused(self, trial: Trial, broken_limit: str) -> tuple[_Running, TrialResult, float]:
-        """Commits that no worker is asked: an attempt, its result, and the seconds that a worker was held."""
+        """Commits a refused trial; returns its attempt, its result, and the seconds that a worker was held: 0."""
         result = TrialResult(Outcome.INFEASIBLE, broken_limit)
         with self._ledger.together():
             attempt = self._ledger.start_attempt(trial.uid, "none")
@@ -217,13 +217,13 @@ class Sweep:
         reach(Step.AFTER_PROPOSE)
 
     def _propose(self) -> Next | None:
-        """The next trial that there is room for, not committed yet; None when there is none now."""
+        """The next trial that fits into the budget, not committed yet; None if there is none now."""
         while self._stop is None:
             self._stop = self._progress.reason_not_to_propose(self._wall_s, self._open)
             if self._stop is not None:
                 break
             proposal = self._source.next()
-            # A search that waits while nothing runs would wait for ever.
+            # If nothing runs, a search that waits would never continue.
             if proposal is NoProposal.EXHAUSTED or (proposal is NoProposal.WAIT and not self._running):
                 self._stop = StopReason.EXHAUSTED
             if isinstance(proposal, NoProposal):
@@ -241,7 +241,7 @@ class Sweep:
                 self._pending.append(proposal.trial)  # for a larger budget; a smaller one may still have room
         return None
 
-    # What the workers say
+    # Events of the workers
 
     def _handle_all(self, events: Sequence[Event]) -> None:
         self._commit_epochs([event for event in events if isinstance(event, EpochDone)])
@@ -251,7 +251,7 @@ class Sweep:
             self._spread_news()
 
     def _commit_epochs(self, events: Sequence[EpochDone]) -> None:
-        """All that were reported at once, in one transaction: of many, flushing each to the disk takes the time."""
+        """Commits all reported epochs in one transaction, since each flush to the disk takes time."""
         known = [(event, self._running[event.worker]) for event in events if event.worker in self._running]
         if not known:
             return
@@ -276,7 +276,7 @@ class Sweep:
             self._end(running, self._lost(running, event))
 
     def _forget_idle(self, worker: str) -> None:
-        """Between two trials a worker died; the one that has taken its place will say when it is ready."""
+        """Removes a worker that died between two trials; its replacement reports when it is ready."""
         if worker in self._idle:
             self._idle.remove(worker)
 
@@ -294,7 +294,7 @@ class Sweep:
         self._display.epoch(self._spec, running.trial, event.worker, report)
 
     def _why_cancelled(self, running: _Running) -> str | None:
-        """Why a trial is to end with this epoch and stay pending, if so."""
+        """Why a trial must stop after this epoch and stay pending; None if it continues."""
         if running.reported[-1].epoch >= running.trial.epochs:
             return None
         if self._interrupts.has_come:
@@ -332,14 +332,14 @@ class Sweep:
         return crashes + 1 < self._spec.max_attempts
 
     def _finish(self, running: _Running, result: TrialResult, held_s: float) -> None:
-        """Commits a final result, then tells everybody."""
+        """Commits a final result, then passes it on."""
         reach(Step.BEFORE_RESULT)
         self._ledger.finish_attempt(running.trial.uid, running.attempt, result, held_s, is_final=True)
         reach(Step.AFTER_RESULT)
         self._tell(running, result, held_s)
 
     def _tell(self, running: _Running, result: TrialResult, held_s: float) -> None:
-        """Tells the search and whoever looks on of a final result, which is committed."""
+        """Passes a committed final result to the search, the progress and the display."""
         trial = running.trial
         started_s = self._clock()
         self._source.tell(trial, result)
@@ -349,7 +349,7 @@ class Sweep:
         self._display.finished(self._spec, trial, result)
 
     def _spread_news(self) -> None:
-        """What is done once for all trials that have ended meanwhile."""
+        """Updates that follow one or more ended trials."""
         with self._ledger.together():
             for uid, search_time_s in self._search_times_s.items():
                 self._ledger.add_search_time(uid, search_time_s)
@@ -385,12 +385,12 @@ class Sweep:
 
     def _show_progress(self) -> None:
         progress = self._progress
-        num_workers = len(self._executor.places)  # none where a cluster has lost all its nodes
+        num_workers = len(self._executor.places)  # 0 if a cluster has lost all its nodes
         left = progress.time_left(self._wall_s, self._open, num_workers) if num_workers else None
         self._display.progress(progress.done, progress.total, left, progress.best, progress.baseline)
 
     def _cancel_running(self) -> None:
-        """Closes the attempts of an abrupt end, so that they are charged; their trials stay pending."""
+        """Closes running attempts as cancelled, so that their time is charged; their trials stay pending."""
         with self._ledger.together():
             for running in self._running.values():
                 result = TrialResult(Outcome.CANCELLED, STOPPED, curve=tuple(running.reported))

@@ -1,4 +1,4 @@
-"""Puts a study together and runs it: ledger, data, workers, search, MLflow, display."""
+"""Assembles and runs a study: ledger, data, workers, search, MLflow, display."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StudyEnd:
 
     Attributes:
         reason: Why it stopped.
-        ran_nothing: The budget was used before anything was run.
+        ran_nothing: The budget was used before any trial ran.
     """
 
     reason: StopReason
@@ -64,19 +64,19 @@ def run_study(
     fresh: bool,
     executor: ExecutorSettings = LOCAL,
 ) -> StudyEnd:
-    """Starts a study or goes on with it, until its budget is used or the process is asked to stop.
+    """Starts or continues a study until its budget is used or the process is asked to stop.
 
     Args:
         spec: The study.
         home: Folder of all state.
-        display: What people see.
-        num_workers: How many trials at once; None: as many as the machine has cores or GPUs for.
+        display: Shows progress to the user.
+        num_workers: Number of concurrent trials; None: one per core or GPU.
         fresh: Keep an earlier study of this name under a dated name and start a new one.
         executor: Where the workers run.
 
     Raises:
-        InputError: the settings do not go together, or differ from the study's earlier ones.
-        TroubleError: the study is in use, or data, ledger or workers cannot be had.
+        InputError: the settings are inconsistent, or differ from the study's earlier ones.
+        TroubleError: the study is in use, or data, ledger or workers are unavailable.
     """
 
     def make_proposer(spec: SweepSpec, ledger: Ledger, records: Sequence[Record]) -> Proposer:
@@ -98,9 +98,9 @@ def run_trials(
     executor: ExecutorSettings = LOCAL,
     origin: Mapping[str, Any] = MappingProxyType({}),
 ) -> StudyEnd:
-    """As `run_study`, for trials of any source, made from the ledger and the study's records.
+    """Like `run_study`, for trials of any source, which is made from the ledger and the study's records.
 
-    `origin` is what the ledger is to remember of where a new study comes from, besides code and versions.
+    `origin` is added to the provenance of a new study, besides code and versions.
     """
     origin = {"backend": backends.backend(), **origin}
     with closing(open_workplace(executor, num_workers, display.note)) as workplace:
@@ -119,7 +119,7 @@ def _run_at(
 ) -> StudyEnd:
     data_folder = cache.prepare(spec.dataset, display.note)
     with closing(Ledger(home / "ledger.db", makes=False, say=display.note)) as ledger:
-        if not fresh:  # who changed the file wants to know that, also while the study runs
+        if not fresh:  # reports a changed sweep file before the lock, so also while the study runs
             _check_unchanged(ledger, with_precision(ledger, spec, workplace.places, fresh=fresh))
             _check_backend(ledger, spec, origin["backend"])
     with study_lock(home, spec.study), closing(Ledger(home / "ledger.db", say=display.note)) as ledger:
@@ -137,30 +137,30 @@ def _run_at(
         if ended_by is not None:
             bring_to_mlflow(home, spec.study, display)
             return StudyEnd(ended_by, ran_nothing=True)
-        # The workers load their framework while the search is rebuilt here.
+        # The workers load their framework while this process rebuilds the search.
         executor = workplace.executor(spec, data_folder, home / "logs" / spec.study)
         checkpoints = home / "checkpoints" / spec.study
         kept = Checkpoints(spec, checkpoints)
         tracker, reason = None, StopReason.INTERRUPTED
         try:
             source = make_source(spec, ledger, records)
-            # After the search, which would otherwise share its core with the reading of all runs.
+            # After the search is built, which would otherwise compete with reading all runs.
             tracker = Tracker(ledger.path, home, spec.study, display.note)
             reason = Sweep(spec, ledger, records, source, executor, [tracker], display, kept, costs).run()
         finally:
             executor.close()
-            if tracker and reason is StopReason.INTERRUPTED:  # who stops it does not want to wait
-                tracker.close(INTERRUPTED_WAIT_S)  # the next start brings the rest
+            if tracker and reason is StopReason.INTERRUPTED:  # a user who stops it should not have to wait
+                tracker.close(INTERRUPTED_WAIT_S)  # the next start logs the rest
             elif tracker:
                 tracker.close(is_finished=True)
-        # With a larger budget, the others go on from their checkpoints; a verdict's champion is not registered yet.
+        # Other studies may continue from their checkpoints with a larger budget; a verdict still needs its champion's.
         if reason is StopReason.EXHAUSTED and not spec.is_verdict:
             shutil.rmtree(checkpoints, ignore_errors=True)
         return StudyEnd(reason, ran_nothing=False)
 
 
 def bring_to_mlflow(home: Path, study: str, display: Display) -> None:
-    """What an earlier session could not bring there; a server that is down is no reason to fail."""
+    """Logs the runs that an earlier session could not log; a server that is down does not fail the sweep."""
     try:
         sync(home, [study], display.note)
     except TroubleError as error:
@@ -168,13 +168,13 @@ def bring_to_mlflow(home: Path, study: str, display: Display) -> None:
 
 
 def learned(ledger: Ledger, spec: SweepSpec) -> list[Record]:
-    """What another study taught this one when it began; a search that is resumed must know neither more nor less."""
+    """The trials that this study learned from another one at its start; a resumed search gets exactly the same."""
     known = set(ledger.study(spec.study).provenance.get("lessons", ()))
     return [lesson for lesson in _lessons(ledger, spec) if lesson.trial.uid in known]
 
 
 def _lessons(ledger: Ledger, spec: SweepSpec, *, is_new: bool = False) -> list[Record]:
-    """What another study can teach this one; one that was begun by an earlier version keeps what it was taught then."""
+    """The trials that this study can learn from another one; checks their fidelity for a new study only."""
     if spec.learn_from is None:
         return []
     source = find_study(ledger, spec.learn_from).spec
@@ -184,7 +184,7 @@ def _lessons(ledger: Ledger, spec: SweepSpec, *, is_new: bool = False) -> list[R
 
 
 def with_precision(ledger: Ledger, spec: SweepSpec, places: Sequence[Place], *, fresh: bool) -> SweepSpec:
-    """The study with "auto" resolved: the precision in which it was begun, else the fastest of these places."""
+    """The study with "auto" resolved: the precision of its start, else the fastest one of these places."""
     if spec.precision != "auto":
         return spec
     if not fresh and ledger.has_trials(spec.study):
@@ -195,10 +195,10 @@ def with_precision(ledger: Ledger, spec: SweepSpec, places: Sequence[Place], *, 
 def open_study(
     ledger: Ledger, spec: SweepSpec, *, fresh: bool, origin: Mapping[str, Any] = MappingProxyType({})
 ) -> None:
-    """Makes the study's row, or checks that it is the same study as before; one without a trial may become another.
+    """Creates the study's row, or checks that its settings are unchanged; a study without trials may be replaced.
 
     Raises:
-        InputError: its settings have changed; the message names them, and the two ways on.
+        InputError: its settings have changed; the message names them and the allowed options.
     """
     exists = ledger.has_trials(spec.study)
     if fresh or not exists:
@@ -216,7 +216,7 @@ def open_study(
 
 
 def _check_unchanged(ledger: Ledger, spec: SweepSpec) -> None:
-    """Raises InputError if the study has trials, with other settings."""
+    """Raises InputError if the study has trials with other settings."""
     if not ledger.has_trials(spec.study):
         return
     changed = ledger.study(spec.study).spec.differing_keys(spec)
@@ -228,7 +228,7 @@ def _check_unchanged(ledger: Ledger, spec: SweepSpec) -> None:
 
 
 def _check_backend(ledger: Ledger, spec: SweepSpec, backend: str) -> None:
-    """Raises InputError if the study has trials and was begun on another backend: its times could not be compared."""
+    """Raises InputError if the study has trials of another backend, whose times cannot be compared."""
     if not ledger.has_trials(spec.study):
         return
     before = ledger.study(spec.study).provenance.get("backend", backends.DEFAULT)
@@ -242,7 +242,7 @@ def _check_backend(ledger: Ledger, spec: SweepSpec, backend: str) -> None:
 
 
 def _keep(ledger: Ledger, spec: SweepSpec) -> None:
-    """Keeps a study under a dated name, and with it the verdict on it."""
+    """Renames a study, and its verdict, to a dated name."""
     names, verdict = set(ledger.study_names()), verdict_name(spec.study)
     moments = (datetime.now() + timedelta(seconds=seconds) for seconds in count())
     dated = (spec.dated_name(when) for when in moments)

@@ -1,7 +1,7 @@
-"""What a place to train is: workers, what is handed to them, what they say, and where they can be had.
+"""Protocols of execution: workers, their jobs and events, executors, and workplaces that provide them.
 
-A worker knows neither search nor ledger nor MLflow: it is handed a task once and trials one by one, sends one report
-per epoch, waits for the answer, and sends one result.
+A worker does not know the search, the ledger or MLflow. It gets its set-up once and trials one by one. It sends one
+report per epoch, waits for the answer, and sends one result.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a worker runs: its share of the machine.
+    """The share of a machine that a worker uses.
 
     Attributes:
-        name: The worker's name in the ledger and on the screen.
+        name: The worker's name in the ledger and the display.
         device_name: Processor or GPU model.
         threads: CPU threads it may use.
-        sharing: How many workers share the device.
-        gpu: UUID of its GPU, by which CUDA and NVML know it; None for the CPU.
-        node: The machine it is on, where that is not the coordinator's own.
+        sharing: Number of workers that share the device.
+        gpu: UUID of its GPU, as used by CUDA and NVML; None for the CPU.
+        node: Its machine, if that is not the coordinator's.
         has_bfloat16: Whether it multiplies bfloat16 in hardware.
     """
 
@@ -48,7 +48,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Job:
-    """A trial with the files that only execution knows about: checkpoints to go on from and to leave behind."""
+    """A trial with its files: the checkpoint to continue from and the one to save."""
 
     trial: Trial
     load_from: Path | None = None
@@ -57,7 +57,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker waits for a trial: its framework and data are loaded, and an earlier trial is over."""
+    """The worker waits for a trial: its framework and data are loaded, and an earlier trial has ended."""
 
     worker: str
 
@@ -72,7 +72,7 @@ class EpochDone:
 
 @dataclass(frozen=True)
 class Finished:
-    """The trial is over. COMPLETED: it trained to its end; PRUNED: it was told to stop."""
+    """The trial has ended. COMPLETED: it trained all epochs; PRUNED: it was stopped."""
 
     worker: str
     result: TrialResult
@@ -80,7 +80,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Died:
-    """The worker's process is gone, with whatever it was doing; another takes its name."""
+    """The worker's process has died, and its trial with it; another process takes its name."""
 
     worker: str
     reason: str
@@ -95,30 +95,30 @@ class Executor(Protocol):
 
     @property
     def places(self) -> list[Place]:
-        """One for each worker, whether it is ready or not; on a cluster they come and go while a study runs."""
+        """One place per worker, ready or not; on a cluster they change while a study runs."""
 
     def start(self, worker: str, job: Job) -> None:
-        """Hands a trial to a worker that is ready."""
+        """Starts a trial on a ready worker."""
 
     def events(self, timeout_s: float) -> list[Event]:
-        """What the workers said, in order; waits up to `timeout_s` for the first word."""
+        """The workers' events, in order; waits up to `timeout_s` for the first one."""
 
     def answer(self, worker: str, *, go_on: bool) -> None:
         """Answers an epoch's report."""
 
     def kill(self, worker: str) -> None:
-        """Ends a worker and all it started, at once; `Died` follows, and a new worker takes its place."""
+        """Kills a worker and its child processes; `Died` follows, and a new worker replaces it."""
 
     def close(self) -> None:
-        """Ends all workers, at once if they do not end by themselves."""
+        """Ends all workers; kills those that do not end by themselves."""
 
 
 class Workplace(Protocol):
-    """Workers that can be had, before any is started."""
+    """Provides workers; none is started yet."""
 
     @property
     def places(self) -> list[Place]:
-        """Of the workers that can be started at once; at least one."""
+        """Places of the workers that can be started now; at least one."""
 
     def executor(self, spec: SweepSpec, data_folder: Path, log_folder: Path) -> Executor:
         """Starts the workers. Called once."""

@@ -31,11 +31,11 @@ from harness.support import own_code
 from harness.support.redaction import MAX_REASON, redact
 
 WORKER = own_code.program("harness.execution.worker")
-MAX_WORKER_MEMORY_MB = 4000  # a worker that has grown beyond this is replaced between two trials
-MAX_EARLY_DEATHS = 3  # in a row, before a worker was ever ready: then something is wrong with the machine
-START_TIMEOUT_S = 600.0  # a worker that needs longer to get ready hangs, in a driver or on a file system
+MAX_WORKER_MEMORY_MB = 4000  # a larger worker is replaced between two trials
+MAX_EARLY_DEATHS = 3  # consecutive, before a worker was ready: then the machine is at fault
+START_TIMEOUT_S = 600.0  # a worker that needs longer to get ready has hung
 CLOSE_TIMEOUT_S = 2.0
-LAST_WORDS = 1 << 16  # bytes of a dead worker's log that are looked through for the reason
+LAST_WORDS = 1 << 16  # bytes of a dead worker's log that are searched for the reason
 
 
 class ThisMachine:
@@ -51,18 +51,18 @@ class ThisMachine:
 
 
 class LocalExecutor:
-    """One spawned process for each place; a process that dies is replaced.
+    """One spawned process per place; a process that dies is replaced.
 
     Args:
-        spec: The study, handed to each worker.
-        places: Where the workers run.
-        data_folder: Where the verified data set lies.
-        log_folder: Gets one file per worker with whatever its libraries print.
-        code: Digest of the code that is to train; None: of this process's own.
+        spec: The study, sent to each worker.
+        places: The places of the workers.
+        data_folder: Folder of the verified data set.
+        log_folder: Gets one file per worker with the output of its libraries.
+        code: Digest of the training code; None: of this process's own.
 
     Raises:
-        TroubleError: a worker cannot be started; from `events` also when workers end before they are ready, or find
-            that a file cannot be written.
+        TroubleError: a worker cannot be started; from `events` also if workers end before they are ready, or cannot
+            write a file.
     """
 
     def __init__(
@@ -132,7 +132,7 @@ class LocalExecutor:
         if report.result is not None:
             process.is_worn_out = report.result.outcome in (Outcome.CRASHED, Outcome.OUT_OF_MEMORY)
             return Finished(worker, report.result)
-        if report.trouble is not None:  # raised by the next call, after what others have said
+        if report.trouble is not None:  # raised by the next call, after the events of other workers
             self._trouble = " ".join(report.trouble.split())
             return None
         self._early_deaths = 0
@@ -140,10 +140,10 @@ class LocalExecutor:
         return Ready(worker)
 
     def _recycled(self, event: Event) -> bool:
-        """Replaces a worker that is between two trials and not as good as new; the new one will say that it is ready.
+        """Replaces a worn-out or too large worker between two trials; the new one reports when it is ready.
 
-        After an error a device may stay unusable, and memory that has run out once is not all given back. One that is
-        new is kept, whatever it needs.
+        After an error a device may stay unusable, and after a lack of memory not all of it is freed. A worker that has
+        run no trial is kept at any size.
         """
         if not isinstance(event, Ready):
             return False
@@ -164,7 +164,7 @@ class LocalExecutor:
 
     def _replace(self, process: _Process) -> Died:
         self._selector.unregister(process.channel)
-        had_limit = process.has_memory_limit()  # the system knows until it has been waited for
+        had_limit = process.has_memory_limit()  # known until the process has been waited for
         status = process.close()
         reason = process.nonsense or _words(status, process.last_words())
         self._early_deaths += 1
@@ -175,7 +175,7 @@ class LocalExecutor:
         return Died(process.place.name, reason, out_of_memory)
 
     def _was_killed_for_memory(self, status: int) -> bool:
-        """Whether the kernel has counted one more such kill than workers have died of."""
+        """Whether the kernel has counted more out-of-memory kills than workers that died of one."""
         if status != -signal.SIGKILL or devices.num_out_of_memory_kills() <= self._num_kills:
             return False
         self._num_kills += 1
@@ -198,7 +198,7 @@ class _Process:
                 stdout=subprocess.PIPE,
                 stderr=log_file,
                 env={**os.environ, **devices.worker_environment(place)},
-                start_new_session=True,  # a group of its own: Ctrl-C reaches the coordinator only, a kill reaches all
+                start_new_session=True,  # a group: Ctrl-C reaches the coordinator only, a kill all children
             )
         assert self._process.stdin is not None  # noqa: S101 - for the type checker
         assert self._process.stdout is not None  # noqa: S101
@@ -211,12 +211,12 @@ class _Process:
         self.was_ready = self.has_worked = self.is_worn_out = self.is_gone = False
 
     def send(self, command: Command) -> None:
-        with suppress(OSError):  # if it is dying, the end of its output will say so
+        with suppress(OSError):  # if it is dying, the end of its output shows that
             self._stdin.write(to_line(command))
             self._stdin.flush()
 
     def receive(self) -> list[Report]:
-        """What has come; sets `is_gone` at the end of the stream, and kills a worker that talks nonsense."""
+        """The new messages; sets `is_gone` at the end of the stream, and kills a worker that violates the protocol."""
         reports: list[Report] = []
         try:
             for line in self._lines():
@@ -250,12 +250,12 @@ class _Process:
             os.killpg(self._process.pid, signal.SIGKILL)
 
     def hang_up(self) -> None:
-        """Ends its standard input, at which a worker ends itself."""
+        """Closes its standard input, at which a worker ends."""
         with suppress(OSError):
             self._stdin.close()
 
     def close(self, timeout_s: float = CLOSE_TIMEOUT_S) -> int:
-        """Ends it and whatever it started; returns its exit status, negative for a signal."""
+        """Ends it and its child processes; returns its exit status, negative for a signal."""
         self.hang_up()
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout_s)
@@ -264,7 +264,7 @@ class _Process:
         return self._process.wait()
 
     def last_words(self) -> str:
-        """The end of what it wrote to its log."""
+        """The end of its log."""
         with suppress(OSError), self._log.open("rb") as log:
             log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - LAST_WORDS))
             return log.read().decode(errors="replace")
@@ -272,7 +272,7 @@ class _Process:
 
 
 def _gave_up_for_memory(process: _Process, status: int, had_limit: bool) -> bool:
-    """Whether a library was refused memory: some say so and abort, some go on and fault."""
+    """Whether a library got no memory: some report that and abort, others crash later."""
     if status not in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS):
         return False
     return had_limit or devices.says_out_of_memory(process.last_words())

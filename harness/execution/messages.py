@@ -1,4 +1,4 @@
-"""What a coordinator and a worker say to each other, one JSON a line; neither believes the other.
+"""The messages of coordinator and worker, one JSON object per line; both sides validate what they receive.
 
 coordinator                                        worker
 {"setup": {...}}, once and first
@@ -7,8 +7,8 @@ coordinator                                        worker
                                                    {"epoch": {...}}, after each epoch; then it waits
 {"go_on": true}
                                                    {"result": {...}}
-                                                   {"trouble": "..."} instead of what is due, as its last word,
-                                                   when the machine and not the trial is at fault
+                                                   {"trouble": "..."} instead of the expected message, as its last
+                                                   one, if the machine and not the trial is at fault
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ MAX_LINE_BYTES = 4_000_000  # a result that lists every image as wrong has 120,0
 
 
 class ProtocolError(ValueError):
-    """The other side said what makes no sense, or what was not its turn to say. The message is one line."""
+    """The other side sent an invalid or unexpected message. The error's text is one line."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a worker is told once.
+    """A worker's set-up, which is sent once.
 
     Attributes:
         spec: The study.
-        place: Where it runs.
-        data_folder: Where the data set lies.
-        code: Digest of the coordinator's code that trains; the worker's has to be the same.
+        place: The worker's place.
+        data_folder: Folder of the data set.
+        code: Digest of the coordinator's training code; the worker's must be equal.
     """
 
     spec: SweepSpec
@@ -73,7 +73,7 @@ M = TypeVar("M", Command, Report)
 
 
 class Turn:
-    """What a worker may say next, as its coordinator sees it."""
+    """Checks that a worker's messages come in the expected order."""
 
     def __init__(self) -> None:
         self._due: tuple[str, ...] = ("ready",)
@@ -87,7 +87,7 @@ class Turn:
         self._due = ("epoch", "result")
 
     def hear(self, report: Report) -> None:
-        """Raises ProtocolError if this is not what was due."""
+        """Checks a message; raises ProtocolError if it was not expected."""
         kind = next(kind for kind, content in vars(report).items() if content is not None)
         if kind not in (*self._due, "trouble"):
             raise ProtocolError(f"said {kind} where {' or '.join(self._due) or 'nothing'} was due")
@@ -101,22 +101,22 @@ class Turn:
 
 
 def to_line(message: Command | Report) -> bytes:
-    """Raises ValueError if a number in it is not finite."""
+    """A message as one line. Raises ValueError if a number in it is not finite."""
     return to_json({kind: content for kind, content in vars(message).items() if content is not None}) + b"\n"
 
 
 def to_json(value: object) -> bytes:
-    """Any of our types, as `parse_json` reads it. Raises ValueError if a number in it is not finite."""
+    """JSON of any of our types, for `parse_json`. Raises ValueError if a number in it is not finite."""
     return json.dumps(value, default=_plain, allow_nan=False).encode()
 
 
 def read_command(line: bytes) -> Command:
-    """Raises ProtocolError if the line is none."""
+    """Parses a command. Raises ProtocolError if the line is invalid."""
     return _read(Command, line)
 
 
 def read_report(line: bytes) -> Report:
-    """Raises ProtocolError if the line is none."""
+    """Parses a report. Raises ProtocolError if the line is invalid."""
     return _read(Report, line)
 
 

@@ -1,6 +1,6 @@
-"""The worker process: takes commands on its standard input, reports on its standard output; see `messages`.
+"""The worker process: reads commands from standard input, writes reports to standard output; see `messages`.
 
-When its standard input ends, its coordinator is gone, and it ends itself at once, in the middle of whatever it does.
+Its standard input ends when its coordinator has died. Then the worker ends at once, also during a training.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def main() -> None:
     devices.be_killed_first()
     try:
         trainer = _trainer(setup)
-        # Keras collects garbage before each model: without this, for 0.2 s, among all that the framework has loaded.
+        # Keras collects garbage before each model. Without this it searches all objects of the framework: 0.2 s.
         gc.freeze()
         while True:
             _send(channel, Report(ready=True))
@@ -50,13 +50,13 @@ def main() -> None:
 
 
 def _trainer(setup: Setup) -> Trainer:
-    """Raises TroubleError where another worker on this machine would do no better."""
+    """Raises TroubleError for faults that any worker on this machine would have."""
     if setup.code != own_code.digest():
         raise TroubleError(
             f"{setup.place.name} has other code than the command that started it ({own_code.described()}):"
             " was it changed meanwhile? start the command again"
         )
-    # The framework reads its environment when it is loaded, so it is loaded here and not above.
+    # The framework reads its environment at import, so it is imported here and not above.
     try:
         from harness.execution.training.trainer import Trainer
     except Exception as error:
@@ -76,7 +76,7 @@ def _ask(channel: IO[bytes], commands: queue.Queue[Command], report: EpochReport
 
 
 def _take_over_stdout() -> IO[bytes]:
-    """Keeps the real standard output for messages; whatever a library prints goes to the log with the errors."""
+    """Keeps the real standard output for messages; the output of libraries goes to the log with standard error."""
     channel = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return channel
@@ -91,7 +91,7 @@ def _commands() -> queue.Queue[Command]:
                 received.put(read_command(line))
         except ProtocolError as error:
             _give_up(f"the coordinator {error}")
-        except BaseException as error:  # nobody would hear the coordinator any more
+        except BaseException as error:  # without this thread, commands are lost
             traceback.print_exc()
             _give_up(f"cannot read what the coordinator said: {_one_line(error)}")
         os._exit(0)
@@ -113,7 +113,7 @@ def _one_line(error: BaseException) -> str:
 
 
 def _give_up(why: str) -> NoReturn:
-    """Ends the process, whichever thread finds out. The last line of its log is what the coordinator tells."""
+    """Ends the process, from any thread. The coordinator reports the last line of its log."""
     sys.stderr.write(f"worker: {why}\n")
     sys.stderr.flush()
     os._exit(1)

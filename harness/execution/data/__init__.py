@@ -1,1 +1,1 @@
-"""The data sets: where they come from, and the checked copy on this machine."""
+"""The data sets: their sources, and the verified copy on this machine."""

@@ -1,8 +1,8 @@
-"""The cache of data sets: each is found, checked by hash, split once for all and kept as arrays to map into memory.
+"""The cache of data sets: each is fetched, verified by hash, split once, and kept as memory-mapped arrays.
 
 `prepare` is called once before workers start, `load` in every worker. The cache has a folder per data set with images
-and labels of each split as `.npy` files, so that workers share one copy in memory and the test images lie apart.
-Only these files are ever written or replaced; nothing is deleted, and nothing that people put there is touched.
+and labels of each split as `.npy` files, so that workers share one copy in memory and the test images are separate.
+Only these files are written or replaced; nothing is deleted, and users' files are not changed.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ LOCK_TIMEOUT_S = 1800.0
 
 @dataclass(frozen=True)
 class FileCheck:
-    """A file of the cache and what is wrong with it, in one line; None when it holds what it should."""
+    """A file of the cache and its problem, in one line; None if it is correct."""
 
     path: Path
     problem: str | None
 
 
 def prepare(dataset: str, progress: Progress) -> Path:
-    """The folder that holds `dataset`, every byte of it checked; it is fetched first if need be.
+    """The folder of `dataset`, verified by hash; a missing data set is fetched first.
 
-    Several processes may call it at once. `progress` gets a line for people now and then, none if all is in place.
+    Several processes may call it at once. `progress` gets messages, none if the data set is complete.
 
     Raises:
         InputError: there is no such data set, or HARNESS_DATA is no folder.
@@ -52,11 +52,11 @@ def prepare(dataset: str, progress: Progress) -> Path:
 
 
 def keep(dataset: str, arrays: Arrays) -> Path:
-    """As `prepare`, of the arrays that another machine's cache holds instead of a source: they are checked as well.
+    """Like `prepare`, with arrays from another machine's cache instead of a source; they are verified as well.
 
     Raises:
         InputError: as `prepare`.
-        TroubleError: the arrays are others, or the cache cannot be written.
+        TroubleError: the arrays differ, or the cache cannot be written.
     """
 
     def checked() -> Arrays:
@@ -70,17 +70,17 @@ def keep(dataset: str, arrays: Arrays) -> Path:
 
 
 def files(dataset: str, folder: Path) -> dict[str, Path]:
-    """The files of `dataset` that `prepare` returned the folder of, by the names of their arrays."""
+    """The files in the folder that `prepare` returned for `dataset`, by the names of their arrays."""
     return {name: _file(folder, name) for name in _dataset(dataset).kept}
 
 
 def _put_right(dataset: str, progress: Progress, make: Callable[[], Arrays]) -> Path:
-    """The folder of `dataset`; what is wrong or missing there is replaced by what `make` returns."""
+    """The folder of `dataset`; wrong or missing files are replaced by the arrays that `make` returns."""
     wanted, folder = _dataset(dataset), dataset_folder(dataset)
     if not _problems(wanted, folder):
         return folder
     with _writing(folder, progress):
-        problems = _problems(wanted, folder)  # another process may have put things right meanwhile
+        problems = _problems(wanted, folder)  # another process may have repaired it meanwhile
         for check in problems:
             if check.path.exists():
                 progress(f"{check.path}: {check.problem}; it will be replaced")
@@ -91,10 +91,10 @@ def _put_right(dataset: str, progress: Progress, make: Callable[[], Arrays]) -> 
 
 
 def load(dataset: str, split: Split, folder: Path) -> tuple[Images, Images]:
-    """Images (n, 28, 28) in 0..255 and labels (n,) of a split, both uint8, mapped read-only into memory.
+    """Images (n, 28, 28) in 0..255 and labels (n,) of a split, both uint8, memory-mapped read-only.
 
-    Train and validation are shuffled and stratified: their first N images are a fair sample. `folder` is what
-    `prepare` returned; hashes were checked there and are not again.
+    Train and validation are shuffled and stratified: their first N images are a fair sample. `folder` is the result of
+    `prepare`, which has verified the hashes; they are not verified again.
 
     Raises:
         InputError: there is no such data set.
@@ -106,7 +106,7 @@ def load(dataset: str, split: Split, folder: Path) -> tuple[Images, Images]:
 
 
 def verify(dataset: str) -> tuple[FileCheck, ...]:
-    """Checks every byte of `dataset` in the cache, one answer per file. Fetches and changes nothing.
+    """Verifies `dataset` in the cache by hash, one result per file. Fetches and changes nothing.
 
     Raises:
         InputError: there is no such data set, or HARNESS_DATA is no folder.
@@ -116,7 +116,7 @@ def verify(dataset: str) -> tuple[FileCheck, ...]:
 
 
 def data_digest(dataset: str) -> str:
-    """The data set's name and 16 hex digits that stand for its images, its split and their order; reads no file.
+    """The data set's name and 16 hex digits, which identify its images, split and order; reads no file.
 
     Raises:
         InputError: there is no such data set.
@@ -126,10 +126,10 @@ def data_digest(dataset: str) -> str:
 
 
 def cache_folder() -> Path:
-    """Where data sets are kept: HARNESS_DATA, or else the user's cache folder.
+    """The folder of the data sets: HARNESS_DATA, or else the user's cache folder.
 
     Raises:
-        InputError: HARNESS_DATA can be no folder.
+        InputError: HARNESS_DATA cannot be a folder.
     """
     moved = os.environ.get("HARNESS_DATA")
     return named_folder("HARNESS_DATA", moved) if moved else user_cache_path("harness")
@@ -142,7 +142,7 @@ def _dataset(name: str) -> Dataset:
 
 
 def dataset_folder(name: str) -> Path:
-    """Where a data set lies in this machine's cache, if it is there."""
+    """The folder of a data set in this machine's cache, which may not exist."""
     return cache_folder() / name
 
 
@@ -158,7 +158,7 @@ def _problems(dataset: Dataset, folder: Path) -> list[FileCheck]:
 def _check(path: Path, content: Content) -> FileCheck:
     try:
         return FileCheck(path, content.problem(_map(path)))
-    except Exception as error:  # a damaged header may raise nearly anything
+    except Exception as error:  # a damaged header may raise nearly any exception
         return FileCheck(path, reason(error))
 
 
@@ -179,13 +179,13 @@ def _load_file(folder: Path, name: str, content: Content) -> Images:
 
 
 def _fetch(dataset: Dataset, folder: Path, progress: Progress) -> Arrays:
-    """The raw arrays from the first source that has the right ones."""
+    """The raw arrays from the first source with the correct ones."""
     tried = []
     for source in dataset.sources(folder):
         try:
             arrays = source.read(progress)
             _require(dataset.raw, arrays)
-        except Exception as error:  # whatever a foreign file or server brings about, the next source may be sound
+        except Exception as error:  # a file or server may raise any exception; the next source may be correct
             tried.append(f"{source.name}: {reason(error)}")
             if not isinstance(error, FileNotFoundError):
                 progress(tried[-1])
@@ -225,7 +225,7 @@ def _write(folder: Path, arrays: Arrays) -> None:
 
 @contextmanager
 def _writing(folder: Path, progress: Progress) -> Iterator[None]:
-    """Holds the folder's lock, so that one process fetches and the others wait for it."""
+    """Holds the folder's lock: one process fetches, and the others wait."""
     lock = FileLock(folder / ".lock")
     try:
         folder.mkdir(parents=True, exist_ok=True)

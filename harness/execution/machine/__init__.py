@@ -1,1 +1,1 @@
-"""What a machine has: processors, GPUs, memory, and the backend that drives them."""
+"""The machine: processors, GPUs, memory, and the backend."""

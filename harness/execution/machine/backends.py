@@ -1,4 +1,4 @@
-"""Which framework Keras trains with, as KERAS_BACKEND says; found out without loading any of them."""
+"""The backend of Keras, from KERAS_BACKEND or Keras's settings; no framework is loaded."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _HOW_TO_INSTALL = {
 
 
 def backend() -> str:
-    """The one that training will use: as in KERAS_BACKEND, else in Keras's own settings, else tensorflow.
+    """The backend for training: from KERAS_BACKEND, else from Keras's own settings, else tensorflow.
 
     Raises:
-        InputError: it is none that there is, or is not installed.
+        InputError: the backend is unknown or not installed.
     """
     name = os.environ.get(VARIABLE) or _in_keras_settings()
     there = installed()
@@ -38,7 +38,7 @@ def backend() -> str:
 
 
 def installed() -> dict[str, str]:
-    """Versions of the backends that are installed, by name."""
+    """Versions of the installed backends, by name."""
     versions: dict[str, str] = {}
     for name in BACKENDS:
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -47,7 +47,7 @@ def installed() -> dict[str, str]:
 
 
 def _in_keras_settings() -> str:
-    """What Keras itself would take without the variable."""
+    """Keras's own choice without the variable."""
     try:
         return str(json.loads((keras_home() / "keras.json").read_text()).get("backend", DEFAULT))
     except (OSError, ValueError, AttributeError):

@@ -1,4 +1,4 @@
-"""What this machine has, and everything that only one framework can say about a device."""
+"""The devices of this machine, and all framework-specific queries about a device."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CPU_INFO = Path("/proc/cpuinfo")
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 OUT_OF_MEMORY_SCORE = 500  # of 1000, see proc(5) on oom_score_adj
 
-# Of exceptions, and of what a library says before it aborts.
+# In exceptions, and in messages of a library before it aborts.
 _OUT_OF_MEMORY_SIGNS = (
     "resourceexhausted",
     "resource_exhausted",
@@ -62,7 +62,7 @@ def this_machine() -> Machine:
     """Reads the machine without loading a framework.
 
     Raises:
-        InputError: `CUDA_VISIBLE_DEVICES` is not clear, see `usable_gpus`.
+        InputError: `CUDA_VISIBLE_DEVICES` is ambiguous, see `usable_gpus`.
     """
     memory_mb = psutil.virtual_memory().total / 2**20
     return Machine(_cpu_name(), num_usable_cores(), memory_mb, usable_gpus(), cpu_has_bfloat16=_cpu_has_bfloat16())
@@ -71,7 +71,7 @@ def this_machine() -> Machine:
 def fastest_precision(places: Sequence[Place]) -> Precision:
     """bfloat16 if every place multiplies it in hardware, else float32.
 
-    On CPUs only TensorFlow has been measured to gain from it.
+    On CPUs, a gain was measured with TensorFlow only.
     """
     gains = all(place.has_bfloat16 and (place.gpu or backends.backend() == "tensorflow") for place in places)
     return "bfloat16" if gains else "float32"
@@ -84,11 +84,11 @@ def num_usable_cores() -> int:
 
 
 def places(machine: Machine, num_workers: int | None) -> list[Place]:
-    """One worker for each GPU, or one for each core (two small trials beside each other beat one on two threads).
+    """One worker per GPU, or one per core (two concurrent small trials are faster than one on two threads).
 
     Args:
-        machine: What there is.
-        num_workers: How many workers are asked for; None: as many as fit.
+        machine: The available devices.
+        num_workers: Number of workers; None: as many as fit.
     """
     if machine.gpus:
         return _gpu_places(machine, num_workers or len(machine.gpus))
@@ -100,7 +100,7 @@ def places(machine: Machine, num_workers: int | None) -> list[Place]:
     ]
 
 
-# As much of a GPU's memory as is needed and not all of it, for TensorFlow and for JAX; and no greetings.
+# TensorFlow and JAX allocate GPU memory as needed instead of all of it. No start-up messages.
 FRAMEWORK_ENVIRONMENT = {
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
@@ -117,18 +117,18 @@ def worker_environment(place: Place) -> dict[str, str]:
         "TF_NUM_INTRAOP_THREADS": threads,
         "TF_NUM_INTEROP_THREADS": threads,
         "OMP_NUM_THREADS": threads,  # PyTorch's
-        "NPROC": threads,  # JAX's: how many processors XLA takes itself to have
+        "NPROC": threads,  # JAX's: the number of processors that XLA assumes
         backends.VARIABLE: backends.backend(),
         **keras_settings.ENVIRONMENT,
         **SAFE_PATH,
         "PYTHONHASHSEED": "0",
-        "HARNESS_WORKER": place.name,  # for people who look at the process list
+        "HARNESS_WORKER": place.name,  # shown in the process list
     }
 
 
 def num_out_of_memory_kills() -> int:
-    """How many processes the kernel has killed for want of memory: of this process's control group where that is
-    counted, else of the whole machine."""
+    """Number of processes that the kernel has killed for lack of memory: in this process's control group if it is
+    counted there, else on the whole machine."""
     for path in _kill_counters():
         with suppress(OSError):
             counters = dict(line.split(maxsplit=1) for line in path.read_text().splitlines())
@@ -138,7 +138,7 @@ def num_out_of_memory_kills() -> int:
 
 
 def has_memory_limit(pid: int) -> bool:
-    """Whether a process, which may have ended but not been waited for, is denied memory that the machine may have."""
+    """Whether a process, possibly ended but not waited for, has a memory limit of its own."""
     if not hasattr(resource, "prlimit"):  # on other systems than Linux
         return False
     limits = [resource.prlimit(pid, kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
@@ -146,7 +146,7 @@ def has_memory_limit(pid: int) -> bool:
 
 
 def be_killed_first() -> None:
-    """Offers this process, rather than its coordinator or somebody else's, to a kernel that is out of memory."""
+    """Makes the kernel kill this process first if memory runs out, before its coordinator and other programs."""
     path = Path("/proc/self/oom_score_adj")
     with suppress(OSError):
         path.write_text(str(max(OUT_OF_MEMORY_SCORE, int(path.read_text()))))
@@ -161,10 +161,10 @@ def backend_name() -> str:
 
 
 def check_gpu(place: Place) -> None:
-    """Makes sure that the backend trains where the place is, since it takes the CPU when it finds no GPU; starts it.
+    """Starts the backend and checks that it uses the place's GPU, since it falls back to the CPU if it finds none.
 
     Raises:
-        TroubleError: it sees no GPU, or more than the one of this place.
+        TroubleError: the backend sees no GPU, or more than that of this place.
     """
     import keras
 
@@ -191,7 +191,7 @@ def peak_memory_mb() -> float:
 
 
 def gpu_peak_memory_mb(place: Place) -> float | None:
-    """Peak of what this process used on its GPU since `reset_peak_memory`, MiB; None if the backend does not tell."""
+    """Peak GPU memory of this process since `reset_peak_memory`, MiB; None if the backend does not report it."""
     memory = _tensorflow_memory(place)
     return None if memory is None else memory.get_memory_info("GPU:0")["peak"] / 2**20
 
@@ -205,7 +205,7 @@ def reset_peak_memory(place: Place) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception, or one that led to it, says that memory ran out, in the words of any backend."""
+    """Whether an exception, or one of its causes, reports a lack of memory, for any backend."""
     if isinstance(error, MemoryError) or says_out_of_memory(f"{type(error).__name__} {error}"):
         return True
     before = error.__cause__ or error.__context__
@@ -213,20 +213,20 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def says_out_of_memory(text: str) -> bool:
-    """Whether an error message says that memory ran out."""
+    """Whether an error message reports a lack of memory."""
     lower = text.lower()
     return any(sign in lower for sign in _OUT_OF_MEMORY_SIGNS)
 
 
 def _kill_counters() -> Iterator[Path]:
-    """Files with such a counter, the most particular first. In a container the last one is the whole machine's."""
+    """Files with such a counter, the most specific first. In a container the last one counts the whole machine."""
     root = Path("/sys/fs/cgroup")
     with suppress(OSError):
         for line in Path("/proc/self/cgroup").read_text().splitlines():
             _, controllers, group = line.split(":", 2)
             if "memory" in controllers.split(","):
                 yield root / "memory" / group.lstrip("/") / "memory.oom_control"
-                yield root / "memory" / "memory.oom_control"  # where the group's own name is the host's
+                yield root / "memory" / "memory.oom_control"  # if the group has the host's name
             elif not controllers:
                 yield root / group.lstrip("/") / "memory.events"
                 yield root / "memory.events"
@@ -234,7 +234,7 @@ def _kill_counters() -> Iterator[Path]:
 
 
 def _gpu_places(machine: Machine, count: int) -> list[Place]:
-    """The GPUs in turn. Where workers cannot be divided evenly, each GPU says how many it really has."""
+    """Places on the GPUs in turn. `sharing` is the actual number of workers of each GPU, also if uneven."""
     num_gpus, threads = len(machine.gpus), max(1, machine.num_cores // count)
     turns = [i % num_gpus for i in range(count)]
     gpus = [(machine.gpus[turn], turns.count(turn)) for turn in turns]
@@ -249,12 +249,12 @@ def _cpu_name() -> str:
 
 
 def _cpu_has_bfloat16() -> bool:
-    """Whether the processor multiplies it. Others compute with it too, many times slower than with float32."""
+    """Whether the processor multiplies bfloat16 in hardware. Others emulate it, many times slower than float32."""
     return not _BFLOAT16_FLAGS.isdisjoint(_cpu_says("flags").split())
 
 
 def _cpu_says(key: str) -> str:
-    """What Linux says of the first processor; empty where it says nothing."""
+    """Linux's description of the first processor; empty on other systems."""
     with suppress(OSError):
         for line in CPU_INFO.read_text().splitlines():
             name, _, value = line.partition(":")

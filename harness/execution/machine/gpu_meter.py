@@ -1,8 +1,7 @@
-"""What a GPU says of itself while a trial trains: how long it was busy, the energy it took, the memory in use.
+"""Measures a GPU while a trial trains: busy time, energy, memory in use.
 
-These are extras beside the reserved time, and None wherever they cannot be had. NVML, NVIDIA's management library,
-speaks of whole devices and numbers processes as the host does, so that it cannot tell trials apart: nothing is said of
-a GPU that is shared.
+These values are optional and None if unavailable. NVML, NVIDIA's management library, reports whole devices and the
+host's process ids, so it cannot tell trials apart: a shared GPU is not measured.
 """
 
 from __future__ import annotations
@@ -20,20 +19,20 @@ from harness.execution.base import Place
 from harness.execution.machine.gpus import is_instance
 
 INTERVAL_S = 0.1
-MIN_TRAIN_S = 1.0  # the longest time over which a GPU averages how busy it is: less would be told by what came before
+MIN_TRAIN_S = 1.0  # the longest averaging window of the busy share: a shorter interval would include earlier load
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What a GPU says at one moment; None where it does not.
+    """A GPU's values at one moment; None if unavailable.
 
     Attributes:
         time_s: Monotonic.
         busy_share: Share, 0 to 1, of the last sixth of a second to second in which something ran on it.
-        energy_j: Taken since its driver was loaded.
-        power_w: Drawn now.
-        memory_mb: In use, by whatever process.
-        num_processes: Processes that compute on it.
+        energy_j: Energy used since its driver was loaded.
+        power_w: Present power draw.
+        memory_mb: Memory in use by all processes.
+        num_processes: Number of processes that compute on it.
     """
 
     time_s: float
@@ -48,11 +47,11 @@ class Gauge(Protocol):
     """Reads one GPU."""
 
     def read(self) -> Reading:
-        """Takes a few milliseconds at most, and raises nothing."""
+        """Reads the GPU within a few milliseconds; raises nothing."""
 
 
 class GpuUsage(NamedTuple):
-    """Of a trial; the names are those of `TrialResult`."""
+    """A trial's use of its GPU, with the names of `TrialResult`."""
 
     gpu_busy_time_s: float | None = None
     gpu_energy_j: float | None = None
@@ -60,13 +59,13 @@ class GpuUsage(NamedTuple):
 
 
 class GpuMeter:
-    """Reads a GPU at the beginning and the end of each training region, and at intervals within.
+    """Reads a GPU at the start and end of each training region, and at intervals between.
 
-    A gauge that fails costs the trial these extras and nothing else: nothing is said, rather than a part.
+    If a reading fails, the affected values are None and the trial is not disturbed.
 
     Args:
-        gauge: Of the GPU; None: there is nothing to read.
-        interval_s: Between readings.
+        gauge: The GPU's gauge; None: no measurement.
+        interval_s: Seconds between readings.
     """
 
     def __init__(self, gauge: Gauge | None, interval_s: float = INTERVAL_S) -> None:
@@ -92,7 +91,7 @@ class GpuMeter:
             self._take(self._gauge, readings)
 
     def usage(self, train_s: float) -> GpuUsage:
-        """Of all regions together, which took `train_s` seconds."""
+        """The use over all regions, which took `train_s` seconds."""
         readings = [reading for region in self._regions for reading in region]
         if self._has_failed or any((reading.num_processes or 0) > 1 for reading in readings):
             return GpuUsage()
@@ -115,13 +114,13 @@ class GpuMeter:
     def _take(self, gauge: Gauge, readings: list[Reading]) -> None:
         try:
             readings.append(gauge.read())
-        except Exception:  # what a driver answers may be of any kind
+        except Exception:  # a driver may raise any exception
             self._has_failed = True
             traceback.print_exc()  # into the worker's log
 
 
 def open_gauge(place: Place) -> Gauge | None:
-    """NVML's of the GPU that a worker has to itself; None without such a GPU, or without an answer from NVML."""
+    """NVML's gauge of a GPU that the worker does not share; None without such a GPU or without NVML."""
     if place.gpu is None or place.sharing > 1:
         return None
     try:
@@ -136,7 +135,7 @@ def open_gauge(place: Place) -> Gauge | None:
 
 
 class NvmlGauge:
-    """Reads the GPU of a UUID. NVML knows all GPUs of the machine, whatever `CUDA_VISIBLE_DEVICES` says."""
+    """Reads the GPU of a UUID. NVML sees all GPUs of the machine, independent of `CUDA_VISIBLE_DEVICES`."""
 
     def __init__(self, nvml: Any, uuid: str) -> None:
         self._nvml, self._handle = nvml, nvml.nvmlDeviceGetHandleByUUID(uuid)
@@ -160,7 +159,7 @@ class NvmlGauge:
         )
 
     def _ask(self, question: Callable[[Any], Any]) -> Any:
-        """None if this GPU or its driver does not tell."""
+        """Calls NVML; None if this GPU or its driver does not support the call."""
         try:
             return question(self._handle)
         except self._nvml.NVMLError:
@@ -168,12 +167,12 @@ class NvmlGauge:
 
 
 def _busy_s(before: Reading, reading: Reading) -> float | None:
-    """What a reading says is about the time before it."""
+    """Busy seconds between readings; a reading describes the time before it."""
     return None if reading.busy_share is None else reading.busy_share * (reading.time_s - before.time_s)
 
 
 def _energy_j(before: Reading, reading: Reading) -> float | None:
-    """By the counter where there is one, else by the mean of the power drawn."""
+    """Energy from the counter if there is one, else from the mean power."""
     if before.energy_j is not None and reading.energy_j is not None:
         return max(0.0, reading.energy_j - before.energy_j)
     if before.power_w is not None and reading.power_w is not None:
@@ -182,6 +181,6 @@ def _energy_j(before: Reading, reading: Reading) -> float | None:
 
 
 def _total(parts: Iterable[float | None]) -> float | None:
-    """None if a part is not known."""
+    """The sum; None if a part is unknown."""
     known = list(parts)
     return sum(part for part in known if part is not None) if known and None not in known else None

@@ -1,4 +1,4 @@
-"""Which GPUs there are, and which of them this process may use. No framework is loaded, and no GPU is touched."""
+"""The GPUs of this machine, and those that this process may use. No framework is loaded, and no GPU is used."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _INSTANCE_LINE = re.compile(r"\s+MIG (\S+) +Device +\d+: \(UUID: (MIG-[\w/-]+)\)
 
 @dataclass(frozen=True)
 class Gpu:
-    """What one worker can be given.
+    """A GPU, or a MIG instance of one, for one worker.
 
     Attributes:
-        name: Model; of a part of a GPU, its profile too.
-        uuid: What names it to CUDA and to NVML alike, in any order of enumeration: `GPU-...`, or `MIG-...` for a part
-            that MIG (multi-instance GPU) has cut off.
+        name: Model; for a MIG instance also its profile.
+        uuid: Its id in both CUDA and NVML, independent of the order of enumeration: `GPU-...`, or `MIG-...` for an
+            instance of MIG (multi-instance GPU).
         has_bfloat16: Whether it multiplies bfloat16 in hardware, as NVIDIA's do from Ampere on.
     """
 
@@ -36,7 +36,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class _Card:
-    """A GPU by the driver's number, with the instances it is cut into, if any."""
+    """A GPU with the driver's number and its MIG instances, if any."""
 
     number: int
     gpu: Gpu
@@ -48,13 +48,13 @@ class _Card:
 
 
 def usable_gpus() -> tuple[Gpu, ...]:
-    """The GPUs that `CUDA_VISIBLE_DEVICES` leaves to this process, in its order; all where it is not set.
+    """The GPUs in `CUDA_VISIBLE_DEVICES`, in its order; all GPUs if it is not set.
 
-    It is read as CUDA reads it: numbers, or beginnings of UUIDs, up to the first that names nothing; nothing at all if
-    one is named twice. A GPU that MIG has cut up counts as its parts. Numbers are those of `nvidia-smi`.
+    It is parsed like CUDA does it: numbers or prefixes of UUIDs, up to the first unknown one; none if one is repeated.
+    A GPU in MIG mode counts as its instances. Numbers are those of `nvidia-smi`.
 
     Raises:
-        InputError: GPUs of several models are named by numbers that CUDA would understand in another way.
+        InputError: GPUs of several models are given by numbers, which CUDA may order differently.
     """
     tool = shutil.which("nvidia-smi")
     cards = _cards(_output([tool, "-L"]), _capabilities(tool)) if tool else []
@@ -65,12 +65,12 @@ def usable_gpus() -> tuple[Gpu, ...]:
 
 
 def is_instance(uuid: str) -> bool:
-    """Whether it is a part of a GPU, which has meters of its own for memory only."""
+    """Whether it is a MIG instance, which reports its own memory only."""
     return uuid.startswith("MIG-")
 
 
 def _capabilities(tool: str) -> dict[str, float]:
-    """CUDA's compute capability of each GPU by its UUID, as far as the driver says."""
+    """CUDA's compute capability of each GPU by its UUID, as far as the driver reports it."""
     listing = _output([tool, "--query-gpu=uuid,compute_cap", "--format=csv,noheader"])
     return {found[1]: float(found[2]) for line in listing.splitlines() if (found := _CAPABILITY_LINE.fullmatch(line))}
 
@@ -103,7 +103,7 @@ def _visible(cards: Sequence[_Card], names: Sequence[str]) -> tuple[Gpu, ...]:
 
 
 def _named(cards: Sequence[_Card], name: str) -> tuple[Gpu, ...]:
-    """What a number or the beginning of a UUID stands for; nothing if that is not one thing."""
+    """The GPU of a number or a prefix of a UUID; none if it is not unique."""
     if name.isascii() and name.isdigit():
         matches = [card.usable for card in cards if card.number == int(name)]
     elif name.startswith("GPU-"):
@@ -115,7 +115,7 @@ def _named(cards: Sequence[_Card], name: str) -> tuple[Gpu, ...]:
 
 
 def _check_order(cards: Sequence[_Card], names: Sequence[str]) -> None:
-    """CUDA counts the fastest model first unless told otherwise, the driver counts by slot."""
+    """Refuses numbers with several models: by default CUDA orders by speed, the driver by slot."""
     has_numbers = any(name.isdigit() for name in names)
     num_models = len({card.gpu.name for card in cards})
     if has_numbers and num_models > 1 and os.environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID":
@@ -126,7 +126,7 @@ def _check_order(cards: Sequence[_Card], names: Sequence[str]) -> None:
 
 
 def _output(command: Sequence[str]) -> str:
-    """Whatever it could say: where one GPU is broken, it names the others and fails."""
+    """Its output, also if it fails: with one broken GPU, it lists the others and fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.SubprocessError):

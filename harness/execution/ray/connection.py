@@ -1,4 +1,4 @@
-"""Connecting to a Ray cluster, or starting one on this machine, without its noise and in bounded time."""
+"""Connects to a Ray cluster, or starts one on this machine, without Ray's output and within a time limit."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from harness.support.home import code_folders
 
 CONNECT_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 500 * 2**20  # of a cluster that is started here: a data set of 55 MB, and weights on their way
-# Of changes to come, and of what the cluster's processes write: Ray prints that into the middle of whatever is shown.
+# Ray's warnings of future changes and the output of the cluster's processes would disturb the display.
 _SILENCE = {"RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0", "RAY_DEDUP_LOGS_SKIP_REGEX": ".*"}
 _HTTP2_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-_SETTINGS = 4  # type of the frame that a server says first, RFC 9113
+_SETTINGS = 4  # type of a server's first frame, RFC 9113
 
 
 def connect(address: str | None) -> ModuleType:
@@ -34,8 +34,8 @@ def connect(address: str | None) -> ModuleType:
         address: As in `Ray`.
 
     Raises:
-        InputError: Ray is not installed, the address is none, or this process is connected already.
-        TroubleError: nothing there answers as a Ray cluster does.
+        InputError: Ray is not installed, the address is invalid, or this process is connected already.
+        TroubleError: no Ray cluster answers at the address.
     """
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     for name, value in _SILENCE.items():
@@ -76,7 +76,7 @@ def _named(address: str | None) -> str:
 
 
 def _lock_with_token() -> None:
-    """Nobody else may use a cluster that is started here; Ray would write a token of its own into the user's home."""
+    """Sets a token, so that no other user can use a cluster started here; Ray would write one into the user's home."""
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
@@ -91,9 +91,9 @@ def _local_size() -> dict[str, Any]:
 
 
 def _runtime_environment(nowhere: str) -> dict[str, Any]:
-    """The code that runs here, for every node, in front of whatever is installed there.
+    """Sends the code of this process to every node, where it comes before installed versions.
 
-    An empty working folder keeps Ray from putting this process's own, and its script's, in front of that.
+    An empty working folder prevents Ray from putting the folders of this process and its script before it.
     """
     packages = list(map(str, code_folders()))
     # Said, whatever it was taken from: a node's own Keras settings may differ.
@@ -102,7 +102,7 @@ def _runtime_environment(nowhere: str) -> dict[str, Any]:
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself would try for minutes, and not listen to anybody meanwhile."""
+    """Checks the address within a time limit; Ray itself would try for minutes and ignore signals meanwhile."""
     host, _, port = address.rpartition(":")
     if not (host and host.isprintable() and re.fullmatch("[0-9]{1,5}", port)):
         raise InputError(f"--address is {address!r}; allowed: auto, or HOST:PORT of a cluster's head")
@@ -110,7 +110,7 @@ def _check_answers(address: str) -> None:
         with socket.create_connection((host, int(port)), CONNECT_TIMEOUT_S) as connection:
             connection.sendall(_HTTP2_HELLO)
             answer = connection.recv(9)
-    except (OSError, OverflowError, ValueError) as error:  # the last: what cannot be a host's name
+    except (OSError, OverflowError, ValueError) as error:  # UnicodeError: an invalid host name
         raise TroubleError(f"no Ray cluster at {address}: {error}") from error
     if len(answer) < 4 or answer[3] != _SETTINGS:
         raise TroubleError(f"no Ray cluster at {address}: something else answers there")
@@ -118,7 +118,7 @@ def _check_answers(address: str) -> None:
 
 @contextmanager
 def _own_signals() -> Iterator[None]:
-    """Puts back the handler that Ray replaces."""
+    """Restores the handler that Ray replaces."""
     is_main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGTERM)
     try:

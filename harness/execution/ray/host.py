@@ -1,7 +1,7 @@
-"""What runs on a node of a Ray cluster: looks at the node, and hosts a local executor with one worker there.
+"""The host on a node of a Ray cluster: inspects the node and runs a local executor with one worker.
 
-Plain Python, which `on_ray` makes an actor. Commands and events are the JSON of `messages`; only a data set's files and
-a trial's weights are bytes.
+A plain class, which `harness.execution.ray.workplace` makes an actor. Commands and events are the JSON of `messages`;
+only a data set's files and a trial's weights are bytes.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ Files = Mapping[str, bytes]
 
 @dataclass(frozen=True)
 class Seen:
-    """What a host found where Ray has put it.
+    """A host's description of its node.
 
     Attributes:
-        node_id: Ray's name of the node.
+        node_id: Ray's id of the node.
         device_name: Processor, or model of the GPU.
         gpu: UUID of the GPU that Ray gave it.
         has_bfloat16: Whether that GPU, or the processor, multiplies bfloat16 in hardware.
-        versions: Of the packages that training depends on.
+        versions: Versions of the packages that training depends on.
     """
 
     node_id: str
@@ -52,13 +52,13 @@ class Seen:
 
 
 class Host:
-    """Keeps one worker. Its methods are called one after another, each when the one before has answered."""
+    """Manages one worker. Calls of its methods do not overlap."""
 
     def look(self, *, wants_gpu: bool) -> bytes:
         """`Seen` as JSON.
 
         Raises:
-            TroubleError: it should have a GPU, and the node's driver shows none.
+            TroubleError: it should have a GPU, but the node's driver lists none.
         """
         import ray
 
@@ -79,14 +79,14 @@ class Host:
         return to_json(seen)
 
     def has_data(self, dataset: str) -> bool:
-        """Whether this node's own cache has all of it; every byte is looked at."""
+        """Whether this node's cache has the complete data set, verified by hash."""
         return not any(check.problem for check in cache.verify(dataset))
 
     def open(self, command: bytes, files: Files | None) -> None:
-        """Starts the worker; a data set that the node lacks comes as `files` and goes into the node's cache.
+        """Starts the worker; `files` has a data set that the node lacks, for the node's cache.
 
         Raises:
-            TroubleError: data or worker cannot be had.
+            TroubleError: data or worker are unavailable.
         """
         setup = read_command(command).setup
         assert setup is not None  # noqa: S101 - for the type checker
@@ -102,16 +102,16 @@ class Host:
     def exchange(
         self, commands: list[bytes], weights: bytes | None, kill: bool, wait_s: float
     ) -> tuple[list[bytes], bytes | None]:
-        """Passes on what the coordinator says, then waits for the worker's next word.
+        """Passes on the coordinator's commands, then waits for the worker's next event.
 
         Args:
-            commands: For the worker.
-            weights: A file for the trial among the commands to go on from.
-            kill: End the worker and all it started.
-            wait_s: How long to wait at most.
+            commands: Commands for the worker.
+            weights: The checkpoint from which the trial among the commands continues.
+            kill: Kill the worker and its child processes.
+            wait_s: Time limit of the wait.
 
         Returns:
-            Events as JSON, and the file that the trial among them left behind.
+            Events as JSON, and the checkpoint that the trial among them saved.
 
         Raises:
             TroubleError: as `LocalExecutor.events`.
@@ -134,9 +134,9 @@ class Host:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def _here(self, job: Job, weights: bytes | None) -> Job:
-        """The job with files of this node in place of the coordinator's."""
+        """The job with files of this node instead of the coordinator's."""
         load_from, save_to = self._file("before"), self._file("after")
-        if job.load_from or job.save_to:  # few trials need it, and one that is killed leaves it behind
+        if job.load_from or job.save_to:  # made on demand: few trials need it, and a killed one leaves it behind
             self._scratch.mkdir(mode=0o700, exist_ok=True)
         for left in (load_from, save_to):  # by one that died
             left.unlink(missing_ok=True)
@@ -157,9 +157,9 @@ class Host:
 
 
 def _end_with_raylet() -> None:
-    """Ends this process, and its worker with it, when the part of Ray that has started it is gone.
+    """Ends this process and its worker when the raylet that started it has died.
 
-    Ray itself leaves it there, with nobody who could call it.
+    Ray itself leaves the process running without any caller.
     """
     raylet = os.getppid()
 

@@ -1,4 +1,4 @@
-"""What a worker holds of its node on a Ray cluster, and how many workers a node has room for."""
+"""The resources of a worker on a Ray cluster, and the number of workers that fit on a node."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEMORY_BYTES = WORKER_MEMORY_MB * 2**20
 
 @dataclass(frozen=True)
 class Share:
-    """What each worker holds of its node."""
+    """The resources of each worker."""
 
     num_cpus: int
     num_gpus: float
@@ -27,17 +27,17 @@ class Share:
         return f"{cpus} and {self.num_gpus:g} GPUs" if self.num_gpus else cpus
 
     def room(self, resources: Mapping[str, float]) -> int:
-        """How many workers a node of such resources has room for."""
+        """Number of workers that fit on a node with these resources."""
         rooms = [resources.get("CPU", 0) / self.num_cpus, resources.get("memory", 0) / MEMORY_BYTES]
         rooms += [resources.get("GPU", 0) / self.num_gpus] if self.num_gpus else []
         return int(min(rooms) + 1e-6)
 
 
 def share(asked: Ray, nodes: list[Mapping[str, float]]) -> Share:
-    """What is asked for, or what suits the resources of the nodes.
+    """The requested resources, or suitable ones for the nodes.
 
     Raises:
-        InputError: GPUs are asked for and there are none.
+        InputError: GPUs are requested and there are none.
     """
     with_gpus = [node for node in nodes if node.get("GPU")]
     if asked.gpus_per_worker and not with_gpus:

@@ -1,8 +1,8 @@
 """Workers on the nodes of a Ray cluster.
 
-Each worker has a host there (`ray_host`), an actor that holds the CPUs and the part of a GPU that the worker uses, and
-in which a local executor does all that concerns processes. Here is only what the cluster adds: hosts are asked for,
-heard, and replaced when they or their nodes are lost. Ray itself tries nothing again.
+Each worker has a host (`harness.execution.ray.host`), an actor that reserves the CPUs and the GPU share of the worker.
+A local executor in the host manages the process. This module requests hosts, polls them, and replaces them if they or
+their nodes are lost. Ray itself retries nothing.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from harness.support.strict_json import parse_json
 if TYPE_CHECKING:
     from harness.execution.executors import Ray
 
-POLL_S = 0.5  # for how long a host waits for its worker's next word, which is when it next hears of anything
-ANSWER_TIMEOUT_S = 120.0  # a host that says nothing for so long, weights on their way included, is given up
-KILL_TIMEOUT_S = 10.0  # the same, where its worker is to be killed
+POLL_S = 0.5  # how long a host waits for its worker's next message; it gets no commands meanwhile
+ANSWER_TIMEOUT_S = 120.0  # a host without an answer for this time, transfers of weights included, is lost
+KILL_TIMEOUT_S = 10.0  # the same, if its worker has to be killed
 LOOK_S = 2.0  # how often to look for new nodes
-SETTLE_S = 20.0  # after the first host, for those that should find room at once
+SETTLE_S = 20.0  # after the first host, for others that should get resources at once
 CLOSE_TIMEOUT_S = 4.0
 
 
 @dataclass
 class _Host:
-    """A worker's host as the coordinator sees it: one call at a time, so that it hears nothing out of turn."""
+    """The coordinator's view of a worker's host; it has one call at a time, which keeps the order of messages."""
 
     name: str
     actor: Any = None
-    call: Any = None  # what it has not answered yet
+    call: Any = None  # the pending call
     what: str = ""
     deadline: float | None = None  # monotonic
-    place: Place | None = None  # known when Ray has found room for it
+    place: Place | None = None  # known when Ray has placed it
     job: Job | None = None
-    num_losses: int = 0  # in a row, before its worker was ready
+    num_losses: int = 0  # consecutive, before its worker was ready
     commands: list[Command] = field(default_factory=list)
     weights: bytes | None = None
     must_kill: bool = False
@@ -68,18 +68,18 @@ class _Host:
 
 
 class RayWorkplace:
-    """A connection to a cluster with a host for each worker that there is room for.
+    """A connection to a cluster, with a host for each worker that fits.
 
-    Without a number of workers there are as many as the nodes have room for, and more when nodes join. What Ray finds
-    no room for yet waits, which is also how a cluster that grows by demand hears of it.
+    Without a number of workers there are as many as fit on the nodes, and more when nodes join. Requests that do not
+    fit yet stay pending, so that an autoscaling cluster can add nodes for them.
 
     Args:
-        asked: Which cluster, and what each worker holds of it.
-        num_workers: How many workers; None: as many as there is room for.
-        note: Gets a line when workers come or go.
+        asked: The cluster, and the resources of each worker.
+        num_workers: Number of workers; None: as many as fit.
+        note: Gets a message when workers join or leave.
 
     Raises:
-        InputError: Ray is not installed, or what is asked for makes no sense.
+        InputError: Ray is not installed, or the request is invalid.
         TroubleError: the cluster cannot be reached, or has no room for a worker within ten minutes.
     """
 
@@ -128,7 +128,7 @@ class RayWorkplace:
     def kill(self, worker: str) -> None:
         host = self._hosts[worker]
         host.must_kill = True
-        if host.deadline is not None:  # a host that hangs cannot be told
+        if host.deadline is not None:  # a hanging host takes no command
             host.deadline = min(host.deadline, time.monotonic() + KILL_TIMEOUT_S)
 
     def events(self, timeout_s: float) -> list[Event]:
@@ -149,7 +149,7 @@ class RayWorkplace:
         self._hosts = {}
         self._ray.shutdown()
 
-    # Finding room
+    # Placing hosts
 
     def _nodes(self) -> dict[str, dict[str, Any]]:
         return {node["NodeID"]: node for node in self._ray.nodes() if node["Alive"]}
@@ -159,13 +159,13 @@ class RayWorkplace:
             return
         self._looked = time.monotonic()
         room = sum(self._share.room(node["Resources"]) for node in self._nodes().values())
-        wanted = self._num_workers or max(1, room)  # one that finds no room makes a cluster grow
+        wanted = self._num_workers or max(1, room)  # a request that does not fit makes an autoscaling cluster grow
         for i in range(len(self._hosts), wanted):
             self._hosts[f"worker-{i}"] = host = _Host(f"worker-{i}")
             self._request(host)
 
     def _find_places(self) -> None:
-        """Waits for a first place, and a little longer for the others that should find room."""
+        """Waits for a first place, and a little longer for the others that should fit."""
         self._ask_for_more()
         began = time.monotonic()
         has_said_so = False
@@ -182,7 +182,7 @@ class RayWorkplace:
         host.forget()
         host.place = None
         host.actor = self._actor.remote()
-        # Until Ray has found room for it, which may never be.
+        # Until Ray has placed it, which may never happen.
         host.has_called("look", host.actor.look.remote(wants_gpu=self._share.num_gpus > 0), None)
 
     # Talking to hosts
@@ -201,7 +201,7 @@ class RayWorkplace:
     def _heard(self, timeout_s: float) -> Iterator[Event]:
         calls = {host.call: host for host in self._hosts.values() if host.call is not None}
         done, _ = self._ray.wait(list(calls), num_returns=1, timeout=timeout_s)
-        if done:  # and whatever else has come
+        if done:  # and all other events
             done, _ = self._ray.wait(list(calls), num_returns=len(calls), timeout=0)
         for call in done:
             yield from self._on_answer(calls[call])
@@ -264,7 +264,7 @@ class RayWorkplace:
         events: list[Event] = [parse_json(Event, line) for line in lines]  # type: ignore[arg-type]
         for event in events:
             if isinstance(event, Died):
-                host.forget()  # what was said to it meanwhile
+                host.forget()  # commands that arrived meanwhile
             elif isinstance(event, Ready):
                 host.num_losses = 0
             elif isinstance(event, Finished) and weights is not None and host.job and host.job.save_to:
@@ -275,7 +275,7 @@ class RayWorkplace:
     # Losing hosts
 
     def _lose(self, host: _Host, reason: str) -> list[Event]:
-        """Gives up a host and asks for another; whatever is left of it is ended."""
+        """Kills a lost host and requests another."""
         was_placed = host.place is not None
         self._ray.kill(host.actor)
         host.num_losses += 1
@@ -288,7 +288,7 @@ class RayWorkplace:
 
 
 def _check_versions(node: str, theirs: Mapping[str, str]) -> None:
-    """Raises TroubleError if training there would not be what it is here."""
+    """Raises TroubleError if a node's versions differ from those here."""
     ours = versions()
     for package in ("keras", "numpy", backends.backend()):
         if theirs.get(package) != ours.get(package):
@@ -297,7 +297,7 @@ def _check_versions(node: str, theirs: Mapping[str, str]) -> None:
 
 
 def _read(path: Path | None) -> bytes | None:
-    """A file's content; None where there is none, which the worker will find out."""
+    """A file's content; None if it is missing, which the worker reports."""
     return path.read_bytes() if path is not None and path.exists() else None
 
 

@@ -1,6 +1,6 @@
-"""What every engine shares: the protocol, and images as they lie on the device.
+"""The protocol of engines, and images on the device.
 
-Images are bytes until they reach a batch, so that they take a quarter of the memory and lie on the device once for all
+Images stay bytes until they are in a batch. So they need a quarter of the memory and are on the device once for all
 trials of a worker.
 """
 
@@ -23,7 +23,7 @@ Order = NDArray[np.int32]
 
 @dataclass(frozen=True)
 class Images:
-    """Images (n, 28, 28) in 0..255 and labels (n,) where the backend wants them, n being `num_images` or more."""
+    """Images (n, 28, 28) in 0..255 and labels (n,) in the backend's memory; n is at least `num_images`."""
 
     images: Any
     labels: Any
@@ -31,15 +31,15 @@ class Images:
 
 
 class Engine(Protocol):
-    """Trains one model. To make it is to trace and compile whatever it runs; the model stays as it is."""
+    """Trains one model. Its constructor traces and compiles everything and leaves the model unchanged."""
 
     name: str
 
     def train(self, order: Order, transforms: Floats | None = None) -> float:
         """Trains on batches of these positions, shape (steps, batch size); returns the mean loss over them.
 
-        `transforms` (steps, batch size, 8) has the coefficients of each image's affine transform, for an engine that
-        was made for them.
+        `transforms` (steps, batch size, 8) has the coefficients of each image's affine transform, for an engine made
+        with `augments`.
         """
 
     def predict(self, images: Images, num_images: int) -> Floats:
@@ -47,8 +47,8 @@ class Engine(Protocol):
 
 
 def hold(images: Bytes, labels: Bytes) -> Images:
-    """Puts images onto the device, for as long as the result lives."""
-    # Filled up to whole batches, since a batch of another shape would be compiled on its own.
+    """Copies images to the device, for the lifetime of the result."""
+    # Padded to whole batches, since another shape of batch would need its own compilation.
     fill = -len(images) % EVALUATION_BATCH
     padded = np.pad(images, ((0, fill), (0, 0), (0, 0))), np.pad(labels, (0, fill))
     if keras.backend.backend() == "torch":
@@ -66,5 +66,5 @@ def scaled(images: Any, transforms: Any | None = None) -> Any:
 
 
 def no_transforms(order: Order) -> Floats:
-    """For batches whose images are shown as they are, shape (steps, batch size, 0)."""
+    """The transforms of batches without augmentation, shape (steps, batch size, 0)."""
     return np.empty((*order.shape, 0), np.float32)

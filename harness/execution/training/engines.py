@@ -1,4 +1,4 @@
-"""How a step is run: compiled where TensorFlow or JAX is the backend, by Keras's own `fit` elsewhere."""
+"""Engines that run training steps: compiled with TensorFlow or JAX, by Keras's own `fit` on other backends."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from harness.execution.training.kernels import fused_normalisation
 def make_engine(
     model: keras.Model, train: Images, validation: Images, batch_size: int, *, augments: bool = False, xla: bool
 ) -> Engine:
-    """The fastest engine for a model that is compiled with Adam under the present backend.
+    """The fastest engine of the current backend for a model that is compiled with Adam.
 
     Args:
-        model: Its optimizer's variables are built.
-        train: What it is trained on.
-        validation: What it is judged on; other images can be predicted too, after compiling for their number.
-        batch_size: Images a step.
+        model: A model whose optimizer variables are built.
+        train: Training images.
+        validation: Validation images; other images can be predicted too, after compiling for their number.
+        batch_size: Images per step.
         augments: Whether each image gets a transform.
-        xla: Let XLA compile a whole epoch, if it can all layers; for GPUs. JAX has no other compiler.
+        xla: Let XLA compile a whole epoch, if it supports all layers; for GPUs. JAX has no other compiler.
     """
     if keras.backend.backend() == "tensorflow":
         return CompiledEpochs(model, train, validation, batch_size, augments=augments, xla=xla)
@@ -62,7 +62,7 @@ class CompiledEpochs:
     ) -> None:
         import tensorflow as tf
 
-        # XLA has no kernel of TensorFlow's for the transforms of images.
+        # XLA does not support TensorFlow's image transform.
         xla = xla and not augments and all(layer.supports_jit for layer in model.layers)
         self.name = "compiled+xla" if xla else "compiled"
         self._model, self._data = model, train
@@ -74,8 +74,8 @@ class CompiledEpochs:
         with fused_normalisation(model):
             self._train = train_function.get_concrete_function()
         self._predict = predict_function.get_concrete_function()
-        # The first call of each compiles; of no steps, it does nothing else. XLA compiles for one shape only, so these
-        # are the ones to come.
+        # The first call of each function compiles; with 0 steps it does nothing else. XLA compiles for one shape only,
+        # so the shapes are those of later calls.
         num_steps = train.num_images // batch_size
         none = [np.zeros((num_steps, *of.shape[1:]), of.dtype.as_numpy_dtype) for of in (order, transforms)]
         self._run(self._train, *none, count=0)
@@ -90,13 +90,13 @@ class CompiledEpochs:
 
     @staticmethod
     def _run(function: Any, *data: Any, count: int) -> Floats:
-        """Reads the result, which waits for the device: what is timed apart does not run into each other."""
+        """Runs a function and reads its result. Reading waits for the device, so that timings do not overlap."""
         import tensorflow as tf
 
         return np.asarray(function(*map(tf.convert_to_tensor, data), tf.constant(count)))
 
     def _epoch(self, order: Any, transforms: Any, num_steps: Any) -> Any:
-        """Sum of the losses of `num_steps` batches. A number of its own, so that 0 compiles and trains nothing."""
+        """Sum of the losses of `num_steps` batches. With 0 steps the call compiles and trains nothing."""
         import tensorflow as tf
 
         def step(number: Any, total: Any) -> tuple[Any, Any]:
@@ -138,11 +138,11 @@ class CompiledEpochs:
         adam.iterations.value.assign_add(1)
 
     def _probabilities(self, images: Any, num_batches: Any) -> Any:
-        """Of all images, shape (-1, 10); zeros after the first `num_batches` evaluation batches."""
+        """Probabilities of all images, shape (-1, 10); zeros after the first `num_batches` evaluation batches."""
         import tensorflow as tf
 
         batches = tf.reshape(images, (-1, EVALUATION_BATCH, *images.shape[1:]))
-        # As long as there are images, not as asked for: XLA would compile again for each length.
+        # The length is that of all images, not `num_batches`: XLA would compile again for each length.
         size = tf.shape(batches)[0]
         found = tf.TensorArray(tf.float32, size=size, element_shape=(EVALUATION_BATCH, NUM_CLASSES))
 
@@ -168,7 +168,7 @@ class KerasFit:
 
     def train(self, order: Order, transforms: Floats | None = None) -> float:
         if keras.backend.backend() == "torch":
-            # Dropout draws from PyTorch's own generator there, which no checkpoint has. The order is the epoch's own.
+            # Dropout uses PyTorch's generator, which is not in checkpoints. The order differs between epochs.
             importlib.import_module("torch").manual_seed(zlib.crc32(order.tobytes()))
         positions = order.reshape(-1)
         transforms = no_transforms(order) if transforms is None else transforms

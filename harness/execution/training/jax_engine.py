@@ -1,4 +1,4 @@
-"""How a step is run on JAX: compiled with XLA, in which all that training changes goes in and comes out."""
+"""The engine for JAX: pure functions compiled with XLA, which take and return all trained state."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from harness.execution.training.engine_base import (
 
 
 class JaxSteps:
-    """Runs steps as compiled functions on data that lie on the device; what they replace is given back at once.
+    """Runs steps as compiled functions on data on the device; the old state's buffers are donated.
 
     Args:
-        whole_epochs: Compile an epoch as one loop, as is best on a GPU. On CPUs XLA runs convolutions within a loop
-            many times slower than outside, so there each step is a call.
+        whole_epochs: Compile an epoch as one loop, which is fastest on a GPU. On CPUs XLA runs convolutions many times
+            slower within a loop, so there each step is a call.
     """
 
     name = "compiled+xla"

@@ -1,4 +1,4 @@
-"""All uses of private names of Keras, as checked with the version below; check each again with another version."""
+"""All uses of private names of Keras, checked with the version below; check them again for another version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trained networks outside of training: built again around the weights that a training left, loaded, asked."""
+"""Trained networks outside of training: rebuilt from saved weights, loaded, used for prediction."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def rebuild(spec: SweepSpec, params: Params, weights: Path) -> keras.Model:
     """The network of a trial with the weights that its training saved.
 
     Raises:
-        TroubleError: the weights are gone, or are another network's; or the network is not what it should be.
+        TroubleError: the weights are missing or of another network, or the network differs from its documentation.
     """
     _load_keras()
     from harness.execution.training.trainer import build, load_weights
@@ -51,7 +51,7 @@ def rebuild(spec: SweepSpec, params: Params, weights: Path) -> keras.Model:
 
 
 def open_model(path: Path) -> keras.Model:
-    """The network of a `.keras` file, which cannot bring code of its own, from images (n, 28, 28, 1) to 10 classes.
+    """The network of a `.keras` file without custom code, from images (n, 28, 28, 1) to 10 classes.
 
     Raises:
         TroubleError: it is no such file.
@@ -62,7 +62,7 @@ def open_model(path: Path) -> keras.Model:
     try:
         with pinned():
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    except Exception as error:  # a foreign file may raise nearly anything
+    except Exception as error:  # an invalid file may raise nearly any exception
         raise TroubleError(f"{path} cannot be loaded: {reason(error)}") from error
     shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
     if shapes != ((None, *IMAGE_SHAPE), (None, NUM_CLASSES)):

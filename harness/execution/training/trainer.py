@@ -1,4 +1,4 @@
-"""Trains one trial: pure Keras, one report per epoch, every second accounted for."""
+"""Trains one trial in pure Keras: one report per epoch, with its times by part."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from harness.support.atomic_files import replaced
 from harness.support.failpoints import Step, reach
 
 SIDE = 28  # of an image
-AUGMENTATION_STREAM = 1  # apart from the order of the images, which is drawn from (seed, epoch)
+AUGMENTATION_STREAM = 1  # independent of the order of the images, which is drawn from (seed, epoch)
 
 OnEpoch = Callable[[EpochReport], bool]
 Floats = NDArray[np.float32]
@@ -38,7 +38,7 @@ Positions = NDArray[np.intp]
 
 
 class Trainer:
-    """What all trials of a study share on one worker: the data, the device, and how a step is run."""
+    """Trains the trials of one study on one worker; keeps the data and the device for all of them."""
 
     def __init__(self, spec: SweepSpec, place: Place, data_folder: Path) -> None:
         keras_settings.pin(spec.precision)
@@ -53,14 +53,14 @@ class Trainer:
             labels = np.concatenate([labels, self._validation_labels])
         self.train_images = engine_base.hold(images[: spec.train_images], labels[: spec.train_images])
         self._validation_images = engine_base.hold(validation_images, self._validation_labels)
-        # On a CPU it makes convolutions several times slower, and dense layers no faster.
+        # On a CPU, XLA makes convolutions several times slower, and dense layers no faster.
         self.uses_xla = place.gpu is not None
         self.device = Device(
             name=place.device_name,
             kind="cpu" if place.gpu is None else "gpu",
             backend=devices.backend_name(),
             precision=spec.precision,
-            engine="",  # each trial tells
+            engine="",  # set by each trial
             threads=place.threads,
             sharing=place.sharing,
             gpu_fraction=place.gpu_fraction,
@@ -68,18 +68,18 @@ class Trainer:
         self.gauge = open_gauge(place)
 
     def run(self, job: Job, on_epoch: OnEpoch) -> TrialResult:
-        """Trains a trial to its end, or until `on_epoch` returns False. Whatever the trial does is its outcome.
+        """Trains a trial to its end, or until `on_epoch` returns False. An error of the trial becomes its outcome.
 
         Raises:
-            TroubleError: its checkpoint cannot be written, the test images cannot be read, or its network is not what
-                it should be.
+            TroubleError: its checkpoint cannot be written, the test images cannot be read, or its network differs from
+                the documented one.
         """
         devices.reset_peak_memory(self._place)
         attempt = _Attempt(self, job, on_epoch)
         try:
             outcome, error = attempt.run(), None
         except TroubleError:
-            raise  # no fault of the trial's
+            raise  # not caused by the trial
         except Exception as trouble:
             outcome = Outcome.OUT_OF_MEMORY if devices.is_out_of_memory(trouble) else Outcome.CRASHED
             error = f"{type(trouble).__name__}: {trouble}".splitlines()[0][:500]
@@ -100,12 +100,12 @@ class Trainer:
         return engines.make_engine(model, *images, batch_size, augments=augments, xla=self.uses_xla)
 
     def validate(self, engine: Engine, num_images: int) -> tuple[Floats, Positions]:
-        """(cross-entropy of each, positions got wrong) over the first `num_images` validation images."""
+        """(cross-entropies, positions of misclassified images) of the first `num_images` validation images."""
         probabilities = engine.predict(self._validation_images, num_images)
         return _judged(probabilities, self._validation_labels[:num_images])
 
     def test(self, engine: Engine) -> Positions:
-        """Positions in the test split got wrong. Nothing else opens the test images."""
+        """Positions of misclassified test images. No other function opens the test images."""
         images, labels = cache.load(self.spec.dataset, "test", self._data_folder)
         probabilities = engine.predict(engine_base.hold(images, labels), len(labels))
         return _judged(probabilities, labels)[1]
@@ -115,7 +115,7 @@ def build(spec: SweepSpec, params: Params) -> keras.Model:
     """The network of a configuration.
 
     Raises:
-        TroubleError: it, or the documented one, is not what is documented, so that no number of it would be.
+        TroubleError: it, or the documented network, differs from its documentation, so its results would be invalid.
     """
     architecture, config = baselines.load(spec.baseline), spec.config(params)
     model = architecture.build(config)
@@ -132,7 +132,7 @@ def build(spec: SweepSpec, params: Params) -> keras.Model:
 
 
 class _Attempt:
-    """One run through one trial. It keeps what a result can be made of, however the trial ends."""
+    """One training of a trial. It keeps all data for a result, also if the trial fails."""
 
     def __init__(self, trainer: Trainer, job: Job, on_epoch: OnEpoch) -> None:
         self._trainer, self._job, self._on_epoch = trainer, job, on_epoch
@@ -156,8 +156,8 @@ class _Attempt:
         steps = _num_steps(self._trainer.train_images.num_images, recipe.batch_size)
         model = build(spec, trial.params)
         self._num_params = model.count_params()
-        # The schedule always spans the study's full number of epochs: a trial cut short was at the same
-        # position of the same schedule as every other, and one continued goes on where it was.
+        # The schedule always spans the study's full number of epochs. So a trial that was stopped early had the same
+        # learning rates as others, and a continued one resumes the schedule.
         model.compile(optimizer(recipe, steps * spec.epochs), loss="categorical_crossentropy", jit_compile=False)
         model.optimizer.build(model.trainable_variables)
         epochs_done = self._restore(model, steps)
@@ -175,21 +175,21 @@ class _Attempt:
         return self._end(model, engine)
 
     def _order(self, epoch: int, num_steps: int, batch_size: int) -> Order:
-        """Positions of the epoch's batches: all images shuffled, less the last incomplete batch."""
+        """Positions of the epoch's batches: all images shuffled, without the last incomplete batch."""
         shuffled = np.random.default_rng((self._job.trial.seed, epoch)).permutation(
             self._trainer.train_images.num_images
         )
         return shuffled[: num_steps * batch_size].astype(np.int32).reshape(num_steps, batch_size)
 
     def _run_epoch(self, engine: Engine, epoch: int, order: Order, transforms: Floats) -> bool:
-        """Trains and reports an epoch; returns whether to go on."""
+        """Trains and reports an epoch; returns whether to continue."""
         with self._meter.region():
             began = time.monotonic()
             train_loss = engine.train(order, transforms)
             train_s = time.monotonic() - began
         trained = time.monotonic()
-        # Trials are ranked on all validation images after their last epoch. The curve is on the same part of them
-        # throughout, so that its points can be compared.
+        # Trials are ranked on all validation images after their last epoch. The curve uses the same subset of them in
+        # each epoch, so that its points can be compared.
         num_images, is_last = self._trainer.spec.validation_images, epoch + 1 == self._job.trial.epochs
         num_judged = self._trainer.num_validation_images if is_last else num_images
         losses, self._wrong = self._trainer.validate(engine, num_judged)
@@ -207,7 +207,7 @@ class _Attempt:
         return not self._was_stopped
 
     def _cpu_s(self) -> float:
-        """CPU seconds since it was last asked."""
+        """CPU seconds since the last call."""
         before, self._cpu_began = self._cpu_began, time.process_time()
         return _milliseconds(self._cpu_began - before)
 
@@ -232,7 +232,7 @@ class _Attempt:
         )
 
     def _restore(self, model: keras.Model, steps_per_epoch: int) -> int:
-        """Loads the checkpoint to go on from; returns how many epochs it has behind it."""
+        """Loads the checkpoint to continue from; returns its number of epochs."""
         if self._job.load_from is None:
             return 0
         load_checkpoint(model, self._job.load_from)
@@ -252,28 +252,28 @@ class _Attempt:
 
 
 def save_checkpoint(model: keras.Model, path: Path) -> None:
-    """Writes weights and optimizer state, whole or not at all, for training to go on.
+    """Writes weights and optimizer state atomically, so that training can continue.
 
-    Not in Keras's own format: on a full disk the HDF5 library takes the whole process down.
+    Keras's own format is not used: on a full disk the HDF5 library ends the whole process.
 
     Raises:
-        TroubleError: it cannot be written.
+        TroubleError: the file cannot be written.
     """
     _save([*model.variables, *model.optimizer.variables], path)
 
 
 def load_checkpoint(model: keras.Model, path: Path) -> None:
-    """Puts back what `save_checkpoint` wrote of a model of the same configuration."""
+    """Restores a file of `save_checkpoint` into a model of the same configuration."""
     _load([*model.variables, *model.optimizer.variables], path)
 
 
 def save_weights(model: keras.Model, path: Path) -> None:
-    """As `save_checkpoint`, but only what the trained network is made of: a third of that."""
+    """Like `save_checkpoint`, but without the optimizer state: a third of the size."""
     _save(model.variables, path)
 
 
 def load_weights(model: keras.Model, path: Path) -> None:
-    """Puts back what `save_weights` wrote of a model of the same configuration."""
+    """Restores a file of `save_weights` into a model of the same configuration."""
     _load(model.variables, path)
 
 
@@ -291,9 +291,9 @@ def _load(variables: Sequence[keras.Variable], path: Path) -> None:
 
 
 def _of_these_layers(values: list[NDArray[Any]], num_variables: int) -> list[NDArray[Any]]:
-    """Without the states of random generators, with which networks of earlier versions began.
+    """Removes the states of random generators, the first variables of networks of earlier versions.
 
-    Augmentation was up to three layers of the network then, each with a generator.
+    In those versions, augmentation was up to three layers of the network, each with a generator.
     """
     num_more = len(values) - num_variables
     if 0 < num_more <= 3 and all(value.shape == (2,) and value.dtype.kind in "iu" for value in values[:num_more]):
@@ -302,21 +302,21 @@ def _of_these_layers(values: list[NDArray[Any]], num_variables: int) -> list[NDA
 
 
 def _judged(probabilities: Floats, labels: NDArray[np.uint8]) -> tuple[Floats, Positions]:
-    """(cross-entropy of each, positions got wrong)."""
+    """(cross-entropies, positions of misclassified images)."""
     chosen = probabilities[np.arange(len(labels)), labels]
     losses = -np.log(np.maximum(chosen, 1e-7))  # as Keras clips
     return losses, np.flatnonzero(probabilities.argmax(axis=1) != labels)
 
 
 def _num_steps(num_images: int, batch_size: int) -> int:
-    """Steps of an epoch."""
+    """Number of steps of an epoch."""
     if batch_size > num_images:
         raise ValueError(f"batch_size is {batch_size}; allowed: at most the {num_images} training images")
     return num_images // batch_size
 
 
 def _milliseconds(seconds: float) -> float:
-    """Seconds as precise as they can be repeated, which is what people want to read."""
+    """Seconds, rounded to milliseconds: more digits are not reproducible."""
     return round(seconds, 3)
 
 

@@ -1,4 +1,4 @@
-"""MLflow as a projection of the ledger: it may lag or be deleted, and nothing is lost.
+"""MLflow as a projection of the ledger: it may lag or be deleted without loss of data.
 
-`tracker` brings runs there in the background of a sweep, `sync` in the foreground; both use `mlflow_runs`.
+`mlflow_runs` has `Tracker`, which logs runs in the background of a sweep, and `sync`, which logs them at once.
 """

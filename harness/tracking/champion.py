@@ -1,7 +1,7 @@
-"""Registers a champion in MLflow: the model with what is known of it, a version of it, and the alias.
+"""Registers a champion in MLflow: the model with its metadata, a version of it, and the alias.
 
-What comes from a training has its uid as a tag. So each step can be repeated: what an earlier process has done is
-found, and what is missing is done.
+Each object has the uid of its training as a tag. So each step is idempotent: finished steps are found, and missing ones
+are done.
 """
 
 from __future__ import annotations
@@ -26,23 +26,23 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
     from mlflow.entities.model_registry import ModelVersion
 
-_SINCE = "champion_since"  # tag of a version that has been given the alias once; then people may move it
-_MODEL_VERSIONS = "mlflow.modelVersions"  # tag by which MLflow's page leads from a model to its versions
+_SINCE = "champion_since"  # tag of a version that once got the alias; after that users may move it
+_MODEL_VERSIONS = "mlflow.modelVersions"  # tag by which MLflow's page links a model to its versions
 _ABOUT = "Networks that `harness verdict` put forward; the alias `champion` is on the one that `harness predict` asks."
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """What is to be registered.
+    """A model to be registered.
 
     Attributes:
-        name: Of the registered model.
-        training: uid of the training that the weights come from.
-        run_id: That training's run.
-        points: The run's summary numbers, which are the model's too.
+        name: Name of the registered model.
+        training: uid of the training of its weights.
+        run_id: Run of that training.
+        points: The run's summary numbers, which are also logged for the model.
         params: Hyperparameters, as text.
         dataset: (name, digest), as in the run.
-        tags, description: Of the version.
+        tags, description: Tags and description of the version.
         build: Makes the network and an example of its input.
     """
 
@@ -58,17 +58,17 @@ class Candidate:
 
 
 def register(registry: Registry, candidate: Candidate) -> Registered:
-    """Registers a model, unless that is done, and makes it champion, unless it has been before.
+    """Registers a model, unless it is registered, and makes it champion, unless it has been champion before.
 
     Raises:
-        TroubleError: MLflow or its store of artifacts cannot be had, or `candidate.build` raises it.
+        TroubleError: MLflow or its artifact store is unavailable, or `candidate.build` raises it.
     """
     with registry.asked():
         return registry.describe(_Registration(registry, candidate).run())
 
 
 class _Registration:
-    """One candidate's way into the registry; raises whatever MLflow raises."""
+    """Registers one candidate; passes on MLflow's exceptions."""
 
     def __init__(self, registry: Registry, candidate: Candidate) -> None:
         self._client, self._candidate = registry.client, candidate
@@ -99,14 +99,14 @@ class _Registration:
             description=candidate.description,
             model_id=model.model_id,
         )
-        # A server does this itself.
+        # A tracking server does this itself.
         shown = json.dumps([{"name": candidate.name, "version": version.version}])
         self._client.set_logged_model_tags(model.model_id, {_MODEL_VERSIONS: shown})
         reach(Step.AFTER_VERSION)
         return version
 
     def _ready_model(self) -> LoggedModel:
-        """The logged model of this training, whole."""
+        """The complete logged model of this training."""
         from mlflow.entities import LoggedModelStatus
 
         candidate, run = self._candidate, self._client.get_run(self._candidate.run_id)
@@ -129,7 +129,7 @@ class _Registration:
         return self._client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
     def _save(self, model: LoggedModel) -> None:
-        """As `mlflow.keras.log_model` does, which works on the address that is set for the whole process."""
+        """Like `mlflow.keras.log_model`, which however uses the process-wide tracking address."""
         network, example = self._candidate.build()  # first: it loads Keras quietly, as `mlflow.keras` does not
 
         import mlflow.keras
@@ -149,14 +149,14 @@ class _Registration:
             self._client.log_model_artifacts(model.model_id, folder)
 
     def _link(self, model: LoggedModel, run: Run) -> None:
-        """The run's numbers become the model's, with the data set that they were taken on."""
+        """Logs the run's numbers for the model, with their data set."""
         from mlflow.entities import LoggedModelOutput, Metric
 
         outputs = run.outputs.model_outputs if run.outputs else []
         if model.model_id not in [output.model_id for output in outputs]:
             self._client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, 0)])
         name, digest = self._candidate.dataset
-        # The run has them already, at the same moments, so it stays as it is.
+        # The run has the same points already, so it does not change.
         metrics = [
             Metric(key, value, time_ms, step, model.model_id, name, digest, run.info.run_id)
             for key, value, step, time_ms in self._candidate.points
@@ -175,7 +175,7 @@ def _signature(network: keras.Model) -> Any:
 
 
 def _requirements() -> list[str]:
-    """What it takes to load the model, as it is installed here."""
+    """The installed packages that are needed to load the model."""
     import keras
 
     packages = ("keras", keras.backend.backend(), "numpy")

@@ -1,4 +1,4 @@
-"""What the MLflow run of a trial shows, computed from the ledger alone: the same input gives the same run."""
+"""The content of a trial's MLflow run, computed from the ledger only: the same input gives the same run."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from harness.support.provenance import PACKAGES, diff_file
 
 _STATUS = {Outcome.COMPLETED: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.CANCELLED: "KILLED"}
 _MAX_ERROR = 500
-MAX_TAG = 8000  # characters; MLflow cuts what is longer, or refuses it
-_BASELINE_COLOR = "#ff00ff"  # unlike any of MLflow's own, and plain to see on light and on dark
+MAX_TAG = 8000  # characters; MLflow truncates or refuses longer text
+_BASELINE_COLOR = "#ff00ff"  # different from MLflow's own colours, and visible on light and dark pages
 
 
 class Point(NamedTuple):
@@ -30,13 +30,13 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class RunContent:
-    """A run as it should be.
+    """The required content of a run.
 
     Attributes:
-        name: What people see.
-        status: MLflow's word for how it ended.
+        name: The displayed name.
+        status: MLflow's status.
         start_ms, end_ms: Milliseconds since 1970.
-        tags, params: As MLflow keeps them, all text.
+        tags, params: As stored by MLflow, all text.
         points: Curves by epoch, and summary numbers at step 0.
     """
 
@@ -58,7 +58,7 @@ class RunContent:
 
 
 class Parent(NamedTuple):
-    """Where a trial's run hangs: the study's parent run, and the run of the trial it goes on from."""
+    """The parents of a trial's run: the study's parent run, and the run of the trial that it continues."""
 
     run_id: str
     continues_run_id: str | None
@@ -79,7 +79,7 @@ def trial_content(study: Study, record: Record, last: Attempt, parent: Parent) -
         study: The trial's study.
         record: The trial, with its result.
         last: Its last attempt.
-        parent: Where the run hangs.
+        parent: The parents of the run.
     """
     result = record.result
     if result is None:
@@ -134,7 +134,7 @@ def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> 
     if record.trial.role is Role.BASELINE or confirmed == Role.BASELINE:
         tags["mlflow.runColor"] = _BASELINE_COLOR
     if result.error:
-        tags["error"] = result.error[:_MAX_ERROR].replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL takes none
+        tags["error"] = result.error[:_MAX_ERROR].replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL refuses it
     if record.trial.continues:
         tags["continues"] = record.trial.continues
     if parent.continues_run_id:
@@ -143,7 +143,7 @@ def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> 
 
 
 def _confirmed(study: Study, record: Record) -> str | None:
-    """What a verdict's training is a fresh one of; None elsewhere."""
+    """The configuration that a verdict's training confirms; None for other studies."""
     if not study.spec.is_verdict:
         return None
     number = study.spec.confirmed_trial(record.trial.params)
@@ -162,7 +162,7 @@ def _device_tags(record: Record, device: Device | None) -> dict[str, str]:
 
 
 def study_tags(study: Study) -> dict[str, str]:
-    """What all runs of a study have in common."""
+    """The common tags of all runs of a study."""
     spec, provenance = study.spec, study.provenance
     tags = {
         "study": spec.study,

@@ -1,4 +1,4 @@
-"""In what an MLflow run differs from what it should show, in words for people; nothing where it shows just that."""
+"""Differences between an MLflow run and its required content, in words; none if they are equal."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-_LONG, _BEFORE = 60, 20  # characters of a text that are shown, and of those before the first that differs
+_LONG, _BEFORE = 60, 20  # shown characters of a text, and those before the first difference
 
 
 def run_differences(run: Run, content: RunContent) -> Iterator[str]:
-    """Of what a search tells of a run: status, tags, parameters, and the newest value of each metric.
+    """Differences in the results of a search: status, tags, parameters, and the newest value of each metric.
 
-    Tags that `content` does not have are of no concern: people may add their own.
+    Tags that `content` does not have are ignored: users may add their own.
     """
     if run.info.status != content.status:
         yield f"status is {run.info.status}, should be {content.status}"
@@ -27,13 +27,13 @@ def run_differences(run: Run, content: RunContent) -> Iterator[str]:
 
 
 def logged_differences(run: Run, content: RunContent) -> Iterator[str]:
-    """Those of them that MLflow may not be able to undo: nothing that was logged once can be taken back."""
+    """The differences that MLflow may not be able to undo, since logged values are permanent."""
     yield from _unlike("parameter", run.data.params, content.params)
     yield from _unlike("metric", run.data.metrics, content.metrics)
 
 
 def curve_differences(client: MlflowClient, run: Run, content: RunContent) -> Iterator[str]:
-    """Of each curve, point by point; takes a request for each. Raises whatever MLflow raises."""
+    """Differences of each curve, point by point, with one request per curve. Passes on MLflow's exceptions."""
     for key, points in _curves(content).items():
         history = client.get_metric_history(run.info.run_id, key) if key in run.data.metrics else []
         found: dict[int, list[float]] = defaultdict(list)
@@ -43,7 +43,7 @@ def curve_differences(client: MlflowClient, run: Run, content: RunContent) -> It
 
 
 def _curves(content: RunContent) -> dict[str, list[Point]]:
-    """The metrics that have more than a summary's one number, at step 0."""
+    """The metrics with more points than a summary's single one at step 0."""
     points: dict[str, list[Point]] = defaultdict(list)
     for point in content.points:
         points[point.key].append(point)
@@ -51,7 +51,7 @@ def _curves(content: RunContent) -> dict[str, list[Point]]:
 
 
 def _unlike(what: str, found: Mapping[Any, Any], expected: Mapping[Any, Any]) -> Iterator[str]:
-    """Each key whose value is another, or which is on one side only."""
+    """Each key whose values differ, or which is on one side only."""
     for key in sorted({*found, *expected}):
         if key not in found:
             yield f"{what} {key} is missing, should be {_excerpt(_text(expected[key]))}"
@@ -70,7 +70,7 @@ def _text(value: object) -> str:
 
 
 def _parting(first: str, second: str) -> int:
-    """From where two texts are to be shown, so that people see in what they differ."""
+    """Start of the shown part of two texts, so that their first difference is visible."""
     if max(len(first), len(second)) <= _LONG:
         return 0
     same = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), _LONG)

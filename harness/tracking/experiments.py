@@ -1,4 +1,4 @@
-"""The MLflow experiment of a study: found by the study's identity, so that it survives renaming and deletion."""
+"""The MLflow experiment of a study, found by the study's identity, also after renaming or deletion."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def study_id(study: Study) -> str:
-    """Stays the same when the study is renamed, and differs from every other study's."""
+    """A unique id of a study, which does not change when it is renamed."""
     return f"{study.created_at:.6f}"
 
 
 def find_experiments(client: MlflowClient, study: Study) -> list[Experiment]:
-    """The study's experiment, and others that bear its mark; deleted ones last, then the oldest first."""
+    """The study's experiment, and others with its tag; live ones first, each in order of age."""
     from mlflow.entities import ViewType
 
     found = client.search_experiments(
@@ -33,7 +33,7 @@ def find_experiments(client: MlflowClient, study: Study) -> list[Experiment]:
 
 
 def open_experiment(client: MlflowClient, home: Path, ledger: Ledger, study: Study) -> str:
-    """The id of the study's experiment, which is made, restored or renamed as needed, with its views."""
+    """The id of the study's experiment; creates, restores or renames it as needed, with its views."""
     found = find_experiments(client, study)
     if not found:
         location = artifact_location(home, study.spec.study)
@@ -44,7 +44,7 @@ def open_experiment(client: MlflowClient, home: Path, ledger: Ledger, study: Stu
         found = [client.get_experiment(experiment_id)]
     experiment, *others = found
     for other in others:
-        if other.lifecycle_stage != "deleted":  # it may hold runs of other people
+        if other.lifecycle_stage != "deleted":  # it may have runs of other users
             client.delete_experiment_tag(other.experiment_id, "study_id")
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
@@ -57,14 +57,14 @@ def open_experiment(client: MlflowClient, home: Path, ledger: Ledger, study: Stu
 
 
 def lost_artifacts(client: MlflowClient, home: Path, experiment_id: str) -> str | None:
-    """Where MLflow looks for artifacts that lay in a home which has been moved since; None if nothing is lost."""
+    """The path that MLflow uses for the artifacts of a home that has moved; None if it is valid."""
     location: str = client.get_experiment(experiment_id).artifact_location
     here = artifact_location(home, "")
     return location if here and not location.startswith(f"{here}/") else None
 
 
 def _names(study: Study) -> tuple[str, str]:
-    """The study's name, and the one it takes where another study of that name is there already."""
+    """The study's name, and its alternative if another study's experiment has that name."""
     since = time.strftime("%Y%m%d-%H%M%S", time.localtime(study.created_at))
     return study.spec.study, f"{study.spec.study}-{since}"
 
@@ -75,7 +75,7 @@ def _free_name(client: MlflowClient, home: Path, ledger: Ledger, study: Study) -
     if holder is None:
         return plain
     for other in ledger.studies():
-        if study_id(other) == holder.tags.get("study_id"):  # one that was renamed to make room
+        if study_id(other) == holder.tags.get("study_id"):  # an experiment that was renamed to free the name
             open_experiment(client, home, ledger, other)
             return plain
     return dated

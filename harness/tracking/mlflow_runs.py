@@ -1,4 +1,4 @@
-"""Bringing the ledger's trials to MLflow: in the background of a sweep (`Tracker`), or at once (`sync`)."""
+"""Logs the ledger's trials to MLflow: in the background of a sweep (`Tracker`), or at once (`sync`)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from harness.tracking.study_runs import Repairs, Status, StudyRuns
 
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 60.0
-PATIENCE_S = 60.0  # of a close, while nothing moves
-NEWS_S = 5.0  # before a close that goes on for longer says so; then after twice that time, and so on
+PATIENCE_S = 60.0  # time limit of a close without progress
+NEWS_S = 5.0  # a longer close is reported after this time, then after twice the time, and so on
 _LOOK_S = 0.5
-PROGRESS_S = 30.0  # how old the parent run's summary may get
-PROGRESS_PAUSES = 100  # and how many times as long as showing it takes: in a long study, seconds
+PROGRESS_S = 30.0  # maximum age of the parent run's summary
+PROGRESS_PAUSES = 100  # or this multiple of the time of an update, which takes seconds in a long study
 
 
 class Patience:
-    """Lasts while something moves, and for so long after that."""
+    """A time limit that starts again with each progress."""
 
     def __init__(self, patience_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._patience_s, self._clock = patience_s, clock
@@ -35,25 +35,25 @@ class Patience:
         self._moved_at = clock()
 
     def lasts(self, trace: object) -> bool:
-        """Hears of what has moved if it is another than the last time."""
+        """Whether the limit is not reached; a changed value is progress."""
         if trace != self._seen:
             self._seen, self._moved_at = trace, self._clock()
         return self._clock() - self._moved_at < self._patience_s
 
 
 class Tracker:
-    """Brings one study's runs to MLflow while it runs, in a thread of its own, so that training never waits.
+    """Logs one study's runs to MLflow in its own thread, so that training never waits.
 
-    When MLflow cannot be had it tries again, ever less often; the ledger knows what is missing, so nothing is lost.
+    If MLflow is unavailable, it retries with growing intervals. The ledger has all results, so nothing is lost.
 
     Args:
-        ledger_path: The ledger; the thread opens it for itself.
+        ledger_path: The ledger; the thread opens its own connection.
         home: Folder of all state.
         study: The study's name; its row is in the ledger.
-        warn: Takes one line for people, from the thread; called once when trouble begins and once when it ends.
+        warn: Called from the thread with one line, once when trouble begins and once when it ends.
 
     Raises:
-        InputError: MLFLOW_TRACKING_URI is not an address that runs can go to.
+        InputError: MLFLOW_TRACKING_URI is not a valid address.
     """
 
     def __init__(self, ledger_path: Path, home: Path, study: str, warn: Callable[[str], None]) -> None:
@@ -68,17 +68,17 @@ class Tracker:
         self._thread.start()
 
     def notify(self) -> None:
-        """Says that the ledger has something new."""
+        """Signals new results in the ledger."""
         self._wake.set()
 
     def close(self, limit_s: float = math.inf, *, is_finished: bool | None = None) -> int:
-        """Brings what is left to MLflow; returns how many trials are missing there.
+        """Logs the remaining runs; returns the number of trials that are still missing.
 
-        That may take as long as it moves on, within `limit_s`: a store is being made, runs are brought.
+        It continues while there is progress, within `limit_s`: a store is being created, runs are logged.
 
         Args:
-            limit_s: How long to wait at most.
-            is_finished: Whether the study has come to its end; None: if its budget is used.
+            limit_s: Time limit.
+            is_finished: Whether the study has ended; None: if its budget is used.
         """
         if is_finished is not None:
             self._end_status = "FINISHED" if is_finished else "KILLED"
@@ -92,11 +92,11 @@ class Tracker:
         return num_left
 
     def _wait(self, limit_s: float) -> None:
-        """Until the thread has ended, or waiting for it is of no use."""
+        """Waits until the thread has ended or makes no more progress."""
         started, news_s, patience = time.monotonic(), NEWS_S, Patience(PATIENCE_S)
 
         def trace() -> tuple[object, ...]:
-            """Something that changes as long as the thread gets on."""
+            """A value that changes while the thread makes progress."""
             return id(self._runs), self._runs and self._runs.num_steps, making_cpu_s(self._uri)
 
         while self._thread.is_alive() and patience.lasts(trace()):
@@ -144,7 +144,7 @@ class Tracker:
             self._wait_s = min(2 * self._wait_s, LONGEST_WAIT_S)
 
     def _work(self, ledger: Ledger) -> None:
-        """Until closed; raises whatever keeps it from going on."""
+        """Logs runs until closed; passes on exceptions."""
         runs = self._runs = StudyRuns(self._home, ledger, self._study)
         runs.reconcile("RUNNING")
         self._note_success(runs.repairs)
@@ -172,11 +172,11 @@ class Tracker:
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What a sync did.
+    """The result of a sync.
 
     Attributes:
-        repairs: By study.
-        num_missing: Finished trials that MLflow still lacks, because another process has their study in hand.
+        repairs: Repairs by study.
+        num_missing: Finished trials that are still missing, because another process is logging their study.
     """
 
     repairs: dict[str, Repairs]
@@ -184,7 +184,7 @@ class SyncReport:
 
     @property
     def is_complete(self) -> bool:
-        """Whether MLflow has all there is."""
+        """Whether MLflow has all finished trials."""
         return self.num_missing == 0 and not any(repairs.problems for repairs in self.repairs.values())
 
     def __str__(self) -> str:
@@ -195,16 +195,16 @@ class SyncReport:
 
 
 def sync(home: Path, studies: Sequence[str], say: Callable[[str], None]) -> SyncReport:
-    """Makes MLflow show what the ledger holds, also where runs were deleted, doubled or left running.
+    """Makes MLflow match the ledger, also if runs were deleted, duplicated or left running.
 
     Args:
         home: Folder of all state, with the ledger.
         studies: Names of studies.
-        say: Takes a line for people about a study that is left out, because a sweep is bringing its runs by itself.
+        say: Called with a message about a study that is skipped, because a sweep is logging its runs.
 
     Raises:
-        InputError: there is no such study, or MLFLOW_TRACKING_URI is not an address that runs can go to.
-        TroubleError: MLflow cannot be had.
+        InputError: there is no such study, or MLFLOW_TRACKING_URI is not a valid address.
+        TroubleError: MLflow is unavailable.
     """
     uri = tracking_uri(home)
     repairs: dict[str, Repairs] = {}
@@ -227,7 +227,7 @@ def _sync_study(home: Path, ledger: Ledger, study: str, uri: str) -> Repairs:
     try:
         runs = StudyRuns(home, ledger, study)
         runs.reconcile(is_thorough=True)
-    except TroubleError:  # the ledger's, say, which is no fault of MLflow's
+    except TroubleError:  # for example the ledger's, which is not MLflow's fault
         raise
     except Exception as error:
         raise TroubleError(f"MLflow ({redact(uri)}): {reason(error)}") from error

@@ -1,4 +1,4 @@
-"""Which trial a run of a study's experiment belongs to."""
+"""Maps the runs of a study's experiment to trials."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from harness.ledger.ledger import Ledger
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-PARENT = "sweep"  # the role of the parent run, which stands for its owner too
+PARENT = "sweep"  # the role of the parent run, also used as its owner
 
 
 class Owners:
-    """Knows the runs of one study: by their tags, and where these were changed by hand, by the ledger's memory."""
+    """Finds the owners of a study's runs by their tags, or by the ledger's run ids if tags were changed."""
 
     def __init__(self, ledger: Ledger, study: str) -> None:
         self._finished = {record.trial.uid for record in ledger.finished(study)}
@@ -22,7 +22,7 @@ class Owners:
             self._tracked[parent[0]] = PARENT
 
     def of(self, run: Run) -> str | None:
-        """The uid of a trial, finished or not, or `PARENT`; None: it is somebody else's run."""
+        """The uid of a trial, finished or not, or `PARENT`; None: the run is not the harness'."""
         tags, run_id = run.data.tags, str(run.info.run_id)
         uid: str | None = tags.get("trial_uid")
         if uid in self._finished:

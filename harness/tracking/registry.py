@@ -1,4 +1,4 @@
-"""MLflow's registry of models: finds the champion or another registered model, and its file."""
+"""MLflow's model registry: finds the champion or another registered model, and its file."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
 
 CHAMPION = "champion"  # the alias
-TRAINING = "training"  # tag of what the harness has registered: uid of the training that it comes from
+TRAINING = "training"  # tag of models registered by the harness: uid of their training
 
-_FILE = "data/model.keras"  # where `mlflow.keras` puts it
+_FILE = "data/model.keras"  # its path in `mlflow.keras`
 
 T = TypeVar("T")
 
@@ -30,10 +30,10 @@ class Registered:
     """A version of a registered model.
 
     Attributes:
-        name, version: By which MLflow knows it.
+        name, version: MLflow's name and version.
         is_champion: Whether it has the alias.
-        tags: Of the version.
-        source: URI of the folder that holds it.
+        tags: Tags of the version.
+        source: URI of its folder.
     """
 
     name: str
@@ -46,14 +46,14 @@ class Registered:
         return f"{self.name} version {self.version}"
 
     def describe(self) -> str:
-        """Which network it is, if the harness has registered it."""
+        """A description of the network, if the harness has registered it."""
         if TRAINING not in self.tags:
             return str(self)
         return "{0}: {network} of {study}, trained with seed {seed}".format(self, **self.tags)
 
     @property
     def file(self) -> Path | str:
-        """The `.keras` file: a path, or a URI where it lies elsewhere."""
+        """The `.keras` file: a local path, or a URI."""
         parts = urlsplit(self.source)
         is_local = parts.scheme in ("", "file")
         return Path(url2pathname(parts.path)) / _FILE if is_local else f"{self.source}/{_FILE}"
@@ -63,8 +63,8 @@ class Registry:
     """The registered models of a home's MLflow.
 
     Raises:
-        InputError: MLFLOW_TRACKING_URI is not an address that runs can go to.
-        TroubleError: MLflow cannot be had; every method raises it as well.
+        InputError: MLFLOW_TRACKING_URI is not a valid address.
+        TroubleError: MLflow is unavailable; every method raises it as well.
     """
 
     def __init__(self, home: Path) -> None:
@@ -74,7 +74,7 @@ class Registry:
 
     @contextmanager
     def asked(self) -> Iterator[None]:
-        """Makes one line of whatever MLflow, its database or the network raise."""
+        """Converts exceptions of MLflow, its database and the network to one line."""
         set_environment()
         try:
             yield
@@ -84,7 +84,7 @@ class Registry:
             raise TroubleError(f"MLflow ({redact(self._uri)}): {reason(error)}") from error
 
     def find(self, name: str, version: str | None = None, alias: str = CHAMPION) -> Registered | None:
-        """A model's version with this number, or without a number the one with this alias; None: there is none."""
+        """A model's version with this number, or without a number the version with this alias; None if missing."""
         with self.asked():
             if version is None:
                 found = self._by_alias(name, alias)
@@ -93,7 +93,7 @@ class Registry:
             return None if found is None else self.describe(found)
 
     def newest_champion(self, names: Sequence[str]) -> Registered | None:
-        """Of these models' champions, less those that somebody else has registered, the one that was made last."""
+        """The newest champion of these models, without models that the harness has not registered."""
         with self.asked():
             found = [version for name in names if (version := self._by_alias(name, CHAMPION))]
             ours = [version for version in found if TRAINING in version.tags]
@@ -101,16 +101,16 @@ class Registry:
             return None if newest is None else self.describe(newest)
 
     def describe(self, version: ModelVersion) -> Registered:
-        aliases = self.client.get_registered_model(version.name).aliases  # a version that was searched for has none
+        aliases = self.client.get_registered_model(version.name).aliases  # a search result has no aliases
         is_champion = str(aliases.get(CHAMPION)) == str(version.version)
         source = str(version.source).rstrip("/")
         return Registered(version.name, str(version.version), is_champion, dict(version.tags), source)
 
     def fetch(self, model: Registered) -> Path:
-        """The model's `.keras` file on this machine; it stays where it is if it is here already.
+        """The model's `.keras` file on this machine; downloads it if it is not local.
 
         Raises:
-            TroubleError: it is not where MLflow has it, or it cannot be fetched.
+            TroubleError: the file is missing or cannot be downloaded.
         """
         from mlflow.artifacts import download_artifacts
 
@@ -124,7 +124,7 @@ class Registry:
 
 
 def unless_missing(ask: Callable[[], T]) -> T | None:
-    """None where MLflow says that there is no such thing, or that nothing can have such a name."""
+    """Returns None if MLflow reports a missing object or an invalid name."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -136,6 +136,6 @@ def unless_missing(ask: Callable[[], T]) -> T | None:
 
 
 def has_store(home: Path) -> bool:
-    """Whether there is an MLflow to ask; a server may be, the home's own file is looked for."""
+    """Whether there is an MLflow store: true for a server, else whether the home's file exists."""
     file = sqlite_file(tracking_uri(home))
     return file is None or file.exists()

@@ -1,4 +1,4 @@
-"""A report's summary and figures on the parent run of its study."""
+"""Logs a report's summary and figures to the parent run of its study."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from harness.tracking.study_runs import StudyRuns
 
 
 def show_report(home: Path, study: str, text: str, files: Sequence[Path]) -> None:
-    """Adds `text`, Markdown, to the parent run's note and `files` to its artifacts, in place of an earlier report's.
+    """Adds `text`, Markdown, to the parent run's note and `files` to its artifacts; replaces an earlier report's.
 
     Raises:
-        InputError: MLFLOW_TRACKING_URI is not an address that runs can go to.
-        TroubleError: MLflow cannot be had, or another process is bringing the study's runs there.
+        InputError: MLFLOW_TRACKING_URI is not a valid address.
+        TroubleError: MLflow is unavailable, or another process is logging the study's runs.
     """
     uri = tracking_uri(home)
     with runs_lock(home, study), closing(Ledger(home / "ledger.db", makes=False)) as ledger:
         try:
             StudyRuns(home, ledger, study).show_report(text, files)
-        except TroubleError:  # the ledger's, say, which is no fault of MLflow's
+        except TroubleError:  # for example the ledger's, which is not MLflow's fault
             raise
         except Exception as error:
             raise TroubleError(f"MLflow ({redact(uri)}): {reason(error)}") from error

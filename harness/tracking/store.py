@@ -1,4 +1,4 @@
-"""Where runs go: the home's own SQLite store, or what MLFLOW_TRACKING_URI names."""
+"""The store of runs: the home's SQLite file, or the one in MLFLOW_TRACKING_URI."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from harness.support.redaction import MAX_REASON, reason, redact
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-# How MLflow is used, here and in the server that shows the runs; what the user has set stays.
+# Defaults of MLflow, here and in the server that shows the runs; the user's values take precedence.
 _DEFAULTS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "5",
-    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # its errors reach people as one line of ours
+    "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # its errors are reported as one line of the harness
 }
 # Not for the user to change: pickles run code; a request that MLflow repeats by itself makes a second run; the links
 # that it prints may hold a password; without its checks of hosts any web page reads the runs through the browser.
@@ -42,7 +42,7 @@ _MAKER = "maker"  # file with the id of the process that makes the store
 _SERVERS = ("http", "https", "databricks")
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
-# Its standard input ends when the process that started it is gone, however that went.
+# Its standard input ends when the process that started it has ended.
 _MLFLOW = """
 import os, sys, threading
 def end_with_parent():
@@ -57,14 +57,14 @@ cli(sys.argv[1:])
 
 
 def set_environment() -> None:
-    """To be called before MLflow is imported, or started as another process."""
+    """Sets MLflow's variables; call it before MLflow is imported or started as another process."""
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     os.environ.update(_FIXED)
 
 
 def tracking_uri(home: Path) -> str:
-    """The URI that runs go to.
+    """The URI of the store of runs.
 
     Raises:
         InputError: MLFLOW_TRACKING_URI is neither a server nor a database.
@@ -85,17 +85,17 @@ def is_server(uri: str) -> bool:
 
 
 def artifact_location(home: Path, study: str) -> str | None:
-    """Where a study's artifacts lie; None: the tracking server knows."""
+    """The location of a study's artifacts; None: the tracking server decides."""
     is_local = urlsplit(tracking_uri(home)).scheme not in _SERVERS
     return (home / "artifacts" / study).as_uri() if is_local else None
 
 
 def open_client(home: Path) -> MlflowClient:
-    """A client of the store, which is made when it is not there.
+    """A client of the store; creates a missing store.
 
     Raises:
         InputError: as `tracking_uri`.
-        TroubleError: the store cannot be made.
+        TroubleError: the store cannot be created.
     """
     set_environment()
     uri = tracking_uri(home)
@@ -111,17 +111,17 @@ def sqlite_file(uri: str) -> Path | None:
 
 
 def make_store(uri: str) -> None:
-    """Makes the SQLite file of `uri`, if it is one and not there.
+    """Creates the SQLite file of `uri`, if it is one and missing.
 
-    MLflow is not left to do this: two first starts would collide, and a killed one would leave half a schema.
+    MLflow itself would not do this safely: two first starts would collide, and a killed one would leave half a schema.
 
     Raises:
-        TroubleError: it cannot be made.
+        TroubleError: the file cannot be created.
     """
     file = sqlite_file(uri)
     if file is None or file.exists():
         return
-    file = Path(os.path.realpath(file))  # a link stays, and leads to it
+    file = Path(os.path.realpath(file))  # a link is kept and points to it
     set_environment()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -135,7 +135,7 @@ def make_store(uri: str) -> None:
 def _make_sqlite_store(file: Path) -> None:
     for abandoned in _unfinished(file):
         shutil.rmtree(abandoned, ignore_errors=True)
-    # A folder of its own, since what an earlier process has started may outlive that by a moment.
+    # A new folder, since a child of an earlier process may outlive it briefly.
     folder = Path(tempfile.mkdtemp(prefix=f"{file.name}.new-", dir=file.parent))
     new = folder / file.name
     status, errors = _mlflow(folder / _MAKER, "db", "upgrade", f"sqlite:///{new}")
@@ -144,13 +144,13 @@ def _make_sqlite_store(file: Path) -> None:
         lines = [line for line in errors.splitlines() if "Error" in line] or ["no reason given"]
         raise TroubleError(f"{file} cannot be made: {redact(lines[-1])[:MAX_REASON]}")
     with contextlib.closing(sqlite3.connect(new)) as db:
-        db.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not wait for each other
+        db.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not block each other
     new.replace(file)
     shutil.rmtree(folder, ignore_errors=True)
 
 
 def making_cpu_s(uri: str) -> float | None:
-    """CPU seconds spent so far by the processes that are making the store of `uri`; None where nobody makes one."""
+    """CPU seconds used by the processes that are creating the store of `uri`; None if there are none."""
     file = sqlite_file(uri)
     if file is None or file.exists():
         return None

@@ -1,7 +1,7 @@
-"""The runs of one study in MLflow, made and mended to match the ledger.
+"""The MLflow runs of one study, created and repaired to match the ledger.
 
-A run is created once per `trial_uid`: creating is not idempotent, so the runs with that tag are looked at first, and
-everything after it may be repeated without harm. Only one process brings a study's runs to MLflow at a time.
+A run is created once per `trial_uid`. Creation is not idempotent, so existing runs with that tag are searched first;
+all later steps are idempotent. Only one process at a time logs a study's runs.
 """
 
 from __future__ import annotations
@@ -37,19 +37,19 @@ _POINTS_PER_BATCH = 900  # MLflow takes 1,000 items at once, parameters and tags
 _MAX_DIGEST = 36
 _SPEC_FILE = "sweep.json"
 _REPORT_FOLDER = "report"
-ENDED: tuple[Status, ...] = ("FINISHED", "KILLED")  # what a parent run shows when nobody works on its study
+ENDED: tuple[Status, ...] = ("FINISHED", "KILLED")  # status of a parent run while no process works on its study
 
 
 @dataclass
 class Repairs:
-    """What it took to make MLflow match the ledger, in numbers of runs."""
+    """The repairs that made MLflow match the ledger, in numbers of runs."""
 
     created: int = 0
-    completed: int = 0  # were there, but did not show what the ledger holds
-    replaced: int = 0  # could not be made to show it, since logged values stay: deleted, and made again
+    completed: int = 0  # existed, but differed from the ledger
+    replaced: int = 0  # could not be corrected, since logged values are permanent: deleted and created again
     surplus: int = 0  # second runs of one trial, deleted
-    ended: int = 0  # showed as running though nobody works on them
-    problems: list[str] = field(default_factory=list)  # what could not be done, one line each
+    ended: int = 0  # had status RUNNING without a process
+    problems: list[str] = field(default_factory=list)  # failed repairs, one line each
 
     def __str__(self) -> str:
         numbers = {
@@ -66,7 +66,7 @@ class Repairs:
 class StudyRuns:
     """The experiment of one study, with its parent run and its trials' runs.
 
-    Every method raises whatever MLflow, its database or the network raise. Used from one thread.
+    Every method passes on exceptions of MLflow, its database and the network. Use it from one thread.
     """
 
     def __init__(self, home: Path, ledger: Ledger, study: str) -> None:
@@ -76,24 +76,24 @@ class StudyRuns:
         self._parent_id = ""
         self._num_points_sent: dict[str, int] = {}  # of the parent's curve, by run id
         self._unmatched: dict[str, list[Run]] = {}  # runs of trials that have no final result, by uid
-        self._added: dict[str, int] = {}  # what was shown of each trial, hashed, by uid
+        self._added: dict[str, int] = {}  # hash of the logged content of each trial, by uid
         self._is_thorough = False
-        self.num_steps = 0  # how often something has been brought or read; grows as long as this goes on
+        self.num_steps = 0  # number of writes and reads; grows while there is progress
         reach(Step.BEFORE_EXPERIMENT)
         self.experiment_id = open_experiment(self._client, home, ledger, self._study)
         self.repairs = Repairs()
 
     def reconcile(self, status: Status | None = None, *, is_thorough: bool = False) -> None:
-        """Makes parent and trials show what the ledger holds, whatever happened to them meanwhile.
+        """Makes the runs of the parent and the trials match the ledger, also after changes in MLflow.
 
         Args:
-            status: What the parent run is to show; None: how the study ended.
-            is_thorough: Whether curves are compared point by point, and what is mended is looked at afterwards.
+            status: Status of the parent run; None: from the end of the study.
+            is_thorough: Compare curves point by point, and check repaired runs again.
         """
         self._is_thorough = is_thorough
         runs, owners = defaultdict[str, list["Run"]](list), Owners(self._ledger, self._name)
         for run in self._search(""):
-            if uid := owners.of(run):  # what others put into the experiment is left alone
+            if uid := owners.of(run):  # other runs in the experiment are not changed
                 runs[uid].append(run)
         self._mend_parent(runs.pop(PARENT, []), status)
         for uid in [record.trial.uid for record in self._ledger.finished(self._name)]:
@@ -107,22 +107,22 @@ class StudyRuns:
         self._is_thorough = False
 
     def add_new(self) -> None:
-        """Brings the trials to MLflow that have got their final result since. `reconcile` comes first.
+        """Logs the trials that have ended since. Call `reconcile` first.
 
-        It has seen all runs there are: asking for each trial's would take ever longer.
+        It has listed all runs. A search per trial would take longer with each trial.
         """
         for uid in self._ledger.untracked(self._name):
             self._add(uid, self._unmatched.pop(uid, []))
 
     def show_progress(self, status: Status | None) -> None:
-        """Brings the parent run up to date."""
+        """Updates the parent run."""
         self._mend_parent(self._search(f"tags.role = '{PARENT}'"), status)
 
     def show_report(self, text: str, files: Sequence[Path]) -> None:
-        """Adds `text` to the parent run's note and `files` to its artifacts; an earlier report's go.
+        """Adds `text` to the parent run's note and `files` to its artifacts; replaces those of an earlier report.
 
         Raises:
-            TroubleError: the home has moved, and MLflow looks for artifacts where it was.
+            TroubleError: the home has moved, and MLflow uses the old path of the artifacts.
         """
         self.show_progress(None)
         lost = self._lost_artifacts()
@@ -134,9 +134,9 @@ class StudyRuns:
         self.show_progress(None)
 
     def finish(self, status: Status | None) -> None:
-        """Brings the trials that were added and the parent up to date; what others have changed is for `reconcile`."""
+        """Updates added trials and the parent; changes by other programs are left to `reconcile`."""
         for uid, shown in self._added.items():
-            if hash(repr(self._trial_content(uid))) != shown:  # search seconds come after the result
+            if hash(repr(self._trial_content(uid))) != shown:  # search times are committed after the result
                 self._add(uid, self._search(f"tags.trial_uid = '{uid}'"))
         self.show_progress(status)
         self._save_files()  # this session may have been too young for `reconcile` to see its own
@@ -146,7 +146,7 @@ class StudyRuns:
         self._added[uid] = hash(repr(content))
 
     def _search(self, filter_string: str) -> list[Run]:
-        """Deleted runs too."""
+        """Searches runs, including deleted ones."""
         from mlflow.entities import ViewType
 
         runs: list[Run] = []
@@ -184,7 +184,7 @@ class StudyRuns:
         self._num_points_sent[self._parent_id] = len(content.points)  # the curve only grows
 
     def _mend(self, uid: str, found: Sequence[Run], content: RunContent, state: str) -> str:
-        """Makes exactly one run, of `found` or a new one, show `content`; returns its id."""
+        """Makes exactly one run, of `found` or a new one, match `content`; returns its id."""
         tracked = self._ledger.tracked(uid)
         found = _in_order(found, tracked)
         kept = next(filter(None, (self._bring(run, content) for run in found)), None)
@@ -212,7 +212,7 @@ class StudyRuns:
         return [*run_differences(run, content), *curves]
 
     def _bring(self, run: Run, content: RunContent) -> Run | None:
-        """Makes a run show `content`; None where that cannot be, since what was logged once stays."""
+        """Makes a run match `content`; None if that is impossible, since logged values are permanent."""
         run_id, was_deleted = run.info.run_id, _is_deleted(run)
         if not run.data.params.items() <= content.params.items():
             return None
@@ -231,7 +231,7 @@ class StudyRuns:
         return run
 
     def _create(self, content: RunContent, instead_of: Sequence[Run]) -> Run:
-        """A new run, with the tags that people have added to the live ones that it takes the place of."""
+        """Creates a run, with the users' tags of the runs that it replaces."""
         live = [run for run in instead_of if not _is_deleted(run)]
         added = {key: value for run in reversed(live) for key, value in run.data.tags.items()}
         reach(Step.BEFORE_CREATE_RUN)
@@ -242,7 +242,7 @@ class StudyRuns:
         return self._client.get_run(run.info.run_id) if self._is_thorough else run
 
     def _take_over_artifacts(self, run_id: str, old_id: str) -> None:
-        """Of a run that is about to be deleted, as far as the other lacks them: a report's figures, say."""
+        """Copies artifacts that the new run lacks, such as a report's figures, from a run that will be deleted."""
         try:
             there = {artifact.path for artifact in self._client.list_artifacts(run_id)}
             lacking = [found.path for found in self._client.list_artifacts(old_id) if found.path not in there]
@@ -251,11 +251,11 @@ class StudyRuns:
                     self._client.download_artifacts(old_id, path, folder)
                 if lacking:
                     self._client.log_artifacts(run_id, folder)
-        except Exception as error:  # a store of artifacts that cannot be reached must not hold up the runs
+        except Exception as error:  # an unreachable artifact store must not block the runs
             self.repairs.problems.append(f"the artifacts of run {old_id} are there alone: {reason(error)}")
 
     def _fill(self, run_id: str, content: RunContent) -> None:
-        """May be repeated: MLflow keeps one of several equal parameters, points and tags."""
+        """Logs the content of a run. Idempotent: MLflow keeps one of several equal parameters, points and tags."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
         points = content.points[self._num_points_sent.get(run_id, 0) :]
@@ -280,7 +280,7 @@ class StudyRuns:
         reach(Step.AFTER_TERMINATED)
 
     def _save_files(self) -> None:
-        """What the study ran with, as files. A store of artifacts that cannot be reached must not hold up the runs."""
+        """Logs the study's settings and diffs as files. An unreachable artifact store must not block the runs."""
         try:
             lost = self._lost_artifacts()
             if lost:
@@ -288,11 +288,11 @@ class StudyRuns:
                 return
             saved = {file.path for file in self._client.list_artifacts(self._parent_id)}
             files = [(_SPEC_FILE, self._study.spec.model_dump_json(indent=2))]
-            files += [(diff_file(diff), diff) for diff in self._ledger.diffs(self._name)]  # what was in no commit
+            files += [(diff_file(diff), diff) for diff in self._ledger.diffs(self._name)]  # uncommitted changes
             for name, text in files:
                 if (
                     name not in saved or name == _SPEC_FILE
-                ):  # its budget may have changed, or all before the first trial
+                ):  # its budget may have changed, or, before the first trial, any setting
                     self._client.log_text(self._parent_id, text, name)
                     saved.add(name)
         except TroubleError:  # the ledger's
@@ -309,7 +309,7 @@ class StudyRuns:
 
 
 def _in_order(runs: Sequence[Run], tracked: tuple[str, str] | None) -> list[Run]:
-    """Live ones first, and of these the one that the ledger takes for it."""
+    """Sorts live runs first, and among these the one in the ledger."""
     tracked_id = tracked[0] if tracked else None
     return sorted(runs, key=lambda run: (_is_deleted(run), run.info.run_id != tracked_id))
 

@@ -1,4 +1,4 @@
-"""What the parent run of a study shows: its settings, its best so far, and a written summary."""
+"""The content of a study's parent run: its settings, its best so far, and a written summary."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from harness.tracking.content import Point, RunContent, run_name, study_tags
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-REPORT_TAG = "report"  # of a parent run: what the ledger does not know, since it was written at one moment
+REPORT_TAG = "report"  # of a parent run: not in the ledger, since it was written at one moment
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A study as far as it has come.
+    """The present state of a study.
 
     Attributes:
         study: Its settings.
         records: Its trials by number, pending ones included.
-        usage: What of its budget is used.
-        num_test_reads: How many models were shown the test images.
+        usage: The used part of its budget.
+        num_test_reads: Number of models that were evaluated on the test images.
         ended_at: When its last attempt ended, seconds since 1970.
     """
 
@@ -43,14 +43,15 @@ class Progress:
 
     @cached_property
     def configurations(self) -> Configurations:
-        """What was trained to the end."""
+        """The configurations that were trained in full."""
         return Configurations(self.study.spec, self.records)
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing that was begun is pending, and the budget is used.
+        """Whether no started trial is pending and the budget is used.
 
-        Time is used when no trial like the longest so far would have room. One that had none waits, never begun.
+        A time budget is used if a trial as long as the longest so far would not fit. A trial that did not fit may still
+        be pending, not started.
         """
         budget, used = self.study.spec.budget, self.usage
         longest_s = max((record.reserved_time_s for record in self.records), default=0.0)
@@ -58,12 +59,12 @@ class Progress:
         limits = ((budget.trials, used.trials), *times)
         is_used = any(limit is not None and amount >= limit for limit, amount in limits)
         is_idle = all(record.result or not record.attempts for record in self.records)
-        # A verdict may end before its budget does, when the answer is clear.
+        # A verdict may end before its budget is used, if the answer is clear.
         return is_idle and (is_used or self.study.spec.is_verdict)
 
 
 def progress(ledger: Ledger, study: str) -> Progress:
-    """A study as the ledger knows it now."""
+    """The present state of a study from the ledger."""
     settings, records = ledger.study(study), ledger.history(study)
     if settings.spec.is_verdict:  # with the test images they got wrong, which a history leaves out
         tested = {record.trial.uid: record for record in ledger.finished(study)}
@@ -77,12 +78,12 @@ def progress(ledger: Ledger, study: str) -> Progress:
 
 
 def report_of(runs: Sequence[Run]) -> str:
-    """What `harness report` has told a study's parent run, of which there may be several for a while."""
+    """The text of `harness report` in a study's parent run, of which there may be several for a while."""
     return next((str(run.data.tags[REPORT_TAG]) for run in runs if REPORT_TAG in run.data.tags), "")
 
 
 def parent_content(progress: Progress, report: str = "") -> RunContent:
-    """The parent run of a study; `report`, Markdown, stands at the end of its note."""
+    """The parent run of a study; its note ends with `report`, Markdown."""
     study = progress.study
     return RunContent(
         name=study.spec.study,
@@ -118,7 +119,7 @@ def _settings(study: Study) -> dict[str, str]:
 
 
 def _best_so_far(progress: Progress) -> list[Point]:
-    """Error of the best configuration after each training of a searched one, in the order they ended."""
+    """Error of the best configuration after each searched training, in the order of their end."""
     points: list[Point] = []
     start_ms = round(progress.study.created_at * 1000)
     so_far = Configurations(progress.study.spec)
@@ -130,7 +131,7 @@ def _best_so_far(progress: Progress) -> list[Point]:
 
 
 def summary(progress: Progress) -> str:
-    """The study in Markdown: what was searched, baseline against best, cost, and how to go on."""
+    """The study in Markdown: search space, baseline and best, cost, and how to continue."""
     spec = progress.study.spec
     engine = f" ({spec.engine}, sampler {spec.sampler}, pruner {spec.pruner})" if spec.is_search else ""
     fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs"
@@ -145,7 +146,7 @@ def summary(progress: Progress) -> str:
 
 
 def subject(spec: SweepSpec) -> str:
-    """What the study is about, in a few words."""
+    """The subject of the study, in a few words."""
     if spec.is_verdict:
         trials = f"its best trials and the documented {spec.baseline}"
         return f"Verdict on {spec.about}: {trials}, trained again with fresh seeds"
@@ -192,7 +193,7 @@ def _confirmed_row(spec: SweepSpec, number: int | None, records: Sequence[Record
 
 
 def _time(records: Sequence[Record]) -> str:
-    """Mean device time; times of several timing classes have none."""
+    """Mean device time; None for times of several timing classes."""
     classes = {record.timing_class for record in records} - {None}
     return f"{mean(record.device_time_s for record in records):.1f} s" if len(classes) < 2 else "not comparable"
 

@@ -1,4 +1,4 @@
-"""`harness ui`: MLflow's own pages on the home's store, with links that open on the saved views."""
+"""`harness ui`: MLflow's pages for the home's store, with links to the saved views."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ Server = subprocess.Popen[bytes]
 def serve(home: Path, port: int) -> int:
     """Shows the runs until the user stops it; returns the exit status.
 
-    Where MLFLOW_TRACKING_URI names a server, that server shows them and only the links are printed.
+    If MLFLOW_TRACKING_URI is a server, it shows the runs and only the links are printed.
 
     Raises:
-        InputError: there is no such port, or MLFLOW_TRACKING_URI is not an address that runs can go to.
-        TroubleError: the port is in use, or MLflow cannot be had.
+        InputError: there is no such port, or MLFLOW_TRACKING_URI is not a valid address.
+        TroubleError: the port is in use, or MLflow is unavailable.
     """
     check_whole("--port", port, 1, MAX_PORT)
     uri = tracking_uri(home)
@@ -60,7 +60,7 @@ def serve(home: Path, port: int) -> int:
 
 
 def _show_links(experiments: Sequence[tuple[str, str]], server: Server, port: int, log_path: Path) -> None:
-    """Waits for the server, which starts meanwhile, and opens the newest study where there is a screen."""
+    """Waits for the starting server, and opens the newest study if there is a screen."""
     base_url = f"http://{HOST}:{port}"
     _wait_until_it_answers(server, port, log_path)
     _say(f"{_overview(experiments, base_url)}\nCtrl-C ends it")
@@ -96,7 +96,7 @@ def _without_login(uri: str) -> str:
 
 def _check_port(port: int) -> None:
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in its last minute is free
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in state TIME_WAIT counts as free
         try:
             probe.bind((HOST, port))
         except OSError as error:
@@ -105,15 +105,15 @@ def _check_port(port: int) -> None:
 
 @contextmanager
 def _server(home: Path, uri: str, port: int, log_path: Path) -> Iterator[Server]:
-    """MLflow's server as a child process that ends with the block; it may not answer yet."""
+    """Runs MLflow's server as a child process until the block ends; it may not answer yet."""
     log_path.parent.mkdir(parents=True, exist_ok=True)
     before = {n: signal.signal(n, signal.default_int_handler) for n in (signal.SIGINT, signal.SIGTERM)}
     command = python("-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1")
     command += ["--artifacts-destination", (home / "artifacts").as_uri()]
-    # The address goes by the environment, where other users of the machine cannot read a password in it.
+    # The address is passed in the environment, where other users of the machine cannot read its password.
     variables = {**SAFE_PATH, "MLFLOW_BACKEND_STORE_URI": uri, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     with log_path.open("wb") as log:
-        # A session of its own, so that Ctrl-C reaches it through us and its own children end with it.
+        # Its own session: this process passes Ctrl-C on, and its children end with it.
         child = subprocess.Popen(
             command, env={**os.environ, **variables}, stdout=log, stderr=log, start_new_session=True
         )

@@ -1,6 +1,6 @@
-"""Saved views of an experiment: MLflow's plain page shows no metric column and no chart, a link to a view does.
+"""Saved views of an experiment. MLflow's default page shows no metric columns and no charts; a link to a view does.
 
-A view is an experiment's tag; MLflow 3.17 reads it when the page's address names its key.
+A view is a tag of the experiment; MLflow 3.17 reads it if its key is in the page's address.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-# A pruned trial's error is of fewer images and has no place in a ranking.
+# A pruned trial's error is measured on fewer images and is not ranked.
 _RANKED = "tags.outcome = 'completed'"
 _FILTERS = {
     "leaderboard": _RANKED,
@@ -23,7 +23,7 @@ _RUN_NAME, _CREATED = "attributes.`Run Name`", "runDateAndNestInfo"  # MLflow's 
 
 
 class View(StrEnum):
-    """The views of a study; the value is the key in links, which must never change."""
+    """The views of a study; the value is the key in links and must not change."""
 
     LEADERBOARD = "leaderboard"
     SEARCH_SPACE = "search-space"
@@ -39,7 +39,7 @@ class View(StrEnum):
 
 
 def link(base_url: str, experiment_id: str, view: View) -> str:
-    """The address at which a browser shows a view."""
+    """The address of a view for a browser."""
     return f"{base_url.rstrip('/')}/{page(experiment_id, view)}"
 
 
@@ -50,7 +50,7 @@ def page(experiment_id: str, view: View) -> str:
 
 
 def view_tags(hyperparameters: Sequence[str], created_ms: int, error: str = "error_rate_pct") -> dict[str, str]:
-    """The experiment tags that hold the views of a study that searches `hyperparameters`, by the metric `error`."""
+    """The experiment tags with the views of a study that searches `hyperparameters`, sorted by the metric `error`."""
     charts = {View.SEARCH_SPACE: _search_space_charts(hyperparameters, error), View.CURVES: _curve_charts()}
     states = {view: _state(view, _column_widths(hyperparameters, error), charts.get(view, []), error) for view in View}
     tags = {}
@@ -88,7 +88,7 @@ def _state(view: View, widths: dict[str, int], sections: Sequence[Section], erro
 
 
 def _column_widths(hyperparameters: Sequence[str], error: str) -> dict[str, int]:
-    """The table's columns from left to right, with their widths in pixels: all fit a common screen."""
+    """The table's columns from left to right, with their widths in pixels, which fit a common screen."""
     return {
         _RUN_NAME: 120,
         _CREATED: 145,

@@ -1,7 +1,7 @@
-"""Recounts a study from scratch: the ledger against itself, MLflow and the exported leaderboard against the ledger.
+"""Audits a study: the consistency of the ledger, and MLflow and the exported leaderboard against the ledger.
 
-Nothing that the harness counts or remembers for itself is believed: sums are computed from the rows, runs are looked
-for in MLflow, and the leaderboard is written again and compared cell by cell.
+Counts and caches of the harness are not used: sums are computed from the rows, runs are searched in MLflow, and the
+leaderboard is written again and compared cell by cell.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from harness.ledger.locks import runs_lock, study_lock
 
 
 def audit(home: Path, study: str) -> list[str]:
-    """Everything about a study that is not as it should be, one line each with what to do; empty when all is.
+    """All problems of a study, one line each with advice; empty if there are none.
 
-    The study is held meanwhile, so that nobody starts it. Nothing is mended, in the ledger, in MLflow or in files.
+    The study is locked meanwhile, so that no process starts it. Nothing is repaired in the ledger, MLflow or files.
 
     Args:
         home: Folder of all state.
         study: The study's name.
 
     Raises:
-        InputError: there is no such study, or MLFLOW_TRACKING_URI is not an address that runs can go to.
-        TroubleError: a process works on the study, the ledger cannot be opened, or MLflow cannot be had.
+        InputError: there is no such study, or MLFLOW_TRACKING_URI is not a valid address.
+        TroubleError: a process works on the study, the ledger cannot be opened, or MLflow is unavailable.
     """
     with closing(Ledger(home / "ledger.db", makes=False, checks=False)) as ledger:
         if study not in ledger.study_names():
-            find_study(ledger, study)  # says which there are
+            find_study(ledger, study)  # raises InputError with the known studies
         with study_lock(home, study), runs_lock(home, study):
             return list(map(str, _differences(home, ledger, study)))
 

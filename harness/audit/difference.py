@@ -1,4 +1,4 @@
-"""A line of an audit: what is not as it should be, and what to do about it. There is no line without the latter."""
+"""A line of an audit: a problem and advice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Advice(StrEnum):
-    """What takes a difference away; {} is what it is about."""
+    """How to repair a difference; {} is its subject."""
 
     SYNC = "`harness sync` mends it"
     LEADERBOARD = "`harness leaderboard {}` writes it again"

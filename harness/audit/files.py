@@ -1,4 +1,4 @@
-"""The exported leaderboard against one made again, and files that a killed process left half-written."""
+"""Compares the exported leaderboard with a new one, and finds unfinished files of killed processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def leaderboard_file(home: Path, study: str) -> Path:
 
 
 def csv_differences(home: Path, ledger: Ledger, study: str) -> Iterator[Difference]:
-    """Every cell of a study's exported leaderboard that is not as the ledger has it; nothing if there is no export.
+    """All cells of a study's exported leaderboard that differ from the ledger; none without an export.
 
     The ledger's rows can all be read.
     """
@@ -31,7 +31,7 @@ def csv_differences(home: Path, ledger: Ledger, study: str) -> Iterator[Differen
 
 
 def write_missing_run_ids(home: Path, ledger: Ledger, study: str) -> Path | None:
-    """Writes a study's exported leaderboard again if its run ids are not the ledger's; None otherwise."""
+    """Writes a study's exported leaderboard again if its run ids differ from the ledger's; None otherwise."""
     path = leaderboard_file(home, study)
     try:
         _, rows = _read(path)
@@ -86,7 +86,7 @@ def _read(path: Path) -> tuple[list[str], Rows]:
     """Columns, and cells by trial.
 
     Raises:
-        OSError, ValueError, csv.Error: it is no leaderboard.
+        OSError, ValueError, csv.Error: the file is no leaderboard.
     """
     with path.open(encoding="utf-8", newline="") as file:
         header, *lines = csv.reader(file, strict=True) or [[]]
@@ -102,7 +102,7 @@ def _read(path: Path) -> tuple[list[str], Rows]:
 
 
 def leftovers(home: Path, study: str = "*") -> Iterator[Difference]:
-    """Files of a study, or of all, that were being written by a process which is gone."""
+    """Unfinished files of a study, or of all, whose writing process has died."""
     boards = (path for path in atomic_files.leftovers(home / "leaderboards") if path.match(f".{study}.csv.*"))
     checkpoints = chain.from_iterable(map(atomic_files.leftovers, (home / "checkpoints").glob(study)))
     for path in sorted([*boards, *checkpoints]):

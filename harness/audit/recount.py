@@ -1,4 +1,4 @@
-"""The ledger against itself: what must hold for the rows of a study, whatever happened to its processes."""
+"""Checks the ledger for consistency: invariants of a study's rows, which hold after any kill of its processes."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from harness.ledger.ledger import Ledger
 from harness.study.records import Outcome, Role, TrialResult
 from harness.study.spec import SPLIT_SIZES, SweepSpec
 
-_CLOCK_S = 1.0  # what the clocks of coordinator and worker, and rounding, may make of a difference
+_CLOCK_S = 1.0  # tolerance for the clocks of coordinator and worker, and for rounding
 
 
 def recount(rows: StudyRows) -> Iterator[Difference]:
-    """Every contradiction within the rows."""
+    """All contradictions between the rows."""
     for problem in (*_numbers(rows), *_events(rows)):
         yield _contradiction(problem)
     for row in rows.trials:
@@ -33,7 +33,7 @@ def _contradiction(problem: str) -> Difference:
 
 
 def total_differences(rows: StudyRows, ledger: Ledger) -> Iterator[Difference]:
-    """What the ledger sums up for budgets and tables, against sums made here of rows that can all be read."""
+    """Compares the ledger's sums for budgets and tables with sums of the rows, which can all be read."""
     used = ledger.usage(rows.study)
     attempts = [attempt for row in rows.trials for attempt in row.attempts]
     ended = [(row.trial.role, final.outcome) for row in rows.trials for final in row.finals]
@@ -55,13 +55,13 @@ def total_differences(rows: StudyRows, ledger: Ledger) -> Iterator[Difference]:
 
 
 def _device_times_s(rows: StudyRows) -> dict[str, float]:
-    """Seconds that each trial's network was trained, by uid: by the trial, and by those that it goes on from."""
+    """Training seconds of each trial's network, by uid, including the trials that it continues."""
     own_s = {
         row.trial.uid: math.fsum(final.result.seconds.train for final in row.finals if final.result)
         for row in rows.trials
     }
     times_s: dict[str, float] = {}
-    for row in sorted(rows.trials, key=lambda row: row.asked_at):  # what a trial goes on from was asked for before
+    for row in sorted(rows.trials, key=lambda row: row.asked_at):  # a continued trial was proposed earlier
         uid, before = row.trial.uid, row.trial.continues or ""
         times_s[uid] = own_s[uid] + times_s.get(before, own_s.get(before, 0.0))
     return times_s
@@ -167,7 +167,7 @@ def _continued(row: TrialRow, before: TrialRow) -> Iterator[str]:
 
 
 def _end(row: TrialRow, final: AttemptRow, first_epoch: int) -> Iterator[str]:
-    """Whether the outcome can have come of the epochs."""
+    """Checks that the outcome agrees with the epochs."""
     last = max(final.reports, default=first_epoch - 1)
     if last > row.trial.epochs:
         yield f"has epoch {last} of {row.trial.epochs}"
@@ -180,7 +180,7 @@ def _end(row: TrialRow, final: AttemptRow, first_epoch: int) -> Iterator[str]:
 
 
 def _asked(row: TrialRow, spec: SweepSpec) -> Iterator[str]:
-    """Whether this is a trial that its study can have asked for."""
+    """Checks that the study could have proposed this trial."""
     trial = row.trial
     if not 1 <= trial.epochs <= spec.epochs:
         yield f"is to train for {trial.epochs} epochs; the study's trials train for 1 to {spec.epochs}"
@@ -192,7 +192,7 @@ def _asked(row: TrialRow, spec: SweepSpec) -> Iterator[str]:
 
 
 def _looked_at(row: TrialRow, spec: SweepSpec) -> Iterator[str]:
-    """Which images it may have seen."""
+    """Checks the images that it was evaluated on."""
     sizes = SPLIT_SIZES[spec.dataset]
     for attempt in row.attempts:
         if attempt.test_wrong_images is not None and not spec.reads_test:

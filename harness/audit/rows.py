@@ -1,4 +1,4 @@
-"""A study's rows as they lie in the ledger's file: what can be read of them, and what cannot."""
+"""A study's rows in the ledger's file: the readable cells, and a line for each unreadable one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TrialRow:
 
     @property
     def finals(self) -> list[AttemptRow]:
-        """The attempts that are marked as the final result; there should be one at most."""
+        """The attempts that are marked as the final result; there should be at most one."""
         return [attempt for attempt in self.attempts if attempt.told_at is not None]
 
 
@@ -58,10 +58,10 @@ class StudyRows:
     Attributes:
         study: Its name.
         spec: Its settings; None if they cannot be read.
-        num_events: How many places in the order of events were given away.
-        trials: By number, those of which every cell can be read.
+        num_events: Number of events that the study has counted.
+        trials: Trials with readable cells only, by number.
         sessions_s: Seconds of each session, by id.
-        unreadable: One line for each cell that holds what the harness never wrote.
+        unreadable: One line for each cell with an invalid value.
     """
 
     study: str
@@ -75,7 +75,7 @@ class StudyRows:
         return next((row for row in self.trials if row.trial.uid == uid), None)
 
     def read(self, table: str, key: str, row: sqlite3.Row, **readers: Reader) -> dict[str, Any]:
-        """The cells that can be read, by column; the others are noted."""
+        """The readable cells, by column; the others are added to `unreadable`."""
         found = {}
         for column, reader in readers.items():
             try:
@@ -97,7 +97,7 @@ def open_read_only(path: Path) -> sqlite3.Connection:
 
 
 def damage(db: sqlite3.Connection) -> Iterator[str]:
-    """What SQLite itself finds wrong with the file, whichever study it belongs to."""
+    """Errors of SQLite's integrity check, for all studies."""
     for (problem,) in db.execute("PRAGMA integrity_check"):
         if problem != "ok":
             yield str(problem)
@@ -107,7 +107,7 @@ def damage(db: sqlite3.Connection) -> Iterator[str]:
 
 
 def unreadable(db: sqlite3.Connection) -> Iterator[str]:
-    """Settings that cannot be read, and rows that are not as they were written, whichever study has them."""
+    """Unreadable settings, and rows with a wrong checksum, for all studies."""
     for row in db.execute(cells.STUDY):
         try:
             Cells("studies", row["study"], row).read("study", cells.name)
@@ -120,7 +120,7 @@ def unreadable(db: sqlite3.Connection) -> Iterator[str]:
 
 
 def read_study(db: sqlite3.Connection, study: str) -> StudyRows:
-    """Raises sqlite3.Error where the file itself cannot be read."""
+    """Reads all rows of a study. Raises sqlite3.Error if the file cannot be read."""
     rows = StudyRows(study)
     for row in db.execute(cells.STUDY + "WHERE s.study = ?", (study,)):
         found = rows.read(
@@ -171,7 +171,7 @@ def _read_trial(db: sqlite3.Connection, rows: StudyRows, row: sqlite3.Row) -> No
 
 
 def _attempts(db: sqlite3.Connection, rows: StudyRows, uid: str) -> Iterator[AttemptRow]:
-    """Those of which every cell can be read."""
+    """The attempts with readable cells only."""
     for row in db.execute(cells.ATTEMPT + "WHERE a.uid = ? ORDER BY a.attempt", (uid,)).fetchall():
         num_unreadable = len(rows.unreadable)
         found = rows.read(

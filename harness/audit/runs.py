@@ -1,4 +1,4 @@
-"""MLflow against the ledger: one run for each finished trial, none for others, each showing what the ledger holds."""
+"""Compares MLflow with the ledger: one run for each finished trial, none for others, all with the ledger's content."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _PAGE = 1000
 
 
 def run_differences(home: Path, ledger: Ledger, study: str) -> Iterator[Difference]:
-    """Every difference between a study's runs and its trials. The ledger's rows can all be read.
+    """All differences between a study's runs and its trials. The ledger's rows can all be read.
 
     Raises:
-        InputError: MLFLOW_TRACKING_URI is not an address that runs can go to.
-        TroubleError: MLflow cannot be had.
+        InputError: MLFLOW_TRACKING_URI is not a valid address.
+        TroubleError: MLflow is unavailable.
     """
     uri = tracking_uri(home)
     file = sqlite_file(uri)
@@ -51,7 +51,7 @@ def run_differences(home: Path, ledger: Ledger, study: str) -> Iterator[Differen
 
 
 def live_runs(client: MlflowClient, experiments: list[str]) -> Iterator[Run]:
-    """Every run of these experiments that is not deleted, page by page. Raises whatever MLflow raises."""
+    """All live runs of these experiments, page by page. Passes on MLflow's exceptions."""
     token: str | None = None
     while experiments:
         page = client.search_runs(experiments, max_results=_PAGE, page_token=token)
@@ -62,7 +62,7 @@ def live_runs(client: MlflowClient, experiments: list[str]) -> Iterator[Run]:
 
 
 class _Audit:
-    """The runs of one study beside its ledger; one use only."""
+    """Compares the runs of one study with its ledger; used once."""
 
     def __init__(self, client: MlflowClient, uri: str, ledger: Ledger, study: str) -> None:
         self._client, self._uri, self._ledger, self._name = client, uri, ledger, study
@@ -81,7 +81,7 @@ class _Audit:
         owners = Owners(self._ledger, self._name)
         for run in live_runs(self._client, live):
             uid = owners.of(run)
-            if uid:  # what others put into the experiment is left alone
+            if uid:  # other runs in the experiment are ignored
                 self._runs[uid].append(run)
         for problem in self._parent_problems():
             yield _for_sync(f"parent run: {problem}")
@@ -100,7 +100,7 @@ class _Audit:
         if run is None:
             return
         content = parent_content(progress(self._ledger, self._name), report_of([run]))
-        if run.info.status in ENDED:  # which of them, the ledger cannot tell
+        if run.info.status in ENDED:  # the ledger does not have the right one
             content = replace(content, status=run.info.status)
         yield from self._content_problems(run, content)
 
@@ -115,7 +115,7 @@ class _Audit:
         if run is None:
             return
         if parent is None:
-            del content.tags["mlflow.parentRunId"]  # which it should be cannot be told
+            del content.tags["mlflow.parentRunId"]  # the right one is unknown
         yield from self._content_problems(run, content)
 
     def _run(self, uid: str) -> Run | None:
@@ -124,7 +124,7 @@ class _Audit:
         return runs[0] if len(runs) == 1 else None
 
     def _one_run(self, uid: str, tracked_as: str) -> Iterator[str]:
-        """Whether there is one run, and it is the one that the ledger takes for it."""
+        """Checks that there is one run, and that its id is the ledger's."""
         runs = self._runs.get(uid, [])
         tracked_id, _ = self._ledger.tracked(tracked_as) or (None, None)
         if len(runs) != 1:

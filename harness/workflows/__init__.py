@@ -1,1 +1,1 @@
-"""What runs or reads whole studies: verdicts, champions, reports, reproductions, the look at the installation."""
+"""Workflows over whole studies: verdicts, champions, reports, reproductions, and checks of the installation."""

@@ -1,8 +1,8 @@
-"""The champion: the network that a verdict's answer puts forward, registered in MLflow for `harness predict`.
+"""The champion: the network chosen by a verdict, registered in MLflow for `harness predict`.
 
-A candidate that is BETTER becomes champion; else the documented baseline is, where there is no champion yet. Of the
-winner's trainings it is the one with the first seed: choosing among them would be choosing by test error, since
-nothing else is known of a training that has learned from the validation images as well.
+A candidate that is BETTER becomes champion; otherwise the documented baseline does, if there is no champion yet. The
+training with the first seed is registered. A choice among the trainings would be a choice by test error, since they
+have no validation error: they were trained on the validation images as well.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 
 def model_name(dataset: str, baseline: str) -> str:
-    """The registered model that all champions of a baseline are versions of."""
+    """Name of the registered model whose versions are the champions of a baseline."""
     return f"{dataset}-{baseline}"
 
 
 def crowned(home: Path, verdict: Verdict) -> str:
-    """What came of `crown`, for people who have seen the verdict: what MLflow cannot take now is no reason to fail."""
+    """One line about the result of `crown`; a failure of MLflow does not fail the verdict."""
     try:
         champion = crown(home, verdict)
     except TroubleError as error:
@@ -55,13 +55,13 @@ def crowned(home: Path, verdict: Verdict) -> str:
 
 
 def crown(home: Path, verdict: Verdict) -> Registered | None:
-    """Sees to it that the model which a verdict puts forward is registered; returns the champion there is then.
+    """Registers the model that a verdict chooses; returns the present champion.
 
-    None while there is no answer, or where the baseline itself could not be trained. It may be repeated: what was
-    begun is completed, and what is done stays, also where people have given the alias to another version since.
+    None while there is no answer, or if the baseline could not be trained. It is idempotent: unfinished steps are
+    completed, and finished ones are kept, also if users have moved the alias to another version since.
 
     Raises:
-        TroubleError: MLflow cannot be had or lacks the training's run, there is no room, or the weights are gone.
+        TroubleError: MLflow is unavailable or lacks the training's run, the disk is full, or the weights are missing.
     """
     reach(Step.BEFORE_MODEL)
     name = verdict_name(verdict.study)
@@ -74,7 +74,7 @@ def crown(home: Path, verdict: Verdict) -> Registered | None:
         champion = registry.find(model_name(study.spec.dataset, study.spec.baseline))
         if winner.trial is not None or champion is None:
             champion = register(registry, _candidate(home, ledger, study, verdict, winner, record))
-        if verdict.answer is not Answer.NOT_DISTINGUISHABLE:  # which more seeds may change
+        if verdict.answer is not Answer.NOT_DISTINGUISHABLE:  # more seeds may change it
             _keep_only(home / "checkpoints" / name, record)
     return champion
 
@@ -119,7 +119,7 @@ _WHICH = "The weights are those of the training with the first seed, {}, and wer
 
 
 def _tags(verdict: Verdict, winner: Configuration, record: Record) -> dict[str, str]:
-    """What people look for on the version's page."""
+    """Tags for the version's page."""
     tags = {"study": verdict.study, "network": winner.name, "answer": str(verdict.answer)}
     tags |= {"seed": str(record.trial.seed), "seeds": str(len(verdict.seeds))}
     if winner.errors and winner.cost:
@@ -132,7 +132,7 @@ def _tags(verdict: Verdict, winner: Configuration, record: Record) -> dict[str, 
 
 
 def _build(spec: SweepSpec, record: Record, weights: Path) -> tuple[keras.Model, NDArray[np.float32]]:
-    """The network, and a training image as an example of what it takes."""
+    """The network, and a training image as an example of its input."""
     network = models.rebuild(spec, record.trial.params, weights)
     images, _ = cache.load(spec.dataset, "train", cache.prepare(spec.dataset, lambda line: None))
     return network, images[:1, ..., np.newaxis].astype(np.float32) / 255.0
@@ -143,7 +143,7 @@ def _weights(folder: Path, record: Record) -> Path:
 
 
 def _keep_only(folder: Path, record: Record) -> None:
-    """Removes the weights of the others; the champion's stay, to register it again if MLflow's store is lost."""
+    """Removes the weights of the others; keeps the champion's, to register it again if MLflow's store is lost."""
     for path in folder.glob(f"*{CHECKPOINT_SUFFIX}"):
         if path != _weights(folder, record):
             path.unlink()

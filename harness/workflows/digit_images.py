@@ -1,4 +1,4 @@
-"""Pictures of digits made into what the networks know: 28 x 28, light on dark, the digit in the middle, as MNIST's.
+"""Converts pictures of digits to MNIST's format: 28 x 28, light on dark, the digit centred.
 
 MNIST's digits were scaled into 20 x 20 pixels and laid into 28 x 28 by their centre of mass (LeCun et al., Proceedings
 of the IEEE 86 (1998) 2278-2324).
@@ -20,19 +20,19 @@ Floats = NDArray[np.float32]
 
 SIDE, BOX = 28, 20
 MAX_PIXELS = 2**25
-WORKING_SIDE = 512  # a larger picture is made smaller first
-FAINTEST = 16 / 255  # what stands out less from its ground is nothing
+WORKING_SIDE = 512  # a larger picture is reduced first
+FAINTEST = 16 / 255  # a picture with less contrast is empty
 OF_THE_DIGIT = 0.2  # of the strongest ink; less is noise around it
 
 
 def read_digit(path: Path) -> Floats:
     """The digit of a PNG file: (28, 28) in 0..1, light on dark.
 
-    A picture with a light border is inverted. One of 28 x 28 pixels is otherwise taken as it is; of any other the digit
-    is cut out, scaled and centred.
+    A picture with a light border is inverted. One of 28 x 28 pixels is otherwise unchanged; in any other the digit is
+    cropped, scaled and centred.
 
     Raises:
-        InputError: it cannot be read, is no PNG, is too large, or shows nothing.
+        InputError: the file cannot be read, is no PNG, is too large, or is empty.
     """
     grey = _read(path)
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
@@ -48,7 +48,7 @@ def read_digit(path: Path) -> Floats:
 
 
 def _read(path: Path) -> Floats:
-    """Grey values in 0..1, what is transparent taken for the ground."""
+    """Grey values in 0..1; transparent pixels become background."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -63,12 +63,12 @@ def _read(path: Path) -> Floats:
             raise InputError(f"{path} is no PNG picture; allowed: PNG files") from None
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror or error}") from None
-        except Exception as error:  # a damaged file may raise nearly anything
+        except Exception as error:  # a damaged file may raise nearly any exception
             raise InputError(f"{path} is damaged: {error}") from None
 
 
 def _grey(image: Image.Image) -> Floats:
-    if image.mode.startswith("I"):  # 16 bits, which `convert` would cut off
+    if image.mode.startswith("I"):  # 16 bits, which `convert` would clip
         deep = np.asarray(image).astype(np.float32) / 257.0
         image = Image.fromarray(np.clip(deep, 0, 255).astype(np.uint8))
     layers = image.convert("LA")
@@ -82,7 +82,7 @@ def _grey(image: Image.Image) -> Floats:
 
 
 def _fitted(digit: Floats) -> Floats:
-    """The digit alone, its longer side as long as the box."""
+    """The cropped digit, its longer side scaled to the box."""
     rows, columns = (np.flatnonzero((digit > OF_THE_DIGIT).any(axis)) for axis in (1, 0))
     cut = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = (max(1, round(BOX * side / max(cut.shape))) for side in cut.shape)
@@ -92,7 +92,7 @@ def _fitted(digit: Floats) -> Floats:
 
 
 def _centred(digit: Floats) -> Floats:
-    """Laid into the picture so that its centre of mass is at 14, 14, as in MNIST, or as near as it fits."""
+    """The digit with its centre of mass at 14, 14, as in MNIST, or as near as it fits."""
     picture = np.zeros((SIDE, SIDE), np.float32)
     top, left = (_offset(digit.sum(axis)) for axis in (1, 0))
     picture[top : top + digit.shape[0], left : left + digit.shape[1]] = digit

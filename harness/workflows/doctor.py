@@ -1,4 +1,4 @@
-"""Looks at the installation: what is there, what is missing, and what to do about it. Changes nothing."""
+"""Checks the installation: what is installed, what is missing, and advice. Changes nothing."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from harness.support.redaction import reason, redact
 from harness.tracking.store import open_client, sqlite_file, tracking_uri
 
 NAMED_LIBRARIES = ("tensorflow", "keras", "keras-tuner", "optuna", "mlflow", "pandas", "numpy")
-CUDA_LIBRARY = "nvidia-cudnn-cu12"  # comes with tensorflow[and-cuda], and without it no GPU is seen
-LITTLE_SPACE_GB = 2.0  # checkpoints of a Hyperband study take as much
+CUDA_LIBRARY = "nvidia-cudnn-cu12"  # installed by tensorflow[and-cuda]; without it TensorFlow finds no GPU
+LITTLE_SPACE_GB = 2.0  # the size of the checkpoints of a Hyperband study
 NO_SPACE_GB = 0.1
 
 
 class Level(StrEnum):
     OK = "ok"
     WARNING = "warning"
-    PROBLEM = "problem"  # a sweep would fail, or its results would not be seen
+    PROBLEM = "problem"  # a sweep would fail, or its results would not be visible
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One line about the installation; where not all is well, with what to do."""
+    """One line about the installation; a problem comes with advice."""
 
     level: Level
     subject: str
@@ -55,7 +55,7 @@ class Finding:
 
 
 def examine(home: Path) -> Iterator[Finding]:
-    """One finding after another. A home that is not there yet stays so."""
+    """Yields the findings. A missing home is not created."""
     yield _ok("python", f"{sys.version.split()[0]}, {sys.executable}")
     yield _libraries()
     yield _backend()
@@ -94,7 +94,7 @@ def _version(package: str) -> str | None:
 
 
 def _libraries() -> Finding:
-    """What is installed says its version; nothing is loaded."""
+    """Versions of the installed libraries; nothing is loaded."""
     if _version("harness") is None:
         return _problem("libraries", "harness itself is not installed; `make setup` installs it")
     required = [line for line in metadata.requires("harness") or () if "extra ==" not in line]
@@ -156,7 +156,7 @@ def _space(home: Path) -> Finding:
 
 
 def _existing(path: Path) -> Path:
-    """The path itself, or the nearest folder above it that is there."""
+    """The path itself, or its nearest existing parent."""
     return next(p for p in (path, *path.parents) if os.path.exists(p))  # noqa: PTH110 - Path.exists may raise
 
 
@@ -186,7 +186,7 @@ def _ledger(path: Path) -> Finding:
 
 
 def _mlflow(home: Path, finished: set[str]) -> Finding:
-    """Whether the store answers, and how many finished trials it lacks."""
+    """Whether the store answers, and the number of finished trials that it lacks."""
     try:
         uri = tracking_uri(home)
         file = sqlite_file(uri)
@@ -210,7 +210,7 @@ def _finished(path: Path) -> set[str]:
 
 
 def _shown(home: Path) -> set[str]:
-    """uids of the trials that have a run. Raises whatever MLflow raises."""
+    """uids of the trials that have a run. Passes on MLflow's exceptions."""
     client = open_client(home)
     experiments = client.search_experiments(filter_string="tags.study_id LIKE '%'")
     runs = live_runs(client, [experiment.experiment_id for experiment in experiments])
@@ -241,7 +241,7 @@ def _locks(home: Path) -> Iterator[Finding]:
             text = f"{holder.stem}: process {known['pid']} since {known['since']}"
             is_held = is_alive(int(known["pid"]), holder.stat().st_mtime)
         except (OSError, TypeError, ValueError, LookupError):
-            continue  # it is just being written, or removed
+            continue  # it is being written or removed
         if is_held:
             yield _ok("lock", text)
         else:

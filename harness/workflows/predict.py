@@ -1,4 +1,4 @@
-"""`harness predict`: asks a registered network which digits pictures show."""
+"""`harness predict`: classifies pictures of digits with a registered network."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ ALLOWED = f"{CHAMPION}, NAME, NAME@ALIAS or NAME/VERSION"
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a network says of a picture.
+    """A network's prediction for a picture.
 
     Attributes:
         path: The picture.
-        probabilities: Of the digits 0 to 9.
+        probabilities: Probabilities of the digits 0 to 9.
     """
 
     path: Path
@@ -44,17 +44,17 @@ class Prediction:
 
 
 def predict(home: Path, model: str, paths: Sequence[Path]) -> tuple[Registered, list[Prediction]]:
-    """Asks a registered network for the digits of PNG files; returns it with its answers, in the files' order.
+    """Classifies PNG files with a registered network; returns the network and its predictions, in the files' order.
 
     Args:
         home: Folder of all state.
         model: `champion` for the newest champion of any baseline, or NAME, NAME@ALIAS or NAME/VERSION of a registered
             model; NAME alone is its champion.
-        paths: PNG files; see `read_digit` for what is done with them.
+        paths: PNG files; `read_digit` describes their conversion.
 
     Raises:
         InputError: there is no such model, or a file cannot be read.
-        TroubleError: MLflow cannot be had, or the model's file is gone.
+        TroubleError: MLflow is unavailable, or the model's file is missing.
     """
     digits = np.stack([read_digit(path) for path in paths])
     found = _find(home, model)
@@ -64,7 +64,7 @@ def predict(home: Path, model: str, paths: Sequence[Path]) -> tuple[Registered, 
 
 
 def to_json(model: Registered, predictions: Sequence[Prediction]) -> dict[str, Any]:
-    """For programs: the model's name, version, file and tags; each picture's digit and probabilities."""
+    """JSON with the model's name, version, file and tags, and each picture's digit and probabilities."""
     return {
         "model": {"name": model.name, "version": model.version, "file": str(model.file), "tags": dict(model.tags)},
         "predictions": [_answer(one) for one in predictions],

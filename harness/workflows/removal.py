@@ -1,4 +1,4 @@
-"""`harness doctor --remove`: takes one study out of the ledger, whatever its rows hold, and keeps a copy."""
+"""`harness doctor --remove`: removes one study from the ledger, also with invalid rows, and keeps a copy."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from harness.support.atomic_files import replaced
 
 @dataclass(frozen=True)
 class Removal:
-    """What was removed: how many trials, and the ledger as it was before."""
+    """The number of removed trials, and the copy of the ledger from before."""
 
     num_trials: int
     copy: Path
 
 
 def remove(home: Path, study: str) -> Removal:
-    """Removes a study's rows, and what the ledger remembers of its runs; MLflow itself and files are left alone.
+    """Removes a study's rows and the ledger's ids of its runs; MLflow and files are not changed.
 
     Raises:
         InputError: there is no such study.
@@ -34,7 +34,7 @@ def remove(home: Path, study: str) -> Removal:
         if study not in known:
             raise InputError(f"study is {study!r}; allowed: {', '.join(dict.fromkeys(known)) or 'none yet'}")
         with ExitStack() as locks:
-            if is_name(study):  # else no process can work on it, and the lock of such a name might lie anywhere
+            if is_name(study):  # with an invalid name no process can work on it, and its lock's path could be anywhere
                 locks.enter_context(study_lock(home, study))
                 locks.enter_context(runs_lock(home, study))
             copy = ledger.path.with_name(f"{ledger.path.name}.{time.strftime('%Y%m%d-%H%M%S')}")

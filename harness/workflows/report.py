@@ -23,9 +23,9 @@ class Report:
     """A report that has been written.
 
     Attributes:
-        path: Where.
-        made_at: When, local time.
-        material: What it was made of.
+        path: Its file.
+        made_at: Time of writing, local time.
+        material: The data that it was made from.
     """
 
     path: Path
@@ -34,7 +34,7 @@ class Report:
 
 
 def write_report(home: Path, study: str, out: Path | None = None) -> Report:
-    """Writes the report on a study, as a whole file: `reports/STUDY.html` of `home`, or `out`.
+    """Writes the report on a study atomically to `reports/STUDY.html` of `home`, or to `out`.
 
     Raises:
         InputError: there is no such study, or it is a verdict.
@@ -50,11 +50,11 @@ def write_report(home: Path, study: str, out: Path | None = None) -> Report:
 
 
 def bring_to_mlflow(home: Path, report: Report) -> None:
-    """Puts a summary into the note of the study's parent run, and the main figures as PNG files among its artifacts.
+    """Logs a summary to the note of the study's parent run, and the main figures as PNG files to its artifacts.
 
     Raises:
-        InputError: MLFLOW_TRACKING_URI is not an address that runs can go to.
-        TroubleError: MLflow cannot be had, or a sweep is bringing this study's runs there.
+        InputError: MLFLOW_TRACKING_URI is not a valid address.
+        TroubleError: MLflow is unavailable, or a sweep is logging this study's runs.
     """
     with TemporaryDirectory(prefix="harness-report-") as folder:
         stills = draw_stills(report.material, Path(folder))

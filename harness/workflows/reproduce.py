@@ -1,7 +1,7 @@
-"""`harness reproduce`: one trial, trained again from the ledger's record alone, beside what is recorded of it.
+"""`harness reproduce`: trains one trial again from the ledger's record and compares the results.
 
-It is no trial of the study: nothing is written into the ledger or to MLflow, the search hears nothing of it, and the
-test images stay sealed, also where the trial has read them.
+The training is no trial of the study: nothing is written to the ledger or to MLflow, the search does not get its
+result, and the test images are not read, even if the trial has read them.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from harness.support.provenance import diff_file, session_provenance
 from harness.sweep.display import Display
 
 FOLDER = "reproductions"  # of the home
-MAX_SEEDS = 50  # of the baseline, whose wrong images are compared; more would tell no more
+MAX_SEEDS = 50  # of the baseline, whose wrong images are compared; more do not improve the estimate
 POLL_S = 0.25
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """What the ledger has of a trial.
+    """The ledger's data of a trial.
 
     Attributes:
         study: Its study.
         record: The trial, with its result.
-        before: The trials that it went on from, the first one first.
-        origins: Where each of these, and it, was trained.
-        seeds: The baseline's results, where they were trained as long as this trial.
+        before: The trials that it continues, the first one first.
+        origins: Provenance of each of these and of the trial.
+        seeds: The baseline's results, if trained for the same number of epochs.
     """
 
     study: Study
@@ -65,7 +65,7 @@ class Recorded:
 
     @property
     def result(self) -> TrialResult:
-        """With the curve from the first epoch on."""
+        """The result, with the curve from the first epoch on."""
         results = [record.result for record in (*self.before, self.record) if record.result]
         return dataclasses.replace(results[-1], curve=tuple(report for result in results for report in result.curve))
 
@@ -75,7 +75,7 @@ class Recorded:
 
     @property
     def num_epochs(self) -> int:
-        """After how many it is stopped; a trial that diverged ends by itself."""
+        """Number of epochs to train; a trial that diverged ends by itself."""
         ends_by_itself = self.result.outcome in (Outcome.COMPLETED, Outcome.DIVERGED)
         return self.trial.epochs if ends_by_itself or not self.result.last else self.result.last.epoch
 
@@ -85,9 +85,9 @@ class Reproduction:
     """A trial that was trained again.
 
     Attributes:
-        agreement: Whether it came out as it is recorded.
-        path: The same with the new curve, as JSON.
-        diffs: What was in no commit when it was recorded, as files for `git apply`.
+        agreement: The comparison with its record.
+        path: JSON file with the comparison and the new curve.
+        diffs: Uncommitted changes of the recorded training, as files for `git apply`.
     """
 
     agreement: Agreement
@@ -96,21 +96,21 @@ class Reproduction:
 
 
 def reproduce(study: str, number: int, home: Path, display: Display) -> Reproduction:
-    """Trains a trial again, from its first epoch, and compares.
+    """Trains a trial again, from its first epoch, and compares the results.
 
-    It runs alone, with as many threads as it had, on the kind of device it had where this machine has one.
+    It runs alone, with the recorded number of threads, and on the recorded kind of device if this machine has one.
 
     Args:
         study: The study's name.
-        number: The trial's.
+        number: The trial's number.
         home: Folder of all state.
-        display: What people see meanwhile.
+        display: Shows progress to the user.
 
     Raises:
-        InputError: there is no such study or trial, or nothing of it that could be trained again.
-        TroubleError: data, ledger or a worker cannot be had, or the worker died.
+        InputError: there is no such study or trial, or the trial has no trained epoch.
+        TroubleError: data, ledger or a worker are unavailable, or the worker died.
     """
-    backends.backend()  # a wrong one is said before anything else is
+    backends.backend()  # reports a wrong backend first
     with closing(Ledger(home / "ledger.db", makes=False)) as ledger:
         recorded = read(ledger, study, number)
     spec = recorded.study.spec.changed(reads_test=False)
@@ -127,10 +127,10 @@ def reproduce(study: str, number: int, home: Path, display: Display) -> Reproduc
 
 
 def read(ledger: Ledger, study: str, number: int) -> Recorded:
-    """A trial, and what it takes to judge another training of it.
+    """A trial, and all data to compare another training with it.
 
     Raises:
-        InputError: there is no such study or trial, or nothing of it that could be trained again.
+        InputError: there is no such study or trial, or the trial has no trained epoch.
     """
     found = find_study(ledger, study)
     records = {record.trial.number: record for record in ledger.history(found.spec.study)}
@@ -152,7 +152,7 @@ def read(ledger: Ledger, study: str, number: int) -> Recorded:
 
 
 def find_place(machine: devices.Machine, device: Device | None) -> Place:
-    """Where this machine trains one trial as `device` did."""
+    """This machine's place that is most similar to `device`."""
     if device is not None and device.kind == "cpu":
         return Place("worker-0", machine.cpu_name, device.threads, sharing=1)
     return dataclasses.replace(devices.places(machine, 1)[0], sharing=1)
@@ -168,7 +168,7 @@ def _check_trained(study: str, record: Record) -> None:
 
 
 def _before(ledger: Ledger, record: Record) -> tuple[Record, ...]:
-    """The trials that it went on from, the first one first."""
+    """The trials that it continues, the first one first."""
     if record.trial.continues is None:
         return ()
     previous = ledger.record(record.trial.continues)
@@ -176,14 +176,14 @@ def _before(ledger: Ledger, record: Record) -> tuple[Record, ...]:
 
 
 def _is_alike(seed: Record, record: Record) -> bool:
-    """Whether both were trained to the end of the same number of epochs, so that their last errors compare."""
+    """Whether both were trained in full for the same number of epochs, so that their errors can be compared."""
     results = seed.result, record.result
     ended = all(result is not None and result.outcome.is_ranked for result in results)
     return ended and seed.trial.epochs == record.trial.epochs
 
 
 def _origin(ledger: Ledger, study: Study, record: Record) -> dict[str, Any]:
-    """Where a trial was trained, and on which data."""
+    """A trial's provenance and data."""
     return {"data_digest": study.provenance.get("data_digest"), **ledger.origin(record.trial.uid)}
 
 
@@ -209,7 +209,7 @@ def _train(spec: SweepSpec, recorded: Recorded, place: Place, home: Path, displa
 
 
 def _drive(executor: Executor, spec: SweepSpec, trial: Trial, num_epochs: int, display: Display) -> TrialResult:
-    """Trains one trial for so many epochs on the only worker."""
+    """Trains one trial for `num_epochs` on the only worker."""
     while True:
         for event in executor.events(POLL_S):
             if isinstance(event, Ready):
@@ -226,7 +226,7 @@ def _drive(executor: Executor, spec: SweepSpec, trial: Trial, num_epochs: int, d
 
 
 def _conditions(recorded: Recorded, now: TrialResult) -> Iterator[Condition]:
-    """All that was not the same, each once, of every trial on the way."""
+    """All differing conditions, each once, of the trial and those that it continues."""
     here = {**session_provenance(), "data_digest": cache.data_digest(recorded.study.spec.dataset)}
     changed: list[Condition] = []
     for origin, device in zip(recorded.origins, recorded.devices, strict=True):

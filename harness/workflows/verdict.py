@@ -1,8 +1,7 @@
-"""`harness verdict`: the best trials of a study and its baseline, trained again with fresh seeds and compared.
+"""`harness verdict`: trains the best trials of a study and its baseline again with fresh seeds and compares them.
 
-A verdict is a study of its own, called STUDY.verdict, with trials that a plan proposes instead of a search. So it goes
-the same way as any other: proposals and results are committed first, workers train, MLflow shows it, and the same
-command goes on after whatever stopped it.
+A verdict is its own study, STUDY.verdict, with trials from a plan instead of a search. So it runs like any other study:
+proposals and results are committed first, workers train, MLflow shows it, and the same command resumes it.
 """
 
 from __future__ import annotations
@@ -39,17 +38,17 @@ DEFAULT_SEEDS = 5
 
 @dataclass(frozen=True)
 class Request:
-    """What a verdict is asked for; None: as it was begun, or the default.
+    """The options of a verdict; None: as at its start, or the default.
 
     Attributes:
-        top: How many candidates, the first of `best_trials`.
-        num_seeds: After how many to give up looking for an answer: one of LOOKS.
-        epochs: Of each training; by default those of the sweep file's profile `full`, or else of the study.
-        wall_s: Stop after so many seconds, all sessions together.
-        takes_all_seeds: Train all of them even if the answer is clear before.
+        top: Number of candidates, the first of `best_trials`.
+        num_seeds: Maximum number of seeds: one of LOOKS.
+        epochs: Epochs of each training; by default those of the sweep file's profile `full`, or else of the study.
+        wall_s: Time limit for all sessions together, seconds.
+        takes_all_seeds: Train all seeds even if the answer is clear earlier.
 
     Raises:
-        InputError: one of them is out of range.
+        InputError: an option is out of range.
     """
 
     top: int | None = None
@@ -76,7 +75,7 @@ class VerdictEnd:
 
     Attributes:
         was_interrupted: It was asked to stop.
-        verdict: As far as it has come.
+        verdict: Its present state.
     """
 
     was_interrupted: bool
@@ -93,20 +92,20 @@ def run_verdict(
     fresh: bool,
     executor: ExecutorSettings = LOCAL,
 ) -> VerdictEnd:
-    """Begins the verdict on a study or goes on with it, until the answer is clear or the budget is used.
+    """Starts or continues the verdict on a study until the answer is clear or the budget is used.
 
     Args:
-        study: The study that it is about.
-        request: What is asked for.
+        study: The searched study.
+        request: The options.
         home: Folder of all state.
-        display: What people see.
-        num_workers: How many trainings at once; None: as many as the machine has cores or GPUs for.
+        display: Shows progress to the user.
+        num_workers: Number of concurrent trainings; None: one per core or GPU.
         fresh: Keep an earlier verdict under a dated name and start a new one.
         executor: Where the workers run.
 
     Raises:
-        InputError: there is no such study, or no verdict on it as it is asked for.
-        TroubleError: the study or its verdict is in use, or data, ledger or workers cannot be had.
+        InputError: there is no such study, or the request is impossible for it.
+        TroubleError: the study or its verdict is in use, or data, ledger or workers are unavailable.
     """
     with (
         closing(Ledger(home / "ledger.db", makes=False, say=display.note)) as ledger,
@@ -133,10 +132,10 @@ def run_verdict(
 
 
 def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -> tuple[SweepSpec, dict[str, Any]]:
-    """The study that the verdict is, and what the ledger is to remember of where it comes from.
+    """The verdict's own study, and its provenance for the ledger.
 
     Raises:
-        InputError: there is no such study, nothing in it to confirm, or its verdict was begun otherwise.
+        InputError: there is no such study, it has nothing to confirm, or its verdict was started with other options.
     """
     source, records = find_study(ledger, study).spec, ledger.history(study)
     if source.is_verdict:
@@ -174,13 +173,13 @@ def best_trials(spec: SweepSpec, records: Sequence[Record], top: int) -> list[Re
 
 
 class Confirmations:
-    """Hands out the trainings of a verdict, seed by seed, the baseline first, until a look gives a clear answer.
+    """Proposes the trainings of a verdict, seed by seed, the baseline first, until a look gives a clear answer.
 
     Args:
         spec: The verdict's study.
-        numbers: Of the trials that it has proposed so far.
-        ended: Those of them that have a final result, with the test images they got wrong.
-        takes_all_seeds: Go on although the answer is clear.
+        numbers: Numbers of its proposed trials.
+        ended: Trials with a final result, with their misclassified test images.
+        takes_all_seeds: Continue although the answer is clear.
     """
 
     def __init__(
@@ -196,7 +195,7 @@ class Confirmations:
         self._ended = list(ended)
 
     def next(self) -> Next | NoProposal:
-        """The next training; WAIT before a look until all that it takes in has ended."""
+        """The next training; WAIT before a look until all of its trainings have ended."""
         while self._number < self._spec.budget.trials:
             seed, position = divmod(self._number, len(self._configurations))
             trainings = Trainings.of(self._spec, self._ended)
@@ -211,16 +210,16 @@ class Confirmations:
         return NoProposal.EXHAUSTED
 
     def broken_limit(self, trial: Trial) -> str | None:
-        return None  # the baseline may break limits, and candidates have kept them
+        return None  # the baseline may break limits, and candidates satisfy them
 
     def report(self, trial: Trial, report: EpochReport) -> bool:
-        return True  # nothing is stopped early
+        return True  # no training is stopped early
 
     def tell(self, trial: Trial, result: TrialResult) -> None:
         self._ended.append((trial, result))
 
     def continuable(self) -> frozenset[str]:
-        """The trainings with the first seed: one of them becomes the champion, maybe after more seeds."""
+        """The trainings with the first seed: one of them becomes the champion, possibly after more seeds."""
         return frozenset(trial.uid for trial, _ in self._ended if trial.seed == self._spec.seed)
 
     def _trial(self, seed: int, position: int) -> Trial:
@@ -231,7 +230,7 @@ class Confirmations:
 def make_source(
     spec: SweepSpec, ledger: Ledger, records: Sequence[Record], *, takes_all_seeds: bool = False
 ) -> Confirmations:
-    """The trainings of a verdict that are left, after its `records`."""
+    """The remaining trainings of a verdict with these `records`."""
     ended = ((record.trial, record.result) for record in ledger.finished(spec.study))
     return Confirmations(
         spec,
@@ -244,14 +243,14 @@ def make_source(
 def _is_settled(
     ledger: Ledger, spec: SweepSpec, sources: Callable[[SweepSpec, Ledger, Sequence[Record]], Confirmations]
 ) -> bool:
-    """Whether the verdict has come to its end, so that there is nothing to train."""
+    """Whether the verdict has ended, so that nothing is left to train."""
     records = ledger.history(spec.study) if spec.study in ledger.study_names() else []
     is_idle = bool(records) and all(record.result for record in records)
     return is_idle and sources(spec, ledger, records).next() is NoProposal.EXHAUSTED
 
 
 def _new(source: SweepSpec, name: str, records: Sequence[Record], epochs: int | None) -> SweepSpec:
-    """A verdict at full recipe: every image that is not for testing, as many epochs as the full profile has."""
+    """A new verdict: all training and validation images, and the epochs of the full profile."""
     num_images = SPLIT_SIZES[source.dataset]["train"] + SPLIT_SIZES[source.dataset]["validation"]
     epochs = epochs or source.full_epochs or source.epochs
     longer = max(1.0, epochs * num_images / (source.epochs * source.train_images))
@@ -274,7 +273,7 @@ def _new(source: SweepSpec, name: str, records: Sequence[Record], epochs: int | 
 
 
 def _fresh_seed(source: SweepSpec, records: Sequence[Record]) -> int:
-    """The first of as many seeds in a row as a verdict may ever need, none of which the study has used."""
+    """The first of enough consecutive seeds for a verdict, none of which the study has used."""
     used, number = {source.seed, *(record.trial.seed for record in records)}, max(LOOKS)
     starts = chain([max(used) + 1], range(0, MAX_WHOLE, number))
     return next(
@@ -295,7 +294,7 @@ def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> N
 
 
 def _rank(configuration: Configuration, goal_pct: float | None) -> tuple[bool, float, str, float, int]:
-    """As on the leaderboard, but alike where the error is no more than `goal_pct`."""
+    """The rank key of the leaderboard, but errors up to `goal_pct` count as equal."""
     error_pct, timing_class, time_s, number = configuration.rank_key
     reaches_goal = goal_pct is not None and error_pct <= goal_pct
     return not reaches_goal, 0.0 if reaches_goal else error_pct, timing_class, time_s, number

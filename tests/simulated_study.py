@@ -187,6 +187,8 @@ def _position(domain: Domain, value: Scalar) -> float:
     if isinstance(domain, Choice):
         return encode(domain, value) / len(domain.options)
     low, high, number = float(domain.low), float(domain.high), float(value)
+    if low == high:
+        return 0.0
     if domain.log:
         return math.log(number / low) / math.log(high / low)
     return (number - low) / (high - low)

@@ -405,6 +405,14 @@ def test_whatever_the_ledger_writes_is_intact(path: Path) -> None:
     read_all(path)
 
 
+def test_a_damaged_table_that_sqlite_quotes_over_several_lines_is_one_line(path: Path) -> None:
+    content = filled(path).read_bytes()
+    assert content.count(b"test_wrong_images TEXT") == 1
+    path.write_bytes(content.replace(b"test_wrong_images TEXT", b"test_wrong_images`TEXT"))
+    with pytest.raises(TroubleError, match=r"^ledger .*: malformed database schema \(attempts\) - .*a ledger\?$"):
+        Ledger(path)
+
+
 @pytest.mark.parametrize("step", [1499, pytest.param(101, marks=pytest.mark.slow)])
 def test_eight_flipped_bytes_are_noticed_wherever_they_are_read(path: Path, step: int) -> None:
     """Anywhere in the file, also where digits become other digits; what nobody reads may be anything."""

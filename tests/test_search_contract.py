@@ -70,6 +70,15 @@ class TestEverySearch:
         runs = [(sorted(trial.params.items()), trial.seed) for trial in study.trials if trial.continues is None]
         assert all(runs.count(run) == 1 for run in runs)
 
+    @pytest.mark.parametrize("ends", [{}, {"step": 0.5}, {"log": True}])
+    def test_a_range_of_a_single_value_is_no_obstacle(self, sampler: Sampler, ends: dict[str, object]) -> None:
+        low = 2e-3 if "log" in ends else 0.0  # as documented
+        name = "learning_rate" if "log" in ends else "dropout"
+        space = {"units_1": {"low": 506, "high": 512, "step": 1}, name: {"low": low, "high": low, **ends}}
+        study = SimulatedStudy(spec_for(sampler, space=space)).run(6)
+        assert {trial.params[name] for trial in study.trials} == {low}
+        assert len({trial.params["units_1"] for trial in study.trials}) > 2
+
     def test_resumes_as_if_it_had_never_stopped(self, sampler: Sampler) -> None:
         pruner = "median" if sampler.engine == "optuna" else "none"
         spec = spec_for(sampler, pruner=pruner, constraints={"max_params": 900_000})

@@ -25,6 +25,7 @@ from harness.ledger.checksums import ADD_EPOCH
 from harness.ledger.schema import Say, ignore, open_database, patiently, transaction
 from harness.study.records import Attempt, EpochReport, Outcome, Record, Role, Trial, TrialResult
 from harness.study.spec import NAMES, SweepSpec, is_name
+from harness.support.redaction import reason
 from harness.support.strict_json import shown
 
 T = TypeVar("T")
@@ -184,7 +185,9 @@ class Ledger:
             with closing(sqlite3.connect(path)) as copy:
                 self._db.backup(copy)
         except sqlite3.Error as error:
-            raise TroubleError(f"ledger {self.path} cannot be copied to {path}: {error}; is there room?") from error
+            raise TroubleError(
+                f"ledger {self.path} cannot be copied to {path}: {reason(error)}; is there room?"
+            ) from error
 
     # Trials, in the order of their life cycle
 
@@ -488,10 +491,11 @@ class Ledger:
                 yield self._check(reader, row)
         except sqlite3.OperationalError as error:
             if hasattr(error, "sqlite_errorcode"):  # a failing disk, a lock held for too long
-                raise TroubleError(f"ledger {self.path}: {error}; mend that and run the same command again") from error
-            raise DamageError(f"ledger {self.path}: {error}; {REMOVE}") from error  # bytes that are no text
+                hint = "mend that and run the same command again"
+                raise TroubleError(f"ledger {self.path}: {reason(error)}; {hint}") from error
+            raise DamageError(f"ledger {self.path}: {reason(error)}; {REMOVE}") from error  # bytes that are no text
         except (sqlite3.DatabaseError, UnicodeError) as error:
-            raise DamageError(f"ledger {self.path}: {error}; put a copy back, or move the file away") from error
+            raise DamageError(f"ledger {self.path}: {reason(error)}; put a copy back, or move the file away") from error
 
     def _check(self, reader: Callable[..., T], *values: Any) -> T:
         """The result of `reader`; raises DamageError if the rows differ from what the harness wrote."""

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from harness.errors import TroubleError
 from harness.ledger import checksums
+from harness.support.redaction import reason
 
 # How long another process may hold the ledger, for example a database browser with an open transaction. The
 # interpreter handles signals between two tries.
@@ -137,7 +138,7 @@ def open_database(path: Path, say: Say, *, makes: bool = True, checks: bool = Tr
         path.parent.mkdir(parents=True, exist_ok=True)
         return _connected(path, say, checks=checks)
     except (OSError, sqlite3.Error, UnicodeError) as error:  # UnicodeError: SQLite quotes bytes of the file
-        raise TroubleError(f"ledger {path}: {error}; is the folder writable and the file a ledger?") from error
+        raise TroubleError(f"ledger {path}: {reason(error)}; is the folder writable and the file a ledger?") from error
 
 
 def patiently(action: Callable[[], T], path: Path, say: Say) -> T:
@@ -170,7 +171,7 @@ def transaction(db: sqlite3.Connection, path: Path, say: Say) -> Iterator[None]:
             db.execute("ROLLBACK")
         if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.IntegrityError):
             hint = "what was written before is safe; mend that and run the same command again"
-            raise TroubleError(f"ledger {path}: {error}; {hint}") from error
+            raise TroubleError(f"ledger {path}: {reason(error)}; {hint}") from error
         raise
 
 

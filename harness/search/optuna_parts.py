@@ -76,9 +76,11 @@ def coded_distribution(domain: Domain) -> BaseDistribution:
         return CategoricalDistribution(tuple(range(len(domain.options))))
     if not isinstance(domain, Float):
         return IntDistribution(domain.low, domain.high, log=domain.log, step=domain.step)
-    if domain.step is None:
-        return FloatDistribution(domain.low, domain.high, log=domain.log)
-    return IntDistribution(0, domain.num_steps)
+    if domain.step is not None:
+        return IntDistribution(0, domain.num_steps)
+    if domain.low == domain.high:  # without a step, the sampler of all configurations takes it for infinite
+        return FloatDistribution(domain.low, domain.high, step=1.0)
+    return FloatDistribution(domain.low, domain.high, log=domain.log)
 
 
 def suggested(opened: optuna.Trial, name: str, distribution: BaseDistribution) -> int | float:
@@ -86,8 +88,8 @@ def suggested(opened: optuna.Trial, name: str, distribution: BaseDistribution) -
     match distribution:
         case IntDistribution(low=low, high=high, log=log, step=step):
             return opened.suggest_int(name, low, high, step=step, log=log)
-        case FloatDistribution(low=low, high=high, log=log):
-            return opened.suggest_float(name, low, high, log=log)
+        case FloatDistribution(low=low, high=high, log=log, step=step):
+            return opened.suggest_float(name, low, high, step=step, log=log)
         case CategoricalDistribution(choices=choices):
             return opened.suggest_categorical(name, choices)  # type: ignore[return-value]
     raise TypeError(f"distribution is {distribution!r}; allowed: whole numbers, real numbers, categories")

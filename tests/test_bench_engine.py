@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from harness.bench import engine
-from harness.bench.engine import BY_HAND, NETWORKS, OURS, STOCK, Network, Timing
+from harness.bench.engine import BY_HAND, NETWORKS, OURS, OURS_BFLOAT16, STOCK, STOCK_BFLOAT16, Network, Timing
 
-TINY = (Network("tiny", "fc", {"units_1": 8, "units_2": 8}, 512),)
+TINY = (Network("tiny", "fc", {"units_1": 8, "units_2": 8, "batch_norm": True, "augment_shift": 0.1}, 512),)
 
 
 def test_it_writes_a_table_numbers_and_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +23,15 @@ def test_it_writes_a_table_numbers_and_a_picture(tmp_path: Path, monkeypatch: py
     (timing,) = json.loads((tmp_path / "bench" / "engine.json").read_text())["timings"]
     assert [len(speeds) for speeds in timing["images_per_s"].values()] == [2, 2, 2]
     assert (tmp_path / "bench" / "engine.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_bfloat16_is_measured_where_the_device_multiplies_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "fastest_precision", lambda places: "bfloat16")
+    monkeypatch.setattr(engine, "GEMM_SIDE", 64)
+    timing = engine.measure(TINY[0], 1)
+    assert list(timing.images_per_s) == [STOCK, OURS, BY_HAND, STOCK_BFLOAT16, OURS_BFLOAT16]
+    monkeypatch.setattr(engine, "fastest_precision", lambda places: "float32")
+    assert list(engine._contenders()) == [STOCK, OURS, BY_HAND]
 
 
 def test_ratios_are_taken_within_a_round() -> None:

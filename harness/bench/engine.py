@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,12 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import baselines
+from baselines.augmentation import augmentation
 from baselines.recipe import RECIPE, optimizer
 from harness.analysis.files import write_csv
 from harness.analysis.pictures import save_picture
 from harness.bench.results import write_json
 from harness.execution.machine.backends import backend
-from harness.execution.machine.devices import this_machine
+from harness.execution.machine.devices import fastest_precision, places, this_machine
 from harness.support import keras_settings
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ BACKWARD_AND_FORWARD = 3  # training takes about three times the operations of a
 GEMM_SIDE = 2048
 
 STOCK, OURS, BY_HAND = "Keras fit", "this engine", "loop by hand"
+STOCK_BFLOAT16, OURS_BFLOAT16 = f"{STOCK}, bfloat16", f"{OURS}, bfloat16"
 Epoch = Callable[[], object]
+Contender = Callable[["Network", NDArray[np.uint8], NDArray[np.uint8]], Epoch]
 
 
 @dataclass(frozen=True)
@@ -44,15 +48,30 @@ class Network:
 
     name: str
     architecture: str
-    params: dict[str, int]
+    params: Mapping[str, float]
     num_images: int
 
 
 SMALL = {"filters_1": 8, "filters_2": 16, "kernel_1": 3, "kernel_2": 3, "dense_units": 64}
+# What a search past the widths comes to: normalised, with dropout and augmentation.
+RECIPE_PARAMS = {
+    "filters_1": 32,
+    "filters_2": 64,
+    "kernel_1": 3,
+    "kernel_2": 3,
+    "dense_units": 128,
+    "batch_norm": True,
+    "dropout": 0.3,
+    "conv_dropout": 0.3,
+    "augment_shift": 0.1,
+    "augment_rotation": 0.04,
+    "augment_zoom": 0.1,
+}
 NETWORKS = (
     Network("fc, documented", "fc", {}, 16_384),
     Network("cnn 8-16, 3x3, 64", "cnn", SMALL, 8_192),
     Network("cnn, documented", "cnn", {}, 2_048),
+    Network("cnn 32-64, recipe", "cnn", RECIPE_PARAMS, 2_048),
 )
 
 
@@ -101,10 +120,7 @@ def measure(network: Network, num_rounds: int) -> Timing:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (network.num_images, 28, 28), dtype=np.uint8)
     labels = rng.integers(0, 10, network.num_images).astype(np.uint8)
-    makers = {STOCK: _stock, OURS: _ours}
-    if backend() == "tensorflow":
-        makers[BY_HAND] = _by_hand
-    epochs = {name: make(_model(network), images, labels) for name, make in makers.items()}
+    epochs = {name: make(network, images, labels) for name, make in _contenders().items()}
     for epoch in epochs.values():
         epoch()
     peak, images_per_s = 0.0, {name: list[float]() for name in epochs}
@@ -159,30 +175,52 @@ def plot(timings: Sequence[Timing], path: Path) -> None:
     save_picture(figure, path)
 
 
-def _stock(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Epoch:
-    """As Keras's guides do it: arrays of floats, `compile` and `fit` with their defaults."""
+def _contenders() -> dict[str, Contender]:
+    """All of this backend and device; those in bfloat16 only where it is multiplied in hardware."""
+    found: dict[str, Contender] = {
+        STOCK: partial(_stock, precision="float32"),
+        OURS: partial(_ours, precision="float32"),
+    }
+    if backend() == "tensorflow":
+        found[BY_HAND] = _by_hand
+    if fastest_precision(places(this_machine(), 1)) == "bfloat16":
+        found[STOCK_BFLOAT16] = partial(_stock, precision="bfloat16")
+        found[OURS_BFLOAT16] = partial(_ours, precision="bfloat16")
+    return found
+
+
+def _stock(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, precision: str) -> Epoch:
+    """As Keras's guides do it: arrays of floats, layers that augment, `compile` and `fit` with their defaults."""
+    model = _with_augmentation_layers(network, _model(network, precision))
     model.compile(optimizer(RECIPE, 10**6), loss="categorical_crossentropy")
     floats, one_hot = _floats(images), _one_hot(labels)
     return lambda: model.fit(floats, one_hot, batch_size=RECIPE.batch_size, verbose=0)
 
 
-def _ours(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Epoch:
+def _ours(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, precision: str) -> Epoch:
     from harness.execution.training import engine_base, engines
 
+    model, varied = _model(network, precision), augmentation(_config(network))
     model.compile(optimizer(RECIPE, 10**6), loss="categorical_crossentropy")
     model.optimizer.build(model.trainable_variables)
     held, is_gpu = engine_base.hold(images, labels), bool(this_machine().gpu_names)
-    engine = engines.make_engine(model, held, held, RECIPE.batch_size, xla=is_gpu)
+    engine = engines.make_engine(model, held, held, RECIPE.batch_size, augments=bool(varied), xla=is_gpu)
     rng = np.random.default_rng(0)
     shape = (len(images) // RECIPE.batch_size, RECIPE.batch_size)
-    return lambda: engine.train(rng.permutation(len(images))[: shape[0] * shape[1]].astype(np.int32).reshape(shape))
+
+    def epoch() -> float:
+        order = rng.permutation(len(images))[: shape[0] * shape[1]].astype(np.int32).reshape(shape)
+        return engine.train(order, varied.transforms(shape, images.shape[1], rng))
+
+    return epoch
 
 
-def _by_hand(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Epoch:
+def _by_hand(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Epoch:
     """As TensorFlow's guides do it at their fastest: data in memory, a whole epoch in one `tf.function`."""
     import keras
     import tensorflow as tf
 
+    model = _with_augmentation_layers(network, _model(network, "float32"))
     adam, loss_function = optimizer(RECIPE, 10**6), keras.losses.CategoricalCrossentropy()
     adam.build(model.trainable_variables)
     floats, one_hot = tf.constant(_floats(images)), tf.constant(_one_hot(labels))
@@ -202,8 +240,23 @@ def _by_hand(model: keras.Model, images: NDArray[np.uint8], labels: NDArray[np.u
     return lambda: float(epoch(tf.random.shuffle(tf.range(len(images)))))
 
 
-def _model(network: Network) -> keras.Model:
-    keras_settings.pin()
+def _with_augmentation_layers(network: Network, model: keras.Model) -> keras.Model:
+    """The model behind the layers of Keras that vary images as the network's settings say."""
+    import keras
+
+    varied, dark = augmentation(_config(network)), {"fill_mode": "constant", "fill_value": 0.0}
+    if not varied:
+        return model
+    moving = [
+        keras.layers.RandomTranslation(varied.shift, varied.shift, **dark),
+        keras.layers.RandomRotation(varied.rotation, **dark),
+        keras.layers.RandomZoom(varied.zoom, **dark),
+    ]
+    return keras.Sequential([keras.Input(model.input_shape[1:]), *moving, model])
+
+
+def _model(network: Network, precision: str) -> keras.Model:
+    keras_settings.pin(precision)
     return baselines.load(network.architecture).build(_config(network))
 
 

@@ -244,7 +244,7 @@ def _name(study: str | SweepSpec) -> str:
 
 
 def _interrupted(study: str) -> KeyboardInterrupt:
-    return KeyboardInterrupt(f"{study} was interrupted; nothing is lost, and the same call goes on from here")
+    return KeyboardInterrupt(f"{study} was interrupted; nothing is lost, and the same call continues from here")
 
 
 @contextmanager

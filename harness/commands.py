@@ -70,7 +70,7 @@ def verdict(options: argparse.Namespace) -> int:
     show_verdict(end.verdict, sys.stdout)
     _say(f"wrote {path}, and the same as {' and '.join(other.suffix for other in others)}")
     if end.was_interrupted:
-        _say(f"{study}: interrupted; nothing is lost, and the same command goes on from here")
+        _say(f"{study}: interrupted; nothing is lost, and the same command continues from here")
         return 130
     _say(crowned(home(), end.verdict))
     return 0
@@ -272,7 +272,7 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
         with make_display(sys.stdout) as display:
             end = run_study(spec, home(), display, num_workers=options.workers, fresh=fresh, executor=executor)
         if end.reason is StopReason.INTERRUPTED:
-            _say(f"{spec.study}: interrupted; nothing is lost, and the same command goes on from here")
+            _say(f"{spec.study}: interrupted; nothing is lost, and the same command continues from here")
             return 130
         with open_ledger() as ledger:
             _write_leaderboard(ledger, [spec.study], _board([spec.study]), TOP)
@@ -302,9 +302,9 @@ def _how_to_go_on(spec: SweepSpec, reason: StopReason) -> str:
     from harness.planning.progress import StopReason
 
     more = {
-        StopReason.TRIALS: f"--trials {spec.budget.trials + 16} goes on, ",
-        StopReason.WALL_TIME: "a longer --budget goes on, ",
-        StopReason.DEVICE_TIME: "a longer device_budget in the sweep file goes on, ",
+        StopReason.TRIALS: f"--trials {spec.budget.trials + 16} continues it, ",
+        StopReason.WALL_TIME: "a longer --budget continues it, ",
+        StopReason.DEVICE_TIME: "a longer device_budget in the sweep file continues it, ",
     }
     return more.get(reason, "")
 

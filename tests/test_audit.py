@@ -204,7 +204,7 @@ NEVER_ENDED = "UPDATE attempts SET outcome = NULL, result = NULL WHERE uid = 'st
 
 def test_an_attempt_that_was_never_ended_is_named(home: Path) -> None:
     edit(home / "ledger.db", NEVER_ENDED)
-    what = "ledger: trial 7: attempt 1: has no outcome, though nobody works on the study"
+    what = "ledger: trial 7: attempt 1: has no outcome, though no process works on the study"
     assert audit(home, "study") == [f"{what}; {Advice.START}"]
 
 
@@ -393,7 +393,9 @@ def test_a_run_of_a_trial_that_is_not_finished_is_named(
     mlflow.create_run(found_runs["study"].info.experiment_id, tags={"trial_uid": "study-8"}, run_name="trial-008")
     mlflow.create_run(found_runs["study"].info.experiment_id, run_name="a colleague's own")
     (line,) = audit(home, "study")
-    assert line.startswith("MLflow: run trial-008: is RUNNING, and of no finished trial; if nobody wants it: MLFLOW_TR")
+    assert line.startswith(
+        "MLflow: run trial-008: is RUNNING, and of no finished trial; if it is not needed: MLFLOW_TR"
+    )
 
 
 @pytest.mark.parametrize(("name", "whose"), [("trial-002", "trial 2"), ("study", "parent run")])
@@ -706,7 +708,7 @@ def delete_file(home: Path, line: str) -> None:
 
 
 def run_what_is_said(home: Path, line: str) -> None:
-    setting, _, *arguments = shlex.split(line.split("if nobody wants it: ")[1])
+    setting, _, *arguments = shlex.split(line.split("if it is not needed: ")[1])
     assert CliRunner().invoke(cli, arguments, env=dict([setting.split("=", 1)])).exit_code == 0
 
 

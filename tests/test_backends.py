@@ -228,7 +228,7 @@ def test_a_study_does_not_go_on_on_another_backend(
         run_study(spec, tmp_path, PlainDisplay(io.StringIO()), num_workers=1, fresh=False)
     beside = "" if kind is Kind.VERDICT else "--as NAME for a study of its own beside it, or "
     assert str(refused.value) == (
-        f"study {spec.study} was begun on jax, and would now go on on tensorflow; allowed: KERAS_BACKEND=jax,"
+        f"study {spec.study} was begun on jax and would now continue on tensorflow; allowed: KERAS_BACKEND=jax,"
         f" {beside}--fresh to keep the old one under a dated name and start a new one"
     )
 

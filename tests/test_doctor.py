@@ -185,7 +185,7 @@ def test_mlflow_that_does_not_answer_is_a_problem(home: Path, monkeypatch: pytes
     ((level, text),) = found(home, "mlflow")
     assert level is Level.PROBLEM
     assert text.startswith(f"http://***@127.0.0.1:{port}: ")
-    assert text.endswith("; sweeps go on without it, `harness sync` brings their runs there later")
+    assert text.endswith("; sweeps continue without it, `harness sync` logs their runs later")
     assert "secret" not in text
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "ftp://elsewhere")
     ((level, text),) = found(home, "mlflow")

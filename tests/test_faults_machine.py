@@ -218,7 +218,7 @@ def test_no_room_for_runs(home: Home, disk: SmallDisk) -> None:
     with disk.full():
         full = home.sweep()
         assert (full.returncode, full.stderr) == (0, ""), "MLflow can be made anew at any time"
-        assert "No space left on device; the sweep goes on, its runs follow" in full.stdout
+        assert "No space left on device; the sweep continues, its runs follow" in full.stdout
         assert "MLflow lacks 5 trials of tiny; `harness sync` brings that there" in full.stdout
         sync = home.run("sync")
         assert sync.returncode == 1

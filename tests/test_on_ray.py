@@ -427,7 +427,7 @@ def test_a_node_that_is_lost_in_the_middle_of_a_study_loses_nothing(
         lose(lost)
         output, errors = process.communicate()
     assert (process.returncode, errors) == (0, ""), output
-    assert "lost with its host on node-1; it goes on where a node has room" in output
+    assert "lost with its host on node-1; it continues on a node with room" in output
     assert "Raylet" not in output  # what Ray itself would say of it
     assert kept.any_processes_alive()
     with closing(Ledger(tmp_path / "home" / "ledger.db")) as ledger:

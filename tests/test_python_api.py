@@ -182,7 +182,7 @@ def test_a_verdict_asks_what_the_command_asks(tmp_path: Path) -> None:
 def test_an_interrupted_verdict_stops_the_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     interrupted = SimpleNamespace(was_interrupted=True)
     monkeypatch.setattr("harness.workflows.verdict.run_verdict", lambda *how, **more: interrupted)
-    with pytest.raises(KeyboardInterrupt, match="study was interrupted; nothing is lost, and the same call goes on"):
+    with pytest.raises(KeyboardInterrupt, match="study was interrupted; nothing is lost, and the same call continues"):
         verdict("study", home=tmp_path)
 
 
@@ -195,7 +195,7 @@ def test_a_script_is_interrupted_and_another_goes_on_in_a_thread(environment: di
     assert process.returncode == 0
     assert "\x1b" not in output
     assert "stopping: running trials end with their epoch" in output
-    assert output.endswith("caught: script was interrupted; nothing is lost, and the same call goes on from here\n")
+    assert output.endswith("caught: script was interrupted; nothing is lost, and the same call continues from here\n")
     with start(IN_A_THREAD, environment) as process:  # where no signal can be heard
         output = process.stdout.read()
     assert (process.returncode, output) == (0, "end: TRIALS 3\n")

@@ -372,10 +372,9 @@ def test_what_is_said_of_a_match_within_the_interval() -> None:
     now = result(3.5, loss=0.5000001, wrong=(1, 2))
     agreement = judge(SPEC, result(3.0, wrong=(2, 3)), now, Interval(2.0, 4.0, "2 seeds of the baseline"), [NEWER])
     assert sentences(agreement) == [
-        "WITHIN THE SEEDS' INTERVAL: 3.50 % now, 3.00 % recorded; what agrees lies between 2.00 and 4.00 %"
-        " (2 seeds of the baseline)",
+        "WITHIN THE SEEDS' INTERVAL: 3.50 % now, 3.00 % recorded; allowed: 2.00 to 4.00 % (2 seeds of the baseline)",
         "4 of 8 numbers differ, first in epoch 1: train_loss is 0.5 recorded, 0.5000001, 1e-07 apart now",
-        "what is not the same as it was:",
+        "these conditions differ:",
         "  keras  3.15.0 -> 3.15.1",
     ]
 
@@ -386,7 +385,7 @@ def test_no_error_on_images_that_were_trained_on_is_shown() -> None:
     assert (agreement.recorded_pct, agreement.now_pct, agreement.interval) == (None, None, None)
     assert [(deviation.recorded, deviation.now) for deviation in agreement.deviations] == [(None, None)] * 3
     assert sentences(agreement)[:2] == [
-        "WITHIN THE SEEDS' INTERVAL: it learned from the validation images, so its error on them is left out",
+        "WITHIN THE SEEDS' INTERVAL: it was trained on the validation images, so its error on them is not shown",
         "3 of 8 numbers differ, first in epoch 1: val_error_rate_pct",
     ]
 

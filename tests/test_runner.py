@@ -108,9 +108,9 @@ def test_no_study_begins_with_lessons_of_another_fidelity_and_one_that_has_goes_
 @pytest.mark.parametrize(
     ("reason", "advice"),
     [
-        (StopReason.TRIALS, "--trials 26 goes on, --fresh starts a new study"),
-        (StopReason.WALL_TIME, "a longer --budget goes on, --fresh starts a new study"),
-        (StopReason.DEVICE_TIME, "a longer device_budget in the sweep file goes on, --fresh starts a new study"),
+        (StopReason.TRIALS, "--trials 26 continues it, --fresh starts a new study"),
+        (StopReason.WALL_TIME, "a longer --budget continues it, --fresh starts a new study"),
+        (StopReason.DEVICE_TIME, "a longer device_budget in the sweep file continues it, --fresh starts a new study"),
         (StopReason.EXHAUSTED, "--fresh starts a new study"),
     ],
 )

@@ -129,11 +129,11 @@ def survives(database: Postgres, server: Server, sweeps: Sweeps) -> None:
     with sweeps.start() as sweep:
         sweep.wait_until(lambda: num_shown(sweeps) >= 3)
         server.stop()
-        sweep.wait_until_it_says("the sweep goes on, its runs follow")
+        sweep.wait_until_it_says("the sweep continues, its runs follow")
         server.start()
         sweep.wait_until_it_says("MLflow answers again")
         database.stop()
-        sweep.wait_until_it_says("the sweep goes on, its runs follow", 2)
+        sweep.wait_until_it_says("the sweep continues, its runs follow", 2)
         database.start()
         sweep.wait_until_it_says("MLflow answers again", 2)
         num_then = num_shown(sweeps)

@@ -260,7 +260,7 @@ def test_the_runs_of_a_verdict_say_what_they_confirm_and_show_test_errors_alone(
     assert note.startswith("Verdict on study: its best trials and the documented fc, trained again with fresh seeds")
     assert "| documented baseline | 1.00 % | 1 |" in note
     assert "| trial 7 | 0.50 % | 2 |" in note
-    assert "`harness verdict study` goes on" in note
+    assert "`harness verdict study` continues it" in note
 
 
 # Repeating, and mending what went wrong
@@ -735,7 +735,7 @@ def test_trouble_is_told_once_and_so_is_its_end(home: Path, ledger: Ledger, monk
     assert is_well.wait(WAIT_S)
     assert tracker.close(WAIT_S) == 0
     assert len(warnings) == 2
-    assert "out of order; the sweep goes on" in warnings[0]
+    assert "out of order; the sweep continues" in warnings[0]
     assert set(runs(home)) == {"study", "trial-000"}
 
 

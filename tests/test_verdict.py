@@ -255,7 +255,7 @@ def test_a_used_budget_leaves_the_answer_open_until_more_is_given(study: FilledL
     study.ledger.touch_session(study.ledger.start_session("study.verdict"), 1.0)
     assert train(study.ledger, spec, VerdictWorkers(a_tie)) is StopReason.WALL_TIME
     assert said(study.ledger) == [
-        "NO VERDICT YET: too few seeds are trained; the same command goes on",
+        "NO VERDICT YET: too few seeds are trained; the same command continues",
         "0 of 5 fresh seeds each, 2 epochs on 60,000 images; 0 models have read the 10,000 test images, each once",
     ]
     assert train(study.ledger, spec_for(study.ledger), VerdictWorkers(a_tie)) is StopReason.TRIALS

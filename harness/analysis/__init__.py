@@ -1,1 +1,1 @@
-"""What a ledger's numbers say: leaderboard, statistics, status and exports. Nothing here writes to a ledger."""
+"""Evaluation of a ledger: leaderboard, statistics, verdict, report and exports. Nothing here writes to a ledger."""

@@ -1,4 +1,4 @@
-"""Tables as files that other tools read."""
+"""Tables as files for other tools."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pandas as pd
 from harness.support import atomic_files
 from harness.support.failpoints import Step, reach
 
-# A spreadsheet takes a cell for a formula when it starts so (OWASP, "CSV Injection"); the wide forms count too.
+# A spreadsheet reads a cell with this start as a formula (OWASP, "CSV Injection"), also in full-width forms.
 _FORMULA = re.compile("'*[=+\\-@\t\n\uff1d\uff0b\uff0d\uff20]")
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Writes `frame` without its index, as a whole file.
+    """Writes `frame` without its index, atomically.
 
-    Text that a spreadsheet would run as a formula gets an apostrophe in front, and so does text that is one behind
-    apostrophes of its own: take one away and the text is back. Line ends within text become plain line feeds. Numbers
-    are written with as many digits as it takes to read the same number back; what is missing is an empty cell.
+    Text that a spreadsheet would run as a formula gets an apostrophe in front, also after apostrophes of its own:
+    remove one to restore the text. Line ends within text become line feeds. Numbers have enough digits to be read back
+    exactly. Missing values are empty cells.
 
     Raises:
         TroubleError: the file cannot be written.
@@ -32,12 +32,12 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A new name to write to; it takes the place of `path` at the end, or goes if anything fails.
+    """A temporary file, which replaces `path` at the end, or is removed on an error.
 
-    What a killed process has left of the same file goes as well.
+    Unfinished files of killed processes for the same path are removed as well.
 
     Raises:
-        TroubleError: it cannot be written.
+        TroubleError: the file cannot be written.
     """
     with atomic_files.replaced(path) as unfinished:
         yield unfinished
@@ -48,7 +48,7 @@ def replaced(path: Path) -> Iterator[Path]:
 def _safe(frame: pd.DataFrame) -> pd.DataFrame:
     safe = frame.rename(columns=_cell)
     for name in safe:
-        # Most text columns have few values, so each is looked at once.
+        # Most text columns have few distinct values, so each one is checked once.
         cells = {value: _cell(value) for value in safe[name].unique() if isinstance(value, str)}
         changed = {value: cell for value, cell in cells.items() if cell != value}
         if changed:

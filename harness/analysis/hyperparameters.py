@@ -19,7 +19,7 @@ def hyperparameters(specs: Iterable[SweepSpec]) -> list[str]:
 
 
 def hyperparameter_columns(spec: SweepSpec, rows: Sequence[Params], index: pd.Index) -> dict[str, pd.Series]:
-    """A column per hyperparameter of a study, missing where it is not active."""
+    """A column per hyperparameter of a study, with missing values where it is inactive."""
     return {
         name: pd.Series([row.get(name) for row in rows], index=index, dtype=dtype(domain))
         for name, domain in spec.search_space.domains.items()
@@ -27,7 +27,7 @@ def hyperparameter_columns(spec: SweepSpec, rows: Sequence[Params], index: pd.In
 
 
 def dtype(domain: Domain) -> str:
-    """The column type that holds every value of `domain` unchanged, and missing ones."""
+    """The column type for all values of `domain` without loss, and missing ones."""
     if isinstance(domain, Choice):
         return _OF_CHOICES[type(domain.options[0])]
     return "Int64" if isinstance(domain, Int) else "float64"

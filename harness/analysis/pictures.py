@@ -1,4 +1,4 @@
-"""What still pictures have in common."""
+"""Common functions of PNG pictures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float64]
 
-# Eight colours that colour-blind eyes tell apart: M. Okabe and K. Ito, "Color Universal Design" (2008); yellow, which
+# Eight colours for colour-blind readers: M. Okabe and K. Ito, "Color Universal Design" (2008); yellow, which
 # is faint on white, comes last.
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000", "#F0E442")
 
@@ -33,7 +33,7 @@ def draw_median(
 
 
 def make_logarithmic(axes: Iterable[Axes], xlabel: str) -> None:
-    """Finishes plots that are logarithmic both ways: scales, a label for x, grid, legend."""
+    """Finishes plots with two logarithmic axes: scales, a label for x, grid, legend."""
     for axis in axes:
         axis.set(xscale="log", yscale="log", xlabel=xlabel)
         axis.grid(alpha=0.3)
@@ -41,6 +41,6 @@ def make_logarithmic(axes: Iterable[Axes], xlabel: str) -> None:
 
 
 def save_picture(figure: Figure, path: Path) -> None:
-    """Writes a PNG, whole or not at all."""
+    """Writes a PNG atomically."""
     with replaced(path) as unfinished:
         figure.savefig(unfinished, dpi=110, format="png")

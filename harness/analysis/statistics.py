@@ -1,4 +1,4 @@
-"""Which differences between trials are noise. Plain numbers in, plain numbers out."""
+"""Statistics of noise between trials, on plain numbers."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from scipy.special import gammaincinv, ndtr, stdtrit
 
 from harness.support.quantiles import quantile
 
-# How many degrees of freedom the images are worth beside the seeds, where both measure the same chance.
+# Degrees of freedom of the estimate from images, relative to that from seeds.
 IMAGE_DEGREES = 2
 
 
 @dataclass(frozen=True)
 class Resolution:
-    """How far trials differ by chance.
+    """The spread of trials by chance.
 
     Attributes:
         sd: Standard deviation of the error of a configuration between trainings, percentage points.
         degrees: Of freedom of `sd`.
-        num_configurations: Configurations trained with several seeds, on which it rests.
-        num_seeds: Trainings of these configurations together.
-        num_images: Validation images behind each error rate.
+        num_configurations: Number of configurations trained with several seeds.
+        num_seeds: Number of trainings of these configurations.
+        num_images: Number of validation images of each error rate.
     """
 
     sd: float
@@ -38,11 +38,11 @@ class Resolution:
 
     @property
     def points(self) -> float:
-        """Two trials, picked beforehand, differ by more in 5 % of the cases, percentage points: Student's t."""
+        """Two trials, chosen in advance, differ by more in 5 % of the cases, percentage points: Student's t."""
         return float(stdtrit(self.degrees, 0.975)) * math.sqrt(2) * self.sd
 
     def lead(self, num_trials: int, num_baselines: int) -> float:
-        """The best of so many trials is better than the mean of the baseline's seeds by more in 5 % of the cases."""
+        """The best of this number of trials leads the mean of the baseline's seeds by more in 5 % of the cases."""
         return lead_quantile(num_trials, num_baselines, self.degrees) * self.sd
 
 
@@ -92,7 +92,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
-    """Positions of the points that no other is as good as in both numbers and better in one, in rising order."""
+    """Positions, ascending, of the points that no other point dominates: as good in both numbers and better in one."""
     front: list[int] = []
     for place in sorted(range(len(points)), key=points.__getitem__):
         if not front or points[place][1] < points[front[-1]][1] or points[place] == points[front[-1]]:
@@ -101,7 +101,7 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def share_below(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """The share of pairs in which ours is less, a tie counting half: 0.5 is no difference.
+    """The share of pairs in which ours is lower, with ties as half: 0.5 is no difference.
 
     Mann and Whitney's U over the number of pairs, also called probability of improvement: R. Agarwal et al., "Deep
     Reinforcement Learning at the Edge of the Statistical Precipice", NeurIPS 34 (2021).
@@ -123,17 +123,16 @@ def resolution_pct(
         McNemar's test: Q. McNemar, Psychometrika 12 (1947) 153-157), and over sqrt(2) that of one training. Where
         images are not known, it is that of independent images, the binomial one.
 
-    Both see the same chance, so they are not added. With two seeds (a) has one degree of freedom and is often near
-    zero by luck, which (b), a count over many images, never is; but the discordant images of a training tend to go
-    wrong together, which only (a) sees. Hence the larger of the two. Its degrees of freedom are those of (a) and
-    `IMAGE_DEGREES` for (b): so many that in simulations neither `Resolution.points` nor `Resolution.lead` is exceeded
-    in more than 5 % of the cases, as long as seeds lie up to 1.7 times as far apart as (b) says (docs/verdict.md has a
-    table).
+    Both estimate the same variance, so they are not added. With two seeds, (a) has one degree of freedom and is often
+    near zero by chance; (b), a count over many images, never is. But errors on discordant images of a training are
+    correlated, which only (a) measures. Hence the larger of the two is used. Its degrees of freedom are those of (a)
+    and `IMAGE_DEGREES` for (b). With these, neither `Resolution.points` nor `Resolution.lead` is exceeded in more than
+    5 % of the cases in simulations, if the spread of seeds is up to 1.7 times that of (b); docs/verdict.md has a table.
 
     Args:
         error_rates_pct: Per configuration, the error rates of its seeds; configurations with one seed do not count.
-        wrong_images: Per configuration, the validation images that each of its seeds got wrong, where known.
-        num_images: Validation images.
+        wrong_images: Per configuration, the misclassified validation images of each of its seeds, if known.
+        num_images: Number of validation images.
 
     Returns:
         None if no configuration has two seeds.

@@ -1,4 +1,4 @@
-"""How tables are printed."""
+"""The console for tables."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from rich.console import Console
 
 
 def plain_console(stream: TextIO) -> Console:
-    """Prints text as it is: bold on a terminal, without control codes elsewhere.
+    """A console without markup: bold on a terminal, no control codes elsewhere.
 
-    In a notebook rich would show a web page of its own, or control codes, since a kernel sets FORCE_COLOR.
+    In a notebook rich would write HTML, or control codes, since a kernel sets FORCE_COLOR.
     """
     color_system: Literal["auto"] | None = "auto" if stream.isatty() else None
     return Console(

@@ -13,7 +13,7 @@ class Advice(StrEnum):
     LEADERBOARD = "`harness leaderboard {}` writes it again"
     START = "the next start of the study ends it"
     DELETE = "delete it"
-    DELETE_RUN = "if nobody wants it: {}"
+    DELETE_RUN = "if it is not needed: {}"
     COPY = "put a copy of ledger.db back"
     COPY_OR_FRESH = "put a copy of ledger.db back, or start the study again with --fresh"
 

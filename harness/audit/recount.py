@@ -23,7 +23,7 @@ def recount(rows: StudyRows) -> Iterator[Difference]:
         for attempt in row.attempts:
             if attempt.outcome is None:
                 which = f"ledger: trial {row.trial.number}: attempt {attempt.attempt}"
-                yield Difference(f"{which}: has no outcome, though nobody works on the study", Advice.START)
+                yield Difference(f"{which}: has no outcome, though no process works on the study", Advice.START)
         for problem in _trial_problems(row, rows):
             yield _contradiction(f"trial {row.trial.number}: {problem}")
 

@@ -236,7 +236,7 @@ def _check_backend(ledger: Ledger, spec: SweepSpec, backend: str) -> None:
         return
     beside = "" if spec.is_verdict else "--as NAME for a study of its own beside it, or "
     raise InputError(
-        f"study {spec.study} was begun on {before}, and would now go on on {backend}; allowed:"
+        f"study {spec.study} was begun on {before} and would now continue on {backend}; allowed:"
         f" {backends.VARIABLE}={before}, {beside}--fresh to keep the old one under a dated name and start a new one"
     )
 

@@ -136,7 +136,7 @@ class Tracker:
                 return
             except Exception as error:
                 if not self._in_trouble:
-                    self._warn(f"MLflow ({redact(self._uri)}): {reason(error)}; the sweep goes on, its runs follow")
+                    self._warn(f"MLflow ({redact(self._uri)}): {reason(error)}; the sweep continues, its runs follow")
                 self._in_trouble = True
             if self._closing.is_set() and not self._has_got_on(num_left):
                 return

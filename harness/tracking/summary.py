@@ -236,7 +236,7 @@ def _how_to_go_on(progress: Progress) -> str:
     spec = progress.study.spec
     name = spec.study
     if spec.is_verdict:
-        return f"`harness verdict {spec.about}` goes on where it was, and says what the numbers allow to."
+        return f"`harness verdict {spec.about}` continues it and prints the result."
     commands = [
         (f"harness leaderboard {name}", "ranking, also as CSV"),
         (f"harness status {name}", "how far it is"),

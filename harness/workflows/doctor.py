@@ -195,7 +195,7 @@ def _mlflow(home: Path, finished: set[str]) -> Finding:
         return _problem("mlflow", str(error))
     except Exception as error:
         text = f"{redact(uri)}: {reason(error)}"
-        return _problem("mlflow", f"{text}; sweeps go on without it, `harness sync` brings their runs there later")
+        return _problem("mlflow", f"{text}; sweeps continue without it, `harness sync` logs their runs later")
     if num_missing := len(finished - (shown or set())):
         return _warning(
             "mlflow", f"{redact(uri)} lacks {num_missing} finished trials; `harness sync` brings them there"

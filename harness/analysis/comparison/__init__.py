@@ -1,1 +1,1 @@
-"""Ways to search set beside each other."""
+"""Comparison of search methods."""

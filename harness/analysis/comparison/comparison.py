@@ -1,7 +1,7 @@
-"""Studies beside each other: which way to search finds more for the same price?
+"""Compares search methods at the same cost.
 
-Studies that differ in their search's seed alone are repeats of one method. What counts is the incumbent: the least
-validation error among the trials trained in full so far. Test images are not looked at.
+Studies that differ only in their search's seed are repeats of one method. Methods are compared by their incumbents: the
+lowest validation error among the trials trained in full so far. Test images are not used.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from harness.ledger.ledger import Ledger, find_study
 from harness.study.comparability import Configurations
 from harness.study.spec import Decides, SweepSpec, settings_that_decide
 
-COMPARABLE = settings_that_decide(Decides.ARCHITECTURE, Decides.ERRORS)  # in which studies have to agree
+COMPARABLE = settings_that_decide(Decides.ARCHITECTURE, Decides.ERRORS)  # studies must agree in these settings
 NUM_BUDGETS = 10  # equal parts of the common budget, at the end of each of which methods are ranked
 ALPHA = 0.05
-NUM_PERMUTATIONS = 20_000  # with up to eight repeats each, these are all there are
+NUM_PERMUTATIONS = 20_000  # with up to eight repeats each, all permutations
 
 
 @dataclass(frozen=True)
 class Standing:
-    """What came of a method.
+    """The results of a method.
 
     Attributes:
-        method: Which.
-        error_pct: By repeat: the incumbent's error at the common budget; infinite where there was none by then.
+        method: The method.
+        error_pct: By repeat: the incumbent's error at the common budget; infinite if there was none by then.
         mean_rank: Mean over ten parts of the common budget, from 1: see `mean_ranks`.
     """
 
@@ -53,18 +53,18 @@ class Standing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Studies beside each other.
+    """A comparison of studies.
 
     Attributes:
         studies: Their incumbents.
         standings: Their methods, the best mean rank first.
-        unit: In what budgets are counted: seconds of a device, or full trainings' worth of epochs where the times are
-            of several timing classes, which cannot be compared.
-        budget: The largest that every study has used.
-        p_values: Of each two methods, by their labels in the order of `standings`; see `corrected_p_values`.
+        unit: Unit of budgets: device seconds, or full trainings if the times are of several timing classes, which
+            cannot be compared.
+        budget: The largest budget that every study has used.
+        p_values: For each pair of methods, by their labels in the order of `standings`; see `corrected_p_values`.
         baseline_pct: Mean error of the documented configuration over all its trainings; None if there is none, or if
             the studies train it by different recipes.
-        num_baselines: These trainings.
+        num_baselines: Number of these trainings.
     """
 
     studies: tuple[Incumbents, ...]
@@ -159,7 +159,7 @@ def compare(ledger: Ledger, studies: Sequence[str]) -> Comparison:
 
 
 def set_beside(studies: Sequence[Incumbents], baseline_errors_pct: Sequence[float] = ()) -> Comparison:
-    """Compares what was read of comparable studies; the baseline's errors are for people to look at."""
+    """Compares comparable studies that were read; the baseline's errors are only reported."""
     unit: Unit = "device_s" if len(frozenset().union(*(one.timing_classes for one in studies))) == 1 else "trainings"
     budget = min(float(one.cost(unit)[-1]) for one in studies)
     standings = _standings(find_methods([one.spec for one in studies]), studies, budget, unit)
@@ -188,12 +188,11 @@ def mean_ranks(errors_pct: Sequence[Floats]) -> list[float]:
 
 
 def corrected_p_values(standings: Sequence[Standing]) -> dict[tuple[str, str], float]:
-    """Of each two methods: how probable so clear a difference at the common budget would be if there were none.
+    """For each pair of methods: the p-value of the difference at the common budget, corrected.
 
     The two-sided test of H. B. Mann and D. R. Whitney, Ann. Math. Statist. 18 (1947) 50-60, over all permutations of
     the repeats, which ties do not disturb, or 20,000 random ones where there are more. Corrected for the number of
-    pairs (`holm`). Repeats are taken to be independent; where there is one only,
-    nothing is tested, and the probability is 1.
+    pairs (`holm`). Repeats are assumed to be independent. With only one, there is no test and the p-value is 1.
     """
     pairs = list(combinations(standings, 2))
     corrected = holm(np.array([_p_value(a.error_pct, b.error_pct) for a, b in pairs]))
@@ -201,7 +200,7 @@ def corrected_p_values(standings: Sequence[Standing]) -> dict[tuple[str, str], f
 
 
 def least_p_value(standings: Sequence[Standing]) -> float:
-    """What the clearest difference that there can be between two of the methods would come to, corrected."""
+    """The lowest possible corrected p-value of a difference between two of the methods."""
     pairs = list(combinations([len(standing.error_pct) for standing in standings], 2))
     tested = [(a, b) for a, b in pairs if min(a, b) > 1]
     return min((min(1.0, len(pairs) * 2 / math.comb(a + b, a)) for a, b in tested), default=1.0)
@@ -228,7 +227,7 @@ def _standings(
 
 
 def _baseline_errors_pct(ledger: Ledger, specs: Sequence[SweepSpec]) -> list[float]:
-    """Of the documented configuration; none where the studies train it by different recipes."""
+    """Errors of the documented configuration; none if the studies train it by different recipes."""
     if any(spec.recipe != specs[0].recipe for spec in specs):
         return []
     found = [Configurations(spec, ledger.finished(spec.study)).baseline for spec in specs]

@@ -1,4 +1,4 @@
-"""How a study's best so far came down, against what it had cost by then."""
+"""A study's best error so far over its cost."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ Unit = Literal["device_s", "trainings"]
 
 @dataclass(frozen=True)
 class Incumbents:
-    """A study's searched trials in the order they ended, infeasible ones, which cost nothing, left out.
+    """A study's searched trials in the order of their end, without infeasible ones, which cost nothing.
 
-    The baseline's trials are left out as well: every study has them.
+    The baseline's trials are left out as well, since every study has them.
 
     Attributes:
         spec: The study's settings.
         trials: Their numbers.
-        device_s: Seconds that a device had been held by then, all attempts counted, failed and pruned trials too. A
-            trial that continues another one adds its own epochs only, so that the sum is what was paid.
-        trainings: Epochs trained by then, in full trainings' worth.
-        error_pct: Validation error of the best configuration by then; infinite before the first.
-        timing_classes: In which their times were taken.
+        device_s: Cumulative device seconds of all attempts, including failed and pruned trials. A trial that continues
+            another one adds its own epochs only, so that the sum is the actual cost.
+        trainings: Cumulative epochs, in units of full trainings.
+        error_pct: Validation error of the best configuration so far; infinite before the first.
+        timing_classes: Timing classes of their times.
     """
 
     spec: SweepSpec
@@ -47,7 +47,7 @@ class Incumbents:
         return self.device_s if unit == "device_s" else self.trainings
 
     def at(self, budgets: Floats, unit: Unit) -> Floats:
-        """The incumbent's error (budget) when so much is paid: a trial that would end later does not count yet."""
+        """The incumbent's error (budget) at these costs, from trials that have ended by then."""
         steps = np.concatenate([[np.inf], self.error_pct])
         found: Floats = steps[np.searchsorted(self.cost(unit), budgets, side="right")]
         return found
@@ -55,7 +55,7 @@ class Incumbents:
 
 def read_incumbents(ledger: Ledger, spec: SweepSpec) -> Incumbents:
     """Reads a study, which may still be running."""
-    epochs: dict[str, int] = {}  # that a trial is to reach, by uid
+    epochs: dict[str, int] = {}  # final epoch of each trial, by uid
     records = []
     for record in ledger.finished(spec.study):
         epochs[record.trial.uid] = record.trial.epochs
@@ -73,7 +73,7 @@ def read_incumbents(ledger: Ledger, spec: SweepSpec) -> Incumbents:
 
 
 def _best_pct(spec: SweepSpec, records: Sequence[Record]) -> Iterator[float]:
-    """After each of these trials."""
+    """The best error after each of these trials."""
     configurations = Configurations(spec)
     for record in records:
         configurations.add(record)
@@ -81,7 +81,7 @@ def _best_pct(spec: SweepSpec, records: Sequence[Record]) -> Iterator[float]:
 
 
 def _num_epochs(record: Record, epochs: dict[str, int]) -> int:
-    """That the trial trained itself, those of the trial that it continues apart."""
+    """Number of the trial's own epochs, without those of the trial that it continues."""
     last = record.result.last if record.result else None
     before = epochs.get(record.trial.continues, 0) if record.trial.continues else 0
     return max(0, last.epoch - before) if last else 0

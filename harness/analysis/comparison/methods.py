@@ -1,4 +1,4 @@
-"""Which studies are repeats of one method, and what a method is called beside others."""
+"""Groups studies into methods, and labels the methods."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from harness.study.formatting import setting
 from harness.study.spec import SweepSpec
 
 _OF_A_REPEAT = "seed"
-_NAMED = ("engine", "sampler")  # say themselves what they are
+_NAMED = ("engine", "sampler")  # need no name in a label
 _WORDS = {"enqueue": "first trials"}
-_LONG = (dict, list)  # too long for a label: called after a study that has it
+_LONG = (dict, list)  # too long for a label: named by a study that has it
 
 
 @dataclass(frozen=True)
 class Method:
-    """A way to search.
+    """A search method.
 
     Attributes:
-        label: What sets it apart from the others beside it, in words.
+        label: Its differences from the other methods, in words.
         repeats: Positions of its studies, which differ in the seed of their search alone.
     """
 
@@ -32,7 +32,7 @@ class Method:
 def find_methods(specs: Sequence[SweepSpec]) -> list[Method]:
     """Groups studies by all settings but seed and budget, in the order of their first studies.
 
-    A budget may be raised while a study runs, and changes nothing of what it finds up to there.
+    A budget may be raised while a study runs, and does not change earlier results.
     """
     groups: dict[str, list[int]] = {}
     for position, spec in enumerate(specs):
@@ -46,7 +46,7 @@ def _settings(spec: SweepSpec) -> dict[str, Any]:
 
 
 def _label(spec: SweepSpec, others: Sequence[SweepSpec]) -> str:
-    """Engine and sampler if these differ, and whatever else does; if nothing does, engine and sampler."""
+    """Engine and sampler if these differ, and all other differing settings; without any, engine and sampler."""
     mine, theirs = _settings(spec), [_settings(other) for other in others]
     differing = [
         key for key in mine if any(mine[key] != other[key] for other in theirs if _is_choice(key, mine, other))
@@ -73,7 +73,7 @@ def _parts(mine: Mapping[str, Any], differing: Sequence[str]) -> Iterator[str]:
 
 
 def _borrowed(mine: Mapping[str, Any], differing: Sequence[str], others: Sequence[SweepSpec]) -> list[str]:
-    """Long settings, called after the first study that has them all."""
+    """Long settings, named by the first study that has all of them."""
     keys = [key for key in differing if isinstance(mine[key], _LONG) and key != "objective"]
     if not keys:
         return []

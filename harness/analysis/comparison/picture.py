@@ -1,4 +1,4 @@
-"""A comparison as a still picture: the incumbents' errors against what was paid."""
+"""A comparison as a PNG picture: the incumbents' errors over cost."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _TITLES: dict[Unit, str] = {
 def draw_comparison(comparison: Comparison, path: Path) -> None:
     """Draws a curve per method, with several seeds their median and middle half, against time and against trainings.
 
-    Times are left out where they cannot be compared. A method is drawn as far as all of its studies have come; the
-    dotted line is the budget at which the table compares.
+    Times are left out if they cannot be compared. A method is drawn up to the cost that all of its studies have
+    reached; the dotted line is the budget of the table.
 
     Raises:
         TroubleError: the file cannot be written.

@@ -21,7 +21,7 @@ MAX_NAME = 64
 
 
 def show_comparison(comparison: Comparison, stream: TextIO) -> None:
-    """Prints a row per method, best first, and what the rows allow to say."""
+    """Prints a row per method, best first, and the conclusions."""
     console = plain_console(stream)
     console.print(_table(comparison))
     for line in sentences(comparison):
@@ -43,7 +43,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
 
 
 def sentences(comparison: Comparison) -> list[str]:
-    """What is compared, what can be said, and with which care."""
+    """The compared data, the conclusions, and their limits."""
     at = f"compared at {duration(comparison.budget)} of device time, which every study has used"
     if comparison.unit != "device_s":
         at = (
@@ -74,7 +74,7 @@ def _table(comparison: Comparison) -> Table:
 
 
 def _answer(comparison: Comparison) -> Iterator[str]:
-    """Which methods differ by more than chance."""
+    """The methods that differ by more than chance."""
     standings, num_pairs = comparison.standings, len(comparison.p_values)
     if num_pairs == 0:
         yield "one method only: these studies differ in nothing but seed and budget"
@@ -110,7 +110,7 @@ def _cautions(comparison: Comparison) -> Iterator[str]:
 
 
 def _file_name(studies: Sequence[str]) -> str:
-    """The studies' names; where they are too long together, the first one's and a short digest of all."""
+    """The studies' names; if they are too long together, the first one and a short digest of all."""
     name = "-vs-".join(studies)
     if len(name) <= MAX_NAME:
         return name

@@ -1,1 +1,1 @@
-"""Studies for other tools."""
+"""Exports of studies for other tools."""

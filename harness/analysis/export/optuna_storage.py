@@ -1,6 +1,6 @@
-"""A study written into an Optuna storage, so that optuna-dashboard and Optuna's own plots and importances work on it.
+"""Exports a study of any engine to an Optuna storage, for optuna-dashboard and Optuna's plots and importances.
 
-Whatever engine drove it. docs/export.md explains what becomes of what.
+docs/export.md has the mapping.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from harness.study.space import Choice, Domain, Int
 from harness.study.spec import SweepSpec
 from harness.support.redaction import reason, redact
 
-IDENTITY = "harness_study"  # the user attribute that says which ledger's study an Optuna study shows
+IDENTITY = "harness_study"  # user attribute with the ledger's study of an Optuna study
 # Of Optuna's own tables.
 _TRIALS = table("trials", column("trial_id"), column("datetime_start", DateTime), column("datetime_complete", DateTime))
 _ROUNDING = timedelta(seconds=1)  # some databases keep whole seconds
@@ -38,16 +38,14 @@ _METRICS = {"error": "error_rate_pct", "device_time": "device_time_s"}
 def export_optuna(ledger: Ledger, study: str, storage_url: str) -> int:
     """Writes a finished or running study into the storage at `storage_url` under its own name.
 
-    It may be repeated: trials that are there already stay as they are, new ones are added, and those that were
-    running at the last export get their end, with the time that they took. Trials of a verdict are left out. Trial
-    numbers are the study's own.
+    It may be repeated: existing trials are kept, new ones are added, and those that were running at the last export get
+    their end and duration. Trials of a verdict are left out. Trial numbers are the study's own.
 
     Returns:
-        How many trials are new in the storage, or newly ended.
+        Number of trials that are new in the storage, or newly ended.
 
     Raises:
-        InputError: there is no such study, the URL is none of a storage, or the storage has a study of this name that
-            shows something else.
+        InputError: there is no such study, the URL is invalid, or the storage has another study of this name.
         TroubleError: the storage cannot be reached or written.
     """
     found = find_study(ledger, study)
@@ -90,7 +88,7 @@ def _opened(storage_url: str) -> Iterator[RDBStorage]:
 
 
 class _Storage(RDBStorage):
-    """One whose connections are closed, also when it cannot be opened."""
+    """A storage whose connections are closed, also if it cannot be opened."""
 
     def __init__(self, url: str) -> None:
         with ExitStack() as stack:
@@ -105,7 +103,7 @@ class _Storage(RDBStorage):
 
 
 def _claim(storage: RDBStorage, study: Study) -> None:
-    """Makes the Optuna study, or sees to it that the one of that name shows this very study."""
+    """Creates the Optuna study, or checks that an existing one belongs to this study."""
     spec = study.spec
     identity = f"{spec.digest()} {study.created_at:.6f}"
     directions = [StudyDirection.MINIMIZE] * len(spec.objective)
@@ -122,7 +120,7 @@ def _claim(storage: RDBStorage, study: Study) -> None:
 
 
 def _trial(ledger: Ledger, spec: SweepSpec, record: Record) -> FrozenTrial:
-    """A trial as Optuna would have kept it, had it run it."""
+    """A trial in Optuna's form."""
     result = record.result
     state = _state(spec, record)
     values = _values(spec, state, record)
@@ -145,14 +143,14 @@ def _trial(ledger: Ledger, spec: SweepSpec, record: Record) -> FrozenTrial:
 
 
 def _is_to_be_ended(old: FrozenTrial, trial: FrozenTrial) -> bool:
-    """Whether a trial that has ended still runs in the storage, or has taken another time there."""
+    """Whether an ended trial is running in the storage, or has another duration there."""
     if trial.duration is None:
         return False
     return old.duration is None or abs(old.duration - trial.duration) > _ROUNDING
 
 
 def _finish(storage: RDBStorage, trial_id: int, old: FrozenTrial, trial: FrozenTrial) -> None:
-    """Gives a trial that was exported while it ran what it has become, in steps that can all be repeated."""
+    """Completes a trial that was exported while running, in idempotent steps."""
     if not old.state.is_finished():
         for step, value in trial.intermediate_values.items():
             storage.set_trial_intermediate_value(trial_id, step, value)
@@ -166,7 +164,7 @@ def _finish(storage: RDBStorage, trial_id: int, old: FrozenTrial, trial: FrozenT
 
 
 def _state(spec: SweepSpec, record: Record) -> TrialState:
-    """A trial that was given fewer epochs than the others counts as pruned: its error is no error of a full one."""
+    """The trial's state. One with fewer epochs than the others is pruned: its error is not that of a full training."""
     result = record.result
     if result is None:
         return TrialState.RUNNING
@@ -184,7 +182,7 @@ def _values(spec: SweepSpec, state: TrialState, record: Record) -> list[float] |
 
 
 def _curve(spec: SweepSpec, result: TrialResult | None) -> dict[int, float]:
-    """Errors by epoch; Optuna has none where there are several objectives."""
+    """Errors by epoch; none with several objectives, for which Optuna has no intermediate values."""
     if result is None or len(spec.objective) > 1:
         return {}
     return {report.epoch: report.val_error_rate_pct for report in result.curve}

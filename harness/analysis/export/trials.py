@@ -39,11 +39,11 @@ _ALWAYS = {"study", "trial", "uid", "role", "seed", "epochs", "attempts", "asked
 
 
 def export_trials(ledger: Ledger, study: str, path: Path, form: str) -> None:
-    """Writes the whole of a study to `path`; `form` is "csv", "parquet" or "json" (a list of objects).
+    """Writes a study to `path`; `form` is "csv", "parquet" or "json" (a list of objects).
 
-    One row per trial and epoch, what belongs to the trial repeated in each; a trial without an epoch (infeasible,
-    crashed at once, pending) has one row with no epoch. The curve is that of the final attempt. What is missing is
-    an empty cell or null.
+    One row per trial and epoch, with the trial's values repeated in each; a trial without an epoch (infeasible, crashed
+    at once, pending) has one row without one. The curve is that of the final attempt. Missing values are empty cells or
+    null.
 
     Raises:
         InputError: there is no such study.
@@ -62,7 +62,7 @@ def export_trials(ledger: Ledger, study: str, path: Path, form: str) -> None:
 
 
 def schema(spec: SweepSpec) -> pa.DataFrameSchema:
-    """What an export of this study holds: columns in order, their types and what they allow."""
+    """The schema of this study's export: columns in order, their types and allowed values."""
     import pandera.pandas as pa
 
     def column(name: str, kind: str) -> pa.Column:

@@ -1,1 +1,1 @@
-"""Trials ranked, and what the ranking allows to say."""
+"""The ranking of trials, and the conclusions from it."""

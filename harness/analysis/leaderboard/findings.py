@@ -1,4 +1,4 @@
-"""What a leaderboard's numbers allow to say about one study, in careful words."""
+"""Conclusions from a leaderboard about one study."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from harness.study.formatting import of_seeds, trial_at
 from harness.study.records import Role
 from harness.study.spec import SweepSpec
 
-MAX_COMPARED = 50  # configurations, and seeds of each, whose wrong images are compared; more would tell no more
+MAX_COMPARED = 50  # configurations, and seeds of each, whose wrong images are compared; more change little
 
 
 @dataclass(frozen=True)
 class Findings:
-    """A study's best against its baseline, among trials trained in full.
+    """The best configuration of a study against its baseline, among trials trained in full.
 
     Attributes:
         study: Its name.
         baseline_pct: Mean error of the documented configuration over its seeds; None if there is none yet.
-        num_baselines: These seeds.
-        baseline_test_pct: Its mean error on the test images, where they were read.
+        num_baselines: Number of these seeds.
+        baseline_test_pct: Its mean error on the test images, if they were read.
         best_trial: Number of the first trial of the best searched configuration; None if none is ranked yet.
         best_pct: Its mean error over its seeds.
-        num_best: These seeds.
-        num_ranked: Searched configurations it is the best of.
-        resolution: How far trials differ by chance; None if no configuration was trained with two seeds.
-        is_about_baseline: Whether the baseline alone was trained with several seeds.
+        num_best: Number of these seeds.
+        num_ranked: Number of ranked searched configurations.
+        resolution: Spread of trials by chance; None if no configuration was trained with two seeds.
+        is_about_baseline: Whether only the baseline was trained with several seeds.
     """
 
     study: str
@@ -45,14 +45,14 @@ class Findings:
 
     @property
     def lead_by_chance(self) -> float | None:
-        """Points by which the best configuration is below the baseline's mean by chance; None if it is not known."""
+        """Points by which the best configuration is below the baseline's mean by chance; None if unknown."""
         if self.resolution is None or not self.num_ranked or not self.num_baselines:
             return None
         return self.resolution.lead(self.num_ranked, self.num_baselines)
 
 
 def find(ledger: Ledger, spec: SweepSpec, leaderboard: pd.DataFrame) -> Findings:
-    """Reads a study's findings off a leaderboard that holds it."""
+    """Computes a study's findings from a leaderboard with it."""
     ranked = leaderboard[leaderboard["rank"].notna() & (leaderboard["study"] == spec.study)]
     full = ranked[ranked["epochs"] == spec.epochs]
     is_documented = _is_documented(full, spec)
@@ -75,7 +75,7 @@ def find(ledger: Ledger, spec: SweepSpec, leaderboard: pd.DataFrame) -> Findings
 
 
 def sentences(findings: Findings) -> list[str]:
-    """The findings for people, a line each."""
+    """The findings as sentences, one per line."""
     return [noise(findings), _best(findings)]
 
 
@@ -89,7 +89,7 @@ def _is_documented(rows: pd.DataFrame, spec: SweepSpec) -> pd.Series:
 
 
 def _repeated(rows: pd.DataFrame) -> list[pd.DataFrame]:
-    """The configurations that were trained with several seeds, a table each, the first trained first."""
+    """The configurations that were trained with several seeds, one table each, in the order of training."""
     seeds = rows.sort_values("trial").drop_duplicates(["rank", "seed"])
     several = seeds[seeds.duplicated("rank", keep=False)]
     return [group for _, group in several.groupby("rank", sort=False)]
@@ -124,7 +124,7 @@ def _best(findings: Findings) -> str:
 
 
 def weight(findings: Findings, gain: float) -> str:
-    """What a gain of the best over the baseline is worth."""
+    """Whether a gain of the best over the baseline exceeds chance, in words."""
     lead = findings.lead_by_chance
     if lead is None:
         return "whether that is noise is not known"
@@ -132,7 +132,7 @@ def weight(findings: Findings, gain: float) -> str:
 
 
 def noise(findings: Findings) -> str:
-    """How far trials differ by chance, for two picked beforehand and for the best."""
+    """The spread of trials by chance, for two chosen in advance and for the best."""
     resolution, lead = findings.resolution, findings.lead_by_chance
     if resolution is None:
         return "no configuration was trained with two seeds, so which differences are noise is not known"

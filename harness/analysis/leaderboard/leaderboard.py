@@ -1,4 +1,4 @@
-"""The leaderboard: a row per finished trial, or per configuration for people; ranks count within one fidelity."""
+"""The leaderboard: a row per finished trial, or per configuration on the terminal; ranks are within one fidelity."""
 
 from __future__ import annotations
 
@@ -78,11 +78,11 @@ _NUMBERS = Shown.LEADERBOARD | Shown.LEADERBOARD_END | Shown.LEADERBOARD_IF_KNOW
 def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
     """Every trial of `studies` that has ended, indexed by trial uid, best first.
 
-    Trials of one fidelity (`FIDELITY`) stand together, the fidelity with most training first. Within one, completed
-    trials of the baseline and of the search come first. They alone have a `rank`, from 1, which is their
-    configuration's (`Configuration.rank_key`): trainings of one configuration share it and stand together. Then come a
-    verdict's own trainings (role confirm), which learn from the validation images and so have no error on them, then
-    pruned trials, then failed ones.
+    Trials are grouped by fidelity (`FIDELITY`), the one with most training first. Within a fidelity, completed trials
+    of the baseline and of the search come first. Only they have a `rank`, from 1, that of their configuration
+    (`Configuration.rank_key`): trainings of one configuration share it and are adjacent. Then come trainings of a
+    verdict (role confirm), which are trained on the validation images and so have no error on them, then pruned trials,
+    then failed ones.
 
     Columns: those of docs/export.md, in that order, with one per hyperparameter that any of the studies searches,
     empty where a study does not search it. Error rates in percent with 95 % Wilson intervals; times in seconds, of
@@ -187,7 +187,7 @@ def _pareto(frame: pd.DataFrame) -> pd.Series:
 
 
 def by_configuration(leaderboard: pd.DataFrame) -> pd.DataFrame:
-    """A leaderboard for people: a row per ranked configuration instead of one per training, the others as they are.
+    """A leaderboard with one row per ranked configuration instead of one per training; other rows are unchanged.
 
     It is the row of the first training with the means of the configuration as its errors, interval and times. Times of
     several timing classes have no mean.
@@ -209,5 +209,5 @@ def by_configuration(leaderboard: pd.DataFrame) -> pd.DataFrame:
 
 
 def fidelity_columns(leaderboard: pd.DataFrame) -> list[str]:
-    """The columns in which trials have to agree; settings that are alike everywhere may be none."""
+    """The columns of the fidelity; settings that are equal everywhere may have no column."""
     return [name for name in FIDELITY if name in leaderboard]

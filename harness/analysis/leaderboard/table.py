@@ -1,4 +1,4 @@
-"""The leaderboard on a terminal: its first rows, and what they allow to say."""
+"""The leaderboard on a terminal: its first rows, and conclusions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from harness.study.records import Outcome, Role
 from harness.study.spec import SPLIT_SIZES, SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 
-MIN_CHANGES = 25  # what this column needs to be readable
+MIN_CHANGES = 25  # minimum width of this column
 
 Columns = dict[str, list[str]]  # texts by title, top to bottom
 
@@ -64,7 +64,7 @@ def _table(rows: pd.DataFrame, columns: Columns) -> Table:
 
 
 def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -> Columns:
-    """All there is to show: hyperparameters in columns of their own, else in one, else not, as the width allows."""
+    """The columns: hyperparameters in separate columns, else in one, else none, depending on the width."""
     start, end, names = _start(rows), _end(rows), hyperparameters(specs)
     texts = {name: [_text(value) for value in rows[name]] for name in names}
     own = start | {name.replace("_", "_\n"): texts[name] for name in names} | end
@@ -111,7 +111,7 @@ def _end(rows: pd.DataFrame) -> Columns:
 
 
 def _changes(rows: pd.DataFrame, names: list[str], specs: Sequence[SweepSpec]) -> list[str]:
-    """By row, the hyperparameters that are active and not as documented."""
+    """The active hyperparameters that differ from the documented ones, by row."""
     documented = {spec.study: spec.baseline_params for spec in specs}
     return [
         changes({name: row[name] for name in names if not pd.isna(row[name])}, documented[row["study"]])
@@ -138,7 +138,7 @@ def _text(value: Any) -> str:
 
 
 def _left_out(frame: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
-    """How many rows are not shown, by outcome."""
+    """Numbers of hidden rows, by outcome."""
     counts = frame["outcome"].value_counts().sub(rows["outcome"].value_counts(), fill_value=0).astype(int)
     parts = [f"{count} {str(outcome).replace('_', ' ')}" for outcome, count in counts.items() if count]
     if not len(frame):
@@ -147,7 +147,7 @@ def _left_out(frame: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
 
 
 def _clocks(frame: pd.DataFrame) -> pd.Series:
-    """A letter for each row's timing class, in the order of the rows; none where nothing was timed."""
+    """A letter for each row's timing class, in the order of the rows; none without times."""
     names = frame["timing_class"].dropna().unique()
     return frame["timing_class"].map({name: _letters(place) for place, name in enumerate(names)})
 
@@ -159,7 +159,7 @@ def _letters(place: int) -> str:
 
 
 def _cautions(frame: pd.DataFrame) -> list[str]:
-    """What keeps rows from being compared."""
+    """Reasons why rows cannot be compared."""
     ranked = frame[frame["rank"].notna()]
     lines = []
     clocks = ranked.dropna(subset="clock").drop_duplicates("clock")

@@ -1,1 +1,1 @@
-"""A study as one page that people look at: its numbers, what they say, the figures, and the HTML around them."""
+"""The report on a study: an HTML page with numbers, conclusions and figures."""

@@ -1,4 +1,4 @@
-"""What all figures have in common: colours, which the page's style sheet gives, points, hover texts, ranges."""
+"""Common parts of all figures: colours from the page's style sheet, points, hover texts, ranges."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SEARCHED, BASELINE, BEST = "var(--searched)", "var(--baseline)", "var(--best)"
 PRUNED, LOST = "var(--pruned)", "var(--lost)"
 FAINT = "var(--faint)"
 
-MAX_POINTS = 600  # of one figure; SVG gets slow beyond
+MAX_POINTS = 600  # of one figure; SVG is slow with more
 MAX_CURVES = 150
 MIN_TICKS = 3
 ERROR_AXIS = "validation error (%)"
@@ -50,7 +50,7 @@ def figure(x_title: str, y_title: str, height: int = 420, **layout: Any) -> go.F
 
 
 def shown(records: Sequence[Record]) -> list[Record]:
-    """At most `MAX_POINTS` of trials trained in full: the better half of these, and of the rest evenly many."""
+    """At most `MAX_POINTS` of trials trained in full: the best ones, and as many of the others, evenly spread."""
     if len(records) <= MAX_POINTS:
         return list(records)
     ranked = sorted(records, key=error_pct)
@@ -59,7 +59,7 @@ def shown(records: Sequence[Record]) -> list[Record]:
 
 
 def hover(facts: Facts, record: Record) -> str:
-    """A trial for people; safe within a figure."""
+    """The hover text of a trial, escaped."""
     result = record.result
     name = "baseline" if record.trial.role is Role.BASELINE else "trial"
     lines = [f"<b>{name} {record.trial.number}</b>"]
@@ -70,7 +70,7 @@ def hover(facts: Facts, record: Record) -> str:
 
 
 def errors_range(errors_pct: Sequence[float]) -> tuple[float, float] | None:
-    """Where the errors worth a look lie; None: all of them do. Networks that learned nothing would flatten the rest."""
+    """The relevant range of errors; None: all of them. Networks that learned nothing would compress the axis."""
     errors = np.asarray(errors_pct, float)
     low, middle, most = np.quantile(errors, [0.0, 0.5, 0.9])
     high = most + 0.25 * (most - low)
@@ -80,7 +80,7 @@ def errors_range(errors_pct: Sequence[float]) -> tuple[float, float] | None:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, 20 and so on, as far as they lie within these bounds, both above 0; more where these are few."""
+    """Ticks 1, 2, 5, 10, 20 and so on within these bounds, both above 0; more if these are few."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for digits in ("1 2 5", "1 1.5 2 3 5 7", "1 1.2 1.4 1.6 1.8 2 2.5 3 3.5 4 5 6 7 8 9"):
         ticks = [float(f"{digit}e{decade}") for decade in decades for digit in digits.split()]
@@ -91,14 +91,14 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def limit_errors(made: go.Figure, errors_pct: Sequence[float], axis: str = "yaxis") -> None:
-    """Opens a figure where it is worth a look; a double click shows all."""
+    """Limits a figure to the relevant range of errors; a double click shows all."""
     limits = errors_range(errors_pct)
     if limits:
         made.layout[axis].range = limits
 
 
 def scaled_time(most_s: float) -> tuple[float, str]:
-    """What to divide seconds by, and the unit that makes of them."""
+    """The divisor of seconds, and the resulting unit."""
     if most_s < 300:
         return 1.0, "s"
     return (60.0, "minutes") if most_s < 3 * 3600 else (3600.0, "hours")
@@ -107,14 +107,14 @@ def scaled_time(most_s: float) -> tuple[float, str]:
 def add_points(
     made: go.Figure, name: str, x: Sequence[Any], y: Sequence[float], texts: Sequence[str], **how: Any
 ) -> None:
-    """Points that tell on hover what they are."""
+    """Adds points with hover texts."""
     made.add_scatter(
         x=list(x), y=list(y), mode="markers", name=name, hovertext=list(texts), hoverinfo="text", marker=how
     )
 
 
 def add_best(made: go.Figure, facts: Facts, x: Any) -> None:
-    """A star for the best configuration."""
+    """Adds a star for the best configuration."""
     if facts.best:
         style = {"symbol": "star", "size": 15, "color": BEST, "line": {"color": CARD, "width": 1}}
         text = f"{hover(facts, facts.best.first)}{of_seeds(facts.best.num_seeds)}"
@@ -122,7 +122,7 @@ def add_best(made: go.Figure, facts: Facts, x: Any) -> None:
 
 
 def add_baseline_line(made: go.Figure, facts: Facts, x: Sequence[Any]) -> None:
-    """A line at the baseline's mean, in a band from its lowest seed to its highest."""
+    """Adds a line at the baseline's mean, in a band from its lowest seed to its highest."""
     if facts.baseline is None:
         return
     mean_pct, errors = facts.baseline.mean_error_pct, facts.baseline.errors_pct

@@ -1,4 +1,4 @@
-"""All that a report is about, read off the ledger once."""
+"""The data of a report, read from the ledger once."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from harness.study.spec import SweepSpec, verdict_name
 
 @dataclass(frozen=True)
 class TrialAttempt(Attempt):
-    """An attempt with the trial that it was at.
+    """An attempt with its trial.
 
     Attributes:
         trial: Number of the trial.
-        role: Why the trial was run.
-        is_final: Whether the trial's result is this attempt's.
+        role: Role of the trial.
+        is_final: Whether the attempt has the trial's result.
     """
 
     trial: int
@@ -37,17 +37,17 @@ class TrialAttempt(Attempt):
 
 @dataclass(frozen=True)
 class Facts:
-    """A study as it stands.
+    """The present state of a study.
 
     Attributes:
         study: Its settings.
         records: Its trials by number, pending ones included.
-        attempts: Of these trials, by trial.
-        origins: Code, versions and machine by trial uid, of trials that have ended.
-        usage: What of its budget is used.
+        attempts: Attempts of these trials, by trial.
+        origins: Code, versions and machine of ended trials, by trial uid.
+        usage: The used part of its budget.
         board: Its leaderboard.
-        findings: Its best against its baseline.
-        verdict: On its best, as far as it has come; None if none was begun.
+        findings: Its best configuration against its baseline.
+        verdict: The present state of its verdict; None if there is none.
     """
 
     study: Study
@@ -65,27 +65,27 @@ class Facts:
 
     @cached_property
     def ended(self) -> list[Record]:
-        """Trials with a final result, in the order they ended."""
+        """Trials with a final result, in the order of their end."""
         return sorted((record for record in self.records if record.result), key=lambda record: record.told_at or 0)
 
     @cached_property
     def full(self) -> list[Record]:
-        """Those of them that were trained in full, whose errors can be compared."""
+        """Ended trials that were trained in full, whose errors can be compared."""
         return [record for record in self.ended if full_error_pct(self.spec, record) is not None]
 
     @cached_property
     def configurations(self) -> Configurations:
-        """What these are trainings of, in the order of their first results."""
+        """The configurations of these trials, in the order of their first results."""
         return Configurations(self.spec, self.full)
 
     @cached_property
     def searched(self) -> list[Record]:
-        """Trainings of searched configurations, in the order they ended."""
+        """Trainings of searched configurations, in the order of their end."""
         return [record for record in self.full if record.trial.uid not in self._baseline_uids]
 
     @cached_property
     def baselines(self) -> list[Record]:
-        """Trainings of the documented one, in the order they ended."""
+        """Trainings of the documented configuration, in the order of their end."""
         return [record for record in self.full if record.trial.uid in self._baseline_uids]
 
     @property
@@ -98,27 +98,27 @@ class Facts:
 
     @cached_property
     def top_ten(self) -> list[Configuration]:
-        """The best of the searched ones."""
+        """The ten best searched configurations."""
         return self.configurations.ranked[:10]
 
     @property
     def outcomes(self) -> Counter[str]:
-        """How many trials ended how."""
+        """Numbers of trials by outcome."""
         names = [record.result.outcome.value if record.result else "pending" for record in self.records]
         return Counter(name.replace("_", " ") for name in names)
 
     @property
     def time_word(self) -> str:
-        """Which time is compared: that of GPUs where any was used."""
+        """Name of the compared time: that of GPUs if any was used."""
         used_gpu = any(record.gpu_time_s for record in self.full)
         return "GPU time" if used_gpu else "device time"
 
     def time_s(self, record: Record) -> float:
-        """The one of its times that is compared."""
+        """The compared time of a trial, seconds."""
         return record.gpu_time_s if self.time_word == "GPU time" else record.device_time_s
 
     def mean_time_s(self, configuration: Configuration) -> float | None:
-        """The same of a configuration, the mean over its trainings; None where these may not be compared."""
+        """The mean compared time of a configuration's trainings; None if they cannot be compared."""
         classes = {timing_class(record) for record in configuration.records}
         return fmean(map(self.time_s, configuration.records)) if len(classes) == 1 else None
 
@@ -131,12 +131,12 @@ class Facts:
         return {record.trial.uid: record for record in self.records}
 
     def predecessor(self, record: Record) -> Record | None:
-        """The trial that it goes on from."""
+        """The trial that it continues."""
         return self._by_uid.get(record.trial.continues or "")
 
     @property
     def timing_classes(self) -> Counter[str]:
-        """How many trials trained in full there are of each; times are compared only within one."""
+        """Numbers of trials trained in full by timing class; times are compared only within one."""
         return Counter(timing_class(record) for record in self.full)
 
 
@@ -165,7 +165,7 @@ def gather(ledger: Ledger, name: str) -> Facts:
 
 
 def error_pct(record: Record) -> float:
-    """Of a trial that was trained in full."""
+    """Error of a trial that was trained in full, percent."""
     error = record.result.error_rate_pct if record.result else None
     if error is None:
         raise ValueError(f"trial {record.trial.uid} has no error rate")

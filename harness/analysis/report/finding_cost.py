@@ -1,4 +1,4 @@
-"""What it costs to find something good: best so far against device time, and what random draws would have found."""
+"""The cost of the search: best so far over device time, and expected results of random draws."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from harness.study.comparability import Configurations
 
 Floats = NDArray[np.float64]
 
-MAX_DRAWS = 200  # numbers of draws that are looked at; more would not show
+MAX_DRAWS = 200  # evaluated numbers of draws; more would not be visible
 BAND = (0.1, 0.9)
 
 
 @dataclass(frozen=True)
 class Step:
-    """A study after one more of its trials has ended.
+    """A study after the end of a trial.
 
     Attributes:
         trial: The trial's number.
-        device_s: Seconds that devices were held up to here, for the baseline and for failed attempts as well.
-        num_searched: Searched trials that have been trained in full up to here.
+        device_s: Seconds for which devices were held so far, including the baseline and failed attempts.
+        num_searched: Searched trials that were trained in full so far.
         best_pct: Error of the best configuration; None before the first. A further seed of it may raise this.
         is_new_best: Whether this trial lowered it.
     """
@@ -38,7 +38,7 @@ class Step:
 
 
 def steps(facts: Facts) -> list[Step]:
-    """A study trial by trial, in the order they ended."""
+    """The steps of a study, in the order of the trials' ends."""
     found: list[Step] = []
     device_s, num_searched, best_pct, so_far = 0.0, 0, None, Configurations(facts.spec)
     for record in facts.ended:
@@ -52,7 +52,7 @@ def steps(facts: Facts) -> list[Step]:
 
 
 def first_below(steps: Sequence[Step], limit_pct: float) -> Step | None:
-    """When the search first had a trial below `limit_pct`."""
+    """The first step with a trial below `limit_pct`."""
     return next((step for step in steps if step.best_pct is not None and step.best_pct < limit_pct), None)
 
 
@@ -63,7 +63,7 @@ class BestOf:
     Attributes:
         num_draws: k.
         expected_pct: Its mean over all draws.
-        low_pct, high_pct: In eight of ten draws it lies between these.
+        low_pct, high_pct: Its 10 % and 90 % quantiles over all draws.
     """
 
     num_draws: NDArray[np.int64]

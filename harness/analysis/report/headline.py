@@ -1,4 +1,4 @@
-"""What a study came to, in plain words."""
+"""The results of a study in sentences."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.study.spec import SweepSpec
 
 
 def subject(spec: SweepSpec) -> str:
-    """What the study is, in one line."""
+    """The subject of the study, in one line."""
     documented = f"the documented {spec.baseline} on {spec.dataset}"
     fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs"
     if not spec.is_search:
@@ -55,7 +55,7 @@ def _trained(facts: Facts) -> str:
 
 
 def _times(facts: Facts, best: Configuration, baseline: Configuration) -> str:
-    """What it costs beside the baseline, where times may be compared."""
+    """The best configuration's cost relative to the baseline, if times can be compared."""
     best_s, baseline_s = facts.mean_time_s(best), facts.mean_time_s(baseline)
     if best.timing_class != baseline.timing_class or best_s is None or not baseline_s:
         return ""
@@ -65,7 +65,7 @@ def _times(facts: Facts, best: Configuration, baseline: Configuration) -> str:
 
 
 def headline_lines(facts: Facts) -> Iterator[str]:
-    """What more is to be known before the headline is believed."""
+    """The settings of the best configuration, and the noise between trials."""
     if facts.best:
         yield f"Its settings: `{settings(facts.best.params)}`."
     if facts.spec.is_search:
@@ -77,7 +77,7 @@ def _capital(line: str) -> str:
 
 
 def verdict_lines(facts: Facts) -> list[str]:
-    """What was found when the best were trained again, or how to find out."""
+    """The verdict, or how to get one."""
     if facts.verdict:
         return [f"{_capital(line)}." for line in verdict_sentences(facts.verdict)]
     if not facts.best:
@@ -89,7 +89,7 @@ def verdict_lines(facts: Facts) -> list[str]:
 
 
 def cost_lines(facts: Facts, steps: Sequence[Step]) -> Iterator[str]:
-    """How long it took until the search was ahead of the baseline."""
+    """The device time until the search was better than the baseline."""
     if facts.baseline is None or not facts.searched:
         return
     baseline_pct = facts.baseline.mean_error_pct
@@ -120,7 +120,7 @@ def _nth(number: int) -> str:
 
 
 def outcome_line(facts: Facts) -> str:
-    """How many trials ended how, and what they took."""
+    """Numbers of trials by outcome, and their device time."""
     outcomes = ", ".join(f"{count} {name}" for name, count in facts.outcomes.most_common())
     return (
         f"{len(facts.records)} trials ({outcomes or 'none yet'}), {duration(facts.usage.device_s)} of device time in"

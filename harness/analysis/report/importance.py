@@ -1,4 +1,4 @@
-"""Which hyperparameters matter, by Optuna's fANOVA, and how the error depends on two of them."""
+"""Hyperparameter importance by Optuna's fANOVA, and the error by two hyperparameters."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ Floats = NDArray[np.float64]
 MIN_TRIALS = 10
 MAX_TRIALS = 250  # the time that fANOVA takes grows with their square: 29 s for 1,000
 MAX_SURFACES = 3
-GRID = 32  # points of a surface's edge
+GRID = 32  # points per edge of a surface
 
 
 @dataclass(frozen=True)
 class Importance:
-    """How much of the differences between trials each hyperparameter explains.
+    """The share of the variance between trials that each hyperparameter explains.
 
     Attributes:
         of_error: Shares by name, the largest first; they sum to 1.
-        of_time: The same for the training time; empty where the study has one objective.
-        num_trials: Trials that this rests on.
-        left_out: Hyperparameters that not every trial has, or that never varied.
+        of_time: The same for the training time; empty if the study has one objective.
+        num_trials: Number of used trials.
+        left_out: Hyperparameters that some trials lack, or that did not vary.
     """
 
     of_error: dict[str, float]
@@ -46,12 +46,12 @@ class Importance:
 
 
 def num_needed(spec: SweepSpec) -> int:
-    """Trials below which importances would be chance."""
+    """Minimum number of trials for importances."""
     return max(MIN_TRIALS, 2 * len(spec.space))
 
 
 def importance(facts: Facts) -> Importance | None:
-    """None: too few trials were trained in full, or nothing differs between them.
+    """Computes importances; None if too few trials were trained in full, or they do not differ.
 
     Functional analysis of variance on a random forest: F. Hutter, H. Hoos and K. Leyton-Brown, "An Efficient Approach
     for Assessing Hyperparameter Importance", ICML 2014. The same trials give the same shares.
@@ -69,7 +69,7 @@ def importance(facts: Facts) -> Importance | None:
 
 
 def thinned(records: Sequence[Record], number: int) -> list[Record]:
-    """At most so many of them, evenly spread."""
+    """At most this number of items, evenly spread."""
     if len(records) <= number:
         return list(records)
     return [records[round(place)] for place in np.linspace(0, len(records) - 1, number)]
@@ -87,7 +87,7 @@ def _shares(spec: SweepSpec, records: Sequence[Record], target: Callable[[Record
             known = {name: value_distribution(domains[name]) for name in record.trial.params}
             study.add_trial(create_trial(value=target(record), params=dict(record.trial.params), distributions=known))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a hyperparameter that never varied, of a forest without variance
+            warnings.simplefilter("ignore")  # for a hyperparameter that did not vary, for a forest without variance
             shares = get_param_importances(study, evaluator=FanovaImportanceEvaluator(seed=0))
     finally:
         optuna.logging.set_verbosity(verbosity)
@@ -105,7 +105,7 @@ class Surface:
 
 
 def surfaces(facts: Facts, importance: Importance) -> list[Surface]:
-    """Of the pairs that matter most, among those whose values have an order."""
+    """Surfaces of the most important pairs, among hyperparameters with ordered values."""
     domains = facts.spec.search_space.domains
     ordered = [name for name in importance.of_error if has_order(domains[name])]
     pairs = sorted(
@@ -116,7 +116,7 @@ def surfaces(facts: Facts, importance: Importance) -> list[Surface]:
 
 
 def _surface(spec: SweepSpec, records: Sequence[Record], x: str, y: str) -> Surface:
-    """The mean of a Gaussian process on these two alone, so that what all others do counts as noise."""
+    """The mean of a Gaussian process on these two; the effect of all others counts as noise."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.gaussian_process import GaussianProcessRegressor
     from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
@@ -124,26 +124,26 @@ def _surface(spec: SweepSpec, records: Sequence[Record], x: str, y: str) -> Surf
     domains = spec.search_space.domains
     points = np.array([[position(domains[name], record.trial.params[name]) for name in (x, y)] for record in records])
     errors = np.array([error_pct(record) for record in records])
-    capped = np.minimum(errors, _upper_fence(errors))  # one network that learned nothing would bend it all
+    capped = np.minimum(errors, _upper_fence(errors))  # one network that learned nothing would distort the surface
     kernel = ConstantKernel(1.0, (1e-2, 1e2)) * RBF([0.5, 0.5], (0.15, 5.0)) + WhiteKernel(0.3, (1e-3, 1e1))
     model = GaussianProcessRegressor(kernel, normalize_y=True, random_state=0)
     edge = np.linspace(0.0, 1.0, GRID)
     across, up = np.meshgrid(edge, edge)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a length at its limit is as good as flat
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a length scale at its limit means a flat surface
         model.fit(points, capped)
         error = model.predict(np.column_stack([across.ravel(), up.ravel()])).reshape(GRID, GRID)
     return Surface(x, y, edge, error)
 
 
 def _upper_fence(errors: Floats) -> float:
-    """Above it lie outliers: J. W. Tukey, "Exploratory Data Analysis" (1977), the far fence of a box plot."""
+    """The limit of outliers: J. W. Tukey, "Exploratory Data Analysis" (1977), the far fence of a box plot."""
     low, high = np.quantile(errors, [0.25, 0.75])
     return float(high + 3 * (high - low))
 
 
 def has_order(domain: Domain) -> bool:
-    """Whether it has several values, in an order: a range, or a choice of numbers that are listed as they rise."""
+    """Whether a domain has several ordered values: a range, or a choice of ascending numbers."""
     if isinstance(domain, Choice):
         options = [one for one in domain.options if isinstance(one, int | float) and not isinstance(one, bool)]
         return len(options) == len(domain.options) > 1 and options == sorted(options)
@@ -151,7 +151,7 @@ def has_order(domain: Domain) -> bool:
 
 
 def position(domain: Domain, value: Scalar) -> float:
-    """Where a value lies in a domain that has an order, from 0 to 1; by magnitude where magnitudes are sampled."""
+    """Position of a value in an ordered domain, from 0 to 1; logarithmic for a logarithmic range."""
     if isinstance(domain, Choice):
         return domain.options.index(value) / (len(domain.options) - 1)
     number = float(value)

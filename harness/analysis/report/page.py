@@ -1,4 +1,4 @@
-"""The HTML of a report: one file with everything in it, which opens without a network."""
+"""The HTML of a report: one self-contained file, which opens offline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from harness.study.formatting import duration, of_seeds
 
 _FOLDER = Path(__file__).parent
 
-# No request leaves the page, whatever ends up in it. Plotly's parallel coordinates put their drawing code together.
+# The page can send no request, for any content. Plotly's parallel coordinates generate code at run time.
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:"
 
 
@@ -55,12 +55,12 @@ def _top(facts: Facts, sections: Sequence[Section]) -> Iterator[str]:
     yield _list([*headline_lines(facts), outcome_line(facts)])
     verdict = verdict_lines(facts)
     if verdict:
-        yield f"<h2>Is it really better?</h2>{_list(verdict)}"
+        yield f"<h2>Verdict</h2>{_list(verdict)}"
     yield "</div></main>"
 
 
 def _tiles(facts: Facts) -> Iterator[tuple[str, str]]:
-    """The numbers that people look for first."""
+    """The main numbers."""
     best, baseline = facts.best, facts.baseline
     if best:
         seeds = of_seeds(best.num_seeds)
@@ -94,7 +94,7 @@ def _section(section: Section) -> Iterator[str]:
 
 def _figure(name: str, title: str, figure: go.Figure) -> str:
     height = figure.layout.height
-    data = figure.to_json()  # which writes each < as \u003c, so that nothing in it ends the element
+    data = figure.to_json()  # writes each < as \u003c, so that no text ends the element
     return (
         f'<div class="figure" role="img" aria-label="{escape(title)}" data-figure="{name}" style="height:{height}px">'
         f'</div><script type="application/json" id="{name}">{data}</script>'
@@ -102,7 +102,7 @@ def _figure(name: str, title: str, figure: go.Figure) -> str:
 
 
 def _list(lines: Sequence[str]) -> str:
-    """A list, in which what stands between backticks is code."""
+    """An HTML list; text between backticks becomes code."""
     items = [re.sub("`([^`]*)`", r"<code>\1</code>", escape(line)) for line in lines]
     return "<ul>" + "".join(f"<li>{item}</li>" for item in items) + "</ul>" if items else ""
 
@@ -123,7 +123,7 @@ def _table(table: Table) -> str:
 
 def _origin(facts: Facts, made_at: datetime) -> Iterator[str]:
     yield '<section id="provenance"><h2>Provenance</h2>'
-    yield '<p class="explanation">Under which settings, with which code and on which machine these numbers arose.</p>'
+    yield '<p class="explanation">Settings, code, versions and machine of these results.</p>'
     yield _table(provenance(facts))
     yield "</section>"
     command = f"<code>harness report {escape(facts.spec.study)}</code>"

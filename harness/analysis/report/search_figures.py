@@ -1,4 +1,4 @@
-"""Figures of how the search went: best so far, what it cost, and what luck would have found."""
+"""Figures of the search: best so far, error over training time, and expected results of random draws."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of a report in their order: title, what to read from it, figures, and sentences or the reason for none."""
+"""The sections of a report, in order: title, explanation, figures, and sentences or the reason for their absence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.analysis.report.work_figures import curves_shown, with_curves
 from harness.study.formatting import duration
 from harness.study.spec import SPLIT_SIZES
 
-MIN_DRAWS = 3  # trials, below which random orders say nothing
+MIN_DRAWS = 3  # minimum number of trials for the figure of random orders
 
 
 @dataclass(frozen=True)
@@ -27,10 +27,10 @@ class Section:
     Attributes:
         key: Its anchor, and the start of its figures' names.
         title: Its heading.
-        explanation: What it shows and how to read it.
-        figures: Side by side where there is room.
-        lines: Sentences below them; where there is no figure, why.
-        tables: Below these.
+        explanation: Its content and how to read it.
+        figures: Shown side by side if there is room.
+        lines: Sentences below the figures, or the reason for no figure.
+        tables: Shown below the sentences.
     """
 
     key: str
@@ -43,7 +43,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Material:
-    """What several sections draw on, computed once."""
+    """Data of several sections, computed once."""
 
     facts: Facts
     steps: list[Step]
@@ -55,7 +55,7 @@ def material(facts: Facts) -> Material:
 
 
 def sections(known: Material) -> list[Section]:
-    """All there is to show of a study; a study without a search space has no parts about one."""
+    """All sections for a study; a study without a search space has no sections about one."""
     searches: list[Callable[[Material], Section]] = [
         *([_verdict] if known.facts.verdict else []),
         _best_so_far,
@@ -79,7 +79,7 @@ def _verdict(known: Material) -> Section:
     pairs = verdict_figures.compared(verdict)
     return Section(
         "verdict",
-        "The verdict: trained again with fresh seeds",
+        "Verdict with fresh seeds",
         "Each line is a candidate's difference from the documented network in test error, with an interval that holds"
         " for all candidates and looks together with 95 %. All of it left of zero: better. Across zero: not"
         " distinguishable.",
@@ -172,7 +172,7 @@ def _importance(known: Material) -> Section:
 def _parallel(known: Material) -> Section:
     return Section(
         "parallel",
-        "All settings at a glance",
+        "All hyperparameters",
         "Each line is one trial, from setting to setting to its error at the right; green is best. Drag along an axis"
         " to keep only the lines that pass there; drag the name of an axis to reorder.",
         [space_figures.parallel_coordinates(known.facts)] if known.facts.searched else [],
@@ -195,9 +195,9 @@ def _contours(known: Material) -> Section:
     found = surfaces(known.facts, known.importance) if known.importance else []
     return Section(
         "contours",
-        "The pairs that matter most",
-        "Error by two hyperparameters at once, as a smooth surface through the trials (a Gaussian process; what all"
-        " other settings do counts as noise). Green regions are good; far from the points it is a guess.",
+        "Error by pairs of hyperparameters",
+        "Error by two hyperparameters, as a smooth surface through the trials (a Gaussian process; the effect of all"
+        " other settings counts as noise). Green regions are good. Far from the points the surface is uncertain.",
         space_figures.contours(known.facts, found),
         [] if found else ["Too few trials, or fewer than two ranges of numbers, to draw a surface."],
     )
@@ -236,9 +236,9 @@ def _workers(known: Material) -> Section:
         lines.append(f"The {found.num_short} shortest attempts are left out.")
     return Section(
         "workers",
-        "Who was at work when",
-        "A bar per attempt at a trial, a row per worker. Gaps are time in which a worker had nothing to train; many"
-        " short bars without a result mean trouble.",
+        "Timeline of the workers",
+        "A bar per attempt at a trial, a row per worker. In gaps a worker had nothing to train. Many short bars"
+        " without a result are a sign of a problem.",
         [work_figures.workers(found)] if found.stretches else [],
         lines,
     )
@@ -252,9 +252,9 @@ def _time_use(known: Material) -> Section:
     ]
     return Section(
         "time",
-        "Where the time went",
-        "Device time by what it was used for. Training should be most of it; evaluation, compiling and building are the"
-        " price of knowing, and what failed attempts took is lost.",
+        "Use of device time",
+        "Device time by use. Training should be most of it. Evaluation, compiling and building are overhead. The time"
+        " of failed attempts is lost.",
         [work_figures.time_bars(found)] if found.device_s else [],
         lines if found.device_s else ["No device time was used yet."],
     )
@@ -280,10 +280,10 @@ def _finding_cost(known: Material) -> Section:
         figures = []
     return Section(
         "finding",
-        "What it cost to find it",
-        "Expected validation performance: the lowest error to expect of so many of these configurations in random"
-        " order, beside the order in which the search came to them. A curve that is still falling at its end says that"
-        " more trials would help; a search that learns falls faster than random order.",
+        "Cost of the search",
+        "Expected validation performance: the expected lowest error of a number of these configurations in random"
+        " order, and the lowest error in the order of the search. If the curve is still falling at its end, more trials"
+        " would help. A search that learns falls faster than random order.",
         figures,
         lines,
     )

@@ -1,4 +1,4 @@
-"""Whether the right space was searched: bounds in the way, settings that do not matter, noise against differences."""
+"""Checks the search space: best trials near bounds, unimportant settings, differences within noise."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.study.records import Outcome, Role, Scalar
 from harness.study.space import Choice, Float, Int
 
 EDGE = 0.1  # of a range, at either end
-MIN_TOP, TOP_SHARE = 4, 0.25  # the best quarter is looked at, at most ten
+MIN_TOP, TOP_SHARE = 4, 0.25  # the best quarter is used, at most ten
 ALPHA = 0.05
 SMALL = 0.05  # share of the differences; a hyperparameter below it does not matter here
 MANY_INFEASIBLE = 0.2
@@ -29,15 +29,15 @@ MANY_INFEASIBLE = 0.2
 
 @dataclass(frozen=True)
 class NearBound:
-    """Good trials that crowd at one end of a range.
+    """Best trials that accumulate at one end of a range.
 
     Attributes:
         name: The hyperparameter.
         end: "low" or "high", a key of the sweep file.
-        bound: Where the range ends.
-        num_near: How many of the best lie in the outer tenth.
-        num_top: The best that were looked at.
-        try_value: A bound that would leave room.
+        bound: The end of the range.
+        num_near: Number of the best in the outer tenth.
+        num_top: Number of the best that were used.
+        try_value: A suggested wider bound.
     """
 
     name: str
@@ -49,7 +49,7 @@ class NearBound:
 
 
 def near_bounds(facts: Facts) -> list[NearBound]:
-    """Where more of the best trials lie in the outer tenth of a range than chance would put there.
+    """The ranges with more of the best trials in the outer tenth than expected by chance.
 
     A binomial test against trials spread evenly over the range (over its values, where it has steps), by magnitude
     where magnitudes are sampled. A bound that cannot be moved, such as a dropout of 0, is left out.
@@ -79,7 +79,7 @@ def _crowds(name: str, domain: Int | Float, values: Sequence[Scalar], allowed: A
 
 
 def _share_near(domain: Int | Float, end: str) -> float:
-    """How much of a range lies in its outer tenth."""
+    """The share of a range in its outer tenth."""
     values = domain.values()
     if values is None or domain.log:
         return EDGE
@@ -88,9 +88,9 @@ def _share_near(domain: Int | Float, end: str) -> float:
 
 
 def moved(domain: Int | Float, end: str) -> float:
-    """A bound further out, or the same where there is no room.
+    """A wider bound, or the same one if it cannot be moved.
 
-    Twice or half of it where magnitudes are sampled, else half the range further, in whole steps.
+    Twice or half of it if the range is logarithmic, else half the range further, in whole steps.
     """
     if domain.log:
         value: float = domain.high * 2 if end == "high" else domain.low / 2
@@ -105,14 +105,14 @@ def moved(domain: Int | Float, end: str) -> float:
 
 
 def _top(facts: Facts) -> list[Configuration]:
-    """The best quarter, as far as they were trained in full: what was pruned was worse. [] if too few."""
+    """The best quarter of the trials trained in full, since pruned ones were worse; [] if too few."""
     number = math.ceil(TOP_SHARE * (len(facts.configurations.searched) + _outcomes(facts)[Outcome.PRUNED]))
     top = facts.top_ten[:number]
     return top if len(top) >= MIN_TOP else []
 
 
 def at_bounds(facts: Facts) -> list[tuple[str, Literal["low", "high"], float]]:
-    """Ranges at whose very end the best trial lies: (hyperparameter, which end, its value)."""
+    """Ranges with the best trial exactly at an end: (hyperparameter, which end, its value)."""
     found: list[tuple[str, Literal["low", "high"], float]] = []
     best = facts.best.params if facts.best else {}
     for name, domain in facts.spec.search_space.domains.items():
@@ -126,13 +126,13 @@ def at_bounds(facts: Facts) -> list[tuple[str, Literal["low", "high"], float]]:
 
 @dataclass(frozen=True)
 class Noise:
-    """How far the best trials lie apart, and how far trials do by chance; percentage points.
+    """The spread of the best trials, and that of trials by chance; percentage points.
 
     Attributes:
         top_sd: Standard deviation of the best trials.
-        top_range: Between the best and the last of them.
-        num_top: How many these are.
-        resolution: How far trials differ by chance; None where no seed tells.
+        top_range: Difference between the best and the last of them.
+        num_top: Number of the best trials.
+        resolution: Spread of trials by chance; None without repeated seeds.
     """
 
     top_sd: float
@@ -142,7 +142,7 @@ class Noise:
 
 
 def noise(facts: Facts) -> Noise | None:
-    """None: fewer than two searched trials were trained in full."""
+    """The noise; None if fewer than two searched trials were trained in full."""
     errors = [one.mean_error_pct for one in facts.top_ten]
     top_sd = pooled_sd([errors])
     if top_sd is None:
@@ -151,18 +151,18 @@ def noise(facts: Facts) -> Noise | None:
 
 
 def infeasible(facts: Facts) -> tuple[int, int]:
-    """(infeasible, all) trials that the search proposed."""
+    """Numbers of (infeasible, all) trials that the search proposed."""
     outcomes = _outcomes(facts)
     return outcomes[Outcome.INFEASIBLE], outcomes.total()
 
 
 def _outcomes(facts: Facts) -> Counter[Outcome]:
-    """How many trials that the search proposed ended how."""
+    """Numbers of proposed trials by outcome."""
     return Counter(record.result.outcome for record in facts.ended if record.result and record.trial.role is Role.TRIAL)
 
 
 def sentences(facts: Facts, found: Importance | None) -> list[str]:
-    """The space check for people, a line each."""
+    """The space check as sentences, one per line."""
     return [
         *_bound_lines(facts),
         _infeasible_line(facts),

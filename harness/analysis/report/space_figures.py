@@ -1,4 +1,4 @@
-"""Figures of the search space: how the error depends on what was searched."""
+"""Figures of the search space: the error by the searched hyperparameters."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def parallel_coordinates(facts: Facts) -> go.Figure:
     records = sorted(shown(facts.searched), key=error_pct, reverse=True)  # the best on top
     errors = [error_pct(record) for record in records]
     low, high = errors_range(errors) or (min(errors), max(errors))
-    low, high = math.floor(100 * low) / 100, math.ceil(100 * high) / 100  # which are shown as they are
+    low, high = math.floor(100 * low) / 100, math.ceil(100 * high) / 100  # shown without a logarithm
     made = figure("", "", height=460, margin={"l": 60, "r": 60, "t": 80, "b": 30})
     dimensions = [
         _dimension(name, domain, [record.trial.params.get(name) for record in records])
@@ -60,7 +60,7 @@ def parallel_coordinates(facts: Facts) -> go.Figure:
 
 
 def _dimension(name: str, domain: Domain, values: Sequence[Scalar | None]) -> dict[str, Any]:
-    """An axis; where a setting is not active, a tick below the others."""
+    """An axis; inactive settings have a tick below the others."""
     label = escape(name)
     if isinstance(domain, Choice):
         places: list[float | None] = [None if value is None else float(domain.options.index(value)) for value in values]
@@ -87,13 +87,13 @@ def _scaled(domain: Domain, value: float) -> float:
 
 
 def _ticks(domain: Domain) -> list[int | float]:
-    """Values of a range to be named on its axis, its ends among them."""
+    """Tick values of a range, including its ends."""
     if isinstance(domain, Choice):
         raise TypeError(f"{domain} has no order")
     number = MAX_TICKS
     shares = [place / (number - 1) for place in range(number)]
     values = domain.values()
-    if values is not None and not domain.log:  # only what may be proposed
+    if values is not None and not domain.log:  # only possible proposals
         places = [round(share * (len(values) - 1)) for share in shares]
         return [values[place] for place in sorted(set(places))]
     ticks = [_at(domain, share) for share in shares]
@@ -152,7 +152,7 @@ def _shown_value(domain: Domain, record: Record, name: str) -> Scalar:
 
 
 def _scale_axis(axis: Any, domain: Domain) -> None:
-    """The whole of a domain, searched or not, with a little room at its ends."""
+    """Shows the whole domain, with a margin at its ends."""
     if isinstance(domain, Choice):
         options = [escape(setting(option)) for option in domain.options]
         axis.update(type="category", categoryorder="array", categoryarray=options, range=[-0.5, len(options) - 0.5])
@@ -226,7 +226,7 @@ def _name_positions(axis: Any, domain: Domain) -> None:
 
 
 def importances(found: Importance) -> go.Figure:
-    """Shares of the differences between trials, a bar per hyperparameter."""
+    """Importances, a bar per hyperparameter."""
     names = list(found.of_error)
     made = figure("share of the differences between trials", "", height=120 + 34 * len(names), barmode="group")
     made.update_xaxes(tickformat=".0%", rangemode="tozero")

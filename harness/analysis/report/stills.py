@@ -1,4 +1,4 @@
-"""The page's main figures as PNG files, for places that show no page: MLflow's parent run."""
+"""The page's main figures as PNG files, for MLflow's parent run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MARKERS = {"circle": "o", "diamond": "D", "star": "*", "x": "x"}
 
 
 def draw_stills(known: Material, folder: Path) -> list[Path]:
-    """Writes as many of the figures as the study has something for."""
+    """Writes the figures for which the study has data."""
     from matplotlib.figure import Figure
 
     paths = []
@@ -51,7 +51,7 @@ def _figures(known: Material) -> Iterator[tuple[str, str, go.Figure]]:
 
 
 def _draw(axes: Axes, made: go.Figure) -> None:
-    """Draws a figure of the page; of what Plotly has, what these four use."""
+    """Draws a figure of the page; supports the Plotly features of these four figures only."""
     from matplotlib.ticker import MultipleLocator
 
     x_axis, y_axis = made.layout.xaxis, made.layout.yaxis
@@ -80,7 +80,7 @@ def _draw(axes: Axes, made: go.Figure) -> None:
 
 
 def _draw_bars(axes: Axes, trace: go.Bar, place: int, num_traces: int) -> None:
-    """Bars to the right, a group for each category."""
+    """Draws horizontal bars, a group for each category."""
     categories = np.arange(len(trace.y))
     height = 0.8 / num_traces
     bars = axes.barh(
@@ -118,6 +118,6 @@ def _draw_scatter(axes: Axes, trace: go.Scatter) -> None:
 
 @cache
 def _palette() -> dict[str, str]:
-    """The page's colours on a light ground, by their names in its figures."""
+    """The page's colours on a light background, by their names in its figures."""
     light, _, _ = (Path(__file__).parent / "page.css").read_text(encoding="utf-8").partition("@media")
     return {f"var(--{name})": color for name, color in re.findall(r"--([a-z]+): (#[0-9a-f]{6})", light)}

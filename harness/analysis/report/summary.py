@@ -8,11 +8,11 @@ from harness.analysis.report import space_check
 from harness.analysis.report.headline import cost_lines, headline, verdict_lines
 from harness.analysis.report.sections import Material
 
-MAX_CHARACTERS = 3_000  # MLflow keeps 8,000 of a note, which has other things to say
+MAX_CHARACTERS = 3_000  # MLflow limits a note to 8,000, and the note has other parts
 
 
 def summary(known: Material, made_at: datetime) -> str:
-    """What the page says, without its figures; the last lines are left out where it would get too long."""
+    """The text of the page without figures; the last lines are left out if it is too long."""
     facts = known.facts
     lines = [*verdict_lines(facts)]
     if facts.searched:

@@ -27,7 +27,7 @@ class Table:
     Attributes:
         head: Titles of the columns; empty: each row is a name and its value.
         rows: All of one length.
-        marked: Which rows are the baseline's.
+        marked: Positions of the baseline's rows.
     """
 
     head: Sequence[str]
@@ -36,7 +36,7 @@ class Table:
 
 
 def top_trials(facts: Facts) -> Table:
-    """The first configurations of the leaderboard, and the baseline wherever it stands."""
+    """The first configurations of the leaderboard, and the baseline at any rank."""
     board = by_configuration(facts.board)
     ranked = board[board["rank"].notna() & (board["epochs"] == facts.spec.epochs)]
     is_baseline = ranked["role"] == Role.BASELINE

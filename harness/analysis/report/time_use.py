@@ -1,4 +1,4 @@
-"""Where the time went, and who was at work when."""
+"""The use of device time, and the timeline of the workers."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from math import fsum
 from harness.analysis.report.facts import Facts, TrialAttempt
 from harness.study.records import Outcome, Record
 
-NOBODY = "none"  # an infeasible configuration is given to no worker
+NO_WORKER = "none"  # of an infeasible configuration
 MAX_STRETCHES = 1_500  # of one figure
-MIN_GAP_SHARE = 0.02  # of the time with trials; a shorter pause is shown as it is
+MIN_GAP_SHARE = 0.02  # of the time with trials; shorter pauses are not cut
 
 
 @dataclass(frozen=True)
 class TimeUse:
-    """Seconds by what they were used for.
+    """Seconds by use.
 
     Attributes:
-        completed: Of trials that were trained to their end: training, evaluation, and so on.
+        completed: Of trials that were trained in full: training, evaluation, and so on.
         pruned: The same, of trials that were stopped early.
-        lost_s: That devices were held by attempts that came to no result: failed, timed out, lost with their worker.
-        search_s: Of the search, which devices do not wait for while other trials run.
+        lost_s: Device time of attempts without a result: failed, timed out, lost with their worker.
+        search_s: Time of the search; devices do not wait for it while other trials run.
     """
 
     completed: dict[str, float]
@@ -32,22 +32,22 @@ class TimeUse:
 
     @property
     def device_s(self) -> float:
-        """All that devices were held."""
+        """Total seconds for which devices were held."""
         return fsum([*self.completed.values(), *self.pruned.values(), self.lost_s])
 
     @property
     def training_share(self) -> float:
-        """Of `device_s`."""
+        """Share of training in `device_s`."""
         training_s = self.completed["training"] + self.pruned["training"]
         return training_s / self.device_s if training_s else 0.0
 
 
 def time_use(facts: Facts) -> TimeUse:
-    """Of all attempts so far; what of an attempt's time is none of its parts is "waiting and hand-over"."""
+    """The use of all attempts so far; the rest of an attempt's time is "waiting and hand-over"."""
     held_s = {attempt.trial: attempt.held_s for attempt in facts.attempts if attempt.is_final}
     kept = [record for record in facts.ended if _outcome(record) in (Outcome.COMPLETED, Outcome.PRUNED)]
     numbers = {record.trial.number for record in kept}
-    given = (one for one in facts.attempts if one.worker != NOBODY)
+    given = (one for one in facts.attempts if one.worker != NO_WORKER)
     lost = (one.held_s for one in given if not (one.is_final and one.trial in numbers))
     return TimeUse(
         completed=_parts([record for record in kept if _outcome(record) is Outcome.COMPLETED], held_s),
@@ -88,13 +88,13 @@ class Stretch:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Who was at work when.
+    """The attempts of all workers over time.
 
     Attributes:
-        stretches: In the order they began.
-        cuts_s: Where time without any attempt was cut out.
-        cut_s: How much of it.
-        num_short: Attempts too short to be seen among so many others, which are left out.
+        stretches: Attempts in the order of their starts.
+        cuts_s: Positions where time without any attempt was cut out.
+        cut_s: Total time that was cut out.
+        num_short: Number of attempts that are left out, since they are too short to be visible.
     """
 
     stretches: list[Stretch]
@@ -106,7 +106,7 @@ class Timeline:
 def timeline(attempts: Iterable[TrialAttempt]) -> Timeline:
     """Attempts that held a device, long pauses between them cut out."""
     held = sorted(
-        (one for one in attempts if one.worker != NOBODY and one.held_s > 0), key=lambda one: one.started_at_s
+        (one for one in attempts if one.worker != NO_WORKER and one.held_s > 0), key=lambda one: one.started_at_s
     )
     pauses = _pauses(held)
     longest = MIN_GAP_SHARE * (held[-1].started_at_s - held[0].started_at_s - fsum(pauses)) if held else 0.0
@@ -124,7 +124,7 @@ def timeline(attempts: Iterable[TrialAttempt]) -> Timeline:
 
 
 def _pauses(held: Sequence[TrialAttempt]) -> list[float]:
-    """Seconds without any attempt before each, which may be none."""
+    """Seconds without any attempt before each attempt, possibly 0."""
     pauses, busy_until = [], held[0].started_at_s if held else 0.0
     for attempt in held:
         pauses.append(max(0.0, attempt.started_at_s - busy_until))

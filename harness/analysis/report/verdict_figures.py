@@ -22,7 +22,7 @@ def compared(verdict: Verdict) -> list[Pair]:
 
 
 def differences(pairs: Sequence[Pair]) -> go.Figure:
-    """Differences in test error with their corrected intervals, a line each."""
+    """Differences in test error with their corrected intervals, one line per candidate."""
     made = figure("difference in test error from the baseline (points)", "", height=130 + 44 * len(pairs))
     for candidate, comparison in pairs:
         low, high, points = comparison.corrected.low, comparison.corrected.high, comparison.points

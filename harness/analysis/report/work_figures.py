@@ -1,4 +1,4 @@
-"""Figures of the work itself: learning curves, who was at work when, where the time went."""
+"""Figures of the training: learning curves, timeline of the workers, use of device time."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _attempt_text(attempt: TrialAttempt) -> str:
 
 
 def time_bars(found: TimeUse) -> go.Figure:
-    """Device time by what it was used for."""
+    """Device time by use."""
     scale, unit = scaled_time(found.device_s)
     made = figure(f"device time ({unit})", "", height=320, barmode="stack")
     made.update_layout(legend_traceorder="normal")
@@ -104,7 +104,7 @@ def time_bars(found: TimeUse) -> go.Figure:
 
 
 def curves_shown(facts: Facts) -> list[Record]:
-    """Few enough to be told apart: the baseline and the best twenty, and others evenly."""
+    """A readable selection: the baseline, the best twenty, and others evenly spread."""
     trained = with_curves(facts)
     best = [record for configuration in facts.configurations.ranked[:20] for record in configuration.records]
     kept = {record.trial.uid for record in [*best, *facts.baselines[:20]]}
@@ -114,7 +114,7 @@ def curves_shown(facts: Facts) -> list[Record]:
 
 
 def with_curves(facts: Facts) -> list[Record]:
-    """Trials that ended after their first epoch."""
+    """Ended trials with at least one epoch."""
     return [record for record in facts.ended if record.result and record.result.curve]
 
 
@@ -154,7 +154,7 @@ def _kept(record: Record, role: Role) -> bool:
 
 
 def _add_curves(made: go.Figure, facts: Facts, name: str, records: Sequence[Record], line: dict[str, object]) -> None:
-    """All of one kind as one trace, which many traces would be too slow for; a gap ends each."""
+    """Adds all curves of one kind as one trace with gaps, since many traces are slow."""
     x: list[int | None] = []
     y: list[float | None] = []
     texts: list[str] = []

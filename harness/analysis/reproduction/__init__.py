@@ -1,1 +1,1 @@
-"""Whether a trial came out the same again."""
+"""Comparison of a repeated training with its record."""

@@ -1,4 +1,4 @@
-"""Whether a trial that was trained again came out as it is recorded, and what was not the same."""
+"""Compares a repeated training of a trial with its record: numbers and conditions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.support.provenance import PACKAGES, diff_file
 _CURVE = ("train_loss", "val_loss", "val_error_rate_pct", "val_images")
 _OF_VALIDATION = {metric.name for metric in EPOCH_METRICS if metric.of_validation} | {"final error %", "wrong images"}
 _DEVICE = ("name", "kind", "backend", "precision", "engine", "threads")
-_HARMLESS = ("host", "keras-tuner", "optuna", "mlflow", "pandas")  # no number of a training comes from them
+_HARMLESS = ("host", "keras-tuner", "optuna", "mlflow", "pandas")  # they do not affect the numbers of a training
 
 
 class Match(StrEnum):
@@ -31,13 +31,13 @@ class Match(StrEnum):
 
 @dataclass(frozen=True)
 class Condition:
-    """Something that was not the same for both trainings.
+    """A condition that differs between both trainings.
 
     Attributes:
         what: Its name.
-        recorded: As the ledger has it.
-        now: As it is now.
-        may_matter: Whether a training's numbers may depend on it.
+        recorded: Its value in the ledger.
+        now: Its present value.
+        may_matter: Whether it may affect a training's numbers.
     """
 
     what: str
@@ -64,7 +64,7 @@ class Deviation:
 
 @dataclass(frozen=True)
 class Interval:
-    """Within which error rates agree, in percent, ends included; `basis` says what it rests on."""
+    """The range of error rates that agree, in percent, ends included; `basis` is the data behind it."""
 
     low_pct: float
     high_pct: float
@@ -76,17 +76,17 @@ class Interval:
 
 @dataclass(frozen=True)
 class Agreement:
-    """A training beside its record.
+    """The comparison of a training with its record.
 
     Attributes:
         match: How well they agree.
-        num_epochs: Epochs that were compared, from the first on.
-        num_numbers: Numbers that were compared.
-        deviations: Those that came out otherwise, in the order of training.
-        recorded_pct, now_pct: Validation errors after the last epoch; None where there is none, or none to be shown.
-        interval: In which `now_pct` has to lie where the same numbers cannot be expected; None where that is None.
-        conditions: All that was not the same.
-        must_be_identical: Whether the same numbers are to be expected.
+        num_epochs: Number of compared epochs, from the first on.
+        num_numbers: Number of compared numbers.
+        deviations: The numbers that differ, in the order of training.
+        recorded_pct, now_pct: Validation errors after the last epoch; None if there is none or it must not be shown.
+        interval: The allowed range of `now_pct` if identical numbers cannot be expected; None if the error is None.
+        conditions: The conditions that differ.
+        must_be_identical: Whether identical numbers are expected.
     """
 
     match: Match
@@ -107,17 +107,17 @@ def judge(
     interval: Interval | None,
     conditions: Sequence[Condition],
 ) -> Agreement:
-    """Compares every number that does not depend on the clock.
+    """Compares all numbers except times.
 
-    On a CPU, with nothing changed that numbers may depend on, only the same numbers are a match: docs/reproduce.md has
-    the measurements behind that. Elsewhere an error within `interval` is one.
+    On a CPU, if no condition that may matter has changed, only identical numbers are a match: docs/reproduce.md has the
+    measurements behind that. Otherwise an error within `interval` is a match.
 
     Args:
         spec: The trial's study.
-        recorded: With the curve from the trial's first epoch on, also where it went on from another trial.
-        now: What came of training again as many epochs.
-        interval: In which errors agree.
-        conditions: What is not the same.
+        recorded: The recorded result, with the curve from the first epoch on, also of a continued trial.
+        now: The result of the repeated training for as many epochs.
+        interval: The range of errors that agree.
+        conditions: The conditions that differ.
     """
     epochs = sorted({report.epoch for report in (*recorded.curve, *now.curve)})
     deviations = (*_curve_deviations(recorded.curve, now.curve), *_end_deviations(recorded, now))
@@ -141,13 +141,13 @@ def judge(
 
 
 def seeds_interval(recorded: TrialResult, seeds: Sequence[TrialResult]) -> Interval | None:
-    """In which the error of the same configuration may lie when chance fell otherwise; None: `recorded` has no error.
+    """The range of errors of the same configuration due to chance; None if `recorded` has no error.
 
-    With two or more `seeds` of one configuration, trained as long and judged on as many images: as far on both sides of
-    the recorded error as two trainings differ by chance, `resolution_pct` has the formula. Otherwise as far as two
-    equal error rates differ, each on its own sample of so many images: sqrt((p - l)^2 + (u - p)^2) with Wilson's limits
-    l and u of the recorded error p, the hybrid score interval of a difference; method 10 of R. G. Newcombe, Statistics
-    in Medicine 17 (1998) 873-890.
+    With two or more `seeds` of one configuration, trained and evaluated like the trial, its half-width is the
+    difference of two trainings by chance; `resolution_pct` has the formula. Otherwise it is the difference of two equal
+    error rates on independent samples of the same number of images: sqrt((p - l)^2 + (u - p)^2) with Wilson's limits l
+    and u of the recorded error p, the hybrid score interval of a difference; method 10 of R. G. Newcombe, Statistics in
+    Medicine 17 (1998) 873-890.
     """
     error_pct, num_images = recorded.error_rate_pct, recorded.num_val_images
     if error_pct is None or num_images is None:
@@ -166,7 +166,7 @@ def seeds_interval(recorded: TrialResult, seeds: Sequence[TrialResult]) -> Inter
 
 
 def changed_origin(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Condition]:
-    """Code, versions and machine that are not the same; both as `session_provenance` has them."""
+    """Differing code, versions and machine; both arguments are of `session_provenance`."""
     for name, words in {"git_commit": "code", "git_diff": "uncommitted changes"}.items():
         before, after = recorded.get(name), now.get(name)
         if name == "git_diff":
@@ -182,7 +182,7 @@ def changed_origin(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> Itera
 
 
 def changed_device(recorded: Device | None, now: Device | None) -> Iterator[Condition]:
-    """What did the work, where it is not the same."""
+    """Differing properties of the devices."""
     for name in _DEVICE:
         before, after = getattr(recorded, name, None), getattr(now, name, None)
         if before != after:
@@ -190,7 +190,7 @@ def changed_device(recorded: Device | None, now: Device | None) -> Iterator[Cond
 
 
 def _changes(origin: Mapping[str, Any]) -> str | None:
-    """What tells uncommitted changes apart."""
+    """An identifier of uncommitted changes."""
     if origin.get("git_diff"):
         return diff_file(str(origin["git_diff"]))
     return "there were some, not kept" if origin.get("git_dirty") else None
@@ -233,15 +233,15 @@ def _end_deviations(recorded: TrialResult, now: TrialResult) -> Iterator[Deviati
 
 
 def _ends(recorded: TrialResult, now: TrialResult) -> dict[str, tuple[Any, Any]]:
-    """What is compared of the trained model, as (recorded, now)."""
+    """The compared properties of the trained model, as (recorded, now)."""
     names = {"num_params": "parameters", "final_error_rate_pct": "final error %", "wrong_images": "wrong images"}
     pairs = {words: (getattr(recorded, name), getattr(now, name)) for name, words in names.items()}
-    ends = {words: pair for words, pair in pairs.items() if pair[0] is not None}  # a worker that died told none of them
+    ends = {words: pair for words, pair in pairs.items() if pair[0] is not None}  # None if the worker died
     return ends | ({"outcome": (recorded.outcome, now.outcome)} if recorded.outcome.was_trained else {})
 
 
 def _number_texts(recorded: float | None, now: float | None) -> tuple[str, str]:
-    """Both with as many digits as they are apart, and by how much."""
+    """Both numbers with enough digits to show their difference, and the difference."""
     if recorded is None or now is None:
         return _shown(recorded), _shown(now)
     apart = abs(now - recorded)

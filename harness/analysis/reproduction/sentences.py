@@ -1,4 +1,4 @@
-"""What is said about a trial that was trained again."""
+"""The comparison of a repeated training with its record, in sentences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from harness.analysis.reproduction.agreement import Agreement, Match
 
 
 def sentences(agreement: Agreement) -> list[str]:
-    """The answer first, then where the numbers part, then all that was not the same."""
+    """The answer, then the first difference in the numbers, then all differing conditions."""
     return [_answer(agreement), *_numbers(agreement), *_conditions(agreement)]
 
 
@@ -19,14 +19,14 @@ def _answer(agreement: Agreement) -> str:
         error = "" if agreement.now_pct is None else f"; {_percent(agreement.now_pct)}"
         return f"{said}{numbers} are as recorded, bit for bit{error}"
     if agreement.recorded_pct is None:
-        said += "it learned from the validation images, so its error on them is left out"
+        said += "it was trained on the validation images, so its error on them is not shown"
     else:
         said += f"{_percent(agreement.now_pct)} now, {_percent(agreement.recorded_pct)} recorded"
     interval = agreement.interval
     if agreement.must_be_identical:
         said += "; nothing is known to have changed, so the numbers should be the same"
     elif interval is not None:
-        said += f"; what agrees lies between {interval.low_pct:.2f} and {interval.high_pct:.2f} % ({interval.basis})"
+        said += f"; allowed: {interval.low_pct:.2f} to {interval.high_pct:.2f} % ({interval.basis})"
     return said
 
 
@@ -44,7 +44,7 @@ def _conditions(agreement: Agreement) -> Iterator[str]:
     if not agreement.conditions:
         yield "code, versions, machine and data are the same"
         return
-    yield "what is not the same as it was:"
+    yield "these conditions differ:"
     width = max(len(condition.what) for condition in agreement.conditions)
     for condition in agreement.conditions:
         harmless = "" if condition.may_matter else " (no number depends on it)"

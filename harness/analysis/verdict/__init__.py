@@ -1,1 +1,1 @@
-"""Whether the best trials are better than the baseline."""
+"""The test whether the best trials are better than the baseline."""

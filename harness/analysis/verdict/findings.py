@@ -1,4 +1,4 @@
-"""A verdict in numbers: each candidate's answer, its errors, how it compares with the baseline, what it costs."""
+"""A verdict in numbers: each candidate's answer, errors, comparison with the baseline, and cost."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Errors:
     """Errors on the test images, percent.
 
     Attributes:
-        by_seed_pct: In the order of the seeds.
-        mean_pct: Over seeds.
+        by_seed_pct: Errors in the order of the seeds.
+        mean_pct: Mean over seeds.
         sd_pct: Standard deviation between seeds.
-        worst_pct: Of the worst seed.
+        worst_pct: Error of the worst seed.
         wilson_pct: 95 % interval of the mean over other images, the seeds taken as given.
         bootstrap_pct: 95 % interval of the mean over other seeds and other images.
     """
@@ -44,14 +44,14 @@ class Errors:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a training costs, mean over seeds.
+    """The cost of a training, mean over seeds.
 
     Attributes:
         device_time_s: Seconds of the training region.
-        gpu_time_s: GPUs reserved times these seconds; 0 where no GPU was used.
+        gpu_time_s: GPUs reserved times these seconds; 0 without a GPU.
         num_params: Parameters of the network.
-        flops_per_image: Of one forward pass.
-        timing_classes: Under which conditions times were taken.
+        flops_per_image: Operations of one forward pass.
+        timing_classes: Timing classes of the times.
     """
 
     device_time_s: float
@@ -63,18 +63,19 @@ class Cost:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A candidate against the baseline; differences in percentage points of test error, below zero is better.
+    """A candidate against the baseline; differences in percentage points of test error, negative is better.
 
     Attributes:
         points: Difference of the means.
-        corrected: Interval of `points` that holds for all candidates and looks together with 95 %.
-        p_value: Of `points` over other seeds and images, corrected for candidates and looks: this one decides.
-        paired: 95 % interval of `points` by Student's paired t on the seeds, the images taken as given; not corrected.
-        paired_p_value: Of the same.
-        probability_of_improvement: That a training of the candidate has a lower error than one of the baseline.
+        corrected: Simultaneous 95 % interval of `points` for all candidates and looks.
+        p_value: p-value of `points` over other seeds and images, corrected for candidates and looks: the decisive one.
+        paired: 95 % interval of `points` by Student's paired t on the seeds, for fixed images; not corrected.
+        paired_p_value: p-value of the same test.
+        probability_of_improvement: Probability that a training of the candidate has a lower error than one of the
+            baseline.
         mcnemar_p_values: By seed; not corrected.
         mcnemar_pooled_p_value: One vote per image; not corrected.
-        device_time_ratio: Candidate's over baseline's; None where their times may not be compared.
+        device_time_ratio: Candidate's over baseline's; None if their times cannot be compared.
     """
 
     points: float
@@ -95,9 +96,9 @@ class Configuration:
     Attributes:
         trial: Number of the candidate in its study; None: the baseline.
         params: Its hyperparameters.
-        answer: What can be said of it; None: the baseline.
+        answer: Its answer; None: the baseline.
         failures: One line for each training that failed.
-        errors, cost: None before the first look, or where a training failed.
+        errors, cost: None before the first look, or if a training failed.
         comparison: The same, and None for the baseline.
     """
 
@@ -119,14 +120,14 @@ class Verdict:
     """A study's best trials against its baseline.
 
     Attributes:
-        study: The study that it is about.
-        answer: For all candidates together.
+        study: The searched study.
+        answer: The answer for all candidates together.
         baseline: The documented configuration.
         candidates: In the order of the study's ranking.
-        seeds: That the answer rests on.
-        num_planned: Seeds at most to be trained.
-        num_test_reads: Models that were shown the test images.
-        epochs, train_images, test_images, dataset: How each was trained and tested.
+        seeds: Seeds of the answer.
+        num_planned: Maximum number of seeds.
+        num_test_reads: Number of models that were evaluated on the test images.
+        epochs, train_images, test_images, dataset: Settings of each training and test.
     """
 
     study: str
@@ -143,13 +144,13 @@ class Verdict:
 
     @property
     def best(self) -> Configuration | None:
-        """Of the candidates of which the answer is true, the one with the lowest error; None if there is none."""
+        """The candidate with the lowest error among those with the overall answer; None if there is none."""
         rated = [(one.errors.mean_pct, one) for one in self.candidates if one.answer is self.answer and one.errors]
         return min(rated, key=lambda pair: pair[0])[1] if rated else None
 
 
 def find_verdict(ledger: Ledger, spec: SweepSpec) -> Verdict:
-    """Reads a verdict, the study with these settings, as far as it has come."""
+    """Reads the present state of a verdict, the study with these settings."""
     ended = ((record.trial, record.result) for record in ledger.finished(spec.study))
     trainings = Trainings.of(spec, ((trial, result) for trial, result in ended if result))
     baseline, *candidates = _Findings(trainings).configurations()
@@ -169,7 +170,7 @@ def find_verdict(ledger: Ledger, spec: SweepSpec) -> Verdict:
 
 
 class _Findings:
-    """Turns trainings into configurations with their numbers."""
+    """Computes the numbers of the configurations from their trainings."""
 
     def __init__(self, trainings: Trainings) -> None:
         self._spec, self._trainings = trainings.spec, trainings

@@ -1,4 +1,4 @@
-"""A verdict as a still picture: test errors against what a training costs."""
+"""A verdict as a PNG picture: test error over the cost of a training."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from harness.analysis.verdict.findings import Configuration, Cost, Errors, Verdi
 def draw_verdict(verdict: Verdict, path: Path) -> None:
     """Draws test errors by seed and their mean over device time.
 
-    Where times come from several timing classes, parameters take their place. What failed is left out. There are no
-    intervals: most of each is due to the test images, which are the same for all, so that they overlap even where the
-    paired test is sure.
+    If times come from several timing classes, the number of parameters replaces them. Failed configurations are left
+    out. There are no intervals: their width is mostly due to the test images, which are the same for all, so they
+    overlap even if the paired test is significant.
 
     Raises:
         TroubleError: the file cannot be written.
@@ -40,7 +40,7 @@ def draw_verdict(verdict: Verdict, path: Path) -> None:
     )
     axes.set_xlim(0, 1.1 * max(costs))
     axes.grid(alpha=0.3)
-    figure.legend(fontsize=8, loc="outside lower center")  # where it covers no error
+    figure.legend(fontsize=8, loc="outside lower center")  # at a place without errors
     save_picture(figure, path)
 
 

@@ -1,4 +1,4 @@
-"""A verdict in sentences: the answer, what it costs, and what both rest on."""
+"""A verdict in sentences: the answer, the cost, and the data behind them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.analysis.verdict.trainings import Answer
 
 @dataclass(frozen=True)
 class _Pair:
-    """A candidate beside the baseline."""
+    """A candidate and the baseline."""
 
     name: str
     comparison: Comparison
@@ -21,7 +21,7 @@ class _Pair:
 
 
 def sentences(verdict: Verdict) -> list[str]:
-    """A line each."""
+    """The sentences, one per line."""
     trained = f"{verdict.epochs} epochs on {verdict.train_images:,} images"
     seeds = f"{len(verdict.seeds)} of {verdict.num_planned} fresh seeds each"
     tests = f"{verdict.num_test_reads} models have read the {verdict.test_images:,} test images, each once"
@@ -40,7 +40,7 @@ def _reason(verdict: Verdict) -> str:
     if verdict.answer is Answer.FAILED:
         return "no candidate could be trained with every seed"
     if verdict.answer is Answer.OPEN:
-        return "too few seeds are trained; the same command goes on"
+        return "too few seeds are trained; the same command continues"
     best = _pairs(verdict)[0]
     which = f"{best.name} of {verdict.study}" + (f", the best of {number}," if number > 1 else "")
     chance = ", which may be chance" if verdict.answer is Answer.NOT_DISTINGUISHABLE else ""
@@ -54,7 +54,7 @@ def _reason(verdict: Verdict) -> str:
 
 
 def _cost(verdict: Verdict) -> str:
-    """Of the best candidate if one is better, else of the cheapest that is not worse."""
+    """The cost of the best candidate if one is better, else of the cheapest that is not worse."""
     if verdict.answer not in (Answer.BETTER, Answer.NOT_DISTINGUISHABLE):
         return ""
     pairs = _pairs(verdict)
@@ -69,7 +69,7 @@ def _cost(verdict: Verdict) -> str:
 
 
 def _pairs(verdict: Verdict) -> list[_Pair]:
-    """The candidates of which the answer is true, the one with the lowest error first."""
+    """The candidates with the overall answer, the one with the lowest error first."""
     baseline = verdict.baseline
     pairs = [
         _Pair(one.name, one.comparison, one.errors, one.cost, baseline.errors, baseline.cost)

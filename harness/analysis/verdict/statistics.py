@@ -1,10 +1,10 @@
-"""Is a configuration better than the baseline? From the test images that each training got wrong to a label.
+"""Tests whether a configuration is better than the baseline, from the misclassified test images of each training.
 
 Arrays called `wrong` are boolean with the axes (configuration, training, image), the baseline first; an axis that a
-function does not need is left out, and where the docstring says so there may be more axes in front. Images that no
+function does not need is left out, and if the docstring says so there may be more axes in front. Images that no
 training of any configuration got wrong may be left out of the last axis: `num_images` counts them. Error rates and
-differences are percent and percentage points of error; a difference is the candidate's error less the baseline's, so
-that below zero is better. docs/verdict.md says why these tests and not others.
+differences are percent and percentage points of error; a difference is the candidate's error minus the baseline's, so
+that negative is better. docs/verdict.md explains the choice of tests.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ Wrong = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Signs = NDArray[np.int8]
 
-# How probable a verdict may be that names any difference where there is none, over all candidates and looks.
+# The family-wise error rate: the maximum probability of any false difference, over all candidates and looks.
 ALPHA = 0.05
 
-# After so many seeds the candidates are looked at, and each look may use this share of ALPHA. The shares add up to less
-# than one, so seeds may be added, or a verdict be ended, at any look and for any reason.
+# Number of seeds of each look, and the share of ALPHA that the look uses. The shares add up to less than one, so seeds
+# may be added, or a verdict be ended, at any look and for any reason.
 LOOKS: Mapping[int, float] = MappingProxyType({3: 0.05, 5: 0.70, 8: 0.12, 12: 0.05, 20: 0.03})
 
 NUM_RESAMPLES = 4000
@@ -41,7 +41,7 @@ class Differences:
     """Each candidate against the baseline; arrays (..., candidate).
 
     Attributes:
-        points: Mean error of the candidate less that of the baseline, percentage points.
+        points: Mean error of the candidate minus that of the baseline, percentage points.
         standard_error: Of `points`, over other seeds and other images.
         degrees: Of freedom of that standard error.
     """
@@ -65,11 +65,11 @@ class Differences:
 
 @dataclass(frozen=True)
 class Labels:
-    """What can be said of each candidate; arrays (..., candidate).
+    """The label of each candidate; arrays (..., candidate).
 
     Attributes:
         p_value: Corrected for the number of candidates and of looks.
-        sign: -1 where the candidate is better (its error is lower), 1 where it is worse, 0 where neither can be said.
+        sign: -1 if the candidate is better (its error is lower), 1 if it is worse, 0 if neither is significant.
     """
 
     p_value: Floats
@@ -156,12 +156,12 @@ def _degrees(variances: Floats, num_seeds: int) -> Floats:
 
 
 def labels(wrong: Wrong, num_images: int, looks: Mapping[int, float] = LOOKS) -> Labels:
-    """Labels each candidate by what the looks up to now have shown.
+    """Labels each candidate by the results of all looks up to now.
 
     At each look the p-values are corrected by Holm's method and divided by the look's share of ALPHA; a candidate's
-    p-value is the lowest of its looks. By Holm's method a look names a difference that is none with a probability of
-    at most its share of ALPHA, and the shares add up to less than one, so by Bonferroni's inequality all looks
-    together do so with a probability of at most ALPHA, however many of them are made. The same argument as in
+    p-value is the lowest of its looks. By Holm's method a look reports a false difference with a probability of at most
+    its share of ALPHA, and the shares add up to less than one. So by Bonferroni's inequality the probability over all
+    looks is at most ALPHA, for any number of looks. The same argument as in
     K. K. G. Lan and D. L. DeMets, Biometrika 70 (1983) 659-663, without use of how the looks depend on each other.
 
     Args:
@@ -181,7 +181,7 @@ def labels(wrong: Wrong, num_images: int, looks: Mapping[int, float] = LOOKS) ->
 
 
 def corrected_confidence(num_candidates: int, num_seeds: int, looks: Mapping[int, float] = LOOKS) -> float:
-    """The confidence of an interval that all candidates and looks together keep with 1 - ALPHA (Bonferroni)."""
+    """Confidence of each interval for a simultaneous 1 - ALPHA over candidates and looks (Bonferroni)."""
     return 1 - ALPHA * looks[num_seeds] / num_candidates
 
 
@@ -242,7 +242,7 @@ def mcnemar(candidate: Wrong, baseline: Wrong) -> float:
 
 
 def mcnemar_pooled(candidate: Wrong, baseline: Wrong) -> float:
-    """The same over all trainings (training, image): does the candidate fail on an image more often, or less often?
+    """The same over all trainings (training, image): whether the candidate fails on an image more or less often.
 
     A sign test with one vote per image. Adding up the counts of the seeds instead would count each image once per seed,
     as if every seed had been tested on images of its own.
@@ -272,6 +272,6 @@ def bootstrap_interval_pct(
 
 
 def _sign_test(num_worse: int, num_better: int) -> float:
-    """Two-sided p-value of a coin's toss for each that differs."""
+    """Two-sided p-value of a sign test over the discordant ones."""
     number = num_worse + num_better
     return float(stats.binomtest(num_worse, number).pvalue) if number else 1.0

@@ -36,10 +36,10 @@ def show_verdict(verdict: Verdict, stream: TextIO) -> None:
 
 
 def write_verdict(verdict: Verdict, folder: Path) -> list[Path]:
-    """Writes `STUDY.json` with all there is, `STUDY.csv` with a row per configuration and `STUDY.png`.
+    """Writes `STUDY.json` with all numbers, `STUDY.csv` with a row per configuration and `STUDY.png`.
 
     Returns:
-        What was written: a picture only if there is something to compare.
+        The written files; a picture only if there is a comparison.
 
     Raises:
         TroubleError: a file cannot be written.
@@ -48,7 +48,7 @@ def write_verdict(verdict: Verdict, folder: Path) -> list[Path]:
     with replaced(paths[0]) as unfinished:
         data = {"answer": verdict.answer, "sentences": sentences(verdict), **dataclasses.asdict(verdict)}
         unfinished.write_text(json.dumps(data, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    # A row per configuration; nested numbers under joined names, sequences as text, no cell for what is None.
+    # A row per configuration; nested numbers have joined names, sequences are text, None has no cell.
     rows = [verdict.baseline, *verdict.candidates]
     frame = pd.DataFrame([{"name": row.name, **dict(_flat(dataclasses.asdict(row)))} for row in rows])
     write_csv(frame.drop(columns="trial"), paths[1])

@@ -1,4 +1,4 @@
-"""The trainings of a verdict as far as they have come, and what they allow to say of each candidate."""
+"""The finished trainings of a verdict, and the answer for each candidate."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from harness.study.spec import SPLIT_SIZES, SweepSpec
 
 
 class Answer(StrEnum):
-    """What can be said of a candidate, or of all of them together."""
+    """The answer for a candidate, or for all of them together."""
 
     BETTER = "BETTER"
     NOT_DISTINGUISHABLE = "NOT DISTINGUISHABLE"
     WORSE = "WORSE"
-    FAILED = "FAILED"  # a training failed, so it cannot take the baseline's place
+    FAILED = "FAILED"  # a training failed, so it cannot replace the baseline
     OPEN = "NO VERDICT YET"  # too few seeds are trained
 
 
@@ -30,17 +30,17 @@ _FOR_ALL = (
     Answer.NOT_DISTINGUISHABLE,
     Answer.WORSE,
     Answer.FAILED,
-)  # the first that occurs
+)  # the first one that occurs
 
 
 def configurations(spec: SweepSpec) -> list[Params]:
-    """What a verdict trains: the baseline, then the candidates."""
+    """The configurations of a verdict: the baseline, then the candidates."""
     return [spec.baseline_params, *spec.enqueue]
 
 
 @dataclass(frozen=True)
 class Trainings:
-    """Those that have ended: results by configuration (in the order of `configurations`) and seed."""
+    """The finished trainings: results by configuration (in the order of `configurations`) and seed."""
 
     spec: SweepSpec
     results: Sequence[Mapping[int, TrialResult]]
@@ -59,7 +59,7 @@ class Trainings:
         return SPLIT_SIZES[self.spec.dataset]["test"]
 
     def has_failed(self, position: int) -> bool:
-        """Whether a training of this configuration came to no model."""
+        """Whether a training of this configuration failed."""
         return any(result.outcome is not Outcome.COMPLETED for result in self.results[position].values())
 
     @property
@@ -70,7 +70,7 @@ class Trainings:
 
     @property
     def num_seeds(self) -> int:
-        """How many seeds the last look takes in; 0 before the first. A look waits for all that are compared."""
+        """Number of seeds of the last look; 0 before the first. A look waits for all compared configurations."""
         results = [self.results[position] for position in self.compared]
         number = 0
         while results and all(self.spec.seed + number in by_seed for by_seed in results):
@@ -82,7 +82,7 @@ class Trainings:
         return range(self.spec.seed, self.spec.seed + self.num_seeds)
 
     def wrong(self) -> Wrong:
-        """Test images got wrong (configuration of `compared`, training, image), less those that nobody got wrong."""
+        """Misclassified images (configuration of `compared`, training, image), without those never misclassified."""
         wrong = np.zeros((len(self.compared), self.num_seeds, self.num_images), bool)
         for row, position in enumerate(self.compared):
             for column, seed in enumerate(self.seeds):
@@ -91,7 +91,7 @@ class Trainings:
 
     @property
     def answers(self) -> list[Answer]:
-        """By candidate."""
+        """The answers by candidate."""
         candidates = range(1, len(self.results))
         signs: dict[int, int] = {}
         if self.num_seeds:
@@ -111,5 +111,5 @@ class Trainings:
 
     @property
     def is_clear(self) -> bool:
-        """Whether the answer stands, so that no more seeds are needed."""
+        """Whether the answer is final, so that no more seeds are needed."""
         return self.answer not in (Answer.OPEN, Answer.NOT_DISTINGUISHABLE)

@@ -283,7 +283,7 @@ class RayWorkplace:
             raise TroubleError(f"{host.name} {reason}, {host.num_losses} times in a row before it was ready")
         self._request(host)
         if was_placed and self._spec is not None:
-            self._note(f"{host.name} {reason}; it goes on where a node has room")
+            self._note(f"{host.name} {reason}; it continues on a node with room")
         return [Died(host.name, reason, out_of_memory=False)] if was_placed else []
 
 

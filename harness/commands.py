@@ -1,6 +1,6 @@
-"""What each sub-command does: calls the library, prints what came of it, returns the exit status.
+"""The sub-commands: each calls the library, prints the results, and returns the exit status.
 
-Each imports what it needs itself, so that a table of results does not wait for a machine-learning framework.
+Each one imports its own dependencies, so that a table of results does not wait for a machine-learning framework.
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def status(options: argparse.Namespace) -> int:
 
 
 def leaderboard(options: argparse.Namespace) -> int:
-    """One CSV for the studies that are named; without names, one for each study there is."""
+    """One CSV for the named studies; without names, one for each study."""
     from harness.ledger.ledger import find_study, none_yet, of_each, sound_studies
 
     left_out: list[str] = []
@@ -177,7 +177,7 @@ def report(options: argparse.Namespace) -> int:
         _say(f"wrote {report.path}{'' if is_stream(report.path) else size}")
     try:
         bring_to_mlflow(home(), report)
-    except (InputError, TroubleError) as error:  # the page is what was asked for
+    except (InputError, TroubleError) as error:  # the page was the request
         say(f"its figures are not in MLflow: {error}; the same command tries again")
     return 0
 
@@ -239,7 +239,7 @@ def sync(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """With studies named, their audits or the removal of one, else a look at the installation."""
+    """Audits or removes the named studies; without names, checks the installation."""
     from harness.workflows.doctor import Level, examine
 
     if options.audit:
@@ -290,7 +290,7 @@ def _executor(options: argparse.Namespace) -> ExecutorSettings:
 
 
 def how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
-    """The last word on a study: why it stopped, and what goes on with it."""
+    """The last line of a sweep: why it stopped, and how to continue."""
     if not spec.is_search:
         return f"{spec.study}: done; every seed has read the test images once"
     nothing = "nothing to run, since " if end.ran_nothing else ""
@@ -298,7 +298,7 @@ def how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
 
 
 def _how_to_go_on(spec: SweepSpec, reason: StopReason) -> str:
-    """What the same command takes to do more; nothing where the whole space has been tried."""
+    """Options that continue the study; none if the whole space has been tried."""
     from harness.planning.progress import StopReason
 
     more = {
@@ -310,7 +310,7 @@ def _how_to_go_on(spec: SweepSpec, reason: StopReason) -> str:
 
 
 def _without(left_out: list[str]) -> int:
-    """Names on standard error what a command had to leave out; returns its exit status."""
+    """Writes what a command left out to standard error; returns its exit status."""
     for line in left_out:
         sys.stderr.write(f"harness: {line}\n")
     return 1 if left_out else 0
@@ -339,7 +339,7 @@ def _audit(study: str) -> int:
 
 
 def _write_leaderboard(ledger: Ledger, studies: list[str], path: Path, top: int | None) -> None:
-    """Writes the CSV and shows the first `top` rows; None: says nothing."""
+    """Writes the CSV and shows the first `top` rows; None: shows nothing."""
     from harness.analysis.files import write_csv
     from harness.analysis.leaderboard.leaderboard import leaderboard
     from harness.analysis.leaderboard.table import show_leaderboard
@@ -358,13 +358,13 @@ def _board(studies: list[str]) -> Path:
 
 
 def _check_ending(form: str, path: Path) -> None:
-    """Raises InputError if the name of a file promises another form."""
+    """Raises InputError if the file's ending is of another form."""
     if path.suffix.lower() != f".{form}" and not is_stream(path):
         raise InputError(f"--{form} is {shown(str(path))}; allowed: a name that ends in .{form}, a pipe, or -")
 
 
 def _study_named(name: str) -> str:
-    """A study by its own name, or by that of the file of sweeps/ which makes it on this machine."""
+    """A study by its own name, or by that of its file in sweeps/."""
     from harness.study.sweep_file import Flags, load_sweep
 
     path = sweep_path(name)

@@ -1,1 +1,1 @@
-"""What every room may use and what knows none of them."""
+"""Utilities for all packages; they depend on none of them."""

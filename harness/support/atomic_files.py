@@ -1,4 +1,4 @@
-"""Files written whole: a reader sees the old file or the new one, never half; what a killed process leaves is known."""
+"""Atomic writes: a reader sees the old file or the new one; unfinished files of killed processes can be found."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ STDOUT = "-"
 
 @contextmanager
 def replaced(path: Path) -> Iterator[Path]:
-    """A new name to write to; it takes the place of `path` at the end, flushed to disk, or goes if anything fails.
+    """A temporary file, which replaces `path` at the end, flushed to disk, or is removed on an error.
 
-    Only a regular file is replaced, and the new one gets its owner and mode; a link stays, and the file that it leads
-    to is replaced. A pipe or a character device is written to in the end.
+    Only a regular file is replaced, and the new one gets its owner and mode. A link is kept, its target is replaced.
+    The content for a pipe or a character device is written at the end.
 
     Raises:
-        TroubleError: it cannot be written.
+        TroubleError: the file cannot be written.
     """
     try:
         with _streamed(path) if is_stream(path) else _renamed(path) as unfinished:
@@ -40,10 +40,10 @@ def replaced(path: Path) -> Iterator[Path]:
 
 
 def is_stream(path: Path) -> bool:
-    """Whether what is written to `path` is passed on, to another process or a device.
+    """Whether `path` is a pipe or a device.
 
     Raises:
-        OSError: it cannot be looked at.
+        OSError: its status cannot be read.
     """
     mode = _mode(path)
     return mode is not None and (stat.S_ISFIFO(mode) or stat.S_ISCHR(mode))
@@ -51,7 +51,7 @@ def is_stream(path: Path) -> bool:
 
 @contextmanager
 def destination(flag: str, named: str) -> Iterator[Path]:
-    """Where to write what goes to the file that `flag` names; of `-`, standard output gets it in the end.
+    """The path to write for the file in `flag`; for `-`, its content is written to standard output at the end.
 
     Raises:
         InputError: no file can be written there.
@@ -72,16 +72,16 @@ def destination(flag: str, named: str) -> Iterator[Path]:
 
 
 def leftovers(folder: Path) -> Iterator[Path]:
-    """Files of a folder that were on their way to another's place when the process that wrote them was killed."""
+    """Temporary files in a folder whose writing process was killed."""
     for path in folder.glob(".*.unfinished"):
         name = re.fullmatch(r"\..+\.(\d+)\.unfinished", path.name)
-        with suppress(FileNotFoundError):  # it has got its name just now
+        with suppress(FileNotFoundError):  # it has just been renamed
             if name and not is_alive(int(name[1]), path.stat().st_mtime):
                 yield path
 
 
 def is_alive(pid: int, since: float) -> bool:
-    """Whether process `pid` is there and was at `since`, in seconds since 1970; ids are given away again."""
+    """Whether process `pid` exists and existed at `since`, in seconds since 1970, since ids are reused."""
     try:
         return psutil.Process(pid).create_time() <= since
     except (OverflowError, ValueError, psutil.Error):
@@ -99,7 +99,7 @@ def _streamed(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _renamed(path: Path) -> Iterator[Path]:
-    path = Path(os.path.realpath(path))  # Path.resolve raises RuntimeError where links lead in a circle
+    path = Path(os.path.realpath(path))  # Path.resolve raises RuntimeError for circular links
     before = path.stat() if path.exists() else None
     if before and (kind := _refused(before.st_mode)):
         raise TroubleError(f"cannot write {path}: it is {kind}")
@@ -132,7 +132,7 @@ def _checked(flag: str, named: str) -> Path:
         raise InputError(f"{flag} is {shown(named)}; {allowed}")
     try:
         mode = _mode(Path(named))
-    except (OSError, ValueError) as error:  # the latter: NUL
+    except (OSError, ValueError) as error:  # ValueError: NUL
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{flag} is {shown(named)}: {why}; {allowed}") from error
     if mode is not None and (kind := _refused(mode)):
@@ -141,7 +141,7 @@ def _checked(flag: str, named: str) -> Path:
 
 
 def _mode(path: Path) -> int | None:
-    """Of what stands there, behind links; None: nothing."""
+    """Mode of the file, with links followed; None if it does not exist."""
     try:
         return path.stat().st_mode
     except FileNotFoundError:
@@ -149,7 +149,7 @@ def _mode(path: Path) -> int | None:
 
 
 def _refused(mode: int) -> str | None:
-    """What can be neither replaced nor written to."""
+    """The kind of a file that can be neither replaced nor written; None for others."""
     if stat.S_ISDIR(mode):
         return "a directory"
     return None if any(is_kind(mode) for is_kind in (stat.S_ISREG, stat.S_ISFIFO, stat.S_ISCHR)) else "no regular file"

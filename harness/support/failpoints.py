@@ -1,6 +1,6 @@
-"""Steps at which tests have this process killed. Without HARNESS_FAILPOINT nothing is counted and nothing happens.
+"""Steps at which tests kill this process. Without HARNESS_FAILPOINT they have no effect.
 
-`HARNESS_FAILPOINT=after_propose:2` is `kill -9` by its own hand when a process gets to that step for the second time.
+With `HARNESS_FAILPOINT=after_propose:2` a process kills itself with SIGKILL at its second arrival at that step.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ VARIABLE = "HARNESS_FAILPOINT"
 
 
 class Step(StrEnum):
-    """Every step on a trial's way from the search to leaderboard and registry at which a process can be killed."""
+    """The steps at which a process can be killed, from the search to leaderboard and registry."""
 
     # A study's beginning and the start of each session
     BEFORE_STUDY = "before_study"
     AFTER_STUDY = "after_study"
     AFTER_SESSION = "after_session"
     AFTER_LOST_ATTEMPTS = "after_lost_attempts"
-    # A trial's way through the loop
+    # A trial in the loop
     BEFORE_PROPOSE = "before_propose"
     AFTER_PROPOSE = "after_propose"
     AFTER_START_ATTEMPT = "after_start_attempt"
@@ -41,7 +41,7 @@ class Step(StrEnum):
     AFTER_FAILED_ATTEMPT = "after_failed_attempt"
     # In a worker, which is the process that dies
     BEFORE_CHECKPOINT = "before_checkpoint"
-    # A run's way to MLflow
+    # Logging of a run to MLflow
     BEFORE_EXPERIMENT = "before_experiment"
     AFTER_EXPERIMENT = "after_experiment"
     BEFORE_PARENT_RUN = "before_parent_run"
@@ -51,13 +51,13 @@ class Step(StrEnum):
     BEFORE_TERMINATED = "before_terminated"
     AFTER_TERMINATED = "after_terminated"
     AFTER_TRACKED = "after_tracked"
-    # A champion's way to the registry
+    # Registration of a champion
     BEFORE_MODEL = "before_model"
     AFTER_MODEL = "after_model"
     BEFORE_VERSION = "before_version"
     AFTER_VERSION = "after_version"
     AFTER_ALIAS = "after_alias"
-    # A table's way to its file
+    # Writing of a table
     BEFORE_FILE = "before_file"
     AFTER_FILE = "after_file"
 
@@ -67,7 +67,7 @@ _num_reached: Counter[str] = Counter()
 
 
 def reach(step: Step) -> None:
-    """Says that the process has got to `step`.
+    """Marks that the process has reached `step`.
 
     Raises:
         InputError: HARNESS_FAILPOINT is set, and does not name a step.

@@ -10,10 +10,10 @@ from typing import BinaryIO
 
 
 def open_given(path: Path) -> BinaryIO:
-    """Opens a plain file to be read; a pipe that nobody writes to would be waited for without end.
+    """Opens a regular file for reading; opening a pipe without a writer would block.
 
     Raises:
-        OSError: it cannot be opened, or is something else: a pipe, a device, a folder.
+        OSError: it cannot be opened, or is no regular file: a pipe, a device, a folder.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):

@@ -1,4 +1,4 @@
-"""Where things lie: the checkout, and the home that holds all state."""
+"""Folders: the checkout, and the home with all state."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from harness.errors import InputError
 
 
 def project_root() -> Path:
-    """The checkout this package runs from, or the working directory where the package is installed elsewhere."""
+    """The checkout of this package, or the working directory if the package is installed elsewhere."""
     root = Path(__file__).resolve().parents[2]
     return root if (root / "pyproject.toml").is_file() else Path.cwd()
 
 
 def code_folders() -> tuple[Path, Path]:
-    """The folders of this package and of `baselines`: all code that decides what a training comes to."""
+    """The folders of this package and of `baselines`: all code that affects results."""
     return Path(__file__).resolve().parents[1], Path(str(baselines.__file__)).resolve().parent
 
 
@@ -28,21 +28,21 @@ def home(moved: str | Path | None = None) -> Path:
     """The folder of all state: `moved`, or else HARNESS_HOME, or else `mlruns/` of the checkout.
 
     Raises:
-        InputError: it cannot hold state, wherever it is.
+        InputError: the folder cannot hold state.
     """
     name = "home" if moved else "HARNESS_HOME"
     moved = moved or os.environ.get("HARNESS_HOME")
     folder = named_folder(name, moved) if moved else project_root() / "mlruns"
-    if set("?%") & set(str(folder)):  # MLflow reads them one way and SQLAlchemy another
+    if set("?%") & set(str(folder)):  # MLflow and SQLAlchemy parse them differently
         raise InputError(f"{name} is '{folder}'; allowed: a path without ? and %, which runs' addresses garble")
     return folder
 
 
 def named_folder(name: str, moved: str | Path) -> Path:
-    """The whole path of the folder that the variable or parameter `name` gives.
+    """The absolute path of the folder in the variable or parameter `name`.
 
     Raises:
-        InputError: there can be no such folder.
+        InputError: the path is impossible.
     """
     try:
         folder = Path(moved).expanduser().resolve()

@@ -1,4 +1,4 @@
-"""How far an error rate can be trusted."""
+"""Confidence intervals of error rates."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from statistics import NormalDist
 
 
 def error_rate_interval_pct(error_rate_pct: float, num_images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of an error rate in percent; of a mean over several models, as if it were one model's."""
+    """Wilson's interval of an error rate in percent; a mean over several models counts as that of one model."""
     return wilson_interval_pct(round(error_rate_pct * num_images / 100), num_images, confidence)
 
 
 def wilson_interval_pct(num_errors: int, num_images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Lower and upper limit, in percent, of the error rate that `num_errors` of `num_images` images speak for.
+    """Lower and upper limit, in percent, of the error rate with `num_errors` in `num_images` images.
 
     The score interval without continuity correction: E. B. Wilson, "Probable inference, the law of succession, and
     statistical inference", J. Am. Stat. Assoc. 22 (1927) 209-212; method 3 of R. G. Newcombe, Statistics in Medicine
@@ -35,7 +35,7 @@ def wilson_interval_pct(num_errors: int, num_images: int, confidence: float = 0.
 
 @cache
 def normal_quantile(confidence: float) -> float:
-    """How many standard deviations around its mean hold `confidence` of a normal distribution: 1.96 for 0.95."""
+    """Half-width, in standard deviations, of the central `confidence` of a normal distribution: 1.96 for 0.95."""
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}; allowed: between 0 and 1")
     return NormalDist().inv_cdf((1 + confidence) / 2)

@@ -1,7 +1,7 @@
-"""Keras's own settings, as every training and every answer of a trained network has them.
+"""Fixed settings of Keras for all trainings and predictions.
 
-`~/.keras/keras.json` and variables of the environment may change each of them for a user's other work. Only the backend
-is the user's choice here, too; see `execution/machine/backends.py`.
+`~/.keras/keras.json` and environment variables may change them for a user's other programs. Here only the backend is
+the user's choice; see `execution/machine/backends.py`.
 """
 
 from __future__ import annotations
@@ -24,29 +24,29 @@ SETTINGS: dict[str, Any] = {
     "epsilon": EPSILON,
     "image_data_format": IMAGE_DATA_FORMAT,
     "dtype_policy": FLOATX,
-    "max_epochs": None,  # `fit` would end early, for people who look for mistakes
+    "max_epochs": None,  # would end `fit` early, for debugging
     "max_steps_per_epoch": None,
 }
 
 
 def keras_home() -> Path:
-    """Where Keras keeps its settings and what it has downloaded."""
+    """Keras's folder for settings and downloads."""
     return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
 
 
 def described() -> str:
-    """For provenance."""
+    """The settings as text, for provenance."""
     return f"{FLOATX}, {IMAGE_DATA_FORMAT}, epsilon {EPSILON:g}"
 
 
 def pin(precision: str = FLOATX) -> None:
-    """Sets all of them, for the rest of this process. Loads Keras."""
+    """Sets all settings for the rest of this process. Loads Keras."""
     _set(SETTINGS | {"dtype_policy": POLICIES[precision]})
 
 
 @contextmanager
 def pinned(precision: str = FLOATX) -> Iterator[None]:
-    """Sets all of them, and puts back in the end what a user's own process had."""
+    """Sets all settings within the context, and restores the process's own afterwards."""
     import keras
 
     before = {name: getattr(keras.config, name)() for name in SETTINGS}

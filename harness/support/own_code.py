@@ -1,7 +1,7 @@
-"""Our own code: where it lies, which part of it trains, and how another Python is started that runs it.
+"""The harness' own code: its folders, the part that trains, and commands that run it in another process.
 
-`python -m` and `python -c` put the working folder first on the path, and with it whatever modules lie there. No process
-of ours is started like that.
+`python -m` and `python -c` put the working folder, with all its modules, first on the path. So the harness starts no
+process like that.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from harness.errors import TroubleError
 from harness.support.home import code_folders
 
 HARNESS, BASELINES = code_folders()
-# For a child that starts Pythons of its own: they take nothing from the working folder either.
+# For a child that starts Python itself: its children do not import from the working folder either.
 SAFE_PATH = {"PYTHONSAFEPATH": "1"}
-# All that a worker loads of `harness`, and so all that its numbers may come from besides `baselines`. A test compares.
+# All modules of `harness` that a worker loads: with `baselines`, all code that affects its numbers. A test compares.
 _TRAINS = (
     "errors.py",
     "execution",
@@ -38,20 +38,20 @@ _TRAINS = (
 
 
 def python(*arguments: str) -> list[str]:
-    """The command of a Python like this one that takes nothing from the working folder."""
+    """The command of this Python, without imports from the working folder."""
     return [sys.executable, "-P", *arguments]
 
 
 def program(module: str, *arguments: str) -> list[str]:
-    """The command that runs a module of ours as a program, from the very files that are in use here."""
+    """The command that runs a module of the harness as a program, from the same files as this process."""
     return python(str(HARNESS / "support" / "start.py"), str(BASELINES), module, *arguments)
 
 
 def check() -> None:
-    """Makes sure that both packages are of one checkout or installation, whose commit is recorded with results.
+    """Checks that both packages are of one checkout or installation, whose commit is recorded with results.
 
     Raises:
-        TroubleError: they are not, such as in a working folder with a `baselines` of its own.
+        TroubleError: they are not, for example in a working folder with another `baselines`.
     """
     if BASELINES.parent != HARNESS.parent:
         raise TroubleError(f"the package baselines comes from {BASELINES}; allowed: {HARNESS.with_name('baselines')}")
@@ -59,8 +59,8 @@ def check() -> None:
 
 @cache
 def digest() -> str:
-    """Of the code that trains. It is read once, so that a process which goes on while files change notices it in the
-    workers that it starts later."""
+    """Digest of the training code. It is computed once, so that a running process detects changed files in workers that
+    it starts later."""
     content = hashlib.sha256()
     for name, file in sorted(files_that_train()):
         content.update(f"{name} {hashlib.sha256(file.read_bytes()).hexdigest()}\n".encode())
@@ -68,7 +68,7 @@ def digest() -> str:
 
 
 def files_that_train() -> Iterator[tuple[str, Path]]:
-    """Name, such as `harness/study/spec.py`, and path of each file of the code that trains."""
+    """Name, such as `harness/study/spec.py`, and path of each file of the training code."""
     for package, parts in ((BASELINES, (".",)), (HARNESS, _TRAINS)):
         for part in (package / name for name in parts):
             for file in part.rglob("*.py") if part.is_dir() else [part]:
@@ -76,5 +76,5 @@ def files_that_train() -> Iterator[tuple[str, Path]]:
 
 
 def described() -> str:
-    """The code that trains, for people."""
+    """The training code in words."""
     return f"{digest()} in {HARNESS} and {BASELINES}"

@@ -1,4 +1,4 @@
-"""Where a result comes from: the code, the versions, the machine."""
+"""The provenance of results: code, versions, machine."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ PACKAGES = ("tensorflow", "jax", "torch", "keras", "keras-tuner", "optuna", "mlf
 
 
 def provenance() -> dict[str, str | bool | None]:
-    """Git commit and whether the tree differs from it, the code that trains, which each worker holds its own against,
-    Keras's settings, Python's and the libraries' versions, the machine."""
+    """Git commit and whether the tree differs from it, digest of the training code, Keras's settings, versions of
+    Python and the libraries, machine."""
     return {
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
@@ -35,25 +35,25 @@ def provenance() -> dict[str, str | bool | None]:
 
 
 def versions() -> dict[str, str]:
-    """Of those of PACKAGES that are installed."""
+    """Versions of the installed packages among PACKAGES."""
     return {name: version for name in PACKAGES if (version := _version(name))}
 
 
 def session_provenance() -> dict[str, str | bool | None]:
-    """`provenance()`, and as `git_diff` what tracked files have in them that is in no commit, where there is any."""
+    """`provenance()`, and the uncommitted changes of tracked files, if any, as `git_diff`."""
     diff = uncommitted_diff(project_root())
     return provenance() | ({"git_diff": diff} if diff else {})
 
 
 def uncommitted_diff(folder: Path) -> str:
-    """How the tracked files of a checkout differ from its commit, for `git apply`; empty if they do not, or it is none.
+    """The diff of a checkout's tracked files from its commit, for `git apply`; empty without changes or a checkout.
 
-    Without passwords, and cut with a note after MAX_DIFF_BYTES. Untracked files are never looked at.
+    Passwords are removed, and it is truncated with a note after MAX_DIFF_BYTES. Untracked files are not read.
     """
     git = shutil.which("git")
     if git is None:
         return ""
-    # Not as the user likes to see it, but as it can be applied.
+    # Without the user's settings of diffs, so that it can be applied.
     plainly = ["--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/"]
     command = [*_reading(git), "diff", "HEAD", *plainly]
     with subprocess.Popen(command, cwd=folder, stdout=PIPE, stderr=DEVNULL) as process:
@@ -64,7 +64,7 @@ def uncommitted_diff(folder: Path) -> str:
 
 
 def diff_file(diff: str) -> str:
-    """The name under which a diff is kept as a file."""
+    """The file name of a diff."""
     return f"uncommitted-{hashlib.sha256(diff.encode()).hexdigest()[:8]}.diff"
 
 
@@ -76,7 +76,7 @@ def _version(package: str) -> str | None:
 
 
 def _reading(git: str) -> list[str]:
-    """Without the lock that git takes to note what it has seen: somebody else may want to commit."""
+    """The start of a git command that takes no optional locks, which could disturb a commit by the user."""
     return [git, "--no-optional-locks", "-c", "diff.autoRefreshIndex=false"]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def quantile(ascending: Sequence[float], share: float) -> float:
-    """The value that this share, 0 to 1, of the values lies below, by linear interpolation; infinite ones are allowed.
+    """The quantile at a share from 0 to 1, by linear interpolation; infinite values are allowed.
 
     Definition 7 of R. J. Hyndman and Y. Fan, "Sample Quantiles in Statistical Packages", The American Statistician 50
     (1996) 361-365, which is also numpy's.

@@ -1,4 +1,4 @@
-"""Messages without passwords: what other people's errors and addresses are passed through before they are shown."""
+"""Removes passwords from errors of libraries and addresses before they are shown."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import re
 from urllib.parse import unquote, urlsplit
 
-# Of tracking servers, stores of artifacts and databases; their values are kept out of every message.
+# Variables of tracking servers, artifact stores and databases; their values are removed from every message.
 _SECRETS = (
     "MLFLOW_TRACKING_PASSWORD",
     "MLFLOW_TRACKING_TOKEN",
@@ -17,7 +17,7 @@ _SECRETS = (
     "PGPASSWORD",
 )
 MAX_REASON = 300  # characters
-_SAYS_WHEN = "(raised as a result of "  # what SQLAlchemy may say before it says what went wrong
+_SAYS_WHEN = "(raised as a result of "  # SQLAlchemy's prefix of an error
 
 # In code: password = "...", "token": "..."; in files of settings: API_KEY=...
 _NAMES = r"password|passwd|pwd|token|secret|(?:api|access|private)_?key"
@@ -26,22 +26,22 @@ _SETTING = re.compile(r"\b([A-Z0-9_]*(?:PASSWORD|PASSWD|PWD|TOKEN|SECRET|KEY)[A-
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, as one line without credentials."""
+    """An error's message, as one line without credentials."""
     lines = [line.strip() for line in str(error).splitlines()]
     lines = [line for line in lines if line and not line.startswith(_SAYS_WHEN)]
     return redact(lines[0] if lines else type(error).__name__)[:MAX_REASON]
 
 
 def redact(text: str) -> str:
-    """`text` without the user names and passwords of URIs, and without the user's own wherever they stand."""
+    """`text` without user names and passwords of URIs, and without values of the variables above."""
     text = re.sub(r"([\w+]+://)?\S*@", r"\1***@", _without_own_secrets(text))
     return re.sub(r"(?i)(password|passwd|pwd|token|secret|key)=[^&\s'\"]+", r"\1=***", text)
 
 
 def redact_code(text: str) -> str:
-    """Source code without passwords: those in URIs, the user's own, and what is given as one in code or settings.
+    """Source code without passwords: those in URIs, those in the variables above, and assigned ones.
 
-    Unlike `redact` it leaves alone whatever else code may hold, so that a diff can still be applied.
+    Unlike `redact` it does not change other text, so that a diff can still be applied.
     """
     text = re.sub(r"(\w+://)[^\s/@'\"]+@", r"\1***@", _without_own_secrets(text))
     return _SETTING.sub(r"\1***", _LITERAL.sub(r"\1***", text))

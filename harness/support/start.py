@@ -1,4 +1,4 @@
-"""Runs a module of ours as a program, whatever else of the same name the path would lead to.
+"""Runs a module of the harness as a program, also if the path has another module of the same name.
 
     python -P harness/support/start.py BASELINES MODULE [ARGUMENT...]
 

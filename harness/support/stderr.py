@@ -1,4 +1,4 @@
-"""Libraries that talk where nobody asked them."""
+"""Silences output of libraries."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 @contextmanager
 def silent_stderr() -> Iterator[None]:
-    """TensorFlow's native code greets at file descriptor 2 when it is loaded, whatever its log level is set to."""
+    """Silences file descriptor 2: TensorFlow's native code writes to it at import, at any log level."""
     sys.stderr.flush()
     kept = os.dup(2)
     with Path(os.devnull).open("wb") as nowhere:

@@ -1,4 +1,4 @@
-"""JSON and other data read strictly as one of our types: what is missing, unknown or of another type is refused."""
+"""Strict parsing of JSON and other data as a type: missing keys, unknown keys and wrong types are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SHORT = _Short()
 
 
 def parse_json(kind: type[T], text: str | bytes) -> T:
-    """`text` as a `kind`: a dataclass, a model, or any other type that is spelled out.
+    """Parses `text` as a `kind`: a dataclass, a model, or another concrete type.
 
     Raises:
         ValueError: one line that names the key, its value and what is allowed.
@@ -43,7 +43,7 @@ def parse_json(kind: type[T], text: str | bytes) -> T:
 
 
 def explain(error: ValidationError) -> str:
-    """The first thing that is wrong, as one line: the key, its value and what is allowed."""
+    """The first error, as one line: the key, its value and what is allowed."""
     first = error.errors(include_url=False, include_context=False)[0]
     key = ".".join(map(shown_key, first["loc"]))
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
@@ -53,7 +53,7 @@ def explain(error: ValidationError) -> str:
         return f"{key} is missing; it must be set"
     if first["type"] == "json_invalid":
         return f"not JSON ({reason.removeprefix('Invalid JSON: ')})"
-    if first["type"] == "value_error":  # a check of our own, which says it all
+    if first["type"] == "value_error":  # an own check with a complete message
         return f"{key}: {reason}" if key else reason
     return f"{key or 'the value'} is {shown(first['input'])}; allowed: {reason}"
 
@@ -65,12 +65,12 @@ def check_whole(flag: str, number: int | None, low: int, high: int) -> None:
 
 
 def shown(value: object) -> str:
-    """`value` on one line, cut where it is long or deep."""
+    """`value` on one line, truncated if it is long or deep."""
     return _SHORT.repr(value)
 
 
 def shown_key(key: int | str) -> str:
-    """As `shown`, and plain words as they are."""
+    """Like `shown`, but plain words are not quoted."""
     return str(key) if re.fullmatch(r"[\w-]{1,64}", str(key)) else shown(key)
 
 

@@ -1,4 +1,4 @@
-"""MLflow that is down, hangs, answers with errors or is locked: the sweep goes on, and nothing is lost or doubled."""
+"""MLflow that is down, hangs, answers with errors or is locked: the sweep continues, and nothing is lost or doubled."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""How fast a training step is: this engine beside Keras's own `fit` and, on TensorFlow, a loop written by hand.
+"""Compares the speed of a training step with Keras's own `fit` and, on TensorFlow, a hand-written loop.
 
-All run in one process on all cores, in turn, round after round, on the same images; so their ratios mean something on a
-machine that is not quiet, and the figures are this machine's alone.
+All run in one process on all cores, alternating in rounds, on the same images. So their ratios are valid on a busy
+machine; absolute numbers are for this machine only.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ Contender = Callable[["Network", NDArray[np.uint8], NDArray[np.uint8]], Epoch]
 
 @dataclass(frozen=True)
 class Network:
-    """What is trained, and on how many images a round."""
+    """A network, and its number of images per round."""
 
     name: str
     architecture: str
@@ -77,7 +77,7 @@ NETWORKS = (
 
 @dataclass(frozen=True)
 class Timing:
-    """Images a second of one network under each contender, round by round, and the machine's GEMM peak then."""
+    """Images per second of one network by contender and round, and the machine's GEMM peak of each round."""
 
     network: Network
     images_per_s: dict[str, list[float]]
@@ -95,11 +95,11 @@ class Timing:
 
 
 def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
-    """Times every network under every contender; writes engine.json, engine.csv and engine.png into `out_dir`.
+    """Times every network with every contender; writes engine.json, engine.csv and engine.png into `out_dir`.
 
     Args:
-        out_dir: Made if it is not there.
-        repeats: How many rounds; None: 15, or 5 if quick.
+        out_dir: Created if missing.
+        repeats: Number of rounds; None: 15, or 5 if quick.
         quick: Fewer rounds: within five minutes on two cores.
 
     Returns:
@@ -116,7 +116,7 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
 
 
 def measure(network: Network, num_rounds: int) -> Timing:
-    """Trains one network under all contenders in turn; what is compiled is compiled before."""
+    """Trains one network with all contenders in turn; compilation is done before."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (network.num_images, 28, 28), dtype=np.uint8)
     labels = rng.integers(0, 10, network.num_images).astype(np.uint8)
@@ -216,7 +216,7 @@ def _ours(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uint8]
 
 
 def _by_hand(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Epoch:
-    """As TensorFlow's guides do it at their fastest: data in memory, a whole epoch in one `tf.function`."""
+    """The fastest code of TensorFlow's guides: data in memory, a whole epoch in one `tf.function`."""
     import keras
     import tensorflow as tf
 
@@ -273,7 +273,7 @@ def _one_hot(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _gemm_flops_per_s() -> float:
-    """Of the framework's own matrix product, the best of three."""
+    """Speed of the framework's own matrix product, the best of three runs."""
     import keras
 
     matrix = keras.ops.ones((GEMM_SIDE, GEMM_SIDE))

@@ -1,4 +1,4 @@
-"""One study under load, as a program of its own: what `bench scale` starts.
+"""Measures one study under load, as a separate program for `bench scale`.
 
     python -m harness.bench.load LOAD.json HOME
 
@@ -33,7 +33,7 @@ STUDY = "scale"
 
 @dataclass(frozen=True)
 class Load:
-    """What is asked of a coordinator.
+    """The load of a coordinator.
 
     Attributes:
         sampler: Of Optuna, with the pruner of `sweeps/cnn.toml`.
@@ -55,7 +55,7 @@ class Load:
 
 @dataclass(frozen=True)
 class Measured:
-    """How a coordinator bore a load, in the time measured.
+    """Results of a coordinator under load, within the measured time.
 
     Attributes:
         resume_s: Seconds to read the history and to rebuild the search from it, before.
@@ -90,7 +90,7 @@ class Measured:
 
 
 class TimedProposer(Proposer):
-    """Notes how long each ask takes."""
+    """Measures the duration of each proposal."""
 
     ask_s: list[float]
 
@@ -103,7 +103,7 @@ class TimedProposer(Proposer):
 
 @dataclass(frozen=True)
 class Look:
-    """The clocks at one moment, in seconds, and how much had been done."""
+    """The clocks at one moment, in seconds, and the work done so far."""
 
     wall_s: float
     loop_s: float
@@ -113,7 +113,7 @@ class Look:
 
 
 def measure(load: Load, home: Path) -> Measured:
-    """Lets the study in `home` run under a load until the time is up. MLflow's thread is left at its work."""
+    """Runs the study in `home` under a load until the time is up. MLflow's thread is not stopped."""
     import psutil
 
     with closing(Ledger(home / "ledger.db")) as ledger:

@@ -1,8 +1,8 @@
-"""What a trial costs besides its training, and how that grows with the study.
+"""Measures the time of a trial besides its training, and its growth with the study.
 
-The study is a real one in all but training: ledger, search, loop and MLflow store are those of a sweep, and only the
-workers are scripted and answer at once. What the workers themselves add to training is taken from a short study that
-is real throughout. Wall seconds and CPU seconds are taken side by side, since a busy machine stretches the former.
+Only the training is simulated: ledger, search, loop and MLflow store are those of a sweep, and scripted workers answer
+at once. The overhead of the workers is measured in a short real study. Wall and CPU seconds are both measured, since a
+busy machine increases the former.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ OTHER_PARTS = (START, OPEN_RUNS, BOARD, STATUS, SUMMARY)
 
 @dataclass
 class Stopwatch:
-    """Adds up wall and CPU seconds by part; of parts within parts, both count."""
+    """Adds up wall and CPU seconds by part; nested parts are both counted."""
 
     wall_s: dict[str, float] = field(default_factory=dict)
     cpu_s: dict[str, float] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class Stopwatch:
 
 
 class _Timed:
-    """Stands in for an object and times some of its methods, each as a part."""
+    """A proxy of an object that times some of its methods, each as a part."""
 
     def __init__(self, wrapped: object, watch: Stopwatch, parts: Mapping[str, str]) -> None:
         self._wrapped, self._watch, self._parts = wrapped, watch, parts
@@ -94,9 +94,9 @@ class Timing:
 
     Attributes:
         num_trials: Finished trials when the timing began.
-        trial_s: Wall seconds per trial by part, in the mean over the trials that were added.
+        trial_s: Wall seconds per trial by part, mean over the added trials.
         trial_cpu_s: The same in CPU seconds.
-        other_s: Wall seconds of what comes once a session or when it is asked for.
+        other_s: Wall seconds of parts that run once per session or on request.
         other_cpu_s: The same in CPU seconds.
     """
 
@@ -108,11 +108,11 @@ class Timing:
 
 
 def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
-    """Times ever longer studies; writes overhead.json, overhead.csv and overhead.png into `out_dir`.
+    """Times studies of growing size; writes overhead.json, overhead.csv and overhead.png into `out_dir`.
 
     Args:
-        out_dir: Made if it is not there; the studies lie in it while they are timed.
-        repeats: How many trials are timed at each size; None: 40, or 20 if quick.
+        out_dir: Created if missing; has the studies while they are timed.
+        repeats: Number of timed trials at each size; None: 40, or 20 if quick.
         quick: Up to 1,000 trials and not 10,000: within five minutes on two cores.
 
     Returns:
@@ -137,7 +137,7 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
 
 
 def grow(home: Path, sizes: Sequence[int], num_trials: int) -> list[Timing]:
-    """Times a study in `home` whenever it has so many trials, which it is filled up to."""
+    """Fills a study in `home` up to each size and times it there."""
     spec = load_sweep(sweeps_folder() / "cnn.toml", Flags(study=STUDY), "quick")
     with closing(Ledger(home / "ledger.db")) as ledger:
         ledger.create_study(spec, {"data_digest": "none"})
@@ -152,7 +152,7 @@ def grow(home: Path, sizes: Sequence[int], num_trials: int) -> list[Timing]:
 
 
 def measure(home: Path, ledger: Ledger, spec: SweepSpec, num_trials: int) -> Timing:
-    """Adds trials to a study by way of the loop of a sweep, and times that and what else people wait for."""
+    """Adds trials to a study with the loop of a sweep; times this and the other waits of a user."""
     from harness.analysis.leaderboard.leaderboard import leaderboard
     from harness.planning.status import status
 
@@ -251,7 +251,7 @@ def _sweep(
     watch: Stopwatch,
     num_trials: int,
 ) -> Sweep:
-    """A sweep that ends after so many trials."""
+    """A sweep with this number of trials."""
     num_done = sum(record.trial.role is Role.TRIAL for record in records)
     spec = spec.changed(budget=Budget(trials=num_done + num_trials))
     worker: Any = _Timed(scripted_workers.ScriptedWorkers(), watch, _OF_WORKER)
@@ -273,7 +273,7 @@ def _parts(watch: Stopwatch, num_added: int) -> Iterator[dict[str, float]]:
 
 @contextmanager
 def _own_store() -> Iterator[None]:
-    """Runs go to the folder's own store, wherever the user's go."""
+    """Uses the folder's own MLflow store instead of the user's."""
     uri = os.environ.pop("MLFLOW_TRACKING_URI", None)
     try:
         yield

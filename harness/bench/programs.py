@@ -1,4 +1,4 @@
-"""Programs of their own that benchmarks start, so that each begins with nothing loaded."""
+"""Starts programs of benchmarks in new processes, so that no library is loaded before."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from harness.errors import TroubleError
 
 
 def output(name: str, command: Sequence[str], cwd: Path | None = None, **environment: str) -> str:
-    """What `command` prints when it is run with these variables and without the user's MLflow store.
+    """The output of `command` with these variables and without the user's MLflow store.
 
     Raises:
-        TroubleError: it failed; with `name` and what it said last.
+        TroubleError: it failed; the message has `name` and its last output.
     """
     variables = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"} | environment
     variables.pop("MLFLOW_TRACKING_URI", None)

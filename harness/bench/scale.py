@@ -1,8 +1,8 @@
-"""How many workers one coordinator can serve, how long a study may get, and how well a search does in a crowd.
+"""Measures the number of workers that one coordinator can serve, long studies, and parallel search quality.
 
-Loop, ledger, search and MLflow's thread are those of a sweep; the workers sleep, in real time. A thousand workers with
-trials of a minute end some 17 trials and 83 epochs a second; fewer workers have shorter trials here, so that they end
-as many. Histories are filled in, not run. The searches in a crowd run on a clock of their own (`staleness`).
+Loop, ledger, search and MLflow's thread are those of a sweep; the workers sleep in real time. A thousand workers with
+trials of a minute end about 17 trials and 83 epochs per second; fewer workers have shorter trials here, for the same
+rate. Histories are filled in, not run. Parallel searches use a simulated clock (`harness.bench.parallel_search`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-TRIALS_PER_S = 1000 / 60  # a thousand workers with trials of a minute, as long as none is stopped early
+TRIALS_PER_S = 1000 / 60  # a thousand workers with trials of a minute, if none is stopped early
 SAMPLERS = ("random", "tpe")
 WORKERS = (10, 100, 1000)
 LONG_HISTORIES = (10_000, 100_000)
@@ -47,7 +47,7 @@ NEVER = Budget(trials=10**7, wall_s=1e8)  # a time budget, since predicting whet
 
 @dataclass(frozen=True)
 class Plan:
-    """What is measured: loads, and searches of so many trials by so many workers and seeds."""
+    """The measurements: loads, and searches with numbers of trials, workers and seeds."""
 
     loads: Sequence[Load]
     num_trials: Sequence[int]
@@ -91,12 +91,12 @@ def _load(
 
 
 def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
-    """Measures all of it; writes scale.json, scale.csv and scale.png into `out_dir`.
+    """Runs all measurements; writes scale.json, scale.csv and scale.png into `out_dir`.
 
     Args:
-        out_dir: Made if it is not there; the studies lie in it while they are measured.
-        repeats: Seeds of the searches in a crowd; None: 5, or 3 if quick.
-        quick: No long histories, shorter spans, smaller crowds: within five minutes on two cores.
+        out_dir: Created if missing; has the studies while they are measured.
+        repeats: Number of seeds of the parallel searches; None: 5, or 3 if quick.
+        quick: No long histories, shorter times, fewer workers: within five minutes on two cores.
 
     Returns:
         The table of scale.csv: see `table`.
@@ -108,7 +108,7 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
 
 
 def carry_out(plan: Plan, out_dir: Path) -> pd.DataFrame:
-    """As `run`, for any plan."""
+    """Like `run`, for any plan."""
     out_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".scale-", dir=out_dir) as folder:
         histories = {size: filled(Path(folder), size) for size in sorted({load.history for load in plan.loads})}
@@ -136,7 +136,7 @@ def study() -> SweepSpec:
 
 
 def filled(folder: Path, num_trials: int) -> Path:
-    """A ledger with a study of so many trials, the baseline at least; from the largest one that is there already."""
+    """A ledger with a study of this many trials, at least the baseline; extends the largest existing one."""
     path = folder / str(num_trials) / "ledger.db"
     path.parent.mkdir()
     smaller = max((int(other.name) for other in folder.iterdir() if int(other.name) < num_trials), default=None)
@@ -151,7 +151,7 @@ def filled(folder: Path, num_trials: int) -> Path:
 
 
 def under(load: Load, ledger: Path) -> Measured:
-    """How a new coordinator bears a load, with a copy of this ledger and an MLflow store of its own.
+    """Measures a new coordinator under a load, with a copy of this ledger and its own MLflow store.
 
     Raises:
         TroubleError: it failed; with what it said last.
@@ -190,12 +190,12 @@ def table(
 
 
 def offered_per_s(load: Load, seen: Measured) -> float:
-    """Trials that would be done if no worker ever waited."""
+    """Trials per second if no worker waited."""
     return load.num_workers / (load.trial_s * seen.trained_share)
 
 
 def could_per_s(seen: Measured) -> float:
-    """Trials that the coordinator could do, if each takes it as long as those that it did."""
+    """Trials per second that the coordinator could serve, from its busy time per trial."""
     return seen.trials_per_s / seen.busy_share
 
 

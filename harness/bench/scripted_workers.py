@@ -21,7 +21,7 @@ DEVICE = Device("a processor", "cpu", "tensorflow", "float32", "none", threads=1
 
 
 class ScriptedWorkers:
-    """An executor that trains nothing: its workers have each epoch's report and each trial's result at once.
+    """An executor without training: its workers return each epoch's report and each trial's result at once.
 
     Others are made of it by what a trial reports and comes to (`report`, `result`), and by when that is heard (`_say`).
     """
@@ -72,7 +72,7 @@ class ScriptedWorkers:
 
 
 def result(trial: Trial, curve: Sequence[EpochReport]) -> TrialResult:
-    """What a worker would say of a trial of this curve, the images that it got wrong included."""
+    """The result of a trial with this curve, including its misclassified images."""
     seconds = Seconds(build=0.1, compile=1.5, train=4.0 * len(curve), evaluate=1.0, cpu=5.0 * len(curve))
     if len(curve) < trial.epochs:
         return TrialResult(Outcome.PRUNED, None, tuple(curve), seconds, num_params=500_000, device=DEVICE)
@@ -108,7 +108,7 @@ def fill(ledger: Ledger, spec: SweepSpec, num_trials: int) -> None:
 
 
 def _end(ledger: Ledger, spec: SweepSpec, trial: Trial, num_epochs: int) -> None:
-    """As the loop of a sweep writes it."""
+    """Commits a trial like the loop of a sweep."""
     ledger.propose(spec.study, trial, asks=int(trial.role is Role.TRIAL), search_time_s=SEARCH_TIME_S)
     attempt = ledger.start_attempt(trial.uid, "worker-0")
     curve = [synthetic_objective.report(trial, epoch) for epoch in range(1, num_epochs + 1)]

@@ -1,8 +1,7 @@
-"""How good the searches are: each sampler on a known function, with several seeds, beside random search.
+"""Compares the samplers with random search on a known function, with several seeds.
 
-The studies are real ones in all but training: the same proposer, baseline first, repeats, limits and pruning as in a
-sweep with one worker. What counts is the noise-free error of the configuration that looks best so far, since the
-least error seen is partly luck.
+Only the training is simulated: proposer, baseline first, repeats, limits and pruning are those of a sweep with one
+worker. The measure is the noise-free error of the incumbent, since the lowest observed error is partly chance.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ NUM_SEEDS_QUICK, NUM_TRAININGS_QUICK = 5, 30
 
 @dataclass(frozen=True)
 class Contender:
-    """One way to search."""
+    """One search method."""
 
     engine: str
     sampler: str
@@ -50,13 +49,13 @@ class Contender:
 
 @dataclass(frozen=True)
 class Standing:
-    """What came of a contender.
+    """The results of a contender.
 
     Attributes:
-        contender: Which.
-        regret_pct: By seed and by full trainings paid for (1, 2, ...): how far the incumbent's true error lies above
-            the least there is, in points; NaN before the first full training has ended.
-        search_time_s: By seed: mean seconds of searching per trial.
+        contender: The contender.
+        regret_pct: By seed and by cost in full trainings (1, 2, ...): the incumbent's true error minus the lowest
+            possible one, in points; NaN before the end of the first full training.
+        search_time_s: By seed: mean search seconds per trial.
     """
 
     contender: Contender
@@ -74,11 +73,11 @@ PRUNED = tuple(Contender("optuna", "tpe", pruner) for pruner in ("percentile", "
 
 
 def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
-    """Lets every sampler search; writes search.json, search.csv and search.png into `out_dir`.
+    """Runs every sampler; writes search.json, search.csv and search.png into `out_dir`.
 
     Args:
-        out_dir: Made if it is not there.
-        repeats: How often each searches; None: 15, or 5 if quick.
+        out_dir: Created if missing.
+        repeats: Number of runs of each; None: 15, or 5 if quick.
         quick: Half the budget: within five minutes on two cores.
 
     Returns:
@@ -104,25 +103,25 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
 
 
 def contenders() -> list[Contender]:
-    """Every sampler that is installed, and the default one with the default pruner and the boldest."""
+    """All installed samplers, and the default one with the default and the most aggressive pruner."""
     able = [s for s in SAMPLERS if s.module is None or importlib.util.find_spec(s.module) is not None]
     return [Contender(sampler.engine, sampler.name) for sampler in able] + list(PRUNED)
 
 
 def compete(contender: Contender, num_seeds: int, num_trainings: int, best_pct: float) -> Standing:
-    """Lets one contender search with each seed."""
+    """Runs one contender with each seed."""
     races = [race(contender, seed, num_trainings, best_pct) for seed in range(num_seeds)]
     return Standing(contender, [regret for regret, _ in races], [time_s for _, time_s in races])
 
 
 def random_with_twice_the_budget(num_seeds: int, num_trainings: int, best_pct: float) -> Standing:
-    """Random search that has paid for two trainings wherever the others have paid for one."""
+    """Random search with twice the budget of the others."""
     twice = compete(RANDOM, num_seeds, 2 * num_trainings, best_pct)
     return Standing(TWICE, [regret[1::2] for regret in twice.regret_pct], twice.search_time_s)
 
 
 def race(contender: Contender, seed: int, num_trainings: int, best_pct: float) -> tuple[list[float], float]:
-    """One study: the incumbent's regret by full trainings paid for, and the seconds of searching per trial."""
+    """Runs one study; returns the incumbent's regret by cost in full trainings, and the search seconds per trial."""
     spec = synthetic_objective.make_spec(contender.engine, contender.sampler, contender.pruner, seed)
     catalogue.check(spec)
     proposer = Proposer(spec, make_search(spec), [])
@@ -162,7 +161,7 @@ def _train(proposer: Proposer, proposed: Next, trials: dict[str, Trial]) -> Tria
 
 
 def table(standings: Sequence[Standing]) -> pd.DataFrame:
-    """One row per contender, the least median regret first.
+    """One row per contender, the lowest median regret first.
 
     Columns: engine, sampler, pruner; seeds, trainings; final_regret_pct and its quartiles _low_pct and _high_pct over
     seeds, in points above the least error there is; beats_random and beats_random_twice, the share of pairs of seeds

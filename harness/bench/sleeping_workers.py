@@ -20,19 +20,19 @@ SHORTEST = 0.01  # first trial, relative to a whole one
 
 
 class TimeIsUpError(Exception):
-    """Enough has been seen."""
+    """The measured time is over."""
 
 
 @dataclass
 class Seen:
-    """What happened within a span of time.
+    """Events within the measured time.
 
     Attributes:
         next_s: Seconds from each trial's end to the worker's next trial.
-        answer_s: Seconds from each epoch's end to the word to go on or to stop.
+        answer_s: Seconds from each epoch's end to the answer to continue or to stop.
         trained_s: Seconds of the epochs that ended.
-        num_epochs: How many these were.
-        num_finished: How many trials ended.
+        num_epochs: Number of these epochs.
+        num_finished: Number of trials that ended.
         num_whole: The same, counting one that was stopped early by the part of it that was trained.
         coordinator_idle_s: Seconds in which the coordinator waited for workers.
     """
@@ -47,17 +47,17 @@ class Seen:
 
 
 class Sleepers(ScriptedWorkers, Generic[T]):
-    """An executor whose workers take so long for an epoch and do nothing, until the time is up.
+    """An executor whose workers sleep for each epoch, until the time is up.
 
-    All are ready at once. The first trial of each goes by faster, by a factor between 0 and 1, so that trials end at
-    all times from then on.
+    All are ready at once. The first trial of each is shorter, by a factor between 0 and 1, so that later trials end at
+    different times.
 
     Args:
-        num_workers: How many.
-        epoch_s: Seconds of an epoch, in the mean over trials.
-        warm_up_s: Seconds after which `seen` begins anew.
-        measured_s: Seconds after that in which `events` goes on; then it raises TimeIsUpError.
-        look: Called by the loop's thread at the beginning and at the end of that time; `looks` keeps what it returns.
+        num_workers: Number of workers.
+        epoch_s: Seconds of an epoch, mean over trials.
+        warm_up_s: Seconds before the measured time, after which `seen` is reset.
+        measured_s: Measured seconds; then `events` raises TimeIsUpError.
+        look: Called by the loop's thread at the start and end of the measured time; `looks` has its results.
     """
 
     def __init__(

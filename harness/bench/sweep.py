@@ -1,7 +1,7 @@
-"""How long a whole sweep takes: the same configurations and epochs through this harness and through its peers.
+"""Compares the wall time of a whole sweep: the same configurations and epochs with this harness and its peers.
 
-Each is one command from start to end, in a new folder, in turn, round after round. What is timed is what a person
-waits: loading the libraries, training, logging, writing down.
+Each is one command from start to end, in a new folder, alternating in rounds. The time is the user's waiting time:
+loading the libraries, training, logging, writing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ OURS, PEERS = "harness", ("keras-tuner", "optuna")
 
 @dataclass(frozen=True)
 class Job:
-    """A list of configurations, the documented one first, and how each is trained."""
+    """A list of configurations, the documented one first, and their training settings."""
 
     baseline: str
     configurations: tuple[Params, ...]
@@ -68,11 +68,11 @@ class Race:
 
 
 def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
-    """Lets all run all jobs; writes sweep.json, sweep.csv and sweep.png into `out_dir`.
+    """Runs all jobs with all contenders; writes sweep.json, sweep.csv and sweep.png into `out_dir`.
 
     Args:
-        out_dir: Made if it is not there.
-        repeats: How many rounds; None: 3, or 1 if quick.
+        out_dir: Created if missing.
+        repeats: Number of rounds; None: 3, or 1 if quick.
         quick: Fewer and shorter trials: within five minutes on two cores.
 
     Returns:

@@ -29,12 +29,12 @@ STARTED = time.monotonic()
 
 @dataclass
 class Stock:
-    """What a peer's own program would hold: the data as floats, and an account of what it trained.
+    """The data of a peer's own program as floats, and a record of its trainings.
 
     Attributes:
-        hunt: What is looked for.
+        hunt: The target of the search.
         device_s: Seconds of `fit` and `evaluate`, on all cores.
-        num_trainings: How many networks were begun.
+        num_trainings: Number of started trainings.
     """
 
     hunt: Hunt
@@ -76,7 +76,7 @@ class Stock:
         return 100.0 * (1.0 - float(accuracy))
 
     def ends_with(self, model: Any, params: dict[str, int]) -> float:
-        """The error of a network trained in full; the program ends here if it is what was looked for."""
+        """Records the error of a network trained in full; ends the program if it reaches the target."""
         import keras
 
         error_pct = self.error_pct(model)
@@ -90,7 +90,7 @@ class Stock:
 
 
 def end(device_s: float, num_trainings: int, *, was_found: bool) -> None:
-    """Prints what it took and ends the program, whatever its libraries still have in mind."""
+    """Prints the effort and ends the program at once, without cleanup by libraries."""
     effort = Effort(time.monotonic() - STARTED, device_s, num_trainings, was_found)
     sys.stdout.write(json.dumps(asdict(effort)) + "\n")
     sys.stdout.flush()
@@ -132,7 +132,7 @@ def optuna(hunt: Hunt, folder: Path, *, is_random: bool) -> None:
 
 
 def keras_tuner(hunt: Hunt, folder: Path) -> None:
-    """Hyperband as it comes, over and over until it has found something."""
+    """Hyperband with its defaults, repeated until it reaches the target."""
     import keras_tuner as kt
 
     spec, stock = hunt.spec(), Stock(hunt)
@@ -178,10 +178,10 @@ def ours(hunt: Hunt, folder: Path) -> None:
     with (folder / "log").open("w") as log:
         run_trials(spec, folder, PlainDisplay(log), lambda spec, ledger, records: source, num_workers=None, fresh=False)
     with closing(Ledger(folder / "ledger.db")) as ledger:
-        # The documented network is trained as well, but who knows how good it is has done that before.
+        # Trainings of the documented network do not count: its error, the target, is known before.
         records = [record for record in ledger.history(spec.study) if record.trial.role is not Role.BASELINE]
     trained = [record for record in records if record.result and record.result.device]
-    # A worker holds its share of the cores only.
+    # A worker uses its share of the cores only.
     shares = [record.reserved_time_s / record.result.device.sharing for record in trained]  # type: ignore[union-attr]
     end(sum(shares), len(trained), was_found=source.is_found)
 

@@ -1,9 +1,14 @@
-"""The allowed values of a setting, declared with its default: `layers: Annotated[int, Whole(1, 3)] = 2`."""
+"""Marks of fields: the allowed values of a setting, declared with its default, and the ledger's version that added it.
+
+`layers: Annotated[int, Whole(1, 3)] = 2`
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import get_type_hints
+from typing import TypeVar, get_type_hints
+
+M = TypeVar("M")
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,25 @@ class OneOf:
 
 Allowed = Whole | Real | OneOf
 
+
+@dataclass(frozen=True)
+class Since:
+    """Marks a field that was added to a record of the ledger: `driver: Annotated[str, Since(5)] = ""`.
+
+    Rows of ledgers before this version are read with the field's default, which describes how it was then.
+    """
+
+    version: int
+
+
 YES_OR_NO = OneOf((True, False))
+
+
+def marked(record: type, kind: type[M]) -> dict[str, M]:
+    """The marks of one kind in the annotations of a dataclass, by field."""
+    hints = get_type_hints(record, include_extras=True)
+    found = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {name: mark for name, marks in found.items() for mark in marks if isinstance(mark, kind)}
 
 
 def declared(settings: type) -> dict[str, Allowed]:

@@ -31,29 +31,36 @@ STUDY = "cnn-quick"
 DIGEST = "0d98b7f62c84ca02b7e7cd1396405e00f2f8ddb51bac205dfae34483cc3017a0"
 BEST = [24, 15, 22]  # by that leaderboard
 
+FUTURE = "from __future__ import annotations\n"
+SINCE = f"""
+from typing import Annotated
+from baselines.settings import Since
+SINCE = Since({SCHEMA_VERSION + 1})
+"""
 # By file: a line, and what the later version has after it.
 ADDED = {
     "harness/study/spec.py": {
-        "    max_memory_mb: Annotated[float, Field(gt=0)] | None = None\n": "    max_depth: Positive | None = None\n",
-        "    device_s: Seconds | None = None\n": "    energy_j: Seconds | None = None\n",
+        "    max_memory_mb: Annotated[float, Field(gt=0)] | None = None\n": (
+            "    max_depth: Annotated[Positive | None, SINCE] = None\n"
+        ),
+        "    device_s: Seconds | None = None\n": "    energy_j: Annotated[Seconds | None, SINCE] = None\n",
         "    epochs: Annotated[Positive, Decides.ERRORS]\n": (
-            "    augmentation: Annotated[str | None, Decides.ERRORS] = None\n"
-            "    restarts: Annotated[int, Decides.TRIALS] = 0\n"
+            "    augmentation: Annotated[str | None, Decides.ERRORS, SINCE] = None\n"
+            "    restarts: Annotated[int, Decides.TRIALS, SINCE] = 0\n"
         ),
     },
     "harness/study/records.py": {
-        "    seconds: Seconds\n": "    val_entropy: float | None = None\n",
-        "    gpu_fraction: float = 0.0\n": '    driver: str = ""\n',
-        "    gpu_peak_memory_mb: float | None = None\n": "    gpu_clock_mhz: float | None = None\n",
-        "    evaluate: float = 0.0\n": "    load: float = 0.0\n",
+        "    seconds: Seconds\n": "    val_entropy: Annotated[float | None, SINCE] = None\n",
+        "    gpu_fraction: float = 0.0\n": '    driver: Annotated[str, SINCE] = ""\n',
+        "    gpu_peak_memory_mb: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT] = None\n": (
+            "    gpu_clock_mhz: Annotated[float | None, SINCE] = None\n"
+        ),
+        "    evaluate: float = 0.0\n": "    load: Annotated[float, SINCE] = 0.0\n",
     },
     "baselines/recipe.py": {
         "    batch_size: Annotated[int, Whole(1, 60_000)] = 128  # and at most the study's training images\n": (
-            "    label_smoothing: Annotated[float, Real(0, 1)] = 0.0\n"
+            "    label_smoothing: Annotated[float, Real(0, 1), SINCE] = 0.0\n"
         )
-    },
-    "harness/ledger/schema.py": {
-        "SCHEMA_VERSION = len(MIGRATIONS)\n": 'MIGRATIONS += ("",)\nSCHEMA_VERSION = len(MIGRATIONS)\n'
     },
 }
 
@@ -122,6 +129,7 @@ def later(tmp_path: Path) -> Path:
         for line, more in added.items():
             assert text.count(line) == 1, f"{name}: {line}"
             text = text.replace(line, line + more)
+        text = text.replace(FUTURE, FUTURE + SINCE, 1)
         (folder / name).write_text(text)
     return folder
 

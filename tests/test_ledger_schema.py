@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import multiprocessing
 import sqlite3
 from collections import Counter
 from contextlib import closing
+from dataclasses import fields
 from itertools import combinations
 from pathlib import Path
 
 import pytest
 from filled_ledger import FilledLedger, make_spec, read_all
+from pydantic import BaseModel
 
 from baselines.recipe import Recipe
 from harness.audit.recount import recount
@@ -20,7 +23,7 @@ from harness.errors import TroubleError
 from harness.ledger import schema
 from harness.ledger.checksums import CELLS, add_function, add_triggers, broken_rows
 from harness.ledger.ledger import Ledger, find_study
-from harness.ledger.schema import MIGRATIONS, SCHEMA_VERSION
+from harness.ledger.schema import JSON_RECORDS, MIGRATIONS, SCHEMA_VERSION, added_fields
 from harness.planning.status import status
 from harness.study.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 from harness.study.spec import Budget, Constraints, Kind, SweepSpec
@@ -114,7 +117,7 @@ def test_a_new_ledger_leaves_no_copy(path: Path) -> None:
 
 def test_what_goes_wrong_on_the_way_leaves_the_old_ledger_as_it_was(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = dump(old)
-    monkeypatch.setattr(schema, "MIGRATIONS", (*MIGRATIONS, "ALTER TABLE nope ADD x;\n"))
+    monkeypatch.setattr(schema, "MIGRATIONS", {**MIGRATIONS, SCHEMA_VERSION: "ALTER TABLE nope ADD x;\n"})
     with pytest.raises(TroubleError, match=r"ledger\.db: no such table: nope; what was written before is safe"):
         Ledger(old)
     assert (dump(old), version(old)) == (before, 1)
@@ -295,7 +298,7 @@ def third(path: Path) -> Path:
     """A ledger of schema 3: a study of each kind, by name and space, and three whose settings were changed by hand."""
     path.parent.mkdir()
     with closing(sqlite3.connect(path, isolation_level=None)) as db:
-        for script in MIGRATIONS[:3]:
+        for script in [MIGRATIONS[1], MIGRATIONS[2], MIGRATIONS[3]]:
             db.executescript(script)
         add_function(db)
         add_triggers(db)
@@ -340,9 +343,8 @@ def test_the_kind_of_a_new_study_is_not_told_from_its_name(path: Path) -> None:
         ]
 
 
-# The fields that cells hold as JSON, since that version of the ledger; space is there as it was asked for.
-JSON_VERSION = 4
-JSON_FIELDS = {
+# The fields that cells held as JSON in version 4 of the ledger, in order. None is ever added.
+JSON_FIELDS: dict[type, str] = {
     SweepSpec: "study kind baseline dataset engine sampler pruner patience objective seed max_repeats max_attempts"
     " trial_timeout_s recipe space constraints enqueue learn_from profile train_images epochs validation_images"
     " baseline_seeds full_epochs confirms reads_test precision budget",
@@ -357,13 +359,16 @@ JSON_FIELDS = {
 }
 
 
-def test_a_field_in_the_json_of_the_ledger_is_a_version_of_it() -> None:
-    """A new one needs a default that says how it was before, a script in `MIGRATIONS` (it may be empty), and this."""
-    found = {
-        record: " ".join(getattr(record, "model_fields", vars(record).get("__dataclass_fields__")))
-        for record in JSON_FIELDS
-    }
-    assert (JSON_VERSION, found) == (SCHEMA_VERSION, JSON_FIELDS)
+@pytest.mark.parametrize("record", JSON_RECORDS, ids=lambda record: record.__name__)
+def test_a_field_that_is_added_to_the_json_of_the_ledger_states_its_version(record: type) -> None:
+    """`Annotated[..., Since(5)]`, and a default that describes how it was before."""
+    added = added_fields(record)
+    if issubclass(record, BaseModel):
+        needed = {name: field.is_required() for name, field in record.model_fields.items()}
+    else:
+        needed = {one.name: one.default is one.default_factory is dataclasses.MISSING for one in fields(record)}
+    assert [name for name in needed if name not in added] == JSON_FIELDS[record].split()
+    assert [name for name, version in added.items() if needed[name] or not 4 < version <= SCHEMA_VERSION] == []
 
 
 def damaged_rows(path: Path) -> list[tuple[str, ...]]:

@@ -1,8 +1,8 @@
 """The ledger's file: its tables, its versions, and how it is opened and written.
 
-The version covers the tables and the JSON in their cells (settings, results, epochs, provenance). A new field needs a
-new script here, which is empty if the field's default describes older rows. A harness that does not know the field then
-refuses the file as newer instead of reporting damage.
+The version covers the tables and the JSON in their cells (settings, results, epochs, provenance). A change of the tables
+or of older JSON is a script here. A field that is added to a record states its version itself (`Since`), and its default
+describes older rows. A harness that does not know the field then refuses the file as newer instead of reporting damage.
 """
 
 from __future__ import annotations
@@ -15,8 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
+from pydantic import BaseModel
+
+from baselines.recipe import Recipe
+from baselines.settings import Since, marked
 from harness.errors import TroubleError
 from harness.ledger import checksums
+from harness.study.records import Device, EpochReport, Seconds, TrialResult
+from harness.study.spec import Budget, Constraints, SweepSpec
 from harness.support.redaction import reason
 
 # How long another process may hold the ledger, for example a database browser with an open transaction. The
@@ -117,9 +123,21 @@ UPDATE studies SET spec = json_set(spec, '$.kind', CASE
     ELSE 'search' END) WHERE json_valid(spec);
 """
 
-# Each migrates from the version before it, the first from an empty file. Never change one.
-MIGRATIONS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
-SCHEMA_VERSION = len(MIGRATIONS)
+# By version. Each migrates from the version before it, the first from an empty file. Never change one.
+MIGRATIONS = {1: _VERSION_1, 2: _VERSION_2, 3: _VERSION_3, 4: _VERSION_4}
+# What the cells hold as JSON.
+JSON_RECORDS = (SweepSpec, Constraints, Budget, Recipe, TrialResult, Seconds, Device, EpochReport)
+
+
+def added_fields(record: type) -> dict[str, int]:
+    """The fields that were added to a record of `JSON_RECORDS`, with the versions that added them."""
+    if not issubclass(record, BaseModel):
+        return {name: mark.version for name, mark in marked(record, Since).items()}
+    fields = record.model_fields.items()
+    return {name: mark.version for name, field in fields for mark in field.metadata if isinstance(mark, Since)}
+
+
+SCHEMA_VERSION = max(*MIGRATIONS, *(version for record in JSON_RECORDS for version in added_fields(record).values()))
 _FIRST_WITH_CHECKSUMS = 3
 
 
@@ -257,7 +275,7 @@ def _migrate(db: sqlite3.Connection, path: Path, say: Say) -> None:
             _back_up(path, version)
         if version >= _FIRST_WITH_CHECKSUMS:
             checksums.mark_broken(db)
-        for script in MIGRATIONS[version:]:
+        for script in (script for its_version, script in MIGRATIONS.items() if its_version > version):
             for statement in filter(str.strip, script.split(";\n")):
                 db.execute(statement)
         checksums.stamp(db)
@@ -280,7 +298,7 @@ def _back_up(path: Path, version: int) -> None:
 def _expected_columns() -> frozenset[str]:
     """The columns and indexes of a new ledger."""
     with closing(sqlite3.connect(":memory:")) as db:
-        for script in MIGRATIONS:
+        for script in MIGRATIONS.values():
             db.executescript(script)
         return _columns(db)
 

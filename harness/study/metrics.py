@@ -1,37 +1,27 @@
 """The numbers of a trial: name, value from a record, and the places where each is shown.
 
-MLflow, the leaderboard, the exports and the report use these lists, so a new number is added only here and where it is
-measured. A name ends in its unit: `_pct` percent, `_s` seconds, `_j` joules, `_mb` MiB,
-`_per_s` per second; `num_` and `_done` are counts.
+MLflow, the leaderboard and the exports use these lists. A number that is only measured and shown is a field of
+`TrialResult` marked with `Shown`; any other number is added here. A name ends in its unit: `_pct` percent, `_s`
+seconds, `_j` joules, `_mb` MiB, `_per_s` per second; `num_` and `_done` are counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Flag, auto
 from functools import cached_property
+from operator import attrgetter
 from typing import Literal, TypeVar
 
 import baselines
 from baselines.layers import Cost
-from harness.study.records import EpochReport, Record, TrialResult
+from baselines.settings import marked
+from harness.study.records import EpochReport, Record, Shown, TrialResult
 from harness.study.spec import SPLIT_SIZES, SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 
 Value = float | int | None
 T = TypeVar("T")
-
-
-class Shown(Flag):
-    """Where a number of a trial is shown."""
-
-    MLFLOW = auto()  # a metric of the trial's run
-    LEADERBOARD = auto()  # a column before the hyperparameters
-    LEADERBOARD_END = auto()  # a column after them
-    LEADERBOARD_IF_KNOWN = auto()  # the same, left out if no trial has it
-    EXPORT = auto()  # a column of the export of trials with their curves
-    OPTUNA = auto()  # an attribute of an exported Optuna trial
 
 
 @dataclass(frozen=True)
@@ -118,6 +108,13 @@ _M, _L, _END, _KNOWN, _E, _O = (
     Shown.OPTUNA,
 )
 
+
+def _measured() -> list[Metric]:
+    """The fields of `TrialResult` that are marked with where they are shown, in order."""
+    shown = marked(TrialResult, Shown)
+    return [Metric(name, "float", where, attrgetter(f"result.{name}")) for name, where in shown.items()]
+
+
 METRICS: tuple[Metric, ...] = (
     Metric("error_rate_pct", "float", _M | _L | _E, lambda t: t.result.error_rate_pct, of_validation=True),
     Metric("error_rate_ci_low_pct", "float", _M | _L, lambda t: t.interval_pct[0], of_validation=True),
@@ -140,11 +137,9 @@ METRICS: tuple[Metric, ...] = (
         lambda t: t.cost.num_params if t.result.num_params is None else t.result.num_params,
     ),
     Metric("flops_per_image", "int", _M | _L, lambda t: t.cost.flops_per_image),
-    Metric("images_per_s", "float", _M | _E, lambda t: t.result.images_per_s),
-    Metric("peak_memory_mb", "float", _M | _E, lambda t: t.result.peak_memory_mb),
     Metric("gpu_busy_time_s", "float", _M | _KNOWN | _E, lambda t: t.record.gpu_busy_time_s),
     Metric("gpu_energy_j", "float", _M | _KNOWN | _E, lambda t: t.record.gpu_energy_j),
-    Metric("gpu_peak_memory_mb", "float", _M | _E, lambda t: t.result.gpu_peak_memory_mb),
+    *_measured(),
 )
 
 EPOCH_METRICS: tuple[EpochMetric, ...] = (

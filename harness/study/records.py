@@ -10,7 +10,8 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Flag, StrEnum, auto
+from typing import Annotated
 
 Scalar = int | float | str | bool
 _NUMBER = (int, float)  # `int | float` would be created again at each use
@@ -164,9 +165,20 @@ class Device:
         return " / ".join(parts)
 
 
+class Shown(Flag):
+    """Where a number of a trial is shown."""
+
+    MLFLOW = auto()  # a metric of the trial's run
+    LEADERBOARD = auto()  # a column before the hyperparameters
+    LEADERBOARD_END = auto()  # a column after them
+    LEADERBOARD_IF_KNOWN = auto()  # the same, left out if no trial has it
+    EXPORT = auto()  # a column of the export of trials with their curves
+    OPTUNA = auto()  # an attribute of an exported Optuna trial
+
+
 @dataclass(frozen=True)
 class TrialResult:
-    """The result of one attempt at a trial.
+    """The result of one attempt at a trial. A field marked with `Shown`, float or None, is one of `metrics.METRICS`.
 
     Attributes:
         outcome: How it ended.
@@ -194,16 +206,16 @@ class TrialResult:
     curve: tuple[EpochReport, ...] = ()
     seconds: Seconds = field(default_factory=Seconds)
     num_params: int | None = None
-    peak_memory_mb: float | None = None
+    peak_memory_mb: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT] = None
     device: Device | None = None
     wrong_images: tuple[int, ...] | None = None
     test_wrong_images: tuple[int, ...] | None = None
-    images_per_s: float | None = None
+    images_per_s: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT] = None
     final_error_rate_pct: float | None = None
     final_val_images: int | None = None
     gpu_busy_time_s: float | None = None
     gpu_energy_j: float | None = None
-    gpu_peak_memory_mb: float | None = None
+    gpu_peak_memory_mb: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT] = None
 
     def __post_init__(self) -> None:
         _check_numbers(self)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from harness.ledger.ledger import Study
-from harness.study.metrics import EPOCH_METRICS, Shown, Value, epoch_values, values
-from harness.study.records import Attempt, Device, EpochReport, Outcome, Record, Role, TrialResult
+from harness.study.metrics import EPOCH_METRICS, Value, epoch_values, values
+from harness.study.records import Attempt, Device, EpochReport, Outcome, Record, Role, Shown, TrialResult
 from harness.study.spec import SweepSpec
 from harness.support.provenance import PACKAGES, diff_file
 

@@ -22,8 +22,8 @@ from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from harness.errors import InputError, TroubleError
 from harness.ledger.ledger import Ledger, Study, find_study
-from harness.study.metrics import Shown, values
-from harness.study.records import Outcome, Record, Role, TrialResult
+from harness.study.metrics import values
+from harness.study.records import Outcome, Record, Role, Shown, TrialResult
 from harness.study.space import Choice, Domain, Int
 from harness.study.spec import SweepSpec
 from harness.support.redaction import reason, redact

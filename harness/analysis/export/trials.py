@@ -13,8 +13,8 @@ from harness.analysis.files import replaced, write_csv
 from harness.analysis.hyperparameters import dtype, hyperparameter_columns
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger, find_study
-from harness.study.metrics import EPOCH_METRICS, Shown, epoch_values, metrics, values
-from harness.study.records import Outcome, Record, Role
+from harness.study.metrics import EPOCH_METRICS, epoch_values, metrics, values
+from harness.study.records import Outcome, Record, Role, Shown
 from harness.study.space import Domain
 from harness.study.spec import SweepSpec
 

@@ -13,8 +13,8 @@ from harness.analysis.statistics import pareto_front
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, Study, find_study
 from harness.study.comparability import FIDELITY, Configuration, by_uid
-from harness.study.metrics import Shown, metrics, names, values
-from harness.study.records import Outcome, Record, Role, TrialResult
+from harness.study.metrics import metrics, names, values
+from harness.study.records import Outcome, Record, Role, Shown, TrialResult
 from harness.study.spec import SweepSpec
 
 # What each row says of its trial beside its numbers (`METRICS`), with the type of the column.

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -6,8 +7,8 @@ from hypothesis import strategies as st
 
 from harness.errors import InputError
 from harness.execution.data.datasets import DATASETS
-from harness.study.spec import SPLIT_SIZES, SweepSpec, check_name, parse_duration_s
-from harness.study.sweep_file import Flags, baseline_spec, load_sweep, validated
+from harness.study.spec import SPLIT_SIZES, Decides, SweepSpec, check_name, parse_duration_s, settings_that_decide
+from harness.study.sweep_file import Flags, Profile, SweepFile, baseline_spec, load_sweep, validated
 from harness.support.home import sweeps_folder
 
 CNN = (sweeps_folder() / "cnn.toml").read_text()
@@ -102,10 +103,21 @@ def test_studies_that_find_other_things_have_other_names_and_digests(tmp_path: P
         Flags(engine="keras-tuner"),
         Flags(objective=("error", "device_time")),
         Flags(dataset="digits"),
+        Flags(precision="bfloat16"),
         Flags(profile="full"),
     ]
     specs = [load(CNN, tmp_path, flags) for flags in changes]
     assert len({spec.study for spec in specs}) == len({spec.digest() for spec in specs}) == len(changes)
+
+
+def test_every_setting_that_decides_how_good_an_error_can_be_is_a_key_of_sweep_files() -> None:
+    keys = SweepFile.model_fields.keys() | Profile.model_fields.keys()
+    assert [name for name in settings_that_decide(Decides.ERRORS) if name not in keys] == []
+
+
+def test_the_example_explains_every_key() -> None:
+    keys = SweepFile.model_fields.keys() | Profile.model_fields.keys()
+    assert [key for key in keys if not re.search(rf"^(# )?\[?{key}\b", CNN, re.MULTILINE)] == []
 
 
 def test_the_budget_is_not_part_of_what_a_study_is(tmp_path: Path) -> None:

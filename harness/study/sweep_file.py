@@ -45,7 +45,6 @@ Natural = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 
 MAX_FILE_BYTES = 1_000_000
 
-_AS_IN_THE_FILE = ("baseline", "patience", "max_repeats", "max_attempts", "space", "constraints")
 DEFAULT_SAMPLER = {"optuna": "tpe", "keras-tuner": "bayesian"}
 DEFAULT_PRUNER = {"optuna": "percentile", "keras-tuner": "none"}
 
@@ -119,6 +118,18 @@ class Flags(Strict):
     @classmethod
     def _is_duration(cls, value: str | None) -> str | None:
         return _checked_duration(value)
+
+
+# Settings of the file that a flag replaces, and those that become settings of the study as they are.
+_WITH_FLAGS = tuple(name for name in SweepFile.model_fields if name in Flags.model_fields)
+_AS_IN_THE_FILE = tuple(
+    name for name in SweepFile.model_fields if name in SweepSpec.model_fields and name not in (*_WITH_FLAGS, "recipe")
+)
+# How a study's name shows a setting that a flag has changed; others as `name-value`.
+_LABELS = dict.fromkeys(("dataset", "engine", "sampler", "objective", "precision"), "{}") | {
+    "pruner": "{}-pruner",
+    "seed": "seed{}",
+}
 
 
 def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
@@ -247,15 +258,13 @@ def _search_settings(file: SweepFile, flags: Flags) -> dict[str, Any]:
     # The file's pruner was chosen for the file's engine and objective; it is not used with others.
     keeps_pruner = engine == file.engine and objective == file.objective
     default_pruner = DEFAULT_PRUNER[engine] if len(objective) == 1 else "none"
-    return {
-        "engine": engine,
-        "sampler": sampler,
-        "pruner": _first(flags.pruner, file.pruner if keeps_pruner else None, default_pruner),
-        "objective": objective,
-        "dataset": _first(flags.dataset, file.dataset),
-        "seed": _first(flags.seed, file.seed),
-        "precision": _first(flags.precision, file.precision),
+    pruner = _first(flags.pruner, file.pruner if keeps_pruner else None, default_pruner)
+    others = {
+        name: _first(getattr(flags, name), getattr(file, name))
+        for name in _WITH_FLAGS
+        if name not in ("sampler", "pruner")
     }
+    return {**others, "sampler": sampler, "pruner": pruner}
 
 
 def _first(*values: Any) -> Any:
@@ -267,20 +276,15 @@ def _study_name(path: Path, file: SweepFile, profile: str, search: dict[str, Any
     """The study's name: file, profile and the changed flags, so that another study has another name."""
     plain = _search_settings(file, Flags())
     changed = {key for key in search if search[key] != plain[key]}
-    labels = {
-        "dataset": search["dataset"],
-        "engine": search["engine"],
-        "sampler": search["sampler"],
-        "pruner": f"{search['pruner']}-pruner",
-        "objective": "-".join(search["objective"]),
-        "seed": f"seed{search['seed']}",
-        "precision": search["precision"],
-    }
     if "engine" in changed:
         changed.add("sampler")
     if flags.pruner is None:
         changed.discard("pruner")
-    return "-".join([path.stem, profile, *(label for key, label in labels.items() if key in changed)])
+    return "-".join([path.stem, profile, *(_label(key, search[key]) for key in _WITH_FLAGS if key in changed)])
+
+
+def _label(name: str, value: Any) -> str:
+    return _LABELS.get(name, f"{name}-{{}}").format("-".join(value) if isinstance(value, tuple) else value)
 
 
 def _checked_name(study: str) -> str:

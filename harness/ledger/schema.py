@@ -1,8 +1,9 @@
 """The ledger's file: its tables, its versions, and how it is opened and written.
 
-The version covers the tables and the JSON in their cells (settings, results, epochs, provenance). A change of the tables
-or of older JSON is a script here. A field that is added to a record states its version itself (`Since`), and its default
-describes older rows. A harness that does not know the field then refuses the file as newer instead of reporting damage.
+The version covers the tables and the JSON in their cells (settings, results, epochs, provenance). A change of the
+tables or of older JSON is a script here. A field that is added to a record states its version itself (`Since`), and its
+default describes older rows. A harness that does not know the field then refuses the file as newer instead of reporting
+damage.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A search that trains what looks good enough with a second seed, and ends when that holds."""
+"""A search that confirms good trials with a second seed, and ends when one is confirmed."""
 
 from __future__ import annotations
 

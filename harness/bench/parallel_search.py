@@ -1,7 +1,7 @@
-"""How well a search does when many trials run at once, so that each proposal knows little of the others.
+"""Measures search quality with many concurrent trials, when each proposal is based on few results.
 
-The studies run on the known function of `bench search` and on a clock of their own: workers take times that vary by
-trial, and whatever ends next is told next. Proposer, search and pruning are those of a sweep.
+The studies use the known function of `bench search` and a simulated clock: training times vary by trial, and results
+arrive in the order of their ends. Proposer, search and pruning are those of a sweep.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ DEVIATION = 0.3  # of the seconds that trials take, relative
 
 @dataclass(frozen=True)
 class Crowd:
-    """A search by so many workers."""
+    """A search with a number of workers."""
 
     sampler: str
     num_workers: int
@@ -32,7 +32,7 @@ class Crowd:
 
 @dataclass
 class _Study:
-    """Trials that run at once, and what has come of those that ended."""
+    """Concurrent trials, and the results of ended ones."""
 
     proposer: Proposer
     rng: random.Random

@@ -1,9 +1,9 @@
-"""The same list of configurations as people train it without this harness: a program that `bench sweep` starts.
+"""Trains a list of configurations without this harness: a program for `bench sweep`.
 
     python -m harness.bench.peers keras-tuner|optuna JOB.json FOLDER
 
-Each is used as its own guides use it: one process, `fit` with its defaults, and for Optuna a run per trial in a local
-MLflow store. Both look at the validation images after each epoch that a trial of the harness looks at.
+Each peer is used as in its own guides: one process, `fit` with its defaults, and for Optuna a run per trial in a local
+MLflow store. Both evaluate the same validation images after each epoch as a trial of the harness.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _column(job: Job, name: str) -> list[int]:
 
 
 def compiled(baseline: str, params: dict[str, int], train_images: int, epochs: int) -> keras.Model:
-    """A network as the peers train it: the documented recipe, but for these widths."""
+    """A compiled network for the peers: the documented recipe with these widths."""
     architecture = baselines.load(baseline)
     model = architecture.build(replace(architecture.DOCUMENTED, **params))
     steps = -(-train_images // RECIPE.batch_size) * epochs

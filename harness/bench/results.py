@@ -1,4 +1,4 @@
-"""How each benchmark leaves what it measured."""
+"""Writes the results of benchmarks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.support.atomic_files import replaced
 
 
 def write_json(path: Path, packages: Sequence[str], measured: Mapping[str, object]) -> None:
-    """Writes what was measured, with the machine and these packages' versions.
+    """Writes the measurements, with the machine and these packages' versions.
 
     Raises:
         TroubleError: the file cannot be written.

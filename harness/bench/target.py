@@ -1,4 +1,4 @@
-"""What it takes to find a network at least as good as the documented one: this harness, its peers and random search.
+"""Compares the effort to find a network at least as good as the documented one: this harness, peers, random search.
 
 All search the same space on the same images for the same epochs, and each with its own way of training. A find counts
 when a second seed confirms it. Device seconds are seconds of the whole processor: a worker that holds one of two cores
@@ -40,11 +40,11 @@ class Hunt:
     """One search for a network.
 
     Attributes:
-        baseline: Which documented network is to be matched, in the space of its sweep file.
-        seed: Of the search.
-        train_images, epochs: Of each full training.
+        baseline: The documented network to match, in the space of its sweep file.
+        seed: Seed of the search.
+        train_images, epochs: Settings of each full training.
         target_pct: Validation error to reach, in percent.
-        max_trials: When to give up.
+        max_trials: Maximum number of trials.
     """
 
     baseline: str
@@ -69,7 +69,7 @@ class Hunt:
 
 @dataclass(frozen=True)
 class Effort:
-    """What one hunt took, in seconds; `was_found` is False where it gave up."""
+    """The effort of one search, in seconds; `was_found` is False if it gave up."""
 
     wall_s: float
     device_s: float
@@ -78,11 +78,11 @@ class Effort:
 
 
 def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
-    """Lets all hunt with each seed; writes target.json, target.csv and target.png into `out_dir`.
+    """Runs all searches with each seed; writes target.json, target.csv and target.png into `out_dir`.
 
     Args:
-        out_dir: Made if it is not there.
-        repeats: How many seeds; None: 5, or 1 if quick.
+        out_dir: Created if missing.
+        repeats: Number of seeds; None: 5, or 1 if quick.
         quick: One seed and short trainings: within five minutes on two cores.
 
     Returns:

@@ -37,3 +37,11 @@ def test_wilson_interval_refuses_nonsense(wrong: tuple[int, int, float]) -> None
 def test_an_error_rate_has_the_interval_of_its_count() -> None:
     assert error_rate_interval_pct(0.75, 10_000) == wilson_interval_pct(75, 10_000)
     assert error_rate_interval_pct(100 * 1 / 3, 3) == wilson_interval_pct(1, 3)
+
+
+def test_a_mean_over_models_is_not_rounded_to_whole_images() -> None:
+    """12.5 of 297 images: half way between the limits of 12 and of 13, but for the curvature."""
+    lower, found, upper = (wilson_interval_pct(number, 297) for number in (12, 12.5, 13))
+    assert found == error_rate_interval_pct(100 * 12.5 / 297, 297) == pytest.approx((2.45, 7.14), abs=0.005)
+    for low, middle, high in zip(lower, found, upper, strict=True):
+        assert middle == pytest.approx((low + high) / 2, abs=0.001)

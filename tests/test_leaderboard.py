@@ -263,7 +263,7 @@ def test_noise_comes_from_the_baselines_seeds(study: FilledLedger) -> None:
     # A standard deviation of 0.0707, more than one discordant image of 1,000 has to say; 3.182 and 2.353 are the points
     # of t with three degrees of freedom: 3.182 * sqrt(2) * 0.0707, and 2.353 * sqrt(3 / 2) * 0.0707 beside two seeds.
     assert noise == (
-        "by chance two trials differ by up to 0.32 points, and the best of 1 leads the baseline by 0.20"
+        "by chance two trials differ by up to 0.32 points, and the best of 1 may lead the baseline by 0.20"
         " (95 %; 2 seeds of the baseline, 1,000 validation images)"
     )
     assert best == (
@@ -281,7 +281,7 @@ def test_a_gain_beyond_what_the_best_of_so_many_owes_to_luck_is_more_than_noise(
     assert best == (
         "best so far trial 3 at 1.00 %, 1.00 points below the baseline's 2.00 % (mean of 2 seeds): more than noise"
     )
-    assert ", and the best of 3 leads the baseline by 0.83 (95 %;" in noise
+    assert ", and the best of 3 may lead the baseline by 0.83 (95 %;" in noise
     study.add(0.9)
     for _ in range(20):
         study.add(1.9)
@@ -298,7 +298,7 @@ def test_repeated_configurations_count_and_repeated_seeds_do_not(study: FilledLe
     noise, _ = findings(study)
     # Pooled variance (0.02 + 0.08) / 2 with two degrees of freedom, less than that of independent images with an error
     # of 1.65 %: 0.4028; 2.776 is the point of t with four.
-    assert noise.startswith("by chance two trials differ by up to 1.58 points, and the best of 1 leads")
+    assert noise.startswith("by chance two trials differ by up to 1.58 points, and the best of 1 may lead")
     assert "(95 %; 4 seeds of 2 configurations," in noise
 
 

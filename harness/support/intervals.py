@@ -8,20 +8,27 @@ from statistics import NormalDist
 
 
 def error_rate_interval_pct(error_rate_pct: float, num_images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of an error rate in percent; a mean over several models counts as that of one model."""
-    return wilson_interval_pct(round(error_rate_pct * num_images / 100), num_images, confidence)
+    """Wilson's interval of an error rate in percent; of a mean over several models, as if it were one model's.
+
+    Raises:
+        ValueError: as `wilson_interval_pct`.
+    """
+    return wilson_interval_pct(error_rate_pct * num_images / 100, num_images, confidence)
 
 
-def wilson_interval_pct(num_errors: int, num_images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Lower and upper limit, in percent, of the error rate with `num_errors` in `num_images` images.
+def wilson_interval_pct(num_errors: float, num_images: int, confidence: float = 0.95) -> tuple[float, float]:
+    """Lower and upper limit, in percent, of the error rate that `num_errors` of `num_images` images speak for.
 
-    The score interval without continuity correction: E. B. Wilson, "Probable inference, the law of succession, and
-    statistical inference", J. Am. Stat. Assoc. 22 (1927) 209-212; method 3 of R. G. Newcombe, Statistics in Medicine
-    17 (1998) 857-872, with whose worked examples the tests compare.
+    The number of errors is a mean over models where it is not whole. The score interval without continuity correction:
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", J. Am. Stat. Assoc. 22 (1927)
+    209-212; method 3 of R. G. Newcombe, Statistics in Medicine 17 (1998) 857-872, with whose worked examples the tests
+    compare.
 
     Raises:
         ValueError: not 0 <= num_errors <= num_images, no images, or confidence outside 0 to 1.
     """
+    if math.isclose(num_errors, round(num_errors), rel_tol=1e-9):
+        num_errors = round(num_errors)  # a rate in percent is not exact
     if not 0 <= num_errors <= num_images or num_images == 0:
         raise ValueError(f"{num_errors} errors of {num_images} images; allowed: 0 to all of at least one image")
     z = normal_quantile(confidence)

@@ -141,5 +141,5 @@ def noise(findings: Findings) -> str:
         whose = f"{resolution.num_configurations} configurations"
     basis = f"{resolution.num_seeds} seeds of {whose}, {resolution.num_images:,} validation images"
     two = f"by chance two trials differ by up to {resolution.points:.2f} points"
-    best = "" if lead is None else f", and the best of {findings.num_ranked} leads the baseline by {lead:.2f}"
+    best = "" if lead is None else f", and the best of {findings.num_ranked} may lead the baseline by {lead:.2f}"
     return f"{two}{best} (95 %; {basis})"

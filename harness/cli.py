@@ -126,6 +126,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Hyperparameter sweeps around two documented MNIST networks, with error rates and device times.",
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
+    commands.type = str  # the parser of the command checks its arguments, and names the wrong one
     _add_sweep(commands)
     _add_baseline(commands)
     _add_verdict(commands)

@@ -251,6 +251,24 @@ def trials(url: str, study: str = "study") -> list[optuna.trial.FrozenTrial]:
         return found.get_trials(deepcopy=False)
 
 
+@pytest.mark.parametrize("name", ["ledger.db", "mlflow.db", "other.db"])
+def test_a_database_of_something_else_is_no_storage(
+    study: FilledLedger, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study.add(2.0)
+    home = study.ledger.path.parent
+    monkeypatch.setenv("HARNESS_HOME", str(home))
+    with closing(sqlite3.connect(home / "other.db")) as db, db:
+        db.execute("CREATE TABLE trials (trial_id INTEGER)")
+    with closing(sqlite3.connect(study.ledger.path)) as db:
+        tables = db.execute("SELECT name FROM sqlite_master").fetchall()
+    with pytest.raises(InputError, match=r"^storage is 'sqlite:///.*', a database of something else; allowed: "):
+        export_optuna(study.ledger, "study", f"sqlite:///{home / name}")
+    with closing(sqlite3.connect(study.ledger.path)) as db:
+        assert db.execute("SELECT name FROM sqlite_master").fetchall() == tables
+    assert not (home / "mlflow.db").exists()
+
+
 def test_optuna_sees_the_trials_as_if_it_had_run_them(study: FilledLedger, url: str) -> None:
     assert export_optuna(study.ledger, "study", url) == 4
     first, pruned, infeasible, pending = trials(url)

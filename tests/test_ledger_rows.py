@@ -280,6 +280,14 @@ def test_a_sweep_beside_a_study_that_cannot_be_read_goes_on(
         assert len(ledger.history("smoke-quick")) == 3
 
 
+def test_a_changed_trial_is_not_taken_for_a_changed_attempt(mixed: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with closing(sqlite3.connect(mixed / "ledger.db")) as db, db:
+        db.execute("UPDATE trials SET seed = seed + 1 WHERE uid = 'study-2'")
+    assert main(["status", "study"]) == 1
+    why = "table trials, row 'study-2' (trial 2 of study), is not as it was written: its checksum differs"
+    assert why in capfd.readouterr().err
+
+
 def test_a_row_that_was_changed_is_named_and_the_audit_and_the_doctor_say_so(
     mixed: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

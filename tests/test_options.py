@@ -26,6 +26,13 @@ def test_each_option_has_its_type_and_is_an_argument_of_load_sweep() -> None:
     assert set(documented) == {"sweep", *NAMES, "InputError"}
 
 
+@pytest.mark.parametrize("value", ["", "a\0b"])
+def test_an_empty_value_is_refused_by_the_name_of_its_option(value: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command, option in (("sweep smoke", "--precision"), ("sweep smoke", "--address"), ("export x", "--csv")):
+        assert cli.main([*command.split(), option, value]) == cli.EXIT_INPUT
+        assert capsys.readouterr().err.startswith(f"harness: argument {option}: {value!r}; allowed: text that is not")
+
+
 def test_each_variable_of_make_is_an_option_of_its_command() -> None:
     makefile = (ROOT / "Makefile").read_text()
     parser = cli._parser()

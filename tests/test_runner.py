@@ -13,7 +13,7 @@ from harness.errors import InputError, TroubleError
 from harness.ledger.ledger import Ledger
 from harness.planning.progress import StopReason
 from harness.study.records import Trial
-from harness.study.spec import check_name
+from harness.study.spec import Kind, check_name
 from harness.sweep.runner import StudyEnd, learned, open_study
 from harness.workflows.verdict import Request, plan_verdict
 
@@ -33,6 +33,16 @@ def test_a_study_learns_what_was_known_when_it_began(tmp_path: Path) -> None:
         source.add(1.4)
         open_study(ledger, spec, fresh=False)
         assert [lesson.trial.uid for lesson in learned(ledger, spec)] == [first]
+
+
+def test_a_baseline_with_other_settings_names_a_way_that_its_command_has(tmp_path: Path) -> None:
+    spec = make_spec("baseline-fc-quick", kind=Kind.BASELINE, space={})
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        FilledLedger(ledger, spec).add_baseline(2.0)
+        with pytest.raises(InputError) as refused:
+            open_study(ledger, spec.changed(seed=7), fresh=False)
+    allowed = "allowed: `harness doctor --remove baseline-fc-quick`, which keeps a copy of the ledger"
+    assert str(refused.value).endswith(allowed)
 
 
 def test_names_of_full_length_have_room_for_what_is_appended(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -237,6 +238,35 @@ def test_what_can_be_no_file_is_refused(
     assert len(err) < 500
     assert out == ""
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("command", WRITERS, ids=" ".join)
+@pytest.mark.parametrize(
+    "named", ["home/ledger.db", "home/ledger.db-wal", "home/mlflow.db", "link", "hard", "home/locks/study.lock", "copy"]
+)
+def test_no_export_replaces_a_database_or_a_lock(
+    command: list[str],
+    named: str,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (home / "locks").mkdir(exist_ok=True)
+    Path("link").symlink_to(home / "ledger.db")
+    Path("hard").hardlink_to(home / "ledger.db")
+    shutil.copy(home / "ledger.db", "copy")
+    before = (home / "ledger.db").read_bytes()
+    assert main([*command, named]) == 2
+    out, err = capfd.readouterr()
+    assert err == (
+        f"harness: {command[-1]} is '{named}', a database or a lock, which no export replaces;"
+        " allowed: a file, whose folder need not exist yet\n"
+    )
+    assert out == ""
+    assert (home / "ledger.db").read_bytes() == before
+    assert not (home / "mlflow.db").exists()
 
 
 def test_a_leaderboard_goes_to_standard_output_as_into_a_file(home: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -170,9 +170,14 @@ def check_events(study: str, stated: int, found: int) -> None:
 def final_result(row: sqlite3.Row) -> TrialResult:
     """The result, without curve and images, from a row of `CHAIN`."""
     cells = Cells("attempts", f"{row['uid']}/{row['attempt']}", row)
+    result = _stored_result(cells)
+    cells.check()
+    return result
+
+
+def _stored_result(cells: Cells) -> TrialResult:
     result = cells.read("result", lambda text: parse_json(TrialResult, text))
     cells.read("outcome", one_of(result.outcome))
-    cells.check()
     return result
 
 
@@ -357,7 +362,7 @@ def _result(row: sqlite3.Row, curve: tuple[EpochReport, ...], images: Collection
         return None
     cells = Cells("attempts", f"{row['uid']}/{row['attempt']}", row)
     known: dict[str, Any] = {column: cells.read(column, optional(positions)) for column in images}
-    return dataclasses.replace(final_result(row), curve=curve, **known)
+    return dataclasses.replace(_stored_result(cells), curve=curve, **known)
 
 
 def positions(text: str) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import psutil
 
 from harness.errors import InputError, TroubleError
+from harness.support.home import is_state
 from harness.support.standard_streams import was_stdout_closed
 from harness.support.strict_json import shown
 
@@ -137,6 +138,8 @@ def _checked(flag: str, named: str) -> Path:
         raise InputError(f"{flag} is {shown(named)}: {why}; {allowed}") from error
     if mode is not None and (kind := _refused(mode)):
         raise InputError(f"{flag} is {shown(named)}, which is {kind}; {allowed}")
+    if (mode is None or stat.S_ISREG(mode)) and is_state(Path(named)):
+        raise InputError(f"{flag} is {shown(named)}, a database or a lock, which no export replaces; {allowed}")
     return Path(named)
 
 

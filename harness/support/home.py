@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 
 import baselines
 from harness.errors import InputError
+
+DATABASES = ("ledger.db", "mlflow.db")
+_SQLITE = b"SQLite format 3\0"
 
 
 def project_root() -> Path:
@@ -36,6 +41,20 @@ def home(moved: str | Path | None = None) -> Path:
     if set("?%") & set(str(folder)):  # MLflow and SQLAlchemy parse them differently
         raise InputError(f"{name} is '{folder}'; allowed: a path without ? and %, which runs' addresses garble")
     return folder
+
+
+def is_state(path: Path) -> bool:
+    """Whether a file is, or would be, a part of the state that no export may replace, by any of its names.
+
+    This holds for all SQLite databases, the ledger's copies and other homes' among them, and for locks.
+    """
+    real = Path(os.path.realpath(path))
+    if real in {home() / name for name in DATABASES} or real.parent == home() / "locks":
+        return True
+    beside = re.sub("-(wal|shm|journal)$", "", str(real))
+    with suppress(OSError), Path(beside).open("rb") as file:
+        return file.read(len(_SQLITE)) == _SQLITE
+    return False
 
 
 def named_folder(name: str, moved: str | Path) -> Path:

@@ -28,7 +28,7 @@ from harness.search.proposer import Proposer
 from harness.search.warm_start import check_fidelity, learnable
 from harness.study.new_study import check_new
 from harness.study.records import Record
-from harness.study.spec import SweepSpec, verdict_name
+from harness.study.spec import Kind, SweepSpec, verdict_name
 from harness.support.failpoints import Step, reach
 from harness.support.provenance import provenance
 from harness.sweep.checkpoints import Checkpoints
@@ -222,8 +222,7 @@ def _check_unchanged(ledger: Ledger, spec: SweepSpec) -> None:
     changed = ledger.study(spec.study).spec.differing_keys(spec)
     if changed:
         raise InputError(
-            f"study {spec.study} was started with other settings ({', '.join(changed)}); allowed: --as NAME for a study"
-            " of its own beside it, or --fresh to keep the old one under a dated name and start a new one"
+            f"study {spec.study} was started with other settings ({', '.join(changed)}); allowed: {_ways_on(spec)}"
         )
 
 
@@ -234,11 +233,18 @@ def _check_backend(ledger: Ledger, spec: SweepSpec, backend: str) -> None:
     before = ledger.study(spec.study).provenance.get("backend", backends.DEFAULT)
     if before == backend:
         return
-    beside = "" if spec.is_verdict else "--as NAME for a study of its own beside it, or "
     raise InputError(
         f"study {spec.study} was begun on {before} and would now continue on {backend}; allowed:"
-        f" {backends.VARIABLE}={before}, {beside}--fresh to keep the old one under a dated name and start a new one"
+        f" {backends.VARIABLE}={before}, {_ways_on(spec)}"
     )
+
+
+def _ways_on(spec: SweepSpec) -> str:
+    """What can be done beside a study with other settings, with the options of its command."""
+    if spec.kind is Kind.BASELINE:
+        return f"`harness doctor --remove {spec.study}`, which keeps a copy of the ledger"
+    beside = "--as NAME for a study of its own beside it, or " if spec.is_search else ""
+    return f"{beside}--fresh to keep the old one under a dated name and start a new one"
 
 
 def _keep(ledger: Ledger, spec: SweepSpec) -> None:

@@ -5,10 +5,12 @@ docs/export.md has the mapping.
 
 from __future__ import annotations
 
+import sqlite3
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import optuna
@@ -17,7 +19,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from sqlalchemy import DateTime, column, table, update
+from sqlalchemy import DateTime, column, make_url, table, update
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from harness.errors import InputError, TroubleError
@@ -26,6 +28,7 @@ from harness.study.metrics import values
 from harness.study.records import Outcome, Record, Role, Shown, TrialResult
 from harness.study.space import Choice, Domain, Int
 from harness.study.spec import SweepSpec
+from harness.support.home import DATABASES, home
 from harness.support.redaction import reason, redact
 
 IDENTITY = "harness_study"  # user attribute with the ledger's study of an Optuna study
@@ -74,6 +77,7 @@ def _opened(storage_url: str) -> Iterator[RDBStorage]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     shown = redact(storage_url)
     try:
+        _check_is_for_optuna(storage_url)
         with closing(_Storage(storage_url)) as storage:
             yield storage
     except (ArgumentError, NoSuchModuleError, ImportError) as error:
@@ -85,6 +89,23 @@ def _opened(storage_url: str) -> Iterator[RDBStorage]:
         raise TroubleError(f"storage {shown}: {reason(error)}; is it there, and may it be written?") from error
     finally:
         optuna.logging.set_verbosity(verbosity)
+
+
+def _check_is_for_optuna(storage_url: str) -> None:
+    """Raises InputError if the URL is a file with tables of something else, such as the ledger or MLflow's runs."""
+    url = make_url(storage_url)
+    if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
+        return
+    path = Path(url.database)
+    tables = set()
+    if path.is_file():
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db, suppress(sqlite3.Error):
+            tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    is_of_others = bool(tables) and "version_info" not in tables
+    if is_of_others or path.resolve() in {home() / name for name in DATABASES}:
+        raise InputError(
+            f"storage is {redact(storage_url)!r}, a database of something else; allowed: a new file, or Optuna's own"
+        )
 
 
 class _Storage(RDBStorage):

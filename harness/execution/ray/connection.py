@@ -96,7 +96,7 @@ def _runtime_environment(nowhere: str) -> dict[str, Any]:
     An empty working folder prevents Ray from putting the folders of this process and its script before it.
     """
     packages = list(map(str, code_folders()))
-    # Said, whatever it was taken from: a node's own Keras settings may differ.
+    # Explicit, because a node may have Keras settings of its own.
     variables = {backends.VARIABLE: backends.backend()}
     return {"working_dir": nowhere, "py_modules": packages, "env_vars": variables, "excludes": ["__pycache__"]}
 

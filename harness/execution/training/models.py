@@ -78,7 +78,7 @@ def probabilities(model: keras.Model, images: Floats) -> Floats:
 
 
 def _load_keras() -> None:
-    backends.backend()  # Keras would raise whatever it comes upon
+    backends.backend()  # a wrong one in one line, before Keras raises an error of its own
     for name, value in FRAMEWORK_ENVIRONMENT.items():
         os.environ.setdefault(name, value)  # what the user has set stays
     with silent_stderr():

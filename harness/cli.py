@@ -35,10 +35,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     standard_streams.show_all_text()
     _let_signals_end_it()
     try:
-        options = _parsed(sys.argv[1:] if arguments is None else arguments)
         from harness.support import own_code
 
         own_code.check()  # files of two copies may not fit together
+        options = _parsed(sys.argv[1:] if arguments is None else arguments)
         from harness.commands import COMMANDS
 
         return COMMANDS[options.command](options)

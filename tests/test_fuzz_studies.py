@@ -320,7 +320,7 @@ def test_an_option_is_understood_or_refused_in_one_line_and_nothing_is_written(
             check_new(spec)
             catalogue.check(spec)
             assert rows.spec(rows.spec_to_json(spec)) == spec
-        commands._cluster(options)
+        commands._executor(options)
         open_workplace(LOCAL, options.workers, lambda line: None).close()
         return 0
 

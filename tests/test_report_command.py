@@ -67,7 +67,7 @@ def test_the_page_is_written_and_the_parent_run_shows_the_figures(
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in artifacts(home).values())
     note = parent(home).data.tags["mlflow.note.content"]
     before, report = note.split("### Report")
-    assert "| documented baseline, mean of 2 seeds |" in before
+    assert "| documented baseline (mean of 2 seeds) |" in before
     assert "Trial 13 is the best of 12 trained in full" in report
     assert "`harness verdict study`" in report
     assert "by chance" in report

@@ -23,6 +23,7 @@ _TRAINS = (
     "errors.py",
     "execution",
     "study/__init__.py",
+    "study/options.py",
     "study/records.py",
     "study/space.py",
     "study/spec.py",

@@ -1,4 +1,4 @@
-"""The best of a study is one and the same, wherever people or programs look for it."""
+"""The best of a study is the same in each place that shows it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options agree wherever they are offered: by the command, from Python, by make."""
+"""Options agree at each place that offers them: by the command, from Python, by make."""
 
 import inspect
 import re

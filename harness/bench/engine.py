@@ -163,11 +163,12 @@ def plot(timings: Sequence[Timing], path: Path) -> None:
     figure = Figure(figsize=(7.5, 3.2), layout="constrained")
     axis = figure.subplots()
     contenders = list(timings[0].images_per_s)
+    width = 0.81 / len(contenders)  # of a bar, so that those of two networks stay apart
     for place, contender in enumerate(contenders):
         ratios = [np.divide(timing.images_per_s[contender], timing.images_per_s[STOCK]) for timing in timings]
         low, median, high = np.quantile(ratios, [0.25, 0.5, 0.75], axis=1)
-        at = np.arange(len(timings)) + (place - 1) * 0.27
-        axis.bar(at, median, 0.25, yerr=(median - low, high - median), label=contender, capsize=3)
+        at = np.arange(len(timings)) + (place - (len(contenders) - 1) / 2) * width
+        axis.bar(at, median, 0.93 * width, yerr=(median - low, high - median), label=contender, capsize=3)
     axis.set_xticks(range(len(timings)), [timing.network.name for timing in timings])
     axis.set_ylabel(f"images a second, ratio to {STOCK}")
     axis.legend(fontsize=8)

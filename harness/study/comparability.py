@@ -49,7 +49,7 @@ class Configuration:
         """Validation error of each seed, percent; a second training of one seed says nothing more."""
         errors: dict[int, float] = {}
         for record in self.records:
-            errors.setdefault(record.trial.seed, _error_pct(record))
+            errors.setdefault(record.trial.seed, error_pct(record))
         return tuple(errors.values())
 
     @property
@@ -163,7 +163,7 @@ def may_be_ranked(spec: SweepSpec, record: Record) -> bool:
 def full_error_pct(spec: SweepSpec, record: Record) -> float | None:
     """Validation error, percent, of a trial that was trained to the end of its study's epochs; None: not ranked."""
     is_full = record.trial.epochs == spec.epochs and may_be_ranked(spec, record)
-    return _error_pct(record) if is_full else None
+    return error_pct(record) if is_full else None
 
 
 def _key(params: Params) -> Key:
@@ -175,11 +175,12 @@ def _with(configuration: Configuration | None, record: Record, *, is_baseline: b
     return Configuration(record.trial.params, tuple(sorted(records, key=_number)), is_baseline)
 
 
-def _error_pct(record: Record) -> float:
-    error_pct = record.result.error_rate_pct if record.result else None
-    if error_pct is None:
+def error_pct(record: Record) -> float:
+    """Validation error of a trial that has one, percent."""
+    found = record.result.error_rate_pct if record.result else None
+    if found is None:
         raise ValueError(f"trial {record.trial.uid} has no error rate")
-    return error_pct
+    return found
 
 
 def _number(record: Record) -> int:

@@ -43,13 +43,18 @@ def home(moved: str | Path | None = None) -> Path:
     return folder
 
 
+def is_database(path: Path) -> bool:
+    """Whether a path is that of the ledger or of MLflow's runs in this home; they need not exist yet."""
+    return Path(os.path.realpath(path)) in {home() / name for name in DATABASES}
+
+
 def is_state(path: Path) -> bool:
     """Whether a file is, or would be, a part of the state that no export may replace, by any of its names.
 
     This holds for all SQLite databases, the ledger's copies and other homes' among them, and for locks.
     """
     real = Path(os.path.realpath(path))
-    if real in {home() / name for name in DATABASES} or real.parent == home() / "locks":
+    if is_database(path) or real.parent == home() / "locks":
         return True
     beside = re.sub("-(wal|shm|journal)$", "", str(real))
     with suppress(OSError), Path(beside).open("rb") as file:

@@ -120,7 +120,7 @@ def _run_at(
     data_folder = cache.prepare(spec.dataset, display.note)
     with closing(Ledger(home / "ledger.db", makes=False, say=display.note)) as ledger:
         if not fresh:  # reports a changed sweep file before the lock, so also while the study runs
-            _check_unchanged(ledger, with_precision(ledger, spec, workplace.places, fresh=fresh))
+            _check_unchanged(ledger, with_precision(ledger, spec, workplace.places, fresh=False))
             _check_backend(ledger, spec, origin["backend"])
     with study_lock(home, spec.study), closing(Ledger(home / "ledger.db", say=display.note)) as ledger:
         for name, why in ledger.unreadable_studies().items():

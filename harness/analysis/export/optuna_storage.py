@@ -28,7 +28,7 @@ from harness.study.metrics import values
 from harness.study.records import Outcome, Record, Role, Shown, TrialResult
 from harness.study.space import Choice, Domain, Int
 from harness.study.spec import SweepSpec
-from harness.support.home import DATABASES, home
+from harness.support.home import is_database
 from harness.support.redaction import reason, redact
 
 IDENTITY = "harness_study"  # user attribute with the ledger's study of an Optuna study
@@ -102,7 +102,7 @@ def _check_is_for_optuna(storage_url: str) -> None:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db, suppress(sqlite3.Error):
             tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
     is_of_others = bool(tables) and "version_info" not in tables
-    if is_of_others or path.resolve() in {home() / name for name in DATABASES}:
+    if is_of_others or is_database(path):
         raise InputError(
             f"storage is {redact(storage_url)!r}, a database of something else; allowed: a new file, or Optuna's own"
         )

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from harness.analysis.report.facts import Facts, error_pct
+from harness.analysis.report.facts import Facts
 from harness.analysis.report.importance import thinned
+from harness.study.comparability import error_pct
 from harness.study.formatting import duration, of_seeds, setting
 from harness.study.records import Record, Role
 

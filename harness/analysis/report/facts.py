@@ -164,14 +164,6 @@ def gather(ledger: Ledger, name: str) -> Facts:
     )
 
 
-def error_pct(record: Record) -> float:
-    """Error of a trial that was trained in full, percent."""
-    error = record.result.error_rate_pct if record.result else None
-    if error is None:
-        raise ValueError(f"trial {record.trial.uid} has no error rate")
-    return error
-
-
 def timing_class(record: Record) -> str:
     return record.timing_class or "unknown"
 

@@ -15,7 +15,8 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
 from harness.analysis.export.optuna_storage import value_distribution
-from harness.analysis.report.facts import Facts, error_pct
+from harness.analysis.report.facts import Facts
+from harness.study.comparability import error_pct
 from harness.study.records import Record, Scalar
 from harness.study.space import Choice, Domain
 from harness.study.spec import SweepSpec

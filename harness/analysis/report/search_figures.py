@@ -22,9 +22,10 @@ from harness.analysis.report.drawing import (
     scaled_time,
     shown,
 )
-from harness.analysis.report.facts import Facts, error_pct, timing_class
+from harness.analysis.report.facts import Facts, timing_class
 from harness.analysis.report.finding_cost import BestOf, Step
 from harness.analysis.statistics import pareto_front
+from harness.study.comparability import error_pct
 from harness.study.formatting import duration
 from harness.study.records import Role
 

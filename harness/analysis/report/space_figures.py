@@ -26,8 +26,9 @@ from harness.analysis.report.drawing import (
     limit_errors,
     shown,
 )
-from harness.analysis.report.facts import Facts, error_pct
+from harness.analysis.report.facts import Facts
 from harness.analysis.report.importance import Importance, Surface, position
+from harness.study.comparability import error_pct
 from harness.study.formatting import setting
 from harness.study.records import Record, Scalar
 from harness.study.space import Choice, Domain, Float, Int

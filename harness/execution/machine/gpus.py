@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from harness.errors import InputError
 
@@ -57,7 +58,8 @@ def usable_gpus() -> tuple[Gpu, ...]:
         InputError: GPUs of several models are given by numbers, which CUDA may order differently.
     """
     tool = shutil.which("nvidia-smi")
-    cards = _cards(_output([tool, "-L"]), _capabilities(tool)) if tool else []
+    listing = _output([tool, "-L"]) if tool else ""
+    cards = _cards(listing, _capabilities(tool)) if tool and listing else []
     mask = os.environ.get("CUDA_VISIBLE_DEVICES")
     if mask is None:
         return tuple(gpu for card in cards for gpu in card.usable)
@@ -69,6 +71,7 @@ def is_instance(uuid: str) -> bool:
     return uuid.startswith("MIG-")
 
 
+@cache
 def _capabilities(tool: str) -> dict[str, float]:
     """CUDA's compute capability of each GPU by its UUID, as far as the driver reports it."""
     listing = _output([tool, "--query-gpu=uuid,compute_cap", "--format=csv,noheader"])

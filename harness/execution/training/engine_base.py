@@ -29,6 +29,11 @@ class Images:
     labels: Any
     num_images: int
 
+    @property
+    def side(self) -> int:
+        """Pixels of an image in each direction."""
+        return int(self.images.shape[1])
+
 
 class Engine(Protocol):
     """Trains one model. Its constructor traces and compiles everything and leaves the model unchanged."""
@@ -65,6 +70,6 @@ def scaled(images: Any, transforms: Any | None = None) -> Any:
     return keras.ops.image.affine_transform(shown, transforms, interpolation="bilinear", fill_mode="constant")
 
 
-def no_transforms(order: Order) -> Floats:
-    """The transforms of batches without augmentation, shape (steps, batch size, 0)."""
-    return np.empty((*order.shape, 0), np.float32)
+def transforms_of(order: Order, transforms: Floats | None) -> Floats:
+    """The given ones, or, for images that are shown as they are, none for each of a batch: (steps, batch size, 0)."""
+    return np.empty((*order.shape, 0), np.float32) if transforms is None else transforms

@@ -18,8 +18,8 @@ from harness.execution.training.engine_base import (
     Floats,
     Images,
     Order,
-    no_transforms,
     scaled,
+    transforms_of,
 )
 from harness.execution.training.keras_private import moments
 from harness.execution.training.kernels import fused_normalisation
@@ -82,8 +82,7 @@ class CompiledEpochs:
         self._run(self._predict, validation.images, count=0)
 
     def train(self, order: Order, transforms: Floats | None = None) -> float:
-        transforms = no_transforms(order) if transforms is None else transforms
-        return float(self._run(self._train, order, transforms, count=len(order))) / len(order)
+        return float(self._run(self._train, order, transforms_of(order, transforms), count=len(order))) / len(order)
 
     def predict(self, images: Images, num_images: int) -> Floats:
         return self._run(self._predict, images.images, count=-(-num_images // EVALUATION_BATCH))[:num_images]
@@ -171,7 +170,7 @@ class KerasFit:
             # Dropout uses PyTorch's generator, which is not in checkpoints. The order differs between epochs.
             importlib.import_module("torch").manual_seed(zlib.crc32(order.tobytes()))
         positions = order.reshape(-1)
-        transforms = no_transforms(order) if transforms is None else transforms
+        transforms = transforms_of(order, transforms)
         images = scaled(self._data.images[positions], transforms.reshape(len(positions), transforms.shape[-1]))
         labels = np.eye(NUM_CLASSES, dtype=np.float32)[self._data.labels[positions]]
         history = self._model.fit(images, labels, batch_size=order.shape[1], shuffle=False, verbose=0)

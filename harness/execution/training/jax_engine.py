@@ -17,8 +17,8 @@ from harness.execution.training.engine_base import (
     Floats,
     Images,
     Order,
-    no_transforms,
     scaled,
+    transforms_of,
 )
 
 
@@ -53,7 +53,7 @@ class JaxSteps:
         self._probabilities_from(validation, 0)
 
     def train(self, order: Order, transforms: Floats | None = None) -> float:
-        transforms = no_transforms(order) if transforms is None else transforms
+        transforms = transforms_of(order, transforms)
         state, losses = self._state, []
         for start in range(0, len(order), self._steps_a_call):
             part = slice(start, start + self._steps_a_call)

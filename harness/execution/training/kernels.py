@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
-from unittest.mock import patch
 
 import keras
 
@@ -18,11 +17,14 @@ def fused_normalisation(model: keras.Model) -> Iterator[None]:
     Keras 3 computes moments and the normalised values from elementwise operations, which read the feature maps many
     times. The layers stay Keras's own and are restored afterwards.
     """
-    with ExitStack() as stack:
-        for layer in model.layers:
-            if type(layer) is keras.layers.BatchNormalization:
-                stack.enter_context(patch.object(layer, "call", partial(_normalised, layer)))
+    normalising = [layer for layer in model.layers if type(layer) is keras.layers.BatchNormalization]
+    for layer in normalising:
+        layer.call = partial(_normalised, layer)
+    try:
         yield
+    finally:
+        for layer in normalising:
+            del layer.call  # the class's own is back
 
 
 def _normalised(layer: keras.layers.BatchNormalization, inputs: Any, training: bool, mask: None = None) -> Any:

@@ -29,7 +29,6 @@ from harness.support import keras_settings
 from harness.support.atomic_files import replaced
 from harness.support.failpoints import Step, reach
 
-SIDE = 28  # of an image
 AUGMENTATION_STREAM = 1  # independent of the order of the images, which is drawn from (seed, epoch)
 
 OnEpoch = Callable[[EpochReport], bool]
@@ -169,7 +168,7 @@ class _Attempt:
         for epoch in range(epochs_done, trial.epochs):
             order = self._order(epoch, steps, recipe.batch_size)
             rng = np.random.default_rng((trial.seed, epoch, AUGMENTATION_STREAM))
-            transforms = varied.transforms(order.shape, SIDE, rng)
+            transforms = varied.transforms(order.shape, self._trainer.train_images.side, rng)
             if not self._run_epoch(engine, epoch, order, transforms):
                 break
         return self._end(model, engine)

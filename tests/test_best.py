@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import datetime
@@ -19,14 +22,18 @@ from harness.analysis.report.facts import gather
 from harness.analysis.report.finding_cost import steps
 from harness.analysis.report.headline import headline
 from harness.analysis.report.page import page
+from harness.analysis.report.tables import top_trials
 from harness.ledger.ledger import Ledger
 from harness.planning.cost_model import CostModel, cpu_estimate
 from harness.planning.progress import Progress
 from harness.planning.status import render, status
-from harness.study.records import Role
+from harness.study import metrics
+from harness.study.metrics import Metric
+from harness.study.records import Role, Shown
 from harness.sweep.display import PlainDisplay
 from harness.tracking.summary import parent_content
 from harness.tracking.summary import progress as mlflow_progress
+from harness.tracking.views import view_tags
 from harness.workflows.verdict import best_trials
 
 REPEATED = {"units_1": 100, "units_2": 100}
@@ -73,7 +80,7 @@ def test_all_name_the_same_trial_and_error(study: FilledLedger) -> None:
         "MLflow": shown.best.first.trial.uid,
         "verdict": finalist.trial.uid,
     } == dict.fromkeys(["leaderboard", "status", "report", "live", "MLflow", "verdict"], BEST_UID)
-    metrics = parent_content(mlflow_progress(ledger, "study")).metrics
+    logged = parent_content(mlflow_progress(ledger, "study")).metrics
     assert {
         "leaderboard": first["error_rate_pct"],
         "below it": find(ledger, spec, board).best_pct,
@@ -82,7 +89,7 @@ def test_all_name_the_same_trial_and_error(study: FilledLedger) -> None:
         "report's curve": steps(facts)[-1].best_pct,
         "compare": read_incumbents(ledger, spec).error_pct[-1],
         "live": live.best.mean_error_pct,
-        "MLflow": metrics["best_error_rate_pct"],
+        "MLflow": logged["best_error_rate_pct"],
     }.items() == dict.fromkeys(
         ["leaderboard", "below it", "status", "report", "report's curve", "compare", "live", "MLflow"], BEST_PCT
     ).items()
@@ -133,3 +140,38 @@ def test_people_see_a_row_for_each_configuration_and_programs_one_for_each_train
         [4, 0, 3.0, 2.0, 2],
         [4, 1, 1.0, 2.0, 2],
     ]
+
+
+def test_a_further_metric_is_in_each_table_for_people(study: FilledLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    where = Shown.LEADERBOARD | Shown.TABLE
+    added = (
+        Metric("seed_error_j", "float", where, lambda t: t.record.trial.seed * 1000.0 if t.result else None),
+        Metric("num_epochs", "int", where, lambda t: t.record.trial.epochs, label="length"),
+        Metric("gpu_load_pct", "float", where, lambda t: None),
+    )
+    monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, *added))
+    monkeypatch.setenv("COLUMNS", "160")
+    out = io.StringIO()
+    show_leaderboard(study.ledger, ["study"], leaderboard(study.ledger, ["study"]), out)
+    table = top_trials(gather(study.ledger, "study"))
+    rows = {row[1]: dict(zip(table.head, row, strict=True)) for row in table.rows}
+    assert table.head[-4:] == ["seed error J", "length", "units_1", "units_2"]  # none without a value
+    assert [rows["2"][name] for name in ("seed error J", "length")] == ["500.0", "3"]  # the mean of two seeds
+    titles, best = out.getvalue().splitlines()[:2], out.getvalue().splitlines()[3]
+    assert "seed error" in titles[0]
+    assert "length" in titles[1]
+    assert rows["4"]["seed error J"] == "4,000.0"
+    assert "4,000.0" in best
+    names = {name for pair in view_tags(["units_1"], 1000).values() for name in _columns_of(pair)}
+    assert {f"metrics.`{metric.name}`" for metric in added} <= names
+
+
+def _columns_of(view: str) -> list[str]:
+    packed = json.loads(view)["state"].removeprefix("deflate;")
+    found: list[str] = json.loads(zlib.decompress(base64.b64decode(packed)))["selectedColumns"]
+    return found
+
+
+def test_a_metric_of_tables_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match="a column of the leaderboard as well"):
+        Metric("speed_s", "float", Shown.TABLE, lambda t: None)

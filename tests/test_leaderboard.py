@@ -360,7 +360,7 @@ def test_table_warns_of_mixed_timing_classes_fidelities_and_continued_trials(stu
     assert "times come from 2 timing classes: compare them only within one" in text
     assert "the time of a trial that continues another one includes that one's" in text
     assert "ranks count within one fidelity: dataset, train_images, epochs" in text
-    assert "gpu" in text
+    assert "GPU time" in text
 
 
 @pytest.mark.parametrize("width", [60, 80, 100, 200])

@@ -1,8 +1,8 @@
 """The numbers of a trial: name, value from a record, and the places where each is shown.
 
-MLflow, the leaderboard and the exports use these lists. A number that is only measured and shown is a field of
-`TrialResult` marked with `Shown`; any other number is added here. A name ends in its unit: `_pct` percent, `_s`
-seconds, `_j` joules, `_mb` MiB, `_per_s` per second; `num_` and `_done` are counts.
+MLflow, the leaderboard, the exports and the tables for people use these lists. A number that is only measured and shown
+is a field of `TrialResult` marked with `Shown`; any other number is added here. A name ends in its unit: `_pct`
+percent, `_s` seconds, `_j` joules, `_mb` MiB, `_per_s` per second; `num_` and `_done` are counts.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from baselines.settings import marked
 from harness.study.records import EpochReport, Record, Shown, TrialResult
 from harness.study.spec import SPLIT_SIZES, SweepSpec
 from harness.support.intervals import error_rate_interval_pct
+
+LEADERBOARD = Shown.LEADERBOARD | Shown.LEADERBOARD_END | Shown.LEADERBOARD_IF_KNOWN
 
 Value = float | int | None
 T = TypeVar("T")
@@ -60,6 +62,7 @@ class Metric:
         kind: Type of its values.
         shown: Where it is shown.
         read: Gives its value; None without one.
+        label: Title of its column in tables for people; empty: made from the name.
         of_validation: It is measured on the validation images, so it is empty if these are trained on.
         while_pending: It has a value before the trial has ended.
     """
@@ -68,13 +71,36 @@ class Metric:
     kind: Literal["int", "float"]
     shown: Shown
     read: Callable[[Reading], Value]
+    label: str = ""
     of_validation: bool = False
     while_pending: bool = False
+
+    def __post_init__(self) -> None:
+        if Shown.TABLE in self.shown and not self.shown & LEADERBOARD:
+            raise ValueError(f"{self.name} is shown in tables only; allowed: a column of the leaderboard as well")
 
     @property
     def dtype(self) -> str:
         """The type of a column with missing values."""
         return "Int64" if self.kind == "int" else "float64"
+
+    @property
+    def depends_on_device(self) -> bool:
+        """Whether values may be compared only within one timing class: times, speeds and energies."""
+        return self.name.endswith(("_s", "_j"))
+
+    @property
+    def title(self) -> str:
+        """Title of its column in tables for people."""
+        return self.label or with_unit(self.name)
+
+    def text(self, value: Value) -> str:
+        """A value in tables for people; empty without one."""
+        if value is None or value != value:
+            return ""
+        if self.kind == "int":
+            return f"{value:,}"
+        return f"{value:.2f}" if self.name.endswith("_pct") else f"{value:,.1f}"
 
 
 @dataclass(frozen=True)
@@ -99,13 +125,23 @@ def test_error_rate_pct(spec: SweepSpec, result: TrialResult) -> float | None:
     return 100 * len(result.test_wrong_images) / SPLIT_SIZES[spec.dataset]["test"]
 
 
-_M, _L, _END, _KNOWN, _E, _O = (
+def with_unit(name: str) -> str:
+    """A metric's name in words: "peak memory MiB" for `peak_memory_mb`."""
+    for ending, unit in (("_pct", "%"), ("_per_s", "per s"), ("_s", "s"), ("_j", "J"), ("_mb", "MiB")):
+        if name.endswith(ending):
+            name = f"{name.removesuffix(ending)} {unit}"
+            break
+    return name.removeprefix("num_").replace("_", " ")
+
+
+_M, _L, _END, _KNOWN, _E, _O, _T = (
     Shown.MLFLOW,
     Shown.LEADERBOARD,
     Shown.LEADERBOARD_END,
     Shown.LEADERBOARD_IF_KNOWN,
     Shown.EXPORT,
     Shown.OPTUNA,
+    Shown.TABLE,
 )
 
 
@@ -119,10 +155,16 @@ METRICS: tuple[Metric, ...] = (
     Metric("error_rate_pct", "float", _M | _L | _E, lambda t: t.result.error_rate_pct, of_validation=True),
     Metric("error_rate_ci_low_pct", "float", _M | _L, lambda t: t.interval_pct[0], of_validation=True),
     Metric("error_rate_ci_high_pct", "float", _M | _L, lambda t: t.interval_pct[1], of_validation=True),
-    Metric("test_error_rate_pct", "float", _M | _L, lambda t: test_error_rate_pct(t.spec, t.result)),
+    Metric(
+        "test_error_rate_pct",
+        "float",
+        _M | _L | _T,
+        lambda t: test_error_rate_pct(t.spec, t.result),
+        label="test error %",
+    ),
     Metric("epochs_done", "int", _M | _END, lambda t: t.result.last.epoch if t.result.last else 0),
-    Metric("gpu_time_s", "float", _M | _L | _E | _O, lambda t: t.record.gpu_time_s),
-    Metric("device_time_s", "float", _M | _L | _E | _O, lambda t: t.record.device_time_s),
+    Metric("gpu_time_s", "float", _M | _L | _E | _O | _T, lambda t: t.record.gpu_time_s, label="GPU time s"),
+    Metric("device_time_s", "float", _M | _L | _E | _O | _T, lambda t: t.record.device_time_s),
     Metric("train_time_s", "float", _M | _E, lambda t: t.result.train_time_s),
     Metric("build_time_s", "float", _E, lambda t: t.result.seconds.build),
     Metric("compile_time_s", "float", _M | _E, lambda t: t.result.seconds.compile),
@@ -133,8 +175,9 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "num_params",
         "int",
-        _M | _L | _E | _O,
+        _M | _L | _E | _O | _T,
         lambda t: t.cost.num_params if t.result.num_params is None else t.result.num_params,
+        label="params",
     ),
     Metric("flops_per_image", "int", _M | _L, lambda t: t.cost.flops_per_image),
     Metric("gpu_busy_time_s", "float", _M | _KNOWN | _E, lambda t: t.record.gpu_busy_time_s),

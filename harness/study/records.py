@@ -174,6 +174,7 @@ class Shown(Flag):
     LEADERBOARD_IF_KNOWN = auto()  # the same, left out if no trial has it
     EXPORT = auto()  # a column of the export of trials with their curves
     OPTUNA = auto()  # an attribute of an exported Optuna trial
+    TABLE = auto()  # a column for people, where any trial has it: on the terminal, in reports and in MLflow's view
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,9 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
+from harness.study.metrics import names
+from harness.study.records import Shown
+
 # A pruned trial's error is measured on fewer images and is not ranked.
 _RANKED = "tags.outcome = 'completed'"
 _FILTERS = {
@@ -94,11 +97,8 @@ def _column_widths(hyperparameters: Sequence[str], error: str) -> dict[str, int]
         _CREATED: 145,
         "tags.`outcome`": 85,
         _metric(error): 125,
-        _metric("gpu_time_s"): 92,
-        _metric("device_time_s"): 105,
+        **{_metric(name): max(92, 8 * len(name)) for name in names(Shown.TABLE)},
         **{f"params.`{name}`": max(75, 9 * len(name)) for name in hyperparameters},
-        _metric("num_params"): 100,
-        _metric("test_error_rate_pct"): 150,
     }
 
 

@@ -13,7 +13,7 @@ from harness.analysis.statistics import pareto_front
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, Study, find_study
 from harness.study.comparability import FIDELITY, Configuration, by_uid
-from harness.study.metrics import metrics, names, values
+from harness.study.metrics import LEADERBOARD, metrics, names, values
 from harness.study.records import Outcome, Record, Role, Shown, TrialResult
 from harness.study.spec import SweepSpec
 
@@ -72,7 +72,6 @@ _AFTER_HYPERPARAMETERS = [
 # What trials have to agree in besides these columns. Each is a column where a study has another value than the default,
 # which is how studies were before there was such a setting.
 _MORE_FIDELITY = [name for name in FIDELITY if name not in _AFTER_HYPERPARAMETERS]
-_NUMBERS = Shown.LEADERBOARD | Shown.LEADERBOARD_END | Shown.LEADERBOARD_IF_KNOWN
 
 
 def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
@@ -125,7 +124,7 @@ def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
         if one.result
     ]
     params = [one.trial.params for one in records if one.result]
-    types = _OF_A_TRIAL | {metric.name: metric.dtype for metric in metrics(_NUMBERS)} | _OF_A_CONFIGURATION
+    types = _OF_A_TRIAL | {metric.name: metric.dtype for metric in metrics(LEADERBOARD)} | _OF_A_CONFIGURATION
     frame = pd.DataFrame.from_records(rows, columns=list(types)).astype(types).set_index("uid")
     return frame.assign(
         **hyperparameter_columns(spec, params, frame.index),
@@ -151,7 +150,7 @@ def _row(record: Record, result: TrialResult, spec: SweepSpec, continues: int | 
         record.timing_class,
         continues,
         record.attempts,
-        *values(_NUMBERS, spec, record).values(),
+        *values(LEADERBOARD, spec, record).values(),
     )
 
 
@@ -189,8 +188,8 @@ def _pareto(frame: pd.DataFrame) -> pd.Series:
 def by_configuration(leaderboard: pd.DataFrame) -> pd.DataFrame:
     """A leaderboard with one row per ranked configuration instead of one per training; other rows are unchanged.
 
-    It is the row of the first training with the means of the configuration as its errors, interval and times. Times of
-    several timing classes have no mean.
+    It is the row of the first training with the means of the configuration as its numbers; whole numbers stay those of
+    the first training. What depends on the device has no mean over several timing classes.
     """
     is_ranked, configuration = leaderboard["rank"].notna(), [*fidelity_columns(leaderboard), "rank"]
     rows = leaderboard.assign(is_baseline=(leaderboard["role"] == Role.BASELINE).astype(int))
@@ -200,9 +199,12 @@ def by_configuration(leaderboard: pd.DataFrame) -> pd.DataFrame:
         return values.where(is_ranked, rows[name])
 
     has_times = groups["timing_class"].transform("nunique") < 2
-    shown = {f"error_rate{which}_pct": rows[f"mean_error_rate{which}_pct"] for which in ("", "_ci_low", "_ci_high")}
-    shown["test_error_rate_pct"] = groups["test_error_rate_pct"].transform("mean")
-    shown |= {name: groups[name].transform("mean").where(has_times) for name in ("device_time_s", "gpu_time_s")}
+    shown = {}
+    for metric in metrics(LEADERBOARD):
+        if metric.kind == "float" and metric.name in leaderboard:
+            mean = groups[metric.name].transform("mean")
+            shown[metric.name] = mean.where(has_times) if metric.depends_on_device else mean
+    shown |= {f"error_rate{which}_pct": rows[f"mean_error_rate{which}_pct"] for which in ("", "_ci_low", "_ci_high")}
     shown["role"] = rows["role"].mask(groups["is_baseline"].transform("max") > 0, Role.BASELINE.value)
     board = leaderboard.assign(**{name: of_ranked(name, values) for name, values in shown.items()})
     return board[~is_ranked | ~leaderboard.duplicated(configuration)]

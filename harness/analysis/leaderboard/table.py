@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
-from typing import Any, TextIO
+from typing import TextIO
 
 import numpy as np
 import pandas as pd
@@ -13,18 +14,17 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from harness.analysis.hyperparameters import hyperparameters
+from harness.analysis.leaderboard.columns import Columns, cell, columns
 from harness.analysis.leaderboard.findings import find, sentences
 from harness.analysis.leaderboard.leaderboard import by_configuration, fidelity_columns
 from harness.analysis.terminal import plain_console
 from harness.ledger.ledger import Ledger, find_study
-from harness.study.formatting import CHANGES, changes, setting
+from harness.study.formatting import CHANGES, changes
 from harness.study.records import Outcome, Role
-from harness.study.spec import SPLIT_SIZES, SweepSpec
-from harness.support.intervals import error_rate_interval_pct
+from harness.study.spec import SweepSpec
 
 MIN_CHANGES = 25  # minimum width of this column
-
-Columns = dict[str, list[str]]  # texts by title, top to bottom
+TITLE_WIDTH = 10  # of a title without line breaks of its own
 
 
 def show_leaderboard(
@@ -51,14 +51,15 @@ def show_leaderboard(
             console.print(which + line)
 
 
-def _table(rows: pd.DataFrame, columns: Columns) -> Table:
+def _table(rows: pd.DataFrame, texts: Columns) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for title in columns:
+    for title in texts:
         is_text = title in ("study", "trial", "outcome", CHANGES)
-        table.add_column(title, justify="left" if is_text else "right", no_wrap=title != CHANGES)
+        lines = title if "\n" in title else textwrap.fill(title, TITLE_WIDTH, break_long_words=False)
+        table.add_column(lines, justify="left" if is_text else "right", no_wrap=title != CHANGES)
     fidelity = list(zip(*(rows[name] for name in fidelity_columns(rows)), strict=True))
     ends = [here != after for here, after in zip(fidelity, [*fidelity[1:], fidelity[-1]], strict=True)]
-    for cells, role, is_end in zip(zip(*columns.values(), strict=True), rows["role"], ends, strict=True):
+    for cells, role, is_end in zip(zip(*texts.values(), strict=True), rows["role"], ends, strict=True):
         table.add_row(*cells, style="bold" if role == Role.BASELINE else None, end_section=is_end)
     return table
 
@@ -66,7 +67,7 @@ def _table(rows: pd.DataFrame, columns: Columns) -> Table:
 def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -> Columns:
     """The columns: hyperparameters in separate columns, else in one, else none, depending on the width."""
     start, end, names = _start(rows), _end(rows), hyperparameters(specs)
-    texts = {name: [_text(value) for value in rows[name]] for name in names}
+    texts = {name: [cell(value) for value in rows[name]] for name in names}
     own = start | {name.replace("_", "_\n"): texts[name] for name in names} | end
     if _width(_table(rows, own), console) <= console.width:
         return own
@@ -80,34 +81,19 @@ def _width(table: Table, console: Console) -> int:
 
 
 def _start(rows: pd.DataFrame) -> Columns:
-    columns = {"rank": [_text(rank) for rank in rows["rank"]]}
-    if "pareto" in rows:
-        columns["front"] = ["*" if on_front else "" for on_front in rows["pareto"]]
-    if rows["study"].nunique() > 1:
-        columns["study"] = list(rows["study"])
-    columns["trial"] = [_trial(*pair) for pair in zip(rows["trial"], rows["role"], strict=True)]
-    if (rows["num_seeds"] > 1).any():
-        columns["seeds"] = [_text(number) for number in rows["num_seeds"]]
-    limits = ("error_rate_pct", "error_rate_ci_low_pct", "error_rate_ci_high_pct")
-    columns["error %\n(95 % interval)"] = [_error(*row) for row in zip(*(rows[name] for name in limits), strict=True)]
-    if rows["test_error_rate_pct"].notna().any():
-        pairs = zip(rows["test_error_rate_pct"], rows["dataset"], strict=True)
-        columns["test error %\n(95 % interval)"] = [_test_error(*pair) for pair in pairs]
-    kind = "gpu" if (rows["gpu_time_s"] > 0).any() else "device"
-    columns[f"{kind}\ntime s"] = ["" if pd.isna(time_s) else f"{time_s:.1f}" for time_s in rows[f"{kind}_time_s"]]
+    found = columns(rows)
     if rows["clock"].nunique() > 1:
-        columns["timing\nclass"] = list(rows["clock"].fillna(""))
-    columns["para-\nmeters"] = [f"{num:,}" for num in rows["num_params"]]
-    return columns
+        found["timing\nclass"] = list(rows["clock"].fillna(""))
+    return found
 
 
 def _end(rows: pd.DataFrame) -> Columns:
-    columns: Columns = {}
+    found: Columns = {}
     if rows["epochs"].nunique() > 1:
-        columns["epochs"] = [str(epochs) for epochs in rows["epochs"]]
+        found["epochs"] = [str(epochs) for epochs in rows["epochs"]]
     if (rows["outcome"] != Outcome.COMPLETED).any():
-        columns["outcome"] = [outcome.replace("_", " ") for outcome in rows["outcome"]]
-    return columns
+        found["outcome"] = [outcome.replace("_", " ") for outcome in rows["outcome"]]
+    return found
 
 
 def _changes(rows: pd.DataFrame, names: list[str], specs: Sequence[SweepSpec]) -> list[str]:
@@ -117,24 +103,6 @@ def _changes(rows: pd.DataFrame, names: list[str], specs: Sequence[SweepSpec]) -
         changes({name: row[name] for name in names if not pd.isna(row[name])}, documented[row["study"]])
         for row in rows.to_dict("records")
     ]
-
-
-def _trial(number: int, role: str) -> str:
-    return str(number) if role == Role.TRIAL else f"{number} {role}"
-
-
-def _error(error: float, low: float, high: float) -> str:
-    return "" if pd.isna(error) else f"{error:.2f} ({low:.2f}-{high:.2f})"
-
-
-def _test_error(error: float, dataset: str) -> str:
-    if pd.isna(error):
-        return ""
-    return _error(error, *error_rate_interval_pct(error, SPLIT_SIZES[dataset]["test"]))
-
-
-def _text(value: Any) -> str:
-    return "" if pd.isna(value) else setting(value)
 
 
 def _left_out(frame: pd.DataFrame, rows: pd.DataFrame) -> list[str]:

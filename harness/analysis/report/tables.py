@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
+from harness.analysis.leaderboard.columns import cell, columns
 from harness.analysis.leaderboard.leaderboard import by_configuration
 from harness.analysis.report.facts import Facts
 from harness.study.formatting import duration, setting
@@ -41,33 +40,12 @@ def top_trials(facts: Facts) -> Table:
     ranked = board[board["rank"].notna() & (board["epochs"] == facts.spec.epochs)]
     is_baseline = ranked["role"] == Role.BASELINE
     rows = ranked[is_baseline | (np.arange(len(ranked)) < TOP)]
-    names = list(facts.spec.space)
-    time = "gpu_time_s" if facts.time_word == "GPU time" else "device_time_s"
-    test = bool(rows["test_error_rate_pct"].notna().any())
-    head = ["rank", "trial", "seeds", "error % (95 % interval)", *(["test error %"] if test else [])]
-    head += [f"{facts.time_word} s", "parameters", *names]
+    texts = columns(rows) | {name: [cell(value) for value in rows[name]] for name in facts.spec.space}
     return Table(
-        head,
-        [
-            [
-                *_start(row, test=test),
-                "" if pd.isna(row[time]) else f"{row[time]:.1f}",
-                f"{row['num_params']:,}",
-                *("" if pd.isna(row[name]) else setting(row[name]) for name in names),
-            ]
-            for row in rows.to_dict("records")
-        ],
+        [title.replace("\n", " ") for title in texts],
+        list(zip(*texts.values(), strict=True)),
         frozenset(place for place, role in enumerate(rows["role"]) if role == Role.BASELINE),
     )
-
-
-def _start(row: dict[Hashable, Any], *, test: bool) -> list[str]:
-    name = str(row["trial"]) if row["role"] == Role.TRIAL else f"{row['trial']} {row['role']}"
-    low, high = row["error_rate_ci_low_pct"], row["error_rate_ci_high_pct"]
-    cells = [str(row["rank"]), name, str(row["num_seeds"]), f"{row['error_rate_pct']:.2f} ({low:.2f} to {high:.2f})"]
-    if test:
-        cells.append("" if pd.isna(row["test_error_rate_pct"]) else f"{row['test_error_rate_pct']:.2f}")
-    return cells
 
 
 def provenance(facts: Facts) -> Table:

@@ -15,7 +15,8 @@ from harness.study.spec import SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 from harness.support.provenance import PACKAGES, diff_file
 
-_CURVE = ("train_loss", "val_loss", "val_error_rate_pct", "val_images")
+# Numbers of an epoch that are compared: all but times.
+_CURVE = [metric for metric in EPOCH_METRICS if metric.name != "epoch" and not metric.name.endswith("_s")]
 _OF_VALIDATION = {metric.name for metric in EPOCH_METRICS if metric.of_validation} | {"final error %", "wrong images"}
 _DEVICE = ("name", "kind", "backend", "precision", "engine", "threads")
 _HARMLESS = ("host", "keras-tuner", "optuna", "mlflow", "pandas")  # they do not affect the numbers of a training
@@ -215,10 +216,10 @@ def _curve_deviations(recorded: Sequence[EpochReport], now: Sequence[EpochReport
             pair = (is_there, is_missing) if epoch in before else (is_missing, is_there)
             yield Deviation(epoch, "epoch", *pair)
             continue
-        for name in _CURVE:
-            old, new = getattr(before[epoch], name), getattr(after[epoch], name)
+        for metric in _CURVE:
+            old, new = metric.read(before[epoch]), metric.read(after[epoch])
             if old != new:
-                yield Deviation(epoch, name, *_number_texts(old, new))
+                yield Deviation(epoch, metric.name, *_number_texts(old, new))
 
 
 def _end_deviations(recorded: TrialResult, now: TrialResult) -> Iterator[Deviation]:

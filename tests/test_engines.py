@@ -11,6 +11,7 @@ from baselines.recipe import Recipe, optimizer
 from harness.execution.training import engine_base
 from harness.execution.training.engine_base import Images
 from harness.execution.training.engines import CompiledEpochs, KerasFit
+from harness.execution.training.kernels import fast_kernels
 
 BATCH = 32
 STEPS = 8
@@ -116,6 +117,36 @@ def test_xla_is_used_where_all_layers_can_be_compiled() -> None:
     assert plain.name == "compiled+xla"
     assert plain.train(ORDER) == pytest.approx(compiled(model(*CONFIGS[0])).train(ORDER), rel=1e-3)
     assert compiled(model(*CONFIGS[0]), xla=True, augments=True).name == "compiled"
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_layers_in_fast_kernels_predict_as_keras_does(batch_norm: bool) -> None:
+    subject = model("cnn", {**CONFIGS[1][1], "batch_norm": batch_norm, "dropout": 0.5, "conv_dropout": 0.3})
+    layers = [dict(vars(layer)) for layer in subject.layers]
+    engine = compiled(subject)
+    engine.train(ORDER)
+    expected = subject.predict(PICTURES[..., np.newaxis] / np.float32(255), verbose=0)
+    np.testing.assert_allclose(engine.predict(engine_base.hold(PICTURES, LABELS), 300), expected, atol=1e-5)
+    for layer, before in zip(subject.layers, layers, strict=True):
+        assert (vars(layer).get("call"), vars(layer).get("activation")) == (None, before.get("activation"))
+
+
+@pytest.mark.parametrize("rate", [0.3, 0.5, 1e-6, 1.0])
+def test_dropout_of_the_engine_drops_its_share_and_keeps_the_mean(rate: float) -> None:
+    layer = keras.layers.Dropout(rate, seed=1)
+    network = keras.Sequential([keras.Input((7, 9, 101)), layer])
+    ones = np.ones((20, 7, 9, 101), np.float32)
+    with fast_kernels(network):
+        first, second = (keras.ops.convert_to_numpy(network(ones, training=True)) for _ in range(2))
+        np.testing.assert_array_equal(network(ones, training=False), ones)
+    num_values, kept = ones.size, first != 0
+    spread = 4 * np.sqrt(rate * (1 - rate) / num_values)
+    assert 1 - kept.mean() == pytest.approx(rate, abs=spread + 1e-5)
+    np.testing.assert_allclose(first[kept], 1 / (1 - rate) if rate < 1 else 0, rtol=1e-4)
+    both = (~kept & (second == 0)).mean()
+    assert both == pytest.approx(rate**2, abs=4 * np.sqrt(rate**2 / num_values) + 1e-5), "new numbers at each step"
+    by_channel = 1 - kept.mean(axis=(0, 1, 2))
+    assert np.abs(by_channel - rate).max() < 5 * np.sqrt(rate * (1 - rate) / (num_values / 101)) + 1e-5
 
 
 def test_normalisation_in_one_kernel_is_that_of_keras() -> None:

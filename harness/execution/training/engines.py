@@ -22,7 +22,7 @@ from harness.execution.training.engine_base import (
     transforms_of,
 )
 from harness.execution.training.keras_private import moments
-from harness.execution.training.kernels import fused_normalisation
+from harness.execution.training.kernels import fast_kernels
 
 
 def make_engine(
@@ -71,9 +71,9 @@ class CompiledEpochs:
         transforms = tf.TensorSpec((None, batch_size, NUM_COEFFICIENTS if augments else 0), tf.float32)
         train_function = tf.function(self._epoch, (order, transforms, count), jit_compile=xla, autograph=False)
         predict_function = tf.function(self._probabilities, (images, count), jit_compile=xla, autograph=False)
-        with fused_normalisation(model):
+        with fast_kernels(model):
             self._train = train_function.get_concrete_function()
-        self._predict = predict_function.get_concrete_function()
+            self._predict = predict_function.get_concrete_function()
         # The first call of each function compiles; with 0 steps it does nothing else. XLA compiles for one shape only,
         # so the shapes are those of later calls.
         num_steps = train.num_images // batch_size

@@ -1,42 +1,109 @@
-"""TensorFlow kernels that replace compositions of many operations in Keras: the same numbers in less time."""
+"""TensorFlow kernels that replace compositions of many operations in Keras: the same function in less time."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import keras
 
+RANDOM_LEVELS = 2**16  # of a random number of dropout
+RANDOM_PER_WORD = 4  # such numbers in 64 bits
+
 
 @contextmanager
-def fused_normalisation(model: keras.Model) -> Iterator[None]:
-    """Within this context, batch normalisation of a training step is traced as one kernel.
+def fast_kernels(model: keras.Model) -> Iterator[None]:
+    """Within this context, calls of the model are traced with these kernels.
 
-    Keras 3 computes moments and the normalised values from elementwise operations, which read the feature maps many
-    times. The layers stay Keras's own and are restored afterwards.
+    The layers stay Keras's own and are restored afterwards, so a saved model knows nothing of this.
     """
-    normalising = [layer for layer in model.layers if type(layer) is keras.layers.BatchNormalization]
-    for layer in normalising:
-        layer.call = partial(_normalised, layer)
+    changed: list[tuple[keras.Layer, str, Any]] = []
+
+    def change(layer: keras.Layer, name: str, value: Any) -> None:
+        changed.append((layer, name, vars(layer).get(name, changed)))
+        setattr(layer, name, value)
+
+    for layer in model.layers:
+        if type(layer) is keras.layers.BatchNormalization:
+            change(layer, "call", partial(_normalised, layer))
+        elif type(layer) is keras.layers.Dropout and layer.rate and layer.noise_shape is None:
+            change(layer, "call", partial(_dropped, layer))
+    for activated, pool in _relus_before_pools(model):
+        if type(activated) is keras.layers.ReLU:
+            change(activated, "call", keras.activations.linear)
+        else:
+            change(activated, "activation", keras.activations.linear)
+        change(pool, "call", partial(_pooled, type(pool).call, pool))
     try:
         yield
     finally:
-        for layer in normalising:
-            del layer.call  # the class's own is back
+        for layer, name, value in reversed(changed):
+            if value is changed:
+                delattr(layer, name)  # the class's own is back
+            else:
+                setattr(layer, name, value)
 
 
-def _normalised(layer: keras.layers.BatchNormalization, inputs: Any, training: bool, mask: None = None) -> Any:
-    """`BatchNormalization.call` in training, for channels last: (n, channels) or (n, height, width, channels)."""
+def _normalised(layer: keras.layers.BatchNormalization, inputs: Any, training: bool = False, mask: None = None) -> Any:
+    """`BatchNormalization.call` for channels last: (n, channels) or (n, height, width, channels).
+
+    Keras 3 computes moments and the normalised values from elementwise operations, which read the feature maps many
+    times.
+    """
     import tensorflow as tf
 
     images = inputs if len(inputs.shape) == 4 else inputs[:, tf.newaxis, tf.newaxis, :]
+    known = {} if training else {"mean": layer.moving_mean.value, "variance": layer.moving_variance.value}
     outputs, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-        images, layer.gamma.value, layer.beta.value, epsilon=layer.epsilon, is_training=True
+        images, layer.gamma.value, layer.beta.value, epsilon=layer.epsilon, is_training=training, **known
     )
-    # The kernel returns the unbiased variance; Keras keeps the biased one.
-    num_values = tf.cast(tf.reduce_prod(tf.shape(images)[:3]), tf.float32)
-    for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance * (1.0 - 1.0 / num_values))):
-        moving.assign(moving * layer.momentum + value * (1.0 - layer.momentum))
+    if training:
+        # The kernel returns the unbiased variance; Keras keeps the biased one.
+        num_values = tf.cast(tf.reduce_prod(tf.shape(images)[:3]), tf.float32)
+        for moving, value in ((layer.moving_mean, mean), (layer.moving_variance, variance * (1.0 - 1.0 / num_values))):
+            moving.assign(moving * layer.momentum + value * (1.0 - layer.momentum))
     return outputs if len(inputs.shape) == 4 else outputs[:, 0, 0, :]
+
+
+def _dropped(layer: keras.layers.Dropout, inputs: Any, training: bool = False) -> Any:
+    """`Dropout.call` with 16 random bits for each value, a quarter of the time of a random real number.
+
+    The rate is rounded to a multiple of 2**-16. The mask is multiplied instead of selected, in both directions.
+    """
+    import tensorflow as tf
+
+    num_dropped = round(layer.rate * RANDOM_LEVELS)
+    if not training or num_dropped == 0:
+        return inputs
+    if num_dropped == RANDOM_LEVELS:
+        return tf.zeros_like(inputs)
+    count = math.prod(inputs.shape)
+    words = tf.random.stateless_uniform(
+        (-(-count // RANDOM_PER_WORD),), tf.cast(layer.seed_generator.next(), tf.int32), None, None, tf.uint64
+    )
+    numbers = tf.reshape(tf.reshape(tf.bitcast(words, tf.uint16), (-1,))[:count], inputs.shape)
+    kept = tf.cast(numbers >= num_dropped, inputs.dtype)
+    return inputs * (kept * tf.cast(RANDOM_LEVELS / (RANDOM_LEVELS - num_dropped), inputs.dtype))
+
+
+def _pooled(pool: Any, layer: keras.layers.MaxPooling2D, inputs: Any) -> Any:
+    """The relu of the largest values instead of the largest values of the relu: a quarter of the memory traffic."""
+    return keras.ops.relu(pool(layer, inputs))
+
+
+def _relus_before_pools(model: keras.Model) -> Iterator[tuple[keras.Layer, keras.layers.MaxPooling2D]]:
+    """Each layer that ends in a relu and feeds nothing but the max pooling after it, with that pooling."""
+    chain = model.layers if isinstance(model, keras.Sequential) else []
+    for before, after in pairwise(chain):
+        if type(after) is keras.layers.MaxPooling2D and _ends_in_relu(before):
+            yield before, after
+
+
+def _ends_in_relu(layer: keras.Layer) -> bool:
+    if type(layer) is keras.layers.ReLU:
+        return (layer.max_value, layer.negative_slope, layer.threshold) == (None, 0.0, 0.0)
+    return type(layer) is keras.layers.Conv2D and layer.activation is keras.activations.relu

@@ -15,7 +15,6 @@ import pytest
 from filled_ledger import FilledLedger, make_spec
 
 from harness.analysis.comparison.incumbents import read_incumbents
-from harness.analysis.leaderboard.findings import find, sentences
 from harness.analysis.leaderboard.leaderboard import by_configuration, leaderboard
 from harness.analysis.leaderboard.table import show_leaderboard
 from harness.analysis.report.facts import gather
@@ -28,9 +27,9 @@ from harness.planning.cost_model import CostModel, cpu_estimate
 from harness.planning.progress import Progress
 from harness.planning.status import render, status
 from harness.study import metrics
+from harness.study.findings import find, so_far
 from harness.study.metrics import Metric
 from harness.study.records import Role, Shown
-from harness.sweep.display import PlainDisplay
 from harness.tracking.summary import parent_content
 from harness.tracking.summary import progress as mlflow_progress
 from harness.tracking.views import view_tags
@@ -55,7 +54,6 @@ def study(tmp_path: Path) -> Iterator[FilledLedger]:
 
 
 BEST_UID, BEST_PCT = "study-4", 1.5
-PHRASE = "trial 4 at 1.50 %"
 
 
 def test_all_name_the_same_trial_and_error(study: FilledLedger) -> None:
@@ -69,52 +67,75 @@ def test_all_name_the_same_trial_and_error(study: FilledLedger) -> None:
     found = status(ledger, "study").best
     assert found is not None
     assert facts.best is not None
-    assert live.best is not None
+    assert live.configurations.best is not None
     assert shown.best is not None
     (finalist,) = best_trials(spec, ledger.history("study"), 1)
     assert {
         "leaderboard": first.name,
         "status": found.uid,
         "report": facts.best.first.trial.uid,
-        "live": live.best.first.trial.uid,
+        "live": live.configurations.best.first.trial.uid,
         "MLflow": shown.best.first.trial.uid,
         "verdict": finalist.trial.uid,
     } == dict.fromkeys(["leaderboard", "status", "report", "live", "MLflow", "verdict"], BEST_UID)
     logged = parent_content(mlflow_progress(ledger, "study")).metrics
     assert {
         "leaderboard": first["error_rate_pct"],
-        "below it": find(ledger, spec, board).best_pct,
         "status": found.error_rate_pct,
         "report": facts.best.mean_error_pct,
         "report's curve": steps(facts)[-1].best_pct,
         "compare": read_incumbents(ledger, spec).error_pct[-1],
-        "live": live.best.mean_error_pct,
+        "live": live.configurations.best.mean_error_pct,
         "MLflow": logged["best_error_rate_pct"],
     }.items() == dict.fromkeys(
-        ["leaderboard", "below it", "status", "report", "report's curve", "compare", "live", "MLflow"], BEST_PCT
+        ["leaderboard", "status", "report", "report's curve", "compare", "live", "MLflow"], BEST_PCT
     ).items()
 
 
 def test_all_say_so_in_the_same_words(study: FilledLedger) -> None:
     ledger, spec = study.ledger, study.spec
-    facts, board = gather(ledger, "study"), leaderboard(ledger, ["study"])
+    facts = gather(ledger, "study")
     live = Progress(spec, ledger.history("study"), ledger.usage("study"), CostModel(spec, cpu_estimate(1e11)))
-    said, logged = io.StringIO(), io.StringIO()
+    board, said = io.StringIO(), io.StringIO()
+    show_leaderboard(ledger, ["study"], leaderboard(ledger, ["study"]), board)
     render([status(ledger, "study")], said)
-    PlainDisplay(logged).progress(7, 12, None, live.best, live.baseline)
     note = parent_content(mlflow_progress(ledger, "study")).tags["mlflow.note.content"]
     html = page(facts, [], datetime(2026, 1, 1))
-    assert (
-        f"best so far {PHRASE}, 0.50 points below the baseline's 2.00 % (mean of 2 seeds)"
-        in sentences(find(ledger, spec, board))[-1]
-    )
-    assert f"  best      {PHRASE} in 10 s" in said.getvalue()
-    assert f"best so far {PHRASE}, baseline 2.00 % (2 seeds)" in logged.getvalue()
-    assert f"Best so far {PHRASE}" in note
+    words = "trial 4 at 1.50 % (95 %: 0.91 to 2.46), 0.50 points below the baseline's 2.00 % (mean of 2 seeds):"
+    words += " within noise"
+    places = {
+        "leaderboard": " ".join(board.getvalue().split()),
+        "status": said.getvalue(),
+        "live": so_far(find(live.configurations, ledger.result)),
+        "MLflow": note,
+        "report": headline(facts),
+    }
+    assert [place for place, text in places.items() if words not in text] == []
+    assert "  settings  units_1=" in said.getvalue()
     assert "| documented baseline (mean of 2 seeds) | 2.00 % |" in note
     assert "<b>1.50 %</b><span>best so far, trial 4: validation error</span>" in html
     assert "<b>2.00 %</b><span>documented fc (mean of 2 seeds)</span>" in html
-    assert headline(facts).startswith("Trial 4 is the best of 3 trained in full: its validation error is 1.50 %")
+    assert ". It is the best of 3 trained in full, at 1.00x the baseline's device time and" in headline(facts)
+
+
+@pytest.mark.parametrize(
+    ("error_pct", "words"),
+    [
+        (2.0, "trial 2 at 2.00 % (95 %: 1.30 to 3.07), equal to the baseline's 2.00 % (mean of 2 seeds)"),
+        (2.5, "trial 2 at 2.50 % (95 %: 1.70 to 3.66), 0.50 points above the baseline's 2.00 % (mean of 2 seeds)"),
+        (2.001, "trial 2 at 2.00 % (95 %: 1.30 to 3.07), equal to the baseline's 2.00 % (mean of 2 seeds)"),
+    ],
+)
+def test_what_is_not_below_the_baseline_is_told_so(ledger: Ledger, error_pct: float, words: str) -> None:
+    study = FilledLedger(ledger, make_spec())
+    study.add_baseline(1.0, seed=0)
+    study.add_baseline(3.0, seed=1)
+    study.add(error_pct)
+    found = status(ledger, "study")
+    assert found.summary == words
+    assert found.best is not None
+    assert found.best.is_within_noise is None
+    assert str(found.best.gain_points) == str(round(2.0 - round(error_pct, 2), 2))  # never -0.0
 
 
 def test_people_see_a_row_for_each_configuration_and_programs_one_for_each_training(

@@ -8,10 +8,9 @@ import pytest
 from filled_ledger import DOCUMENTED, make_spec
 
 from harness.planning.forecast import TimeLeft
-from harness.study.comparability import Configuration
-from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 from harness.study.spec import SPLIT_SIZES
-from harness.sweep.display import QUIET_S, LiveDisplay, PlainDisplay, make_display
+from harness.sweep.display import QUIET_S, HowFar, LiveDisplay, PlainDisplay, make_display
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 SPEC = make_spec(train_images=6120)
@@ -57,6 +56,12 @@ def drawn(live: LiveDisplay, terminal: Terminal) -> list[str]:
         return [re.sub(r" +\d+ s$", "", line).rstrip() for line in terminal.text[start:].splitlines()]
 
 
+RESULTS = (
+    "best so far trial 4 at 1.71 % (95 %: 1.47 to 1.98), 0.12 points below the baseline's 1.83 % (mean of 2 seeds):"
+    " within noise"
+)
+
+
 def trial(number: int, role: Role = Role.TRIAL) -> Trial:
     params = DOCUMENTED if role is Role.BASELINE else {**DOCUMENTED, "units_2": 100}
     return Trial(f"uid-{number}", number, params, number, 5, role)
@@ -68,15 +73,6 @@ def report(epoch: int, error_pct: float = 2.5) -> EpochReport:
 
 def result(outcome: Outcome = Outcome.COMPLETED, epoch: int = 5, error: str | None = None) -> TrialResult:
     return TrialResult(outcome, error, (report(epoch),), Seconds(build=1.0, train=70.0, evaluate=4.0))
-
-
-def found(*errors_pct: float, number: int = 0, role: Role = Role.TRIAL) -> Configuration:
-    """A configuration with an error for each seed, by the number of its first trial."""
-    records = [
-        Record(trial(number + more, role), TrialResult(Outcome.COMPLETED, curve=(report(5, error_pct),)))
-        for more, error_pct in enumerate(errors_pct)
-    ]
-    return Configuration(DOCUMENTED, tuple(records), is_baseline=role is Role.BASELINE)
 
 
 @pytest.mark.parametrize(
@@ -111,13 +107,13 @@ def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
         display.retried(first, result(Outcome.CRASHED, error="worker killed by signal 9"))
         display.started(first, "cpu-1", 2)
         display.finished(SPEC, first, result())
-        display.progress(1, 3, None, None, found(2.5, role=Role.BASELINE))
+        display.progress(HowFar(1, 3, None, "baseline 2.50 %"))
         display.started(second, "cpu-0", 1)
         display.finished(SPEC, second, result(Outcome.PRUNED, 2))
-        display.progress(2, 3, TimeLeft(100.0, 160.0), found(1.5, number=1), found(2.5, role=Role.BASELINE))
+        display.progress(HowFar(2, 3, TimeLeft(100.0, 160.0), RESULTS))
         display.note("MLflow does not answer")
         display.finished(SPEC, trial(2), result(Outcome.OUT_OF_MEMORY))
-        display.progress(3, 3, TimeLeft(0.0, 0.0), found(1.5, number=1), found(2.5, 2.0, role=Role.BASELINE))
+        display.progress(HowFar(3, 3, TimeLeft(0.0, 0.0), RESULTS))
     assert out.getvalue().splitlines() == [
         "study     cnn-quick",
         "budget    2 trials",
@@ -130,19 +126,19 @@ def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
         "trial 1       2.50 %  pruned after 2 of 5 epochs  units_2=100",
         "MLflow does not answer",
         "trial 2               out of memory  units_2=100",
-        "3 of 3 trials; best so far trial 1 at 1.50 %, baseline 2.25 % (2 seeds)",
+        f"3 of 3 trials; {RESULTS}",
     ]
 
 
 def test_plain_progress_comes_now_and_then_and_only_when_there_is_news() -> None:
     out, clock = io.StringIO(), Clock()
     display = PlainDisplay(out, clock)
-    display.progress(1, 9, TimeLeft(5400.0, 7700.0), None, None)
+    display.progress(HowFar(1, 9, TimeLeft(5400.0, 7700.0)))
     for done in (1, 2, 2):
-        display.progress(done, 9, TimeLeft(80.0, 110.0), None, None)
+        display.progress(HowFar(done, 9, TimeLeft(80.0, 110.0)))
     clock.now_s += QUIET_S
-    display.progress(1, 9, TimeLeft(80.0, 110.0), None, None)
-    display.progress(2, 9, TimeLeft(80.0, 110.0), None, None)
+    display.progress(HowFar(1, 9, TimeLeft(80.0, 110.0)))
+    display.progress(HowFar(2, 9, TimeLeft(80.0, 110.0)))
     assert out.getvalue().splitlines() == [
         "1 of 9 trials, about 90 min to 2 h 10 min left",
         "2 of 9 trials, about 80 to 110 s left",
@@ -162,12 +158,12 @@ def test_live_region_has_a_line_per_worker_a_bar_and_the_best(live: LiveDisplay,
     live.started(trial(12), "cpu-0", 1)
     live.started(trial(0, Role.BASELINE), "cpu-1", 1)
     live.epoch(SPEC, trial(12), "cpu-0", report(3))
-    live.progress(9, 26, TimeLeft(540.0, 830.0), found(1.71, number=4), found(1.82, 1.84, role=Role.BASELINE))
+    live.progress(HowFar(9, 26, TimeLeft(540.0, 830.0), RESULTS))
     lines = drawn(live, terminal)
     assert "cpu-0  trial 12    epoch 3/5   2.50 %    612 images/s" in lines
     assert "cpu-1  baseline 0  epoch 0/5" in lines
     assert any(line.endswith("9 of 26 trials, about 9 to 14 min left") for line in lines)
-    assert "best so far trial 4 at 1.71 %, baseline 1.83 % (2 seeds)" in lines
+    assert RESULTS in " ".join(lines)
     assert max(map(len, lines)) <= 60
 
 
@@ -188,10 +184,10 @@ def test_live_region_leaves_room_however_many_workers(
     monkeypatch.setenv("LINES", "10")
     for number in range(30):
         live.started(trial(number), f"node-{number}", 1)
-    live.progress(0, 99, None, found(1.71, number=4), None)
+    live.progress(HowFar(0, 99, None, RESULTS))
     lines = drawn(live, terminal)
-    assert lines[4:6] == ["node-4  trial 4     epoch 0/5", "and 25 more workers"]
-    assert lines[-1].startswith("best so far")
+    assert lines[2:4] == ["node-2  trial 2     epoch 0/5", "and 27 more workers"]
+    assert " ".join(lines[-3:]) == RESULTS
     assert len(lines) < 10
 
 
@@ -218,7 +214,7 @@ def test_nothing_is_written_after_close(kind: type[PlainDisplay | LiveDisplay], 
     display.started(trial(1), "cpu-0", 2)
     display.epoch(SPEC, trial(1), "cpu-0", report(1))
     display.note("late")
-    display.progress(1, 1, None, None, None)
+    display.progress(HowFar(1, 1))
     display.retried(trial(1), result(Outcome.CRASHED))
     display.finished(SPEC, trial(1), result())
     display.close()

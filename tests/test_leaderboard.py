@@ -11,13 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.analysis.files import write_csv
-from harness.analysis.leaderboard.findings import find, sentences
 from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.analysis.leaderboard.table import show_leaderboard
 from harness.analysis.report.facts import gather
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger
 from harness.planning.status import status
+from harness.study.comparability import Configurations
+from harness.study.findings import find, sentences
 from harness.study.records import Outcome, Role
 from harness.tracking.summary import progress
 
@@ -267,7 +268,8 @@ def test_noise_comes_from_the_baselines_seeds(study: FilledLedger) -> None:
         " (95 %; 2 seeds of the baseline, 1,000 validation images)"
     )
     assert best == (
-        "best so far trial 2 at 1.40 %, 0.15 points below the baseline's 1.55 % (mean of 2 seeds): within noise"
+        "best so far trial 2 at 1.40 % (95 %: 0.84 to 2.34),"
+        " 0.15 points below the baseline's 1.55 % (mean of 2 seeds): within noise"
     )
 
 
@@ -279,7 +281,8 @@ def test_a_gain_beyond_what_the_best_of_so_many_owes_to_luck_is_more_than_noise(
     noise, best = findings(study)
     # sqrt(8) / 1000 = 0.283 points for a difference, 0.2 for one trial; the best of 3 leads by 4.15 of these.
     assert best == (
-        "best so far trial 3 at 1.00 %, 1.00 points below the baseline's 2.00 % (mean of 2 seeds): more than noise"
+        "best so far trial 3 at 1.00 % (95 %: 0.54 to 1.83),"
+        " 1.00 points below the baseline's 2.00 % (mean of 2 seeds): more than noise"
     )
     assert ", and the best of 3 may lead the baseline by 0.83 (95 %;" in noise
     study.add(0.9)
@@ -306,9 +309,10 @@ def test_without_repeats_or_results_the_words_say_so(study: FilledLedger) -> Non
     unknown = "no configuration was trained with two seeds, so which differences are noise is not known"
     assert findings(study) == [unknown, "no searched trial is ranked yet"]
     study.add(3.0)
-    assert findings(study)[1] == "best so far trial 0 at 3.00 %; the baseline has no result yet to compare with"
+    best = "best so far trial 0 at 3.00 % (95 %: 2.11 to 4.25)"
+    assert findings(study)[1] == f"{best}; the baseline has no result yet to compare with"
     study.add_baseline(2.0)
-    assert findings(study)[1] == "best so far trial 0 at 3.00 %, not below the baseline's 2.00 %"
+    assert findings(study)[1] == f"{best}, 1.00 points above the baseline's 2.00 %"
     study.add(1.0)
     assert "1.00 points below the baseline's 2.00 %: whether that is noise is not known" in findings(study)[1]
 
@@ -324,7 +328,8 @@ def test_a_study_of_the_baseline_alone_tells_its_noise(ledger: Ledger) -> None:
 
 
 def findings(study: FilledLedger) -> list[str]:
-    return sentences(find(study.ledger, study.spec, leaderboard(study.ledger, [study.spec.study])))
+    configurations = Configurations(study.spec, study.ledger.finished(study.spec.study))
+    return sentences(find(configurations, study.ledger.result))
 
 
 # On the terminal
@@ -388,8 +393,30 @@ def test_a_narrow_table_says_what_was_changed_from_the_documented_network(ledger
     study.add(2.0, params={**documented, "layers": 3, "units_3": 512})
     text = shown(ledger, "recipe", width=90)
     assert text.splitlines()[1].rstrip().endswith("documented network")
-    ends = {line.split()[0]: line[line.index(")") :].split()[3:] for line in text.splitlines() if "(" in line[20:40]}
+    ends = {
+        line.split()[0]: line[line.index(")") :].split()[3:] for line in text.splitlines() if line[:4].strip().isdigit()
+    }
     assert ends == {"1": ["dropout=0.25", "batch_norm=True"], "2": ["layers=3", "units_3=512"], "3": []}
+
+
+def test_what_has_no_room_is_named_and_no_number_is_cut(ledger: Ledger) -> None:
+    names = ["cnn-quick-keras-tuner-bayesian", "cnn-quick-seed1"]
+    for name in names:
+        study = FilledLedger(ledger, make_spec(name))
+        study.add_baseline(5.0, seed=0)
+        study.add_baseline(5.5, seed=1, train_s=1234.5)
+        study.add(1.0, params={"units_1": 1001, "units_2": 77})
+        study.add(2.0, device=GPU)
+    texts = {width: shown(ledger, *names, width=width) for width in (60, 80, 160)}
+    for text in texts.values():
+        assert "…" not in text
+        assert text.count("5.25 (4.03-6.81)") == 2
+    assert "no room" not in texts[160]
+    assert "no room in 80 columns for: hyperparameters, params; the CSV file has them" in texts[80]
+    assert "no room in 60 columns for: hyperparameters, params, GPU time s, seeds; the CSV" in texts[60].replace(
+        "\n", " "
+    )
+    assert "bayesian" in texts[60]
 
 
 # The CSV

@@ -108,17 +108,14 @@ def test_a_plan_tells_when_the_time_will_not_do() -> None:
 @pytest.mark.parametrize(
     ("made", "text"),
     [
-        (Plan(12, TimeLeft(540.0, 840.0), False), "10 trials or 15 minutes; 12 to run, about 9 to 14 min"),
-        (
-            Plan(12, TimeLeft(900.0, 900.0), True),
-            "10 trials or 15 minutes; 12 to run, probably too many for the time",
-        ),
-        (Plan(0, TimeLeft(15.0, 15.0), False), "10 trials or 15 minutes; nothing is left to run"),
+        (Plan(12, TimeLeft(540.0, 840.0), False), "12 to run, about 9 to 14 min"),
+        (Plan(12, TimeLeft(900.0, 900.0), True), "12 to run, probably too many for the time"),
+        (Plan(0, TimeLeft(15.0, 15.0), False), "nothing is left to run"),
     ],
 )
 def test_a_plan_for_people(made: Plan, text: str) -> None:
     spec = make_spec(budget=Budget(trials=10, wall_s=900.0))
-    assert describe(spec, PLACES, made)[-1] == f"budget    {text}"
+    assert describe(spec, PLACES, made)[-1] == f"budget    10 trials and 2 of the baseline, or 15 minutes; {text}"
 
 
 def begin(study: FilledLedger, num_workers: int = 1) -> None:

@@ -151,18 +151,18 @@ def test_time_left_is_known_with_the_first_trial_and_ends_with_the_budget() -> N
 def test_every_seed_of_the_baseline_that_has_an_error_is_shown() -> None:
     study = progress()
     study.add(ended(2, Role.BASELINE, Outcome.CRASHED))
-    assert study.baseline is not None
-    assert study.baseline.errors_pct == (5.0, 5.0)
+    assert study.configurations.baseline is not None
+    assert study.configurations.baseline.errors_pct == (5.0, 5.0)
     assert study.num_baselines == 3
 
 
 def test_the_best_is_a_searched_trial() -> None:
     study = progress()
     study.add(ended(2, Role.CONFIRM, params=SMALL))
-    assert study.best is None
+    assert study.configurations.best is None
     study.add(ended(3, params=SMALL))
-    assert study.best is not None
-    assert (study.done, study.total, study.best.first.trial.number) == (4, 12, 3)
+    assert study.configurations.best is not None
+    assert (study.done, study.total, study.configurations.best.first.trial.number) == (4, 12, 3)
 
 
 @pytest.fixture

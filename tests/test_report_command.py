@@ -68,7 +68,7 @@ def test_the_page_is_written_and_the_parent_run_shows_the_figures(
     note = parent(home).data.tags["mlflow.note.content"]
     before, report = note.split("### Report")
     assert "| documented baseline (mean of 2 seeds) |" in before
-    assert "Trial 13 is the best of 12 trained in full" in report
+    assert "the best of 12 trained in full" in report
     assert "`harness verdict study`" in report
     assert "by chance" in report
 
@@ -93,7 +93,7 @@ def test_a_second_report_takes_the_place_of_the_first(study: FilledLedger, home:
     main(["report", "study"])
     note = parent(home).data.tags["mlflow.note.content"]
     assert note.count("### Report") == 1
-    assert "Trial 15 is the best of 13" in note
+    assert "the best of 13 trained in full" in note
     assert "after 16 trials" in note
     assert artifacts(home)["best_so_far.png"].read_bytes() != first
 

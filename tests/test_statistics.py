@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from harness.analysis.statistics import IMAGE_DEGREES, Resolution, lead_quantile, pooled_sd, resolution_pct
+from harness.study.noise import IMAGE_DEGREES, Resolution, lead_quantile, pooled_sd, resolution_pct
 
 
 def test_pooled_sd_of_the_handbooks_example() -> None:

@@ -14,6 +14,9 @@ from harness.planning.forecast import TimeLeft
 from harness.planning.status import Best, Share, Status, render, status, to_json
 from harness.study.records import Outcome, Role
 from harness.study.spec import Kind
+from harness.support.intervals import error_rate_interval_pct
+
+BEST = "trial 3 at 1.50 % (95 %: 0.91 to 2.46), 1.00 points below the baseline's 2.50 % (mean of 2 seeds): within noise"
 
 
 @pytest.fixture
@@ -48,7 +51,19 @@ def test_status_sums_up_what_the_ledger_holds(study: FilledLedger) -> None:
         done=8,
         pending=1,
         outcomes={"completed": 6, "pruned": 1, "infeasible": 1},
-        best=Best(3, "study-3", 1.5, 1, 10.0, {"units_1": 512, "units_2": 200}, changed={"units_2": 200}),
+        best=Best(
+            trial=3,
+            uid="study-3",
+            error_rate_pct=1.5,
+            num_seeds=1,
+            interval_pct=error_rate_interval_pct(1.5, 1000),
+            gain_points=1.0,
+            is_within_noise=True,
+            device_time_s=10.0,
+            params={"units_1": 512, "units_2": 200},
+            changed={"units_2": 200},
+        ),
+        summary=BEST,
         baseline_pct=2.5,
         num_baselines=2,
         trials=Share(5, 10, 5),
@@ -79,7 +94,8 @@ def test_status_for_people(study: FilledLedger) -> None:
         "study",
         "  done      8, 1 pending (6 completed, 1 pruned, 1 infeasible)",
         "  baseline  2.50 % (mean of 2 seeds)",
-        "  best      trial 3 at 1.50 % in 10 s: units_2=200",
+        f"  best      {BEST}",
+        "  settings  units_2=200 (trained in 10 s)",
         "  budget    5 of 10 trials, 4 min of 10 min, 112 s of device time",
         "  test      1 model saw the test images",
         "",

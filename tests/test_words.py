@@ -1,6 +1,6 @@
 import pytest
 
-from harness.study.formatting import time_range
+from harness.study.formatting import signed, time_range
 
 
 @pytest.mark.parametrize(
@@ -19,3 +19,8 @@ from harness.study.formatting import time_range
 )
 def test_a_rough_time_is_said_in_round_numbers(low_s: float, high_s: float, text: str) -> None:
     assert time_range(low_s, high_s) == text
+
+
+@pytest.mark.parametrize(("points", "text"), [(0.004, "+0.00"), (-0.004, "+0.00"), (-0.006, "-0.01"), (1.0, "+1.00")])
+def test_no_difference_has_no_minus(points: float, text: str) -> None:
+    assert signed(points) == text

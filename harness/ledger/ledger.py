@@ -341,6 +341,10 @@ class Ledger:
 
         return self._only(self._read(record, ledger_rows.TRIAL + "WHERE t.uid = ?", uid), uid)
 
+    def result(self, uid: str) -> TrialResult | None:
+        """The result of one trial, with its misclassified images; None while it is pending."""
+        return self.record(uid).result
+
     def attempts(self, uid: str) -> list[Attempt]:
         """The attempts of a trial, in order."""
         return list(self._read(ledger_rows.attempt, ledger_rows.ATTEMPT + "WHERE a.uid = ? ORDER BY a.attempt", uid))

@@ -75,14 +75,15 @@ def make_plan(progress: Progress, pending: Sequence[Trial], num_workers: int) ->
 
 def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
     """The plan as lines of text."""
-    limits = [f"{spec.budget.trials} trials"]
+    seeds = f" and {spec.baseline_seeds} of the baseline" if spec.baseline_seeds else ""
+    limits = [f"{spec.budget.trials} trials{seeds}"]
     limits += [f"{spec.budget.wall_s / 60:g} minutes"] if spec.budget.wall_s is not None else []
     limits += [f"{spec.budget.device_s / 60:g} device minutes"] if spec.budget.device_s is not None else []
     return [
         *_subject(spec),
         *_devices(places, spec.precision),
         f"profile   {spec.profile}: {spec.train_images:,} training images, {spec.epochs} epochs",
-        f"budget    {' or '.join(limits)}; {_to_run(plan)}",
+        f"budget    {', or '.join(limits)}; {_to_run(plan)}",
     ]
 
 

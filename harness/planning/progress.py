@@ -9,7 +9,7 @@ from enum import Enum
 from harness.ledger.ledger import Usage
 from harness.planning.cost_model import CostModel
 from harness.planning.forecast import Forecast, Open, TimeLeft
-from harness.study.comparability import Configuration, Configurations
+from harness.study.comparability import Configurations
 from harness.study.records import EpochReport, Outcome, Record, Role, Trial
 from harness.study.spec import SweepSpec
 
@@ -45,7 +45,7 @@ class Progress:
         self.num_proposed = 0
         self.num_trials = 0
         self.num_baselines = 0
-        self._configurations = Configurations(spec)
+        self.configurations = Configurations(spec)
         for record in records:
             self.num_proposed += 1
             self._count(record)
@@ -55,14 +55,6 @@ class Progress:
         self._costs.learn(record)
         self._forecast.add(record)
         self._count(record)
-
-    @property
-    def best(self) -> Configuration | None:
-        return self._configurations.best
-
-    @property
-    def baseline(self) -> Configuration | None:
-        return self._configurations.baseline
 
     @property
     def done(self) -> int:
@@ -149,7 +141,7 @@ class Progress:
         result = record.result
         if result is None or result.outcome is Outcome.INFEASIBLE:
             return  # has no cost and does not count for the budget
-        self._configurations.add(record)
+        self.configurations.add(record)
         if record.trial.role is Role.BASELINE:
             self.num_baselines += 1
         else:

@@ -11,8 +11,9 @@ from typing import Any, TextIO
 
 from harness.ledger.ledger import Ledger, find_study
 from harness.planning.forecast import TimeLeft
-from harness.study.comparability import Configuration, Configurations
-from harness.study.formatting import changed, duration, of_seeds, settings, time_range, trial_at
+from harness.study.comparability import Configurations
+from harness.study.findings import Findings, against_baseline, find
+from harness.study.formatting import changed, duration, of_seeds, settings, time_range
 from harness.study.records import Record, Scalar
 from harness.study.spec import Kind, SweepSpec
 
@@ -26,6 +27,9 @@ class Best:
         uid: Of the same.
         error_rate_pct: Its mean validation error over seeds.
         num_seeds: These seeds.
+        interval_pct: 95 % interval of the mean.
+        gain_points: Points by which it is below the baseline; None without one.
+        is_within_noise: Whether it may be so by chance; None if unknown or if it is not below.
         device_time_s: What a training took (`Record.device_time_s`), their mean.
         params: Its hyperparameters.
         changed: Those that differ from the documented values.
@@ -35,6 +39,9 @@ class Best:
     uid: str
     error_rate_pct: float
     num_seeds: int
+    interval_pct: tuple[float, float]
+    gain_points: float | None
+    is_within_noise: bool | None
     device_time_s: float
     params: dict[str, Scalar]
     changed: dict[str, Scalar]
@@ -60,6 +67,7 @@ class Status:
         pending: Proposed trials without a result: running, or to be run when the study is resumed.
         outcomes: Number of trials by outcome.
         best: The best so far; None while no searched trial is fully trained.
+        summary: The same in words, beside the baseline.
         baseline_pct: Mean validation error of the documented configuration; None before its first result.
         num_baselines: Number of seeds in this mean.
         trials: Budget of searched trials, without infeasible ones.
@@ -77,6 +85,7 @@ class Status:
     pending: int
     outcomes: dict[str, int]
     best: Best | None
+    summary: str
     baseline_pct: float | None
     num_baselines: int
     trials: Share
@@ -96,7 +105,8 @@ def status(ledger: Ledger, study: str) -> Status:
     """
     spec = find_study(ledger, study).spec
     outcomes, configurations = _results(ledger.finished(study), spec)
-    best, baseline = configurations.best, configurations.baseline
+    findings = find(configurations, ledger.result)
+    baseline = findings.baseline
     used, budget = ledger.usage(study), spec.budget
     started_at, session_s = ledger.last_session(study) or (None, 0.0)
     return Status(
@@ -105,7 +115,8 @@ def status(ledger: Ledger, study: str) -> Status:
         done=sum(outcomes.values()),
         pending=ledger.num_pending(study),
         outcomes=dict(outcomes.most_common()),
-        best=_shown(spec, best) if best else None,
+        best=_best(spec, findings),
+        summary=against_baseline(findings),
         baseline_pct=baseline.mean_error_pct if baseline else None,
         num_baselines=baseline.num_seeds if baseline else 0,
         trials=_share(used.trials, budget.trials),
@@ -137,16 +148,22 @@ def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], 
     return outcomes, configurations
 
 
-def _shown(spec: SweepSpec, best: Configuration) -> Best:
-    trial, params = best.first.trial, dict(best.params)
+def _best(spec: SweepSpec, findings: Findings) -> Best | None:
+    best = findings.best
+    if best is None:
+        return None
+    params = dict(best.params)
     return Best(
-        trial.number,
-        trial.uid,
-        best.mean_error_pct,
-        best.num_seeds,
-        best.mean_device_time_s,
-        params,
-        changed(params, spec.baseline_params),
+        trial=best.first.trial.number,
+        uid=best.first.trial.uid,
+        error_rate_pct=best.mean_error_pct,
+        num_seeds=best.num_seeds,
+        interval_pct=best.interval_pct,
+        gain_points=findings.gain_points,
+        is_within_noise=findings.is_within_noise,
+        device_time_s=best.mean_device_time_s,
+        params=params,
+        changed=changed(params, spec.baseline_params),
     )
 
 
@@ -161,7 +178,10 @@ def _block(status: Status) -> str:
         f"  done      {status.done}, {status.pending} pending" + (f" ({outcomes})" if outcomes else ""),
     ]
     if status.kind is not Kind.VERDICT:
-        lines += [f"  baseline  {_baseline(status)}", f"  best      {_best(status.best)}"]
+        lines += [f"  baseline  {_baseline(status)}", f"  best      {status.summary}"]
+    if status.best:
+        trained = duration(status.best.device_time_s)
+        lines.append(f"  settings  {settings(status.best.changed)} (trained in {trained})")
     lines.append(f"  budget    {_budget(status)}")
     if status.time_left is not None:
         lines.append(f"  left      about {time_range(status.time_left.low_s, status.time_left.high_s)}")
@@ -177,13 +197,6 @@ def _baseline(status: Status) -> str:
     if status.baseline_pct is None:
         return "no result yet"
     return f"{status.baseline_pct:.2f} %{of_seeds(status.num_baselines)}"
-
-
-def _best(best: Best | None) -> str:
-    if best is None:
-        return "no searched trial is trained in full yet"
-    found = trial_at(best.trial, best.error_rate_pct, best.num_seeds)
-    return f"{found} in {duration(best.device_time_s)}: {settings(best.changed)}"
 
 
 def _budget(status: Status) -> str:

@@ -45,12 +45,17 @@ class Configuration:
         return self.records[0]
 
     @cached_property
-    def errors_pct(self) -> tuple[float, ...]:
-        """Validation error of each seed, percent; a second training of one seed says nothing more."""
-        errors: dict[int, float] = {}
+    def one_per_seed(self) -> tuple[Record, ...]:
+        """The first training of each seed; a second one of the same seed says nothing more."""
+        found: dict[int, Record] = {}
         for record in self.records:
-            errors.setdefault(record.trial.seed, error_pct(record))
-        return tuple(errors.values())
+            found.setdefault(record.trial.seed, record)
+        return tuple(found.values())
+
+    @cached_property
+    def errors_pct(self) -> tuple[float, ...]:
+        """Validation error of each seed, percent."""
+        return tuple(map(error_pct, self.one_per_seed))
 
     @property
     def num_seeds(self) -> int:
@@ -96,7 +101,7 @@ class Configurations:
     """
 
     def __init__(self, spec: SweepSpec, records: Iterable[Record] = (), epochs: int | None = None) -> None:
-        self._spec, self._documented, self._epochs = spec, _key(spec.baseline_params), epochs or spec.epochs
+        self.spec, self._documented, self._epochs = spec, _key(spec.baseline_params), epochs or spec.epochs
         self._found: dict[Key, Configuration] = {}
         self.best: Configuration | None = None
         for record in records:
@@ -104,7 +109,7 @@ class Configurations:
 
     def add(self, record: Record) -> Configuration | None:
         """Takes in one more trial; returns its configuration as it is now, None where it was not trained to the end."""
-        if record.trial.epochs != self._epochs or not may_be_ranked(self._spec, record):
+        if record.trial.epochs != self._epochs or not may_be_ranked(self.spec, record):
             return None
         mine = _key(record.trial.params)
         before = self._found.get(mine)

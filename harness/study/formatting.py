@@ -24,11 +24,6 @@ def time_range(low_s: float, high_s: float) -> str:
     return f"{low.removesuffix(f' {unit}') if high_s < 7200 else low} to {high}"
 
 
-def trial_at(number: int, error_pct: float, num_seeds: int) -> str:
-    """A configuration, by the number of its first trial, with its error: "trial 7 at 1.58 % (mean of 2 seeds)"."""
-    return f"trial {number} at {error_pct:.2f} %{of_seeds(num_seeds)}"
-
-
 def of_seeds(num_seeds: int) -> str:
     """What stands after a mean error: " (mean of 2 seeds)"; nothing after that of one seed."""
     return f" (mean of {num_seeds} seeds)" if num_seeds > 1 else ""
@@ -36,6 +31,11 @@ def of_seeds(num_seeds: int) -> str:
 
 def setting(value: Scalar) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def signed(points: float) -> str:
+    """A difference with its sign and two digits; what is rounded to zero has a plus."""
+    return f"{round(points, 2) + 0.0:+.2f}"
 
 
 CHANGES = "changed from the\ndocumented network"  # title of a column of `changes`

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -18,19 +19,37 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.planning.forecast import TimeLeft
-from harness.study.comparability import Configuration
-from harness.study.formatting import changes, duration, time_range, trial_at
+from harness.study.formatting import changes, duration, time_range
 from harness.study.metrics import unless_trained_on
 from harness.study.records import EpochReport, Outcome, Trial, TrialResult
 from harness.study.spec import SweepSpec
 
 QUIET_S = 10.0  # plain lines: an epoch or the progress is written after this time without a line
 
-# The live region has at most 60 columns: lines narrower than the window survive a change of its size.
+# The live region has at most `WIDTH` columns: lines narrower than the window survive a change of its size.
+WIDTH = 60
 BAR_WIDTH = 24
 NAME_WIDTH = 12
 SO_FAR_WIDTH = 33
-OTHER_LINES = 5  # of the region, without the workers', and one free line above
+RESULT_LINES = 3
+OTHER_LINES = 4 + RESULT_LINES  # of the region, without the workers', and one free line above
+
+
+@dataclass(frozen=True)
+class HowFar:
+    """The progress of a study.
+
+    Attributes:
+        done: Number of trials with a final result.
+        total: The same at the end of the budget.
+        left: Predicted time for the rest; None if unknown.
+        results: Its best so far in words (`harness.study.findings.so_far`); empty if there is none.
+    """
+
+    done: int
+    total: int
+    left: TimeLeft | None = None
+    results: str = ""
 
 
 class Display(Protocol):
@@ -54,15 +73,8 @@ class Display(Protocol):
     def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult) -> None:
         """A trial has its final result; shows its differences from the documented hyperparameters."""
 
-    def progress(
-        self,
-        done: int,
-        total: int,
-        left: TimeLeft | None,
-        best: Configuration | None,
-        baseline: Configuration | None,
-    ) -> None:
-        """Progress of the study and its best results; None for unknown ones."""
+    def progress(self, state: HowFar) -> None:
+        """Shows the progress of the study."""
 
     def note(self, text: str) -> None:
         """Writes one line."""
@@ -117,18 +129,11 @@ class PlainDisplay:
     def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult) -> None:
         self._lines.add(_end(spec, trial, result))
 
-    def progress(
-        self,
-        done: int,
-        total: int,
-        left: TimeLeft | None,
-        best: Configuration | None,
-        baseline: Configuration | None,
-    ) -> None:
-        is_news = done != self._done and (done == total or self._clock() - self._shown_at >= QUIET_S)
-        if is_news:
-            self._done, self._shown_at = done, self._clock()
-            self._lines.add("; ".join(filter(None, [_how_far(done, total, left), _best(best, baseline)])))
+    def progress(self, state: HowFar) -> None:
+        is_due = state.done == state.total or self._clock() - self._shown_at >= QUIET_S
+        if state.done != self._done and is_due:
+            self._done, self._shown_at = state.done, self._clock()
+            self._lines.add("; ".join(filter(None, [_how_far(state), state.results])))
 
     def note(self, text: str) -> None:
         self._lines.add(text)
@@ -171,8 +176,7 @@ class LiveDisplay:
 
     def __init__(self, stream: TextIO) -> None:
         self._workers: dict[str, _Busy | None] = {}
-        self._how_far: tuple[int, int, TimeLeft | None] | None = None
-        self._best = ""
+        self._state: HowFar | None = None
         self._lines = _Lines(self._write)
         self._console = Console(file=stream)
         self._live = Live(console=self._console, get_renderable=self._region, transient=True)
@@ -199,15 +203,8 @@ class LiveDisplay:
         self._free(trial)
         self._lines.add(_end(spec, trial, result))
 
-    def progress(
-        self,
-        done: int,
-        total: int,
-        left: TimeLeft | None,
-        best: Configuration | None,
-        baseline: Configuration | None,
-    ) -> None:
-        self._how_far, self._best = (done, total, left), _best(best, baseline)
+    def progress(self, state: HowFar) -> None:
+        self._state = state
 
     def note(self, text: str) -> None:
         self._lines.add(text)
@@ -242,17 +239,20 @@ class LiveDisplay:
         lines: list[RenderableType] = [_worker_line(worker, busy) for worker, busy in workers[:room]]
         if len(workers) > room:
             lines.append(Text(f"and {len(workers) - room} more workers", "dim"))
-        if self._how_far:
-            lines.append(self._bar(*self._how_far))
-        if self._best:
-            lines.append(Text(self._best, "bold", no_wrap=True, overflow="ellipsis"))
+        state = self._state
+        if state:
+            lines.append(self._bar(state))
+            results = textwrap.wrap(
+                state.results, min(WIDTH, self._console.width), max_lines=RESULT_LINES, placeholder=" ..."
+            )
+            lines += [Text(line, "bold", no_wrap=True, overflow="ellipsis") for line in results]
         return Group(*lines)
 
-    def _bar(self, done: int, total: int, left: TimeLeft | None) -> RenderableType:
-        text = _how_far(done, total, left)
+    def _bar(self, state: HowFar) -> RenderableType:
+        text = _how_far(state)
         row = Table.grid(padding=(0, 2))
         width = max(4, min(BAR_WIDTH, self._console.width - len(text) - 3))
-        row.add_row(ProgressBar(max(total, 1), done, width=width), Text(text, no_wrap=True))
+        row.add_row(ProgressBar(max(state.total, 1), state.done, width=width), Text(text, no_wrap=True))
         return row
 
 
@@ -334,17 +334,9 @@ def _failure(result: TrialResult) -> str:
     return result.outcome.replace("_", " ") + (f" ({result.error})" if result.error else "")
 
 
-def _how_far(done: int, total: int, left: TimeLeft | None) -> str:
-    time_left = "" if left is None or done >= total else f", about {time_range(left.low_s, left.high_s)} left"
-    return f"{done} of {total} trials{time_left}"
-
-
-def _best(best: Configuration | None, baseline: Configuration | None) -> str:
-    """The best searched configuration so far and the documented one."""
-    parts = []
-    if best:
-        parts.append(f"best so far {trial_at(best.first.trial.number, best.mean_error_pct, best.num_seeds)}")
-    if baseline:
-        seeds = f" ({baseline.num_seeds} seeds)" if baseline.num_seeds > 1 else ""  # short: the line has to fit
-        parts.append(f"baseline {baseline.mean_error_pct:.2f} %{seeds}")
-    return ", ".join(parts)
+def _how_far(state: HowFar) -> str:
+    left = state.left
+    time_left = (
+        "" if left is None or state.done >= state.total else f", about {time_range(left.low_s, left.high_s)} left"
+    )
+    return f"{state.done} of {state.total} trials{time_left}"

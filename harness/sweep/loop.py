@@ -21,16 +21,18 @@ from harness.planning.progress import Progress, StopReason
 from harness.search import catalogue
 from harness.search.base import NoProposal
 from harness.search.proposer import Next
+from harness.study.findings import find, so_far
 from harness.study.records import EpochReport, Outcome, Record, Trial, TrialResult
 from harness.study.spec import SweepSpec
 from harness.support.failpoints import Step, reach
 from harness.support.provenance import session_provenance
 from harness.sweep.checkpoints import Checkpoints
-from harness.sweep.display import Display
+from harness.sweep.display import Display, HowFar
 from harness.sweep.interrupts import Interrupts
 
 POLL_S = 0.25
 TOUCH_S = 5.0
+RESULTS_S = 1.0  # the noise between trials takes some 10 ms to compute, too long for each of many short trials
 STOPPED = "the sweep was stopped"
 
 
@@ -113,6 +115,7 @@ class Sweep:
         self._session = ledger.start_session(spec.study, session_provenance())
         reach(Step.AFTER_SESSION)
         self._touched_s = self._started_s
+        self._results, self._results_read_s = "", float("-inf")
         ledger.close_lost_attempts(spec.study)
         reach(Step.AFTER_LOST_ATTEMPTS)
         self._pending = deque(record.trial for record in records if record.result is None)
@@ -387,7 +390,14 @@ class Sweep:
         progress = self._progress
         num_workers = len(self._executor.places)  # 0 if a cluster has lost all its nodes
         left = progress.time_left(self._wall_s, self._open, num_workers) if num_workers else None
-        self._display.progress(progress.done, progress.total, left, progress.best, progress.baseline)
+        self._display.progress(HowFar(progress.done, progress.total, left, self._results_so_far()))
+
+    def _results_so_far(self) -> str:
+        is_done = self._progress.done >= self._progress.total
+        if is_done or self._clock() - self._results_read_s >= RESULTS_S:
+            self._results_read_s = self._clock()
+            self._results = so_far(find(self._progress.configurations, self._ledger.result))
+        return self._results
 
     def _cancel_running(self) -> None:
         """Closes running attempts as cancelled, so that their time is charged; their trials stay pending."""

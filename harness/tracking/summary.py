@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from statistics import mean
 from typing import TYPE_CHECKING
 
 from harness.ledger.ledger import Ledger, Study, Usage
 from harness.study.comparability import Configuration, Configurations
-from harness.study.formatting import of_seeds, trial_at
+from harness.study.findings import Findings, against_baseline, find
+from harness.study.formatting import of_seeds
 from harness.study.metrics import test_error_rate_pct
 from harness.study.records import Record
 from harness.study.spec import SweepSpec
@@ -30,6 +30,8 @@ class Progress:
     Attributes:
         study: Its settings.
         records: Its trials by number, pending ones included.
+        configurations: Those that were trained in full.
+        findings: The best of them against the baseline.
         usage: The used part of its budget.
         num_test_reads: Number of models that were evaluated on the test images.
         ended_at: When its last attempt ended, seconds since 1970.
@@ -37,14 +39,11 @@ class Progress:
 
     study: Study
     records: Sequence[Record]
+    configurations: Configurations
+    findings: Findings
     usage: Usage
     num_test_reads: int
     ended_at: float
-
-    @cached_property
-    def configurations(self) -> Configurations:
-        """The configurations that were trained in full."""
-        return Configurations(self.study.spec, self.records)
 
     @property
     def is_finished(self) -> bool:
@@ -74,7 +73,16 @@ def progress(ledger: Ledger, study: str) -> Progress:
     if finished:
         last = max(finished, key=lambda record: record.told_at or 0)
         ended_at = ledger.attempts(last.trial.uid)[-1].ended_at_s
-    return Progress(settings, records, ledger.usage(study), ledger.num_test_reads(study), ended_at)
+    configurations = Configurations(settings.spec, records)
+    return Progress(
+        study=settings,
+        records=records,
+        configurations=configurations,
+        findings=find(configurations, ledger.result),
+        usage=ledger.usage(study),
+        num_test_reads=ledger.num_test_reads(study),
+        ended_at=ended_at,
+    )
 
 
 def report_of(runs: Sequence[Run]) -> str:
@@ -169,8 +177,8 @@ def _results(progress: Progress) -> str:
     table = "\n".join([head, *rows])
     if not best:
         return table
-    so_far = trial_at(best.first.trial.number, best.mean_error_pct, best.num_seeds)
-    return f"{table}\n\nBest so far {so_far}, picked on the very images it is measured on, which flatters it."
+    compared = against_baseline(progress.findings)
+    return f"{table}\n\nBest so far {compared}. It was chosen by this error, which makes the error look lower."
 
 
 def _confirmations(progress: Progress) -> str:

@@ -57,7 +57,8 @@ def export_trials(ledger: Ledger, study: str, path: Path, form: str) -> None:
         checked = schema(spec).validate(frame)
     except SchemaError as error:
         line = " ".join(str(error).split())
-        raise TroubleError(f"study {spec.study} cannot be exported, its ledger holds nonsense: {line}") from error
+        why = f"its ledger holds a value that is not allowed: {line}"
+        raise TroubleError(f"study {spec.study} cannot be exported: {why}") from error
     _WRITERS[form](checked, path)
 
 

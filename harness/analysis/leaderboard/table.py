@@ -15,15 +15,18 @@ from rich.table import Table
 
 from harness.analysis.hyperparameters import hyperparameters
 from harness.analysis.leaderboard.columns import Columns, cell, columns
-from harness.analysis.leaderboard.findings import find, sentences
 from harness.analysis.leaderboard.leaderboard import by_configuration, fidelity_columns
 from harness.analysis.terminal import plain_console
 from harness.ledger.ledger import Ledger, find_study
+from harness.study.comparability import Configurations
+from harness.study.findings import find, sentences
 from harness.study.formatting import CHANGES, changes
-from harness.study.records import Outcome, Role
+from harness.study.metrics import metrics
+from harness.study.records import Outcome, Role, Shown
 from harness.study.spec import SweepSpec
 
 MIN_CHANGES = 25  # minimum width of this column
+NAME_WIDTH = 12  # of a study, where there is no room for its whole name
 TITLE_WIDTH = 10  # of a title without line breaks of its own
 
 
@@ -41,14 +44,21 @@ def show_leaderboard(
     is_baseline = board["rank"].notna() & (board["role"] == Role.BASELINE)
     rows = board[is_baseline | (np.arange(len(board)) < top)]
     if len(rows):
-        console.print(_table(rows, _columns(rows, specs, console)))
+        shown, hidden = _columns(rows, specs, console)
+        console.print(_table(rows, shown))
+        if hidden:
+            console.print(f"no room in {console.width} columns for: {', '.join(hidden)}; the CSV file has them")
     for line in [*_left_out(board, rows), *_cautions(board)]:
         console.print(line)
     for spec in specs:
         which = f"{spec.study}: " if len(specs) > 1 else ""
         pointer = [f"`harness verdict {spec.about}` says whether any of them is better than the baseline"]
-        for line in pointer if spec.is_verdict else sentences(find(ledger, spec, frame)):
+        for line in pointer if spec.is_verdict else _findings(ledger, spec):
             console.print(which + line)
+
+
+def _findings(ledger: Ledger, spec: SweepSpec) -> list[str]:
+    return sentences(find(Configurations(spec, ledger.finished(spec.study)), ledger.result))
 
 
 def _table(rows: pd.DataFrame, texts: Columns) -> Table:
@@ -64,16 +74,36 @@ def _table(rows: pd.DataFrame, texts: Columns) -> Table:
     return table
 
 
-def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -> Columns:
-    """The columns: hyperparameters in separate columns, else in one, else none, depending on the width."""
-    start, end, names = _start(rows), _end(rows), hyperparameters(specs)
+def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -> tuple[Columns, list[str]]:
+    """The columns that fit, and names of those that do not.
+
+    Hyperparameters are in separate columns, else in one, else left out. Names of studies are broken before that, and
+    metrics and seeds are left out after it, the last metric first.
+    """
+    whole, end, names = _start(rows), _end(rows), hyperparameters(specs)
     texts = {name: [cell(value) for value in rows[name]] for name in names}
-    own = start | {name.replace("_", "_\n"): texts[name] for name in names} | end
-    if _width(_table(rows, own), console) <= console.width:
-        return own
-    if not names or _width(_table(rows, start | end), console) + MIN_CHANGES > console.width:
-        return start | end
-    return start | {CHANGES: _changes(rows, names, specs)} | end
+    own = {name.replace("_", "_\n"): texts[name] for name in names}
+
+    def fits(shown: Columns, more: int = 0) -> bool:
+        return _width(_table(rows, shown), console) + more <= console.width
+
+    for start in (whole, _with_broken_names(whole)):
+        if fits(start | own | end):
+            return start | own | end, []
+        if names and fits(start | end, MIN_CHANGES):
+            return start | {CHANGES: _changes(rows, names, specs)} | end, []
+    hidden = ["hyperparameters"] if names else []
+    for title in [*(metric.title for metric in reversed(metrics(Shown.TABLE))), "seeds"]:
+        if title in start and not fits(start | end):
+            del start[title]
+            hidden.append(title)
+    return start | end, hidden
+
+
+def _with_broken_names(columns: Columns) -> Columns:
+    if "study" not in columns:
+        return dict(columns)
+    return columns | {"study": [textwrap.fill(name, NAME_WIDTH) for name in columns["study"]]}
 
 
 def _width(table: Table, console: Console) -> int:

@@ -10,12 +10,12 @@ from statistics import fmean
 
 import pandas as pd
 
-from harness.analysis.leaderboard.findings import Findings, find
 from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.analysis.verdict.findings import Verdict, find_verdict
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, Study, Usage, find_study
 from harness.study.comparability import Configuration, Configurations, full_error_pct
+from harness.study.findings import Findings, find
 from harness.study.records import Attempt, Record, Role
 from harness.study.spec import SweepSpec, verdict_name
 
@@ -150,7 +150,6 @@ def gather(ledger: Ledger, name: str) -> Facts:
     if study.spec.is_verdict:
         raise InputError(f"study is {name!r}, which is a verdict; allowed: {study.spec.about}, whose report shows it")
     records = ledger.history(name)
-    board = leaderboard(ledger, [name])
     verdict = verdict_name(name)
     return Facts(
         study=study,
@@ -158,8 +157,8 @@ def gather(ledger: Ledger, name: str) -> Facts:
         attempts=[attempt for record in records for attempt in _attempts(ledger, record)],
         origins=ledger.origins(name),
         usage=ledger.usage(name),
-        board=board,
-        findings=find(ledger, study.spec, board),
+        board=leaderboard(ledger, [name]),
+        findings=find(Configurations(study.spec, records), ledger.result),
         verdict=find_verdict(ledger, ledger.study(verdict).spec) if verdict in ledger.study_names() else None,
     )
 

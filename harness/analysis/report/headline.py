@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.analysis.leaderboard.findings import noise, weight
 from harness.analysis.report.facts import Facts
 from harness.analysis.report.finding_cost import Step, first_below
 from harness.analysis.verdict.sentences import sentences as verdict_sentences
 from harness.study.comparability import Configuration
+from harness.study.findings import best_so_far, noise
 from harness.study.formatting import duration, of_seeds, settings
 from harness.study.spec import SweepSpec
 
@@ -24,24 +24,14 @@ def subject(spec: SweepSpec) -> str:
 
 
 def headline(facts: Facts) -> str:
-    """Best against baseline, in one sentence."""
+    """Best against baseline."""
     best, baseline = facts.best, facts.baseline
     if not facts.spec.is_search:
         return _trained(facts)
     if best is None:
         return "No searched trial has been trained in full yet, so there is no best one."
-    error = f"Trial {best.first.trial.number} is the best of {len(facts.configurations.searched)} trained in full:"
-    error += f" its validation error is {best.mean_error_pct:.2f} %{of_seeds(best.num_seeds)}"
-    if baseline is None:
-        return f"{error}. The baseline has no result yet to compare it with."
-    baseline_pct = baseline.mean_error_pct
-    points = baseline_pct - best.mean_error_pct
-    than = "lower" if points > 0 else "higher"
-    against = f"{abs(points):.2f} points {than} than the documented network's {baseline_pct:.2f} %"
-    if round(points, 2) == 0:
-        against = f"like the documented network's ({baseline_pct:.2f} %)"
-    gain = f" The gain is {weight(facts.findings, points)}." if points > 0 else ""
-    return f"{error}, {against}{of_seeds(baseline.num_seeds)}{_times(facts, best, baseline)}.{gain}"
+    of = f"It is the best of {len(facts.configurations.searched)} trained in full"
+    return f"{_capital(best_so_far(facts.findings))}. {of}{_times(facts, best, baseline) if baseline else ''}."
 
 
 def _trained(facts: Facts) -> str:
@@ -61,7 +51,7 @@ def _times(facts: Facts, best: Configuration, baseline: Configuration) -> str:
         return ""
     mine, theirs = (one.first.result.num_params if one.first.result else None for one in (best, baseline))
     parameters = f" and {mine / theirs:.2f}x its parameters" if mine and theirs else ""
-    return f", at {best_s / baseline_s:.2f}x its {facts.time_word}{parameters}"
+    return f", at {best_s / baseline_s:.2f}x the baseline's {facts.time_word}{parameters}"
 
 
 def headline_lines(facts: Facts) -> Iterator[str]:

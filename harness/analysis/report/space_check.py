@@ -13,10 +13,10 @@ from scipy import stats
 from baselines.settings import Allowed
 from harness.analysis.report.facts import Facts
 from harness.analysis.report.importance import Importance, has_order, position
-from harness.analysis.statistics import Resolution, pooled_sd
 from harness.study.comparability import Configuration
 from harness.study.formatting import setting
 from harness.study.new_study import allowed_for
+from harness.study.noise import Resolution, pooled_sd
 from harness.study.records import Outcome, Role, Scalar
 from harness.study.space import Choice, Float, Int
 

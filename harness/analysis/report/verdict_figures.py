@@ -10,6 +10,7 @@ from harness.analysis.report.drawing import BASELINE, BEST, INK, MUTED, figure
 from harness.analysis.report.tables import Table
 from harness.analysis.verdict.findings import Comparison, Configuration, Verdict
 from harness.analysis.verdict.trainings import Answer
+from harness.study.formatting import signed
 
 _COLORS = {Answer.BETTER: BEST, Answer.WORSE: BASELINE}
 
@@ -32,7 +33,8 @@ def differences(pairs: Sequence[Pair]) -> go.Figure:
             mode="markers",
             marker={"size": 11, "color": _COLORS.get(candidate.answer or Answer.OPEN, INK)},
             error_x={"type": "data", "symmetric": False, "array": [high - points], "arrayminus": [points - low]},
-            hovertext=f"{candidate.name}: {candidate.answer}<br>{points:+.2f} points ({low:+.2f} to {high:+.2f})",
+            hovertext=f"{candidate.name}: {candidate.answer}<br>"
+            f"{signed(points)} points ({signed(low)} to {signed(high)})",
             hoverinfo="text",
             showlegend=False,
         )

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from harness.analysis.statistics import resolution_pct
 from harness.study.metrics import EPOCH_METRICS, unless_trained_on
+from harness.study.noise import resolution_pct
 from harness.study.records import Device, EpochReport, TrialResult
 from harness.study.spec import SweepSpec
 from harness.support.intervals import error_rate_interval_pct

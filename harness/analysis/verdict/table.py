@@ -17,7 +17,7 @@ from harness.analysis.terminal import plain_console
 from harness.analysis.verdict.findings import Comparison, Configuration, Verdict
 from harness.analysis.verdict.picture import draw_verdict
 from harness.analysis.verdict.sentences import sentences
-from harness.study.formatting import CHANGES, changes
+from harness.study.formatting import CHANGES, changes, signed
 
 Columns = dict[str, list[str]]  # texts by title, top to bottom
 
@@ -111,7 +111,7 @@ def _difference(comparison: Comparison | None) -> str:
     if comparison is None:
         return ""
     limits = comparison.corrected
-    return f"{comparison.points:+.2f} ({limits.low:+.2f} to {limits.high:+.2f})"
+    return f"{signed(comparison.points)} ({signed(limits.low)} to {signed(limits.high)})"
 
 
 def _p(value: float) -> str:

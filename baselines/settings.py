@@ -68,6 +68,8 @@ class Since:
     Rows of ledgers before this version are read with the field's default, which describes how it was then.
     """
 
+    # It stands here because fields of the recipe may be marked, and `baselines` imports nothing from the harness.
+
     version: int
 
 

@@ -75,9 +75,7 @@ def load_sweep(
     from harness.study.sweep_file import Flags, validated
     from harness.study.sweep_file import load_sweep as load
 
-    flags = {option.name: given[option.name] for option in SWEEP_OPTIONS} | {
-        "objective": objective and tuple(objective)
-    }
+    flags = {option.name: given[option.name] for option in SWEEP_OPTIONS}
     return load(sweep_path(str(sweep)), validated(Flags, flags, "load_sweep"), default_profile())
 
 

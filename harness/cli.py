@@ -54,7 +54,10 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
     for argument in arguments:
         if argument.startswith("-") and argument.endswith("=--"):  # argparse takes it for an empty list
             raise InputError(f"{argument.removesuffix('=--')} is '--'; allowed: a value")
-    return _parser().parse_args(arguments)
+    options, unknown = _parser().parse_known_args(arguments)
+    if unknown:
+        raise InputError(f"unrecognized arguments: {' '.join(unknown)}; see harness {options.command} --help")
+    return options
 
 
 def _fail(why: str, status: int) -> int:

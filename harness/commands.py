@@ -375,12 +375,12 @@ def _study_named(name: str) -> str:
 
 
 def _flags(options: argparse.Namespace) -> Flags:
-    from harness.study.sweep_file import Flags, validated
+    from harness.study.sweep_file import Flags, given_flags
 
     given = {name: value for name in Flags.model_fields if (value := getattr(options, name, None)) is not None}
     if "objective" in given:
         given["objective"] = tuple(given["objective"].split(","))
-    return validated(Flags, given, "command line")
+    return given_flags(given)
 
 
 def _say(text: str) -> None:

@@ -84,6 +84,7 @@ NONSENSE = [
     (f"studies SET spec = '{json.dumps(SPEC | {'colour': 'red'})}'", "colour is unknown"),
     ("studies SET spec = replace(spec, '0.002', 'NaN')", "recipe.learning_rate is nan"),
     ("studies SET spec = replace(spec, '\"low\":64', '\"low\":2048')", "space.units_1: range 2048 to 1024 is empty"),
+    ("studies SET study = 'renamed'", "row 'renamed', column study is 'renamed'; allowed: 'study', as in its settings"),
     ("studies SET study = '../../study'", "row '../../study', column study is '../../study'; allowed: 1 to 64 letters"),
     ("studies SET provenance = '[]'", "column provenance is '[]'"),
     ("studies SET created_at = 1e300", "column created_at is 1e+300; allowed: a finite number"),

@@ -299,6 +299,16 @@ def test_a_worker_holds_a_cpu_or_a_gpu_with_its_share_of_them() -> None:
         share(Ray(gpus_per_worker=1.0), [cpus])
 
 
+def test_a_worker_that_can_never_fit_is_refused_where_no_node_can_join() -> None:
+    here = {"CPU": 8.0, "memory": 64e9}
+    message = r"^a worker of 9 CPUs does not fit on this machine; allowed: up to 8 CPUs; Ray may use 61,035 MiB"
+    with pytest.raises(InputError, match=message):
+        share(Ray(cpus_per_worker=9), [here])
+    with pytest.raises(InputError, match=r"^a worker of 1 CPU does not .* Ray may use 95 MiB, of which each"):
+        share(Ray(), [here | {"memory": 1e8}])
+    assert share(Ray(address="auto", cpus_per_worker=9), [here]) == Share(9, 0.0)  # for a node that joins
+
+
 def test_a_node_has_room_for_what_all_its_resources_allow() -> None:
     assert Share(1, 0.0).room({"CPU": 8.0, "memory": 64e9}) == 8
     assert Share(1, 0.0).room({"CPU": 8.0, "memory": 3.5e9}) == 2
@@ -312,6 +322,7 @@ def test_a_node_has_room_for_what_all_its_resources_allow() -> None:
     [
         ({"cpus_per_worker": 0}, "--cpus-per-worker is 0; allowed: 1 to 1024"),
         ({"gpus_per_worker": 0.7}, "--gpus-per-worker is 0.7; allowed: 0, 1, or a whole part of one"),
+        ({"gpus_per_worker": -0.0}, "--gpus-per-worker is -0; allowed: 0, 1, or a whole part of one"),
         ({"gpus_per_worker": 2.0}, "--gpus-per-worker is 2; allowed: 0, 1, or a whole part of one"),
         ({"address": "ray://head:10001"}, "--address is 'ray://head:10001'; allowed: auto, or HOST:PORT"),
     ],

@@ -109,6 +109,9 @@ def test_a_sweep_is_loaded_as_by_the_command(tmp_path: Path) -> None:
     [
         ({"trials": 0}, "load_sweep: trials is 0; allowed: greater than or equal to 1"),
         ({"engine": "hyperopt"}, "load_sweep: engine is 'hyperopt'; allowed: 'optuna' or 'keras-tuner'"),
+        ({"enqueue": 3}, "load_sweep: enqueue is 3; allowed: a path"),
+        ({"objective": 3}, "load_sweep: objective is 3; allowed: a valid tuple"),
+        ({"objective": "error"}, "load_sweep: objective is 'error'; allowed: a valid tuple"),
         ({"budget": "soon"}, "duration is 'soon'; allowed:"),
         ({"sweep": "nope"}, "sweep is 'nope', which is not there; allowed: a TOML file or one of cnn"),
     ],

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from harness.errors import InputError
 from harness.execution.data.datasets import DATASETS
 from harness.study.spec import SPLIT_SIZES, Decides, SweepSpec, check_name, parse_duration_s, settings_that_decide
-from harness.study.sweep_file import Flags, Profile, SweepFile, baseline_spec, load_sweep, validated
+from harness.study.sweep_file import Flags, Profile, SweepFile, baseline_spec, given_flags, load_sweep
 from harness.support.home import sweeps_folder
 
 CNN = (sweeps_folder() / "cnn.toml").read_text()
@@ -185,10 +185,21 @@ def test_wrong_durations_say_what_is_allowed(text: str) -> None:
         parse_duration_s(text)
 
 
-@pytest.mark.parametrize("field", [{"trials": 0}, {"seed": -1}, {"engine": "hyperopt"}, {"budget": "x"}])
-def test_wrong_flags_are_refused(field: dict) -> None:
-    with pytest.raises(InputError, match="command line: "):
-        validated(Flags, field, "command line")
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"trials": 0}, "--trials is 0; allowed: greater than or equal to 1"),
+        ({"seed": -1}, "--seed is -1; allowed: greater than or equal to 0"),
+        ({"engine": "hyperopt"}, "--engine is 'hyperopt'; allowed: 'optuna' or 'keras-tuner'"),
+        ({"objective": ("err",)}, "--objective is 'err'; allowed: 'error' or 'device_time'"),
+        ({"budget": "x"}, "--budget: duration is 'x'; allowed: a number above 0"),
+        ({"learn_from": 3}, "--learn-from is 3; allowed: a valid string"),
+        ({"study": 3}, "--as is 3; allowed: a valid string"),
+    ],
+)
+def test_wrong_flags_are_refused_by_their_names(given: dict, message: str) -> None:
+    with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+        given_flags(given)
 
 
 def test_a_study_remembers_how_long_the_full_profile_trains(tmp_path: Path) -> None:

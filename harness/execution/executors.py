@@ -6,6 +6,7 @@ imported at the top.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
@@ -67,7 +68,9 @@ class Ray(ExecutorSettings):
 
         check_whole("--cpus-per-worker", self.cpus_per_worker, 1, MAX_CPUS_PER_WORKER)
         gpus = self.gpus_per_worker
-        if gpus and not (0 < gpus <= 1 and abs(1 / gpus - round(1 / gpus)) < 0.05):
+        is_none = gpus == 0 and math.copysign(1, gpus) > 0
+        is_part = gpus is not None and 0 < gpus <= 1 and abs(1 / gpus - round(1 / gpus)) < 0.05
+        if gpus is not None and not is_none and not is_part:
             raise InputError(
                 f"--gpus-per-worker is {gpus:g}; allowed: 0, 1, or a whole part of one, such as 0.5 or 0.25"
             )

@@ -100,9 +100,16 @@ def broken(table: str, key: str, of: str = "") -> str:
 def study(row: sqlite3.Row) -> tuple[SweepSpec, dict[str, Any], float]:
     """(settings, provenance, created_at) from a row of `STUDY`."""
     cells = Cells("studies", row["study"], row)
-    known = cells.read("spec", spec), cells.read("provenance", json_object), cells.read("created_at", moment)
+    settings = cells.read("spec", spec)
+    cells.read("study", lambda value: _same_name(value, settings.study))
+    known = settings, cells.read("provenance", json_object), cells.read("created_at", moment)
     cells.check()
     return known
+
+
+def _same_name(value: object, name: str) -> None:
+    if value != name:
+        raise ValueError(f"allowed: {name!r}, as in its settings")
 
 
 def trial_record(

@@ -14,6 +14,7 @@ import baselines
 from baselines.recipe import RECIPE
 from harness.errors import InputError
 from harness.study.new_study import check_new
+from harness.study.options import SWEEP_OPTIONS
 from harness.study.records import Scalar
 from harness.study.spec import (
     MAX_WHOLE,
@@ -222,6 +223,18 @@ def validated(model: type[M], data: dict[str, Any], source: str) -> M:
         return model.model_validate(data)
     except ValidationError as error:
         raise InputError(f"{source}: {_one_line(model, error)}") from None
+
+
+def given_flags(given: dict[str, Any]) -> Flags:
+    """The flags of the command line, by the names of their options.
+
+    Raises:
+        InputError: one line that names the first wrong flag, its value and what is allowed.
+    """
+    try:
+        return Flags.model_validate(given)
+    except ValidationError as error:
+        raise InputError(explain(error, {option.name: option.long_flag for option in SWEEP_OPTIONS})) from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 import re
 import reprlib
+from collections.abc import Mapping
 from functools import cache
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -42,11 +44,14 @@ def parse_json(kind: type[T], text: str | bytes) -> T:
     return parsed
 
 
-def explain(error: ValidationError) -> str:
-    """The first error, as one line: the key, its value and what is allowed."""
+def explain(error: ValidationError, flags: Mapping[str, str] = MappingProxyType({})) -> str:
+    """The first error, as one line: the key, or its flag in `flags`, its value and what is allowed."""
     first = error.errors(include_url=False, include_context=False)[0]
-    key = ".".join(map(shown_key, first["loc"]))
+    loc = first["loc"]
+    key = flags[str(loc[0])] if loc and loc[0] in flags else ".".join(map(shown_key, loc))
     reason = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if first["type"] == "path_type":
+        reason = "a path"
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"{key} is unknown"
     if first["type"] in ("missing", "missing_argument"):

@@ -37,7 +37,8 @@ def share(asked: Ray, nodes: list[Mapping[str, float]]) -> Share:
     """The requested resources, or suitable ones for the nodes.
 
     Raises:
-        InputError: GPUs are requested and there are none.
+        InputError: GPUs are requested and there are none, or a cluster on this machine alone has no room for a worker,
+            so that waiting for a node is of no use.
     """
     with_gpus = [node for node in nodes if node.get("GPU")]
     if asked.gpus_per_worker and not with_gpus:
@@ -49,4 +50,14 @@ def share(asked: Ray, nodes: list[Mapping[str, float]]) -> Share:
     if num_cpus is None:
         shares = [int(node.get("CPU", 0) / node["GPU"] * num_gpus) for node in with_gpus] if num_gpus else []
         num_cpus = max(1, min(shares, default=1))
-    return Share(num_cpus, num_gpus)
+    found = Share(num_cpus, num_gpus)
+    if asked.address is None and not any(map(found.room, nodes)):
+        raise InputError(f"a worker of {found} does not fit on this machine; allowed: {_size(nodes)}")
+    return found
+
+
+def _size(nodes: list[Mapping[str, float]]) -> str:
+    """What the largest worker could have."""
+    cpus, memory = (max((node.get(name, 0) for node in nodes), default=0) for name in ("CPU", "memory"))
+    memory_mb = f"{memory / 2**20:,.0f} MiB, of which each worker needs {WORKER_MEMORY_MB:,}"
+    return f"up to {cpus:g} CPUs; Ray may use {memory_mb}"

@@ -40,7 +40,6 @@ class Trainer:
     """Trains the trials of one study on one worker; keeps the data and the device for all of them."""
 
     def __init__(self, spec: SweepSpec, place: Place, data_folder: Path) -> None:
-        keras_settings.pin(spec.precision)
         devices.check_gpu(place)
         self.spec = spec
         self._place = place
@@ -149,7 +148,7 @@ class _Attempt:
         trial, spec = self._job.trial, self._trainer.spec
         started = time.monotonic()
         keras.backend.clear_session()
-        keras_settings.pin(spec.precision)  # clearing forgets the policy
+        keras_settings.pin(spec.precision)  # for each trial, because clearing forgets the policy
         keras.utils.set_random_seed(trial.seed)
         recipe = spec.trial_recipe(trial.params)
         steps = _num_steps(self._trainer.train_images.num_images, recipe.batch_size)

@@ -119,8 +119,8 @@ def test_one_whole_page_with_every_figure(ledger: Ledger, home: Path) -> None:
     assert len([name for name in page.figures if name.startswith("slices")]) == 2
     assert {"headline", "space-check", "trials", "provenance", *parts} <= set(page.ids)
     assert (
-        "Best so far trial 13 at 1.85 % (95 %: 1.18 to 2.89), 0.30 points below the baseline's 2.15 % (mean of 2 seeds):"
-        " within noise. It is the best of 12 trained in full, at 1.60x the baseline's device time"
+        "Best so far trial 13 at 1.85 % (95 %: 1.18 to 2.89), 0.30 points below the baseline's 2.15 %"
+        " (mean of 2 seeds): within noise. It is the best of 12 trained in full, at 1.60x the baseline's device time"
     ) in page.text
     assert "harness verdict study" in page.text
 

@@ -108,14 +108,17 @@ def test_a_plan_tells_when_the_time_will_not_do() -> None:
 @pytest.mark.parametrize(
     ("made", "text"),
     [
-        (Plan(12, TimeLeft(540.0, 840.0), False), "12 to run, about 9 to 14 min"),
-        (Plan(12, TimeLeft(900.0, 900.0), True), "12 to run, probably too many for the time"),
-        (Plan(0, TimeLeft(15.0, 15.0), False), "nothing is left to run"),
+        (Plan(12, TimeLeft(540.0, 840.0), False), "12 trials, about 9 to 14 min"),
+        (Plan(12, TimeLeft(900.0, 900.0), True), "12 trials, probably too many for the time"),
+        (Plan(0, TimeLeft(15.0, 15.0), False), "nothing"),
     ],
 )
 def test_a_plan_for_people(made: Plan, text: str) -> None:
     spec = make_spec(budget=Budget(trials=10, wall_s=900.0))
-    assert describe(spec, PLACES, made)[-1] == f"budget    10 trials and 2 of the baseline, or 15 minutes; {text}"
+    assert describe(spec, PLACES, made)[-2:] == [
+        "budget    10 trials and 2 of the baseline, or 15 minutes",
+        f"to run    {text}",
+    ]
 
 
 def begin(study: FilledLedger, num_workers: int = 1) -> None:

@@ -83,7 +83,8 @@ def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
         *_subject(spec),
         *_devices(places, spec.precision),
         f"profile   {spec.profile}: {spec.train_images:,} training images, {spec.epochs} epochs",
-        f"budget    {', or '.join(limits)}; {_to_run(plan)}",
+        f"budget    {', or '.join(limits)}",
+        f"to run    {_to_run(plan)}",
     ]
 
 
@@ -125,10 +126,10 @@ def _budget_left_s(status: Status, num_workers: int) -> Iterator[float]:
 
 def _to_run(plan: Plan) -> str:
     if plan.num_left == 0:
-        return "nothing is left to run"
+        return "nothing"
     if plan.is_cut_short:
-        return f"{plan.num_left} to run, probably too many for the time"
-    return f"{plan.num_left} to run, about {time_range(plan.time_left.low_s, plan.time_left.high_s)}"
+        return f"{plan.num_left} trials, probably too many for the time"
+    return f"{plan.num_left} trials, about {time_range(plan.time_left.low_s, plan.time_left.high_s)}"
 
 
 def _subject(spec: SweepSpec) -> list[str]:

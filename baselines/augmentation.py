@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,39 +20,43 @@ class Augmentation:
         shift: Share of the image's side, in each direction by itself.
         rotation: Share of a full turn about the centre.
         zoom: Share by which the image is made smaller or larger about the centre.
+        shear: Tangent of the angle by which the columns lean over.
     """
 
     shift: float = 0.0
     rotation: float = 0.0
     zoom: float = 0.0
+    shear: float = 0.0
 
     def __bool__(self) -> bool:
-        return any((self.shift, self.rotation, self.zoom))
+        return any(astuple(self))
 
     def transforms(self, shape: tuple[int, ...], side: int, rng: np.random.Generator) -> NDArray[np.float32]:
         """A transform for each of so many images of side x side pixels, shape (*shape, 8).
 
         They are the coefficients a0, a1, a2, b0, b1, b2, c0, c1 of `keras.ops.image.affine_transform`: the pixel
         (x, y) of the result is read at (a0 x + a1 y + a2, b0 x + b1 y + b2). The image is shifted, then rotated, then
-        zoomed. Shape (*shape, 0) where nothing changes.
+        zoomed, then sheared. Shape (*shape, 0) where nothing changes.
         """
         import numpy as np
 
         if not self:
             return np.empty((*shape, 0), np.float32)
-        drawn = rng.uniform(-1.0, 1.0, (4, *shape))
+        drawn = rng.uniform(-1.0, 1.0, (5, *shape))
         shift_x, shift_y = self.shift * side * drawn[:2]
         angle, scale = 2 * np.pi * self.rotation * drawn[2], 1.0 + self.zoom * drawn[3]
-        centre, zero = (side - 1) / 2, np.zeros(shape)
+        lean, centre, zero = self.shear * drawn[4], (side - 1) / 2, np.zeros(shape)
         cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+        across = (cosine, cosine * lean - sine)
+        down = (sine, sine * lean + cosine)
         rows = [
-            *(cosine, -sine, centre + shift_x - centre * (cosine - sine)),
-            *(sine, cosine, centre + shift_y - centre * (sine + cosine)),
+            *(*across, centre + shift_x - centre * (across[0] + across[1])),
+            *(*down, centre + shift_y - centre * (down[0] + down[1])),
             *(zero, zero),
         ]
         return np.stack(rows, axis=-1).astype(np.float32)
 
 
 def augmentation(config: Any) -> Augmentation:
-    """What a configuration says of it; an architecture need not know all of it."""
-    return Augmentation(*(getattr(config, f"augment_{name}", 0.0) for name in ("shift", "rotation", "zoom")))
+    """The ranges of a configuration; 0 for those that its architecture does not have."""
+    return Augmentation(*(getattr(config, f"augment_{name}", 0.0) for name in ("shift", "rotation", "zoom", "shear")))

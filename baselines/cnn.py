@@ -13,6 +13,7 @@ total                                       3,274,634
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,6 +21,7 @@ from baselines.layers import (
     Cost,
     Dropped,
     Normalised,
+    Shear,
     Shift,
     Turn,
     Units,
@@ -29,10 +31,12 @@ from baselines.layers import (
     dropout,
     hidden,
 )
-from baselines.settings import Whole
+from baselines.settings import OneOf, Whole
 
 if TYPE_CHECKING:
     import keras
+
+SIDE = 28  # of an image
 
 Filters = Annotated[int, Whole(1, 1024)]
 
@@ -41,9 +45,16 @@ Filters = Annotated[int, Whole(1, 1024)]
 class Config:
     """The settings of the network; the defaults are the documented values.
 
-    `augment_shift` and `augment_zoom` are shares of the image's side, `augment_rotation` is a share of a full
-    turn; augmentation is random per image and acts in training only. `dropout` follows the dense layer,
-    `conv_dropout` each pooling. `batch_norm` is between a hidden layer and its relu.
+    The network has `stages`, after each of which the resolution is half (rounded up), and a head. A stage has
+    `stage_convs` convolutions: the first with its own kernel, further ones with `inner_kernel`. It ends (`stage_end`)
+    with a pooling, or with another convolution of stride 2, `stride_kernel` and its own relu. With the padding "valid"
+    a convolution of stride 1 has no padding, except where its kernel does not fit into its input. The head is a dense
+    layer, or the mean of each feature map; `dense_units` and `dropout` belong to the dense layer. `conv_dropout`
+    follows each stage. `batch_norm` is between a hidden layer and its relu. `filters_3` and `kernel_3` apply only if
+    there is a third stage.
+
+    `augment_shift` and `augment_zoom` are shares of the image's side, `augment_rotation` is a share of a full turn,
+    `augment_shear` the tangent of an angle; augmentation is random per image and acts in training only.
     """
 
     filters_1: Filters = 32
@@ -57,6 +68,16 @@ class Config:
     augment_shift: Shift = 0.0
     augment_rotation: Turn = 0.0
     augment_zoom: Zoom = 0.0
+    augment_shear: Shear = 0.0
+    stages: Annotated[int, Whole(2, 3)] = 2
+    stage_convs: Annotated[int, Whole(1, 3)] = 1
+    inner_kernel: Annotated[int, Whole(1, 7)] = 3
+    stage_end: Annotated[str, OneOf(("max_pool", "average_pool", "stride"))] = "max_pool"
+    stride_kernel: Annotated[int, Whole(2, 7)] = 5
+    padding: Annotated[str, OneOf(("same", "valid"))] = "same"
+    head: Annotated[str, OneOf(("dense", "global_average"))] = "dense"
+    filters_3: Filters = 64
+    kernel_3: Annotated[int, Whole(1, 7)] = 3
 
 
 DOCUMENTED = Config()
@@ -64,37 +85,86 @@ NUM_PARAMS = 3_274_634  # of the table above
 GPU_STEP_S = 4e-3
 
 
+@dataclass(frozen=True)
+class _Conv:
+    """A convolution of the network: `side` and `side_out` are pixels of its input and output in each direction."""
+
+    name: str
+    filters: int
+    kernel: int
+    strides: int
+    padding: str
+    channels_in: int
+    side: int
+
+    @property
+    def side_out(self) -> int:
+        if self.strides == 2:
+            return _half(self.side)
+        return self.side if self.padding == "same" else self.side - self.kernel + 1
+
+
+@dataclass(frozen=True)
+class _Stage:
+    number: int
+    convs: tuple[_Conv, ...]
+    side_out: int
+
+
 def build(config: Config) -> keras.Model:
     """The network of `config`: (batch, 28, 28, 1) grey images in 0..1 to (batch, 10) class probabilities."""
     import keras
     from keras import layers
 
-    conv_1 = layers.Conv2D(config.filters_1, config.kernel_1, padding="same", name="conv_1")
-    conv_2 = layers.Conv2D(config.filters_2, config.kernel_2, padding="same", name="conv_2")
-    dense = layers.Dense(config.dense_units, name="dense")
-    return keras.Sequential(
-        [
-            keras.Input((28, 28, 1), name="image"),
-            *hidden(conv_1, config.batch_norm),
-            layers.MaxPooling2D(2, name="pool_1"),
-            *dropout(config.conv_dropout, "pool_1_dropout"),
-            *hidden(conv_2, config.batch_norm),
-            layers.MaxPooling2D(2, name="pool_2"),
-            *dropout(config.conv_dropout, "pool_2_dropout"),
-            layers.Flatten(name="flatten"),
-            *hidden(dense, config.batch_norm),
-            *dropout(config.dropout, "dense_dropout"),
-            layers.Dense(10, activation="softmax", dtype="float32", name="classes"),
-        ],
-        name="cnn",
-    )
+    body: list[keras.Layer] = []
+    for stage in _stages(config):
+        for conv in stage.convs:
+            layer = layers.Conv2D(conv.filters, conv.kernel, conv.strides, padding=conv.padding, name=conv.name)
+            body += hidden(layer, config.batch_norm)
+        if config.stage_end != "stride":
+            pooling = layers.MaxPooling2D if config.stage_end == "max_pool" else layers.AveragePooling2D
+            body.append(pooling(2, padding="same", name=f"pool_{stage.number}"))
+        body += dropout(config.conv_dropout, f"pool_{stage.number}_dropout")
+    if config.head == "dense":
+        dense = layers.Dense(config.dense_units, name="dense")
+        body += [layers.Flatten(name="flatten"), *hidden(dense, config.batch_norm)]
+        body += dropout(config.dropout, "dense_dropout")
+    else:
+        body.append(layers.GlobalAveragePooling2D(name="mean"))
+    classes = layers.Dense(10, activation="softmax", dtype="float32", name="classes")
+    return keras.Sequential([keras.Input((SIDE, SIDE, 1), name="image"), *body, classes], name="cnn")
 
 
 def cost(config: Config) -> Cost:
     """Parameters, operations and activations of `config`, in closed form."""
-    return (
-        conv2d_cost(28, 1, config.filters_1, config.kernel_1, config.batch_norm)
-        + conv2d_cost(14, config.filters_1, config.filters_2, config.kernel_2, config.batch_norm)
-        + dense_cost(7 * 7 * config.filters_2, config.dense_units, config.batch_norm)
-        + dense_cost(config.dense_units, 10)
-    )
+    total, stages = Cost(0, 0, 0), list(_stages(config))
+    for stage in stages:
+        for conv in stage.convs:
+            total += conv2d_cost(conv.side_out, conv.channels_in, conv.filters, conv.kernel, config.batch_norm)
+    channels, side = stages[-1].convs[-1].filters, stages[-1].side_out
+    if config.head == "global_average":
+        return total + dense_cost(channels, 10)
+    dense = dense_cost(side * side * channels, config.dense_units, config.batch_norm)
+    return total + dense + dense_cost(config.dense_units, 10)
+
+
+def _half(side: int) -> int:
+    """Pixels after a pooling or a stride of 2."""
+    return (side + 1) // 2
+
+
+def _stages(config: Config) -> Iterator[_Stage]:
+    side, channels = SIDE, 1
+    own = (config.filters_1, config.kernel_1), (config.filters_2, config.kernel_2), (config.filters_3, config.kernel_3)
+    for number, (filters, first_kernel) in enumerate(own[: config.stages], start=1):
+        kernels = [first_kernel] + [config.inner_kernel] * (config.stage_convs - 1)
+        convs = []
+        for position, kernel in enumerate(kernels, start=1):
+            name = f"conv_{number}" if position == 1 else f"conv_{number}_{position}"
+            padding = config.padding if kernel <= side else "same"
+            convs.append(_Conv(name, filters, kernel, 1, padding, channels, side))
+            side, channels = convs[-1].side_out, filters
+        if config.stage_end == "stride":
+            convs.append(_Conv(f"stride_{number}", filters, config.stride_kernel, 2, "same", channels, side))
+        side = _half(side)
+        yield _Stage(number, tuple(convs), side)

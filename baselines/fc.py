@@ -18,6 +18,7 @@ from baselines.layers import (
     Cost,
     Dropped,
     Normalised,
+    Shear,
     Shift,
     Turn,
     Units,
@@ -51,6 +52,7 @@ class Config:
     augment_shift: Shift = 0.0
     augment_rotation: Turn = 0.0
     augment_zoom: Zoom = 0.0
+    augment_shear: Shear = 0.0
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ Dropped = Annotated[float, Real(0, 1, is_below_high=True)]
 Shift = Annotated[float, Real(0, 1)]  # share of the side
 Turn = Annotated[float, Real(0, 1)]  # share of a full turn
 Zoom = Annotated[float, Real(0, 1, is_below_high=True)]  # zoom by 1 would shrink the image to one point
+Shear = Annotated[float, Real(0, 1)]  # tangent of the angle
 Normalised = Annotated[bool, YES_OR_NO]
 
 
@@ -48,7 +49,7 @@ class Cost:
 
 
 def conv2d_cost(side: int, channels_in: int, filters: int, kernel: int, batch_norm: bool) -> Cost:
-    """Cost of a same-padded convolution with stride 1 and bias over side x side positions."""
+    """Cost of a convolution with bias and side x side outputs of each filter."""
     weights = kernel * kernel * channels_in * filters
     return Cost(weights + filters, 2 * side * side * weights, side * side * filters) + _norm_cost(
         side * side, filters, batch_norm

@@ -48,6 +48,13 @@ def test_a_shift_moves_by_up_to_its_share_of_the_side() -> None:
         assert moved.std() == pytest.approx(2.8 / np.sqrt(3), rel=0.05), "evenly distributed"
 
 
+def test_shear_leans_over_about_the_centre() -> None:
+    found = draw(Augmentation(shear=0.2))
+    np.testing.assert_allclose(found[:, :3] @ np.array([13.5, 13.5, 1.0]), 13.5, atol=1e-4)
+    np.testing.assert_array_equal(found[:, [0, 3, 4, 5, 6, 7]], np.tile([1, 0, 1, 0, 0, 0], (NUM, 1)))
+    assert (found[:, 1].min(), found[:, 1].max()) == (pytest.approx(-0.2, abs=0.01), pytest.approx(0.2, abs=0.01))
+
+
 def test_rotation_and_zoom_turn_about_the_centre() -> None:
     found = draw(Augmentation(rotation=0.05, zoom=0.2))
     centre = np.array([13.5, 13.5, 1.0])

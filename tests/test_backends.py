@@ -316,7 +316,9 @@ def test_the_smoke_sweep_and_what_follows_it(name: str, tmp_path: Path, digits_f
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    precision = devices.fastest_precision(devices.places(devices.this_machine(), 1)) if name == "tensorflow" else "float32"
+    precision = (
+        devices.fastest_precision(devices.places(devices.this_machine(), 1)) if name == "tensorflow" else "float32"
+    )
     assert f"threads, {name}, {precision}\n" in harness("sweep", "smoke")
     harness("sweep", "smoke", "--trials", "7")
     assert "IDENTICAL" in harness("reproduce", "smoke-quick", "2")

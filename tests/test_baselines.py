@@ -5,6 +5,8 @@ import math
 
 import keras
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import baselines
 from baselines.recipe import RECIPE, Recipe, optimizer
@@ -68,6 +70,56 @@ def test_documented_values_are_frozen(name: str) -> None:
 def test_cost_counts_the_documented_parameters(name: str) -> None:
     architecture = baselines.load(name)
     assert architecture.cost(architecture.DOCUMENTED).num_params == TOTALS[name]
+
+
+CNN_FAMILY = {
+    "stages": st.integers(2, 3),
+    "stage_convs": st.integers(1, 3),
+    "stage_end": st.sampled_from(("max_pool", "average_pool", "stride")),
+    "padding": st.sampled_from(("same", "valid")),
+    "head": st.sampled_from(("dense", "global_average")),
+    "batch_norm": st.booleans(),
+    "kernel_1": st.integers(1, 28),
+    "kernel_2": st.integers(1, 14),
+    "kernel_3": st.integers(1, 7),
+    "inner_kernel": st.integers(1, 7),
+    "stride_kernel": st.integers(2, 7),
+    "conv_dropout": st.sampled_from((0.0, 0.3)),
+    "dropout": st.sampled_from((0.0, 0.3)),
+    **{f"filters_{number}": st.integers(1, 4) for number in (1, 2, 3)},
+    "dense_units": st.integers(1, 8),
+}
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.fixed_dictionaries(CNN_FAMILY))
+def test_the_cost_of_a_convolutional_network_is_that_of_its_layers(changes: dict[str, object]) -> None:
+    config = dataclasses.replace(baselines.load("cnn").DOCUMENTED, **changes)
+    model, cost = build("cnn", **changes), baselines.load("cnn").cost(config)
+    assert cost.num_params == model.count_params()
+    flops = activations = 0
+    for layer in model.layers:
+        num_outputs = math.prod(layer.output.shape[1:])
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.Dense):
+            num_positions = num_outputs // layer.output.shape[-1]
+            flops += 2 * num_positions * math.prod(layer.kernel.shape)
+        if isinstance(layer, keras.layers.Conv2D | keras.layers.BatchNormalization) or layer.name == "dense":
+            activations += num_outputs
+    assert (cost.flops_per_image, cost.activations_per_image) == (flops, activations + 10)
+
+
+def test_a_published_stack_is_in_the_family() -> None:
+    """Two stages of 3x3, 3x3 and 5x5 with stride 2 (cdeotte/MNIST-CNN-99.75)."""
+    model = build(
+        "cnn", kernel_1=3, kernel_2=3, stage_convs=2, stage_end="stride", padding="valid", batch_norm=True,
+        dense_units=128,
+    )  # fmt: skip
+    convs = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
+    assert [(conv.kernel_size, conv.strides, conv.padding) for conv in convs] == [
+        ((3, 3), (1, 1), "valid"), ((3, 3), (1, 1), "valid"), ((5, 5), (2, 2), "same")
+    ] * 2  # fmt: skip
+    assert [conv.output.shape[1] for conv in convs] == [26, 24, 12, 10, 8, 4]
+    assert model.count_params() == 327_242
 
 
 @pytest.mark.parametrize(

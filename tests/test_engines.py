@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import baselines
-from baselines.recipe import Recipe, optimizer
+from baselines.recipe import RECIPE, Recipe, compile_model
 from harness.execution.training import engine_base
 from harness.execution.training.engine_base import Images
 from harness.execution.training.engines import CompiledEpochs, KerasFit
@@ -25,12 +25,11 @@ CONFIGS = [
 ]
 
 
-def model(name: str, params: dict[str, object]) -> keras.Model:
+def model(name: str, params: dict[str, object], recipe: Recipe = RECIPE) -> keras.Model:
     keras.utils.set_random_seed(3)
     architecture = baselines.load(name)
     model = architecture.build(type(architecture.DOCUMENTED)(**params))
-    model.compile(optimizer(Recipe(), 2 * STEPS), loss="categorical_crossentropy", jit_compile=False)
-    model.optimizer.build(model.trainable_variables)
+    compile_model(model, recipe, 2 * STEPS)
     return model
 
 
@@ -80,6 +79,17 @@ def test_a_compiled_epoch_is_an_epoch_of_keras(name: str, params: dict[str, obje
         assert ours_engine.train(ORDER) == pytest.approx(theirs_engine.train(ORDER), rel=1e-4)
     assert_same_weights(ours, theirs, rtol=0.02, atol=2e-4)
     assert int(ours.optimizer.iterations) == 2 * STEPS
+
+
+@pytest.mark.parametrize("recipe", [Recipe(weight_decay=0.5), Recipe(label_smoothing=0.2)])
+def test_an_option_of_the_recipe_is_that_of_keras(recipe: Recipe) -> None:
+    name, params = CONFIGS[1]
+    plain, ours, theirs = model(name, params), model(name, params, recipe), model(name, params, recipe)
+    assert compiled(ours).train(ORDER) == pytest.approx(fit(theirs).train(ORDER), rel=1e-4)
+    assert_same_weights(ours, theirs, rtol=0.02, atol=2e-4)
+    compiled(plain).train(ORDER)
+    kernels = [keras.ops.convert_to_numpy(each.get_layer("conv_2").kernel) for each in (plain, ours)]
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
 
 
 @pytest.mark.parametrize("num_images", [1, 200, 300])

@@ -92,7 +92,8 @@ REFUSED = {
     ),
     in_space("momentum = { low = 0.0, high = 1.0 }"): (
         "space.momentum is unknown; allowed for fc: units_1, units_2, units_3, layers, dropout, input_dropout,"
-        " batch_norm, augment_shift, augment_rotation, augment_zoom, learning_rate, schedule, warmup_share, batch_size"
+        " batch_norm, augment_shift, augment_rotation, augment_zoom, augment_shear, learning_rate, schedule,"
+        " warmup_share, batch_size, weight_decay, label_smoothing"
     ),
     in_space("dropout = { low = 0.0, high = 0.5 }\ninput_dropout = { values = [0.1], when = { dropout = [0.5] } }"): (
         "space.input_dropout: when names dropout, which is any of the numbers 0.0 to 0.5; allowed: one with a step or"

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 import baselines
 from baselines.augmentation import augmentation
-from baselines.recipe import RECIPE, optimizer
+from baselines.recipe import RECIPE, compile_model, optimizer
 from harness.analysis.files import write_csv
 from harness.analysis.pictures import save_picture
 from harness.bench.results import write_json
@@ -202,8 +202,7 @@ def _ours(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uint8]
     from harness.execution.training import engine_base, engines
 
     model, varied = _model(network, precision), augmentation(_config(network))
-    model.compile(optimizer(RECIPE, 10**6), loss="categorical_crossentropy")
-    model.optimizer.build(model.trainable_variables)
+    compile_model(model, RECIPE, 10**6)
     held, is_gpu = engine_base.hold(images, labels), bool(this_machine().gpu_names)
     engine = engines.make_engine(model, held, held, RECIPE.batch_size, augments=bool(varied), xla=is_gpu)
     rng = np.random.default_rng(0)

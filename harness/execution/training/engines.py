@@ -21,7 +21,7 @@ from harness.execution.training.engine_base import (
     scaled,
     transforms_of,
 )
-from harness.execution.training.keras_private import moments
+from harness.execution.training.keras_private import decays, moments
 from harness.execution.training.kernels import fast_kernels
 
 
@@ -109,8 +109,7 @@ class CompiledEpochs:
         images = scaled(tf.gather(self._data.images, positions), transforms)
         labels = tf.one_hot(tf.gather(self._data.labels, positions), NUM_CLASSES)
         with tf.GradientTape() as tape:
-            losses = keras.losses.categorical_crossentropy(labels, self._model(images, training=True))
-            loss = tf.reduce_mean(losses)
+            loss = self._model.loss(labels, self._model(images, training=True))
         self._apply(tape.gradient(loss, [variable.value for variable in self._model.trainable_variables]))
         return loss
 
@@ -122,6 +121,8 @@ class CompiledEpochs:
         step, rate = tf.cast(adam.iterations.value + 1, tf.float32), tf.cast(adam.learning_rate, tf.float32)
         variables = self._model.trainable_variables, *moments(adam)
         for variable, momentum, velocity, gradient in zip(*variables, gradients, strict=True):
+            if decays(adam, variable):
+                variable.value.assign_sub(variable.value * (rate * adam.weight_decay))
             tf.raw_ops.ResourceApplyAdam(
                 var=variable.value.handle,
                 m=momentum.value.handle,

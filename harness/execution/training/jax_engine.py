@@ -100,7 +100,7 @@ class JaxSteps:
 
     def _loss(self, trainable: Sequence[Any], others: Sequence[Any], images: Any, labels: Any) -> tuple[Any, Any]:
         predicted, others = self._model.stateless_call(trainable, others, images, training=True)
-        return jnp.mean(keras.losses.categorical_crossentropy(labels, predicted)), others
+        return self._model.loss(labels, predicted), others
 
     def _probabilities(self, trainable: Sequence[Any], others: Sequence[Any], images: Any, start: Any) -> Any:
         batch = jax.lax.dynamic_slice_in_dim(images, start, EVALUATION_BATCH)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import baselines
 from baselines.augmentation import augmentation
-from baselines.recipe import optimizer
+from baselines.recipe import compile_model
 from harness.errors import TroubleError
 from harness.execution.base import Job, Place
 from harness.execution.data import cache
@@ -156,8 +156,7 @@ class _Attempt:
         self._num_params = model.count_params()
         # The schedule always spans the study's full number of epochs. So a trial that was stopped early had the same
         # learning rates as others, and a continued one resumes the schedule.
-        model.compile(optimizer(recipe, steps * spec.epochs), loss="categorical_crossentropy", jit_compile=False)
-        model.optimizer.build(model.trainable_variables)
+        compile_model(model, recipe, steps * spec.epochs)
         epochs_done = self._restore(model, steps)
         built = time.monotonic()
         varied = augmentation(spec.config(trial.params))

@@ -59,7 +59,7 @@ ADDED = {
     },
     "baselines/recipe.py": {
         "    batch_size: Annotated[int, Whole(1, 60_000)] = 128  # and at most the study's training images\n": (
-            "    label_smoothing: Annotated[float, Real(0, 1), SINCE] = 0.0\n"
+            "    gradient_noise: Annotated[float, Real(0, 1), SINCE] = 0.0\n"
         )
     },
 }
@@ -93,7 +93,7 @@ with closing(Ledger(home / "ledger.db")) as ledger:
     verdict, origin = plan_verdict(ledger, study, Request(), fresh=False)
     ledger.create_study(verdict, origin)
     found = {
-        "new": [begun.augmentation, begun.restarts, now.recipe["label_smoothing"], now.constraints.max_depth],
+        "new": [begun.augmentation, begun.restarts, now.recipe["gradient_noise"], now.constraints.max_depth],
         "digests": [begun.digest(), now.digest()],
         "another": begun.changed(augmentation="shift").differing_keys(begun),
         "left": status(ledger, study).trials.left,

@@ -83,6 +83,14 @@ def test_a_trial_is_judged_on_all_validation_images(trainer: Trainer, smoke: Swe
     assert max(result.wrong_images) < 297
 
 
+def test_a_trial_trained_to_its_end_is_calibrated_on_all_validation_images(trainer: Trainer) -> None:
+    result, stopped = train(trainer), trainer.run(Job(TRIAL), lambda report: False)
+    assert (stopped.soft_error_pct, stopped.cross_entropy, stopped.temperature) == (None, None, None)
+    assert result.soft_error_pct == pytest.approx(result.error_rate_pct, rel=0.8)
+    assert result.cross_entropy < result.last.val_loss * 1.5
+    assert 0.2 < result.temperature < 5
+
+
 def test_the_seed_decides_everything(trainer: Trainer) -> None:
     first, again = train(trainer), train(trainer)
     other = train(trainer, dataclasses.replace(TRIAL, seed=2))

@@ -1,4 +1,4 @@
-"""Data exchanged with workers, and records: plain frozen types, standard library only.
+"""Data exchanged with workers, and records: plain frozen types.
 
 Times are seconds on a monotonic clock, error rates are percent, memory is MiB. Everything here
 survives a round trip through JSON, because JSON is all that crosses a process boundary.
@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Flag, StrEnum, auto
 from typing import Annotated
+
+from baselines.settings import Since
 
 Scalar = int | float | str | bool
 _NUMBER = (int, float)  # `int | float` would be created again at each use
@@ -196,6 +198,11 @@ class TrialResult:
         final_error_rate_pct: Error on the whole validation split after the last epoch, percent; the curve uses a part
             of the split. None unless the trial trained to its end.
         final_val_images: Number of images of the whole validation split.
+        soft_error_pct: 1 minus the mean probability of the right class on these images, percent, calibrated; less noisy
+            than the error (`harness.execution.training.calibration`). Like the next two None unless it was trained to
+            its end, and for trials of earlier versions.
+        cross_entropy: Its cross-entropy on these images, calibrated, nats.
+        temperature: The temperature of the calibration.
         gpu_busy_time_s: Seconds of training in which the GPU, used by this trial alone, was busy. None, like the next
             two, if it is not available (docs/gpu.md).
         gpu_energy_j: Energy of the GPU, used by this trial alone, during training, joules.
@@ -217,6 +224,9 @@ class TrialResult:
     gpu_busy_time_s: float | None = None
     gpu_energy_j: float | None = None
     gpu_peak_memory_mb: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT] = None
+    soft_error_pct: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT, Since(5)] = None
+    cross_entropy: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT, Since(5)] = None
+    temperature: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT, Since(5)] = None
 
     def __post_init__(self) -> None:
         _check_numbers(self)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from harness.execution.data import cache
 from harness.execution.machine import devices
 from harness.execution.machine.gpu_meter import GpuMeter, open_gauge
 from harness.execution.training import engine_base, engines
+from harness.execution.training.calibration import Calibrated, calibrate
 from harness.execution.training.engine_base import Engine, Order
 from harness.study.records import Device, EpochReport, Outcome, Params, Seconds, TrialResult
 from harness.study.spec import SweepSpec
@@ -33,6 +34,7 @@ AUGMENTATION_STREAM = 1  # independent of the order of the images, which is draw
 
 OnEpoch = Callable[[EpochReport], bool]
 Floats = NDArray[np.float32]
+Labels = NDArray[np.uint8]
 Positions = NDArray[np.intp]
 
 
@@ -97,10 +99,9 @@ class Trainer:
         images = self.train_images, self._validation_images
         return engines.make_engine(model, *images, batch_size, augments=augments, xla=self.uses_xla)
 
-    def validate(self, engine: Engine, num_images: int) -> tuple[Floats, Positions]:
-        """(cross-entropies, positions of misclassified images) of the first `num_images` validation images."""
-        probabilities = engine.predict(self._validation_images, num_images)
-        return _judged(probabilities, self._validation_labels[:num_images])
+    def validate(self, engine: Engine, num_images: int) -> tuple[Floats, Labels]:
+        """(probabilities, labels) of the first `num_images` validation images."""
+        return engine.predict(self._validation_images, num_images), self._validation_labels[:num_images]
 
     def test(self, engine: Engine) -> Positions:
         """Positions of misclassified test images. No other function opens the test images."""
@@ -142,6 +143,7 @@ class _Attempt:
         self._num_params: int | None = None
         self._wrong: Positions = np.empty(0, np.intp)
         self._test_wrong: Positions | None = None
+        self._calibrated: Calibrated | None = None
         self._was_stopped = False
 
     def run(self) -> Outcome:
@@ -189,7 +191,9 @@ class _Attempt:
         # each epoch, so that its points can be compared.
         num_images, is_last = self._trainer.spec.validation_images, epoch + 1 == self._job.trial.epochs
         num_judged = self._trainer.num_validation_images if is_last else num_images
-        losses, self._wrong = self._trainer.validate(engine, num_judged)
+        probabilities, labels = self._trainer.validate(engine, num_judged)
+        losses, self._wrong = _judged(probabilities, labels)
+        self._calibrated = calibrate(probabilities, labels) if is_last else None
         val_loss, num_wrong = float(losses[:num_images].mean()), int((self._wrong < num_images).sum())
         seconds = Seconds(
             compile=0.0 if self._curve else self._compile_s,
@@ -225,6 +229,7 @@ class _Attempt:
             images_per_s=num_images / seconds.train if seconds.train else None,
             final_error_rate_pct=100.0 * len(self._wrong) / num_final if num_final else None,
             final_val_images=num_final,
+            **(asdict(self._calibrated) if num_final and self._calibrated else {}),
             **self._meter.usage(seconds.train)._asdict(),
         )
 

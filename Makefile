@@ -14,9 +14,9 @@ LOWEST := $(VENV)-lowest
 EXTRAS := --extra dev --extra cmaes --extra jax --extra cluster
 UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 
-# Variables become flags (TRIALS=40 is --trials 40); ARGS= is passed on unchanged.
+# Variables become flags (TRIALS=40 is --trials 40, REUSE=no is --no-reuse); ARGS= is passed on unchanged.
 flag = $(if $($1),--$2 '$($1)')
-WHERE_FLAGS = $(call flag,EXECUTOR,executor) $(call flag,ADDRESS,address)
+WHERE_FLAGS = $(call flag,EXECUTOR,executor) $(call flag,ADDRESS,address) $(if $(filter no,$(REUSE)),--no-reuse)
 SWEEP_FLAGS = $(call flag,TRIALS,trials) $(call flag,BUDGET,budget) $(call flag,ENGINE,engine) \
 	$(call flag,SAMPLER,sampler) $(call flag,PRUNER,pruner) $(call flag,PROFILE,profile) \
 	$(call flag,WORKERS,workers) $(call flag,SEED,seed) $(call flag,PRECISION,precision) $(WHERE_FLAGS) $(ARGS)
@@ -36,15 +36,15 @@ setup: $(READY) ## install everything into .venv; other targets do this if neede
 data: $(READY) ## download MNIST and verify its contents
 	$(BIN)/harness data fetch $(ARGS)
 
-sweep-cnn: $(READY) ## search around the documented CNN (TRIALS= BUDGET= ENGINE= SAMPLER= PRUNER= PROFILE= WORKERS= SEED= PRECISION= EXECUTOR= ADDRESS=)
+sweep-cnn: $(READY) ## search around the documented CNN (TRIALS= BUDGET= ENGINE= SAMPLER= PRUNER= PROFILE= WORKERS= SEED= PRECISION= REUSE= EXECUTOR= ADDRESS=)
 sweep-fc: $(READY) ## search around the documented fully connected network (same variables)
 sweep-%: $(READY) ## run the search of sweeps/NAME.toml (same variables)
 	$(BIN)/harness sweep $* $(SWEEP_FLAGS)
 
-baselines: $(READY) ## train the two documented networks (SEEDS= PROFILE= PRECISION=)
+baselines: $(READY) ## train the two documented networks (SEEDS= PROFILE= PRECISION= REUSE=)
 	$(BIN)/harness baseline all $(BASELINE_FLAGS)
 
-verdict-cnn: $(READY) ## test whether the best trials of sweep-cnn are better than the baseline (TOP= SEEDS= EPOCHS= BUDGET= WORKERS=)
+verdict-cnn: $(READY) ## test whether the best trials of sweep-cnn are better than the baseline (TOP= SEEDS= EPOCHS= BUDGET= WORKERS= REUSE=)
 verdict-fc: $(READY) ## the same for sweep-fc (same variables)
 verdict-%: $(READY) ## the same for the search of sweeps/NAME.toml, or for a study (same variables)
 	$(BIN)/harness verdict $* $(VERDICT_FLAGS)

@@ -87,6 +87,7 @@ def run_sweep(
     fresh: bool = False,
     quiet: bool = False,
     executor: ExecutorSettings = LOCAL,
+    reuse: bool = True,
 ) -> StudyEnd:
     """Runs a study until its budget is used, or resumes an interrupted one: `harness sweep`.
 
@@ -101,6 +102,7 @@ def run_sweep(
         fresh: Keep an earlier study of this name under a dated name and start a new one.
         quiet: Print nothing. Otherwise print what the command prints, as plain lines without a terminal.
         executor: Where the workers run: this machine, or `Ray(...)` for a Ray cluster (docs/cluster/).
+        reuse: Take over the results of equal trainings from the ledger instead of training again.
 
     Returns:
         Why it ended, and whether the budget was already used.
@@ -114,7 +116,9 @@ def run_sweep(
     from harness.sweep.runner import run_study
 
     with _display(quiet) as display:
-        end = run_study(spec, places.home(home), display, num_workers=workers, fresh=fresh, executor=executor)
+        end = run_study(
+            spec, places.home(home), display, num_workers=workers, fresh=fresh, executor=executor, reuses=reuse
+        )
     if end.reason is StopReason.INTERRUPTED:
         raise _interrupted(spec.study)
     return end
@@ -155,6 +159,7 @@ def verdict(
     fresh: bool = False,
     quiet: bool = False,
     executor: ExecutorSettings = LOCAL,
+    reuse: bool = True,
 ) -> Verdict:
     """Trains a study's best trials and its baseline again with new seeds and compares them: `harness verdict`.
 
@@ -174,6 +179,7 @@ def verdict(
         fresh: Keep an earlier verdict under a dated name and start a new one.
         quiet: Print nothing. Otherwise print the progress, and at the end the verdict with its tables.
         executor: Where the workers run: this machine, or `Ray(...)` for a Ray cluster (docs/cluster/).
+        reuse: Take over the results of equal trainings from the ledger, such as another verdict's of the baseline.
 
     Returns:
         The answer, and all numbers behind it.
@@ -192,7 +198,14 @@ def verdict(
     request = Request(top, seeds, epochs, wall_s, takes_all_seeds=all_seeds)
     with _display(quiet) as display:
         end = run_verdict(
-            _name(study), request, places.home(home), display, num_workers=workers, fresh=fresh, executor=executor
+            _name(study),
+            request,
+            places.home(home),
+            display,
+            num_workers=workers,
+            fresh=fresh,
+            executor=executor,
+            reuses=reuse,
         )
     if end.was_interrupted:
         raise _interrupted(_name(study))

@@ -184,6 +184,7 @@ def _add_verdict(commands: _Commands) -> None:
     )
     verdict.add_argument("--budget", metavar="2h", help="stop after this time in total")
     verdict.add_argument("--workers", type=_whole, metavar="N", help="trainings at once (default: one per core or GPU)")
+    _add_no_reuse(verdict)
     verdict.add_argument(
         "--fresh", action="store_true", help="start a new verdict; the old one is kept under a dated name"
     )
@@ -217,7 +218,13 @@ def _add_predict(commands: _Commands) -> None:
 def _add_run_options(parser: argparse.ArgumentParser, options: Iterable[Option]) -> None:
     _add_options(parser, options)
     parser.add_argument("--workers", type=_whole, metavar="N", help="trials at once (default: one per core or GPU)")
+    _add_no_reuse(parser)
     _add_executor_options(parser)
+
+
+def _add_no_reuse(parser: argparse.ArgumentParser) -> None:
+    text = "train each trial, also if an equal training is in the ledger (for example to measure its time again)"
+    parser.add_argument("--no-reuse", dest="reuses", action="store_false", help=text)
 
 
 def _add_executor_options(parser: argparse.ArgumentParser) -> None:

@@ -65,6 +65,7 @@ def verdict(options: argparse.Namespace) -> int:
             num_workers=options.workers,
             fresh=options.fresh,
             executor=_executor(options),
+            reuses=options.reuses,
         )
     path, *others = write_verdict(end.verdict, home() / "verdicts")
     show_verdict(end.verdict, sys.stdout)
@@ -270,7 +271,15 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
     fresh, executor = getattr(options, "fresh", False), _executor(options)
     for spec in specs:
         with make_display(sys.stdout) as display:
-            end = run_study(spec, home(), display, num_workers=options.workers, fresh=fresh, executor=executor)
+            end = run_study(
+                spec,
+                home(),
+                display,
+                num_workers=options.workers,
+                fresh=fresh,
+                executor=executor,
+                reuses=options.reuses,
+            )
         if end.reason is StopReason.INTERRUPTED:
             _say(f"{spec.study}: interrupted; nothing is lost, and the same command continues from here")
             return 130
@@ -326,12 +335,14 @@ def _remove(study: str) -> int:
 
 
 def _audit(study: str) -> int:
-    from harness.audit import audit
+    from harness.audit import audit, notes
     from harness.audit.files import leaderboard_file
 
     differences = audit(home(), study)
     for difference in differences:
         _say(f"{study}: {difference}")
+    for note in notes(home(), study):
+        _say(f"{study}: {note}")
     if not leaderboard_file(home(), study).exists():
         _say(f"{study}: there is no exported leaderboard to compare; `harness leaderboard {study}` writes it")
     _say(f"{study}: {len(differences) or 'no'} difference{'s' * (len(differences) != 1)}")

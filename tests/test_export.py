@@ -104,6 +104,7 @@ def test_a_row_holds_what_the_ledger_holds(study: FilledLedger, tmp_path: Path) 
         "attempts": 1,
         "asked_at": 3,
         "told_at": 4,
+        "reused_from": None,
         "error_rate_pct": 2.0,
         "gpu_time_s": 0.0,
         "device_time_s": 10.0,

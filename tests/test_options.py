@@ -55,7 +55,7 @@ def test_each_variable_of_make_is_an_option_of_its_command() -> None:
     of_sweeps = re.search(r"^sweep-cnn:.*\((.*)\)$", makefile, re.MULTILINE)
     assert of_sweeps is not None
     said = {word.removesuffix("=") for word in of_sweeps[1].split()}
-    assert said - upper == {"WORKERS", "EXECUTOR", "ADDRESS"}
+    assert said - upper == {"WORKERS", "REUSE", "EXECUTOR", "ADDRESS"}
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

@@ -144,6 +144,8 @@ class Study:
         folder: Path,
         proposer: ScriptedProposer | None = None,
         workers: Workers | None = None,
+        *,
+        reuses: bool = False,  # all of `trials()` are the same training
     ) -> None:
         self.ledger, self.heard = ledger, Heard()
         self.proposer, self.workers = proposer or ScriptedProposer(proposals()), workers or Workers()
@@ -151,7 +153,16 @@ class Study:
         records, costs = ledger.history(spec.study), CostModel(spec, cpu_estimate(1e11))
         checkpoints = Checkpoints(spec, folder / "checkpoints")
         self.sweep = Sweep(
-            spec, ledger, records, self.proposer, self.workers, [self.heard], display, checkpoints, costs
+            spec,
+            ledger,
+            records,
+            self.proposer,
+            self.workers,
+            [self.heard],
+            display,
+            checkpoints,
+            costs,
+            reuses=reuses,
         )
 
     def outcomes(self) -> dict[str, Outcome | None]:

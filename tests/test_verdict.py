@@ -107,7 +107,7 @@ def test_a_verdict_is_at_full_recipe_on_seeds_that_the_study_never_used(study: F
     spec, origin = plan_verdict(study.ledger, "study", Request(), fresh=False)
     assert (spec.study, spec.profile, spec.epochs, spec.train_images) == ("study.verdict", "verdict", EPOCHS, 60_000)
     assert (spec.is_verdict, spec.trains_on_validation, spec.reads_test) == (True, True, True)
-    assert spec.seed == 42
+    assert spec.seed == 1000
     assert [params["units_1"] for params in spec.enqueue] == [103, 101, 105]
     assert (spec.budget.trials, spec.budget.wall_s) == (4 * 5, None)
     assert spec.trial_timeout_s == pytest.approx(60.0 * EPOCHS * 60_000 / (3 * 1000))

@@ -77,4 +77,6 @@ def train(ledger: Ledger, spec: SweepSpec, workers: VerdictWorkers, checkpoints:
     records, costs = ledger.history(spec.study), CostModel(spec, cpu_estimate(1e11))
     source = make_source(spec, ledger, records)
     display, checkpoints = PlainDisplay(io.StringIO()), checkpoints or Path(ledger.path).parent / "checkpoints"
-    return Sweep(spec, ledger, records, source, workers, [], display, Checkpoints(spec, checkpoints), costs).run()
+    kept = Checkpoints(spec, checkpoints)
+    # What trainings come to is up to `workers`.
+    return Sweep(spec, ledger, records, source, workers, [], display, kept, costs, reuses=False).run()

@@ -14,6 +14,7 @@ from pathlib import Path
 from harness.audit.difference import Advice, Difference
 from harness.audit.files import csv_differences, leftovers
 from harness.audit.recount import recount, total_differences
+from harness.audit.reused import gone_sources, reuse_differences
 from harness.audit.rows import StudyRows, damage, open_read_only, read_study
 from harness.audit.runs import run_differences
 from harness.errors import DamageError
@@ -41,6 +42,15 @@ def audit(home: Path, study: str) -> list[str]:
             return list(map(str, _differences(home, ledger, study)))
 
 
+def notes(home: Path, study: str) -> list[str]:
+    """What the audit could not check, without being a problem: trials whose result is from a study that was removed."""
+    with closing(Ledger(home / "ledger.db", makes=False, checks=False)) as ledger:
+        try:
+            return list(gone_sources(ledger, study))
+        except DamageError:
+            return []  # the audit says so
+
+
 def _differences(home: Path, ledger: Ledger, study: str) -> Iterator[Difference]:
     rows: StudyRows | None = None
     try:
@@ -59,6 +69,7 @@ def _differences(home: Path, ledger: Ledger, study: str) -> Iterator[Difference]
         return
     try:
         yield from total_differences(rows, ledger)
+        yield from reuse_differences(rows, ledger)
         yield from run_differences(home, ledger, study)
         yield from csv_differences(home, ledger, study)
     except DamageError as error:

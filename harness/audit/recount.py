@@ -143,7 +143,7 @@ def _attempt_problems(attempt: AttemptRow, first_epoch: int) -> Iterator[str]:
 
 
 def _result_problems(attempt: AttemptRow, result: TrialResult) -> Iterator[str]:
-    if result.seconds.wall > attempt.reserved_time_s + _CLOCK_S:
+    if result.reused_from is None and result.seconds.wall > attempt.reserved_time_s + _CLOCK_S:
         yield f"took {result.seconds.wall:.3f} s of the {attempt.reserved_time_s:.3f} s that its device was held"
     if result.outcome.was_trained and attempt.reports:
         train_s = math.fsum(report.seconds.train for report in attempt.reports.values())

@@ -186,7 +186,7 @@ def worker_seconds(home: Path) -> dict[str, float]:
     flags = Flags(study=STUDY, dataset="digits", trials=4, budget="10m")
     spec = load_sweep(sweeps_folder() / "cnn.toml", flags, "quick").changed(epochs=1, pruner="none")
     with PlainDisplay(io.StringIO()) as display:
-        run_study(spec, home, display, num_workers=1, fresh=False)
+        run_study(spec, home, display, num_workers=1, fresh=False, reuses=False)
     with closing(Ledger(home / "ledger.db")) as ledger:
         trained = [record for record in ledger.history(STUDY) if record.result and record.result.curve]
     seconds = [record.result.seconds if record.result else Seconds() for record in trained]

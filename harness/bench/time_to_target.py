@@ -176,7 +176,15 @@ def ours(hunt: Hunt, folder: Path) -> None:
     spec = hunt.spec()
     source = Confirming(Proposer(spec, make_search(spec), []), spec, hunt.target_pct)
     with (folder / "log").open("w") as log:
-        run_trials(spec, folder, PlainDisplay(log), lambda spec, ledger, records: source, num_workers=None, fresh=False)
+        run_trials(
+            spec,
+            folder,
+            PlainDisplay(log),
+            lambda spec, ledger, records: source,
+            num_workers=None,
+            fresh=False,
+            reuses=False,
+        )
     with closing(Ledger(folder / "ledger.db")) as ledger:
         # Trainings of the documented network do not count: its error, the target, is known before.
         records = [record for record in ledger.history(spec.study) if record.trial.role is not Role.BASELINE]

@@ -31,6 +31,7 @@ class Place:
         gpu: UUID of its GPU, as used by CUDA and NVML; None for the CPU.
         node: Its machine, if that is not the coordinator's.
         has_bfloat16: Whether it multiplies bfloat16 in hardware.
+        processor: Digest of the processor's model, instructions and caches, on which the rounding of sums depends.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Place:
     gpu: str | None = None
     node: str | None = None
     has_bfloat16: bool = False
+    processor: str = ""
 
     @property
     def gpu_fraction(self) -> float:

@@ -247,7 +247,7 @@ class Ledger:
             sqlite3.IntegrityError: the trial already has a final result.
         """
         with self._transaction():
-            told_at = self._next_event(self._study_of(uid)) if is_final else None
+            told_at = self._next_event(self.whereabouts(uid)[0]) if is_final else None
             self._db.execute(
                 "UPDATE attempts SET outcome = ?, told_at = ?, result = ?, wrong_images = ?, test_wrong_images = ?,"
                 " reserved_time_s = ? WHERE uid = ? AND attempt = ?",
@@ -344,6 +344,18 @@ class Ledger:
     def result(self, uid: str) -> TrialResult | None:
         """The result of one trial, with its misclassified images; None while it is pending."""
         return self.record(uid).result
+
+    def trainings(self, training: str, *, has_test: bool) -> list[str]:
+        """uids of the trials that were trained to the end as `TrialResult.training` says, the oldest first.
+
+        With `has_test` only those whose test images were read. Trials that took over a result are not among them.
+        """
+        return list(self._read(ledger_rows.uid, ledger_rows.TRAINED, training, Outcome.COMPLETED, has_test))
+
+    def whereabouts(self, uid: str) -> tuple[str, int]:
+        """A trial's study and its number there. Raises KeyError if there is no such trial."""
+        query = "SELECT study, number FROM trials WHERE uid = ?"
+        return self._only(self._read(lambda row: (str(row["study"]), int(row["number"])), query, uid), uid)
 
     def attempts(self, uid: str) -> list[Attempt]:
         """The attempts of a trial, in order."""
@@ -520,12 +532,6 @@ class Ledger:
         for one in found:
             return one
         raise KeyError(key)
-
-    def _study_of(self, uid: str) -> str:
-        row = self._db.execute("SELECT study FROM trials WHERE uid = ?", (uid,)).fetchone()
-        if row is None:
-            raise KeyError(uid)
-        return str(row[0])
 
     def _next_event(self, study: str) -> int:
         row = self._db.execute(

@@ -62,6 +62,12 @@ STUDY = f"SELECT s.*, {is_intact('studies', 's')} AS is_intact FROM studies s "
 TRIAL_ROW = f"SELECT t.*, {is_intact('trials', 't')} AS is_intact FROM trials t "
 SESSION = f"SELECT x.*, {is_intact('sessions', 'x')} AS is_intact FROM sessions x "
 ATTEMPT = f"SELECT a.*, {is_intact('attempts', 'a')} AS is_intact FROM attempts a "
+# Trials by `TrialResult.training`, through an index of its own.
+TRAINED = (
+    "SELECT a.uid FROM attempts a WHERE a.told_at IS NOT NULL AND json_valid(a.result)"
+    " AND json_extract(a.result, '$.training') = ?1 AND json_extract(a.result, '$.reused_from') IS NULL"
+    " AND a.outcome = ?2 AND (NOT ?3 OR a.test_wrong_images IS NOT NULL) ORDER BY a.rowid"
+)
 
 _YEAR_10000 = 253_402_300_800  # seconds since 1970; datetime has no later dates
 

@@ -124,8 +124,14 @@ UPDATE studies SET spec = json_set(spec, '$.kind', CASE
     ELSE 'search' END) WHERE json_valid(spec);
 """
 
+# Finds trainings by `TrialResult.training`, which results of earlier versions do not have.
+_VERSION_6 = """
+CREATE INDEX trainings ON attempts (json_extract(result, '$.training'))
+    WHERE told_at IS NOT NULL AND json_valid(result);
+"""
+
 # By version. Each migrates from the version before it, the first from an empty file. Never change one.
-MIGRATIONS = {1: _VERSION_1, 2: _VERSION_2, 3: _VERSION_3, 4: _VERSION_4}
+MIGRATIONS = {1: _VERSION_1, 2: _VERSION_2, 3: _VERSION_3, 4: _VERSION_4, 6: _VERSION_6}
 # What the cells hold as JSON.
 JSON_RECORDS = (SweepSpec, Constraints, Budget, Recipe, TrialResult, Seconds, Device, EpochReport)
 

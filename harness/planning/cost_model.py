@@ -74,9 +74,11 @@ def count_work(spec: SweepSpec, params: Params, epochs: int, *, is_to_the_end: b
 
 
 def measured(spec: SweepSpec, record: Record) -> Measured | None:
-    """The measured time of a trial; None if it has none."""
+    """The measured time of a trial; None if it has none of its own."""
     result = record.result
-    if result is None or result.device is None or not result.outcome.was_trained or not result.curve:
+    if result is None or result.reused_from:  # the time is known from the trial that was trained
+        return None
+    if result.device is None or not result.outcome.was_trained or not result.curve:
         return None
     seconds, is_to_the_end = result.seconds, result.outcome is Outcome.COMPLETED
     work = count_work(spec, record.trial.params, len(result.curve), is_to_the_end=is_to_the_end)

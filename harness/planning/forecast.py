@@ -172,5 +172,5 @@ class Forecast:
 def _tells(record: Record) -> bool:
     """Whether it is a searched trial that was trained."""
     result = record.result
-    has_trained = result is not None and bool(result.curve) and result.outcome.was_trained
+    has_trained = result is not None and bool(result.curve) and result.outcome.was_trained and not result.reused_from
     return has_trained and record.trial.role is not Role.BASELINE

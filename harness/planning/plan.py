@@ -40,11 +40,13 @@ class Plan:
         num_left: Remaining trials, including baseline seeds.
         time_left: Wall time for them.
         is_cut_short: Whether a time budget will probably end before them.
+        num_reusable: Number of them that will take over the result of an equal training, as far as known.
     """
 
     num_left: int
     time_left: TimeLeft
     is_cut_short: bool
+    num_reusable: int = 0
 
 
 def make_costs(ledger: Ledger, spec: SweepSpec, places: Sequence[Place]) -> CostModel:
@@ -70,7 +72,8 @@ def make_plan(progress: Progress, pending: Sequence[Trial], num_workers: int) ->
     open_ = Open(pending=pending)
     left, limit_s = progress.forecast(open_, num_workers), progress.budget_left_s(0.0, open_, num_workers)
     starting = TimeLeft(left.low_s + START_S, left.high_s + START_S)
-    return Plan(max(0, progress.total - progress.done), starting.within(limit_s), left.low_s >= limit_s)
+    num_left = max(0, progress.total - progress.done)
+    return Plan(num_left, starting.within(limit_s), left.low_s >= limit_s, progress.num_reusable)
 
 
 def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
@@ -85,6 +88,7 @@ def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
         f"profile   {spec.profile}: {spec.train_images:,} training images, {spec.epochs} epochs",
         f"budget    {', or '.join(limits)}",
         f"to run    {_to_run(plan)}",
+        *([f"reuse     {plan.num_reusable} of them are in the ledger"] if plan.num_reusable else []),
     ]
 
 

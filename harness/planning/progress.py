@@ -35,13 +35,17 @@ class Progress:
         records: Its trials so far.
         used: The earlier sessions' use of the budget.
         costs: Predicts its trials, fitted to `records`.
+        num_reusable: Number of unfinished trials that will take over a result, as far as known: they need no time.
     """
 
-    def __init__(self, spec: SweepSpec, records: Sequence[Record], used: Usage, costs: CostModel) -> None:
+    def __init__(
+        self, spec: SweepSpec, records: Sequence[Record], used: Usage, costs: CostModel, num_reusable: int = 0
+    ) -> None:
         self._spec, self._used, self._costs = spec, used, costs
         self._forecast = Forecast(spec, costs, records)
         self._device_s = used.device_s
         self._stopped: dict[str, StopReason] = {}  # trials stopped for this reason, by uid
+        self.num_reusable = num_reusable
         self.num_proposed = 0
         self.num_trials = 0
         self.num_baselines = 0
@@ -52,6 +56,8 @@ class Progress:
 
     def add(self, record: Record) -> None:
         """Adds a trial with its final result."""
+        if record.result and record.result.reused_from:
+            self.num_reusable = max(0, self.num_reusable - 1)
         self._costs.learn(record)
         self._forecast.add(record)
         self._count(record)
@@ -126,6 +132,10 @@ class Progress:
         num_open_baselines = sum(trial.role is Role.BASELINE for trial in open_.trials)
         num_baselines = max(0, self._spec.baseline_seeds - self.num_baselines - num_open_baselines)
         num_searched = max(0, self.total - self.done - len(open_.trials) - num_baselines)
+        if self._spec.is_verdict:
+            num_searched = max(0, num_searched - self.num_reusable)
+        else:  # only those of the baseline are known before they are proposed
+            num_baselines = max(0, num_baselines - self.num_reusable)
         return self._forecast.time_left(open_, num_baselines, num_searched, num_workers)
 
     def budget_left_s(self, wall_s: float, open_: Open, num_workers: int) -> float:

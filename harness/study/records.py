@@ -207,6 +207,10 @@ class TrialResult:
             two, if it is not available (docs/gpu.md).
         gpu_energy_j: Energy of the GPU, used by this trial alone, during training, joules.
         gpu_peak_memory_mb: Peak memory in use on the GPU, MiB.
+        training: Digest of all that decided its numbers (`harness.sweep.reuse`). Trials with equal ones have equal
+            numbers. None unless it was trained to its end and in a way that can be repeated.
+        reused_from: uid of the trial that was trained, in this study or another, if this trial took over its result:
+            the times are those of that training, and this trial held no device.
     """
 
     outcome: Outcome
@@ -227,6 +231,8 @@ class TrialResult:
     soft_error_pct: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT, Since(5)] = None
     cross_entropy: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT, Since(5)] = None
     temperature: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT, Since(5)] = None
+    training: Annotated[str | None, Since(6)] = None
+    reused_from: Annotated[str | None, Since(6)] = None
 
     def __post_init__(self) -> None:
         _check_numbers(self)
@@ -293,7 +299,7 @@ class Record:
     A trial may continue another one, and that one a third (Hyperband's rungs, `Trial.continues`). Then `device_time_s`,
     `gpu_time_s`, `gpu_busy_time_s` and `gpu_energy_j` are sums over these trials, from the network's first image on.
     Trials are compared by these sums. The cost of a *study* counts each trial's own seconds once: `reserved_time_s`,
-    and `result.train_time_s` of the training region.
+    and `result.train_time_s` of the training region; a trial that took over a result adds nothing to it.
 
     Attributes:
         trial: The trial.
@@ -336,6 +342,11 @@ class Record:
     def gpu_energy_j(self) -> float | None:
         """The sum of `TrialResult`'s; None if one of the trials has none."""
         return _sum(result.gpu_energy_j for result in self._trained)
+
+    @property
+    def reused_time_s(self) -> float:
+        """Seconds that the training took whose result this trial took over; 0.0 if it was trained itself."""
+        return self.result.seconds.wall if self.result and self.result.reused_from else 0.0
 
     @property
     def timing_class(self) -> str | None:

@@ -35,6 +35,8 @@ class Step(StrEnum):
     AFTER_ANSWER = "after_answer"
     BEFORE_RESULT = "before_result"
     AFTER_RESULT = "after_result"
+    BEFORE_REUSE = "before_reuse"
+    AFTER_REUSE = "after_reuse"
     AFTER_TELL = "after_tell"
     AFTER_SEARCH_TIME = "after_search_time"
     AFTER_NOTIFY = "after_notify"

@@ -34,6 +34,11 @@ def provenance() -> dict[str, str | bool | None]:
     }
 
 
+def has_uncommitted_code() -> bool:
+    """Whether files of the code, untracked ones included, differ from the commit; False outside of a checkout."""
+    return bool(_git("status", "--porcelain", "--untracked-files=all", "--", "baselines", "harness"))
+
+
 def versions() -> dict[str, str]:
     """Versions of the installed packages among PACKAGES."""
     return {name: version for name in PACKAGES if (version := _version(name))}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Set
 from pathlib import Path
 
 from harness.execution.base import CHECKPOINT_SUFFIX, Job
 from harness.study.records import Trial
 from harness.study.spec import SweepSpec
-from harness.support.atomic_files import leftovers
+from harness.support.atomic_files import leftovers, replaced
 
 
 class Checkpoints:
@@ -31,6 +32,27 @@ class Checkpoints:
             load_from=self._path(trial.continues) if trial.continues else None,
             save_to=self._path(trial.uid) if may_be_continued or may_be_champion else None,
         )
+
+    def may_adopt(self, trial: Trial, source: str) -> bool:
+        """Whether a trial needs no weights, or those of an equal training, in any study, are still there."""
+        return self.job(trial).save_to is None or self._of_any_study(source) is not None
+
+    def adopt(self, trial: Trial, source: str) -> bool:
+        """Copies the weights of an equal training if the trial needs them; returns whether it has what it needs."""
+        own, theirs = self.job(trial).save_to, self._of_any_study(source)
+        if own is None or theirs is None:
+            return own is None
+        try:
+            weights = theirs.open("rb")
+        except FileNotFoundError:  # removed meanwhile, with its study's other ones
+            return False
+        own.parent.mkdir(parents=True, exist_ok=True)
+        with weights, replaced(own) as unfinished, unfinished.open("wb") as file:
+            shutil.copyfileobj(weights, file)
+        return True
+
+    def _of_any_study(self, uid: str) -> Path | None:
+        return next(self._folder.parent.glob(f"*/{uid}{CHECKPOINT_SUFFIX}"), None)
 
     def keep_only(self, uids: Set[str]) -> None:
         """Removes all checkpoints except those of these trials, and unfinished files of killed workers."""

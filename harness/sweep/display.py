@@ -70,8 +70,11 @@ class Display(Protocol):
     def retried(self, trial: Trial, result: TrialResult) -> None:
         """An attempt failed and will be repeated."""
 
-    def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult) -> None:
-        """A trial has its final result; shows its differences from the documented hyperparameters."""
+    def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult, reused_from: str | None = None) -> None:
+        """A trial has its final result; shows its differences from the documented hyperparameters.
+
+        `reused_from` names the trial whose result it took over.
+        """
 
     def progress(self, state: HowFar) -> None:
         """Shows the progress of the study."""
@@ -126,8 +129,8 @@ class PlainDisplay:
     def retried(self, trial: Trial, result: TrialResult) -> None:
         self._lines.add(_retry(trial, result))
 
-    def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult) -> None:
-        self._lines.add(_end(spec, trial, result))
+    def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult, reused_from: str | None = None) -> None:
+        self._lines.add(_end(spec, trial, result, reused_from))
 
     def progress(self, state: HowFar) -> None:
         is_due = state.done == state.total or self._clock() - self._shown_at >= QUIET_S
@@ -199,9 +202,9 @@ class LiveDisplay:
         self._free(trial)
         self._lines.add(_retry(trial, result))
 
-    def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult) -> None:
+    def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult, reused_from: str | None = None) -> None:
         self._free(trial)
-        self._lines.add(_end(spec, trial, result))
+        self._lines.add(_end(spec, trial, result, reused_from))
 
     def progress(self, state: HowFar) -> None:
         self._state = state
@@ -303,10 +306,11 @@ def _so_far(trial: Trial, last: _Epoch | None) -> str:
     return f"epoch {report.epoch}/{trial.epochs} {error} {images_per_s:6,.0f} images/s"
 
 
-def _end(spec: SweepSpec, trial: Trial, result: TrialResult) -> str:
+def _end(spec: SweepSpec, trial: Trial, result: TrialResult, reused_from: str | None) -> str:
     """One line for a finished trial."""
     what = changes(trial.params, spec.baseline_params) or "as documented"
-    return f"{name(trial):<{NAME_WIDTH}}{_error(spec, result):>8}  {_how(trial, result):<6}  {what}"
+    reused = f"  reused from {reused_from}" if reused_from else ""
+    return f"{name(trial):<{NAME_WIDTH}}{_error(spec, result):>8}  {_how(trial, result):<6}  {what}{reused}"
 
 
 def _error(spec: SweepSpec, result: TrialResult) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.execution.base import Died, EpochDone, Event, Executor, Finished, Ready
+from harness.execution.base import Died, EpochDone, Event, Executor, Finished, Place, Ready
 from harness.ledger.ledger import Ledger
 from harness.planning.cost_model import CostModel
 from harness.planning.forecast import Open
@@ -24,16 +24,19 @@ from harness.search.proposer import Next
 from harness.study.findings import find, so_far
 from harness.study.records import EpochReport, Outcome, Record, Trial, TrialResult
 from harness.study.spec import SweepSpec
+from harness.study.trainings import taken_over
 from harness.support.failpoints import Step, reach
 from harness.support.provenance import session_provenance
 from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import Display, HowFar
 from harness.sweep.interrupts import Interrupts
+from harness.sweep.reuse import Reuse, Source
 
 POLL_S = 0.25
 TOUCH_S = 5.0
 RESULTS_S = 1.0  # the noise between trials takes some 10 ms to compute, too long for each of many short trials
 STOPPED = "the sweep was stopped"
+NO_WORKER = "none"  # of an attempt that reached none: refused, or its result was taken over
 
 
 class TrialSource(Protocol):
@@ -66,6 +69,7 @@ class _Running:
     trial: Trial
     attempt: int
     clock: Callable[[], float]
+    training: str | None = None  # of `TrialResult`
     started_s: float = field(init=False)
     cancelled_for: str | None = None
     has_timed_out: bool = False
@@ -94,6 +98,7 @@ class Sweep:
         checkpoints: The weights of trials that may be continued.
         costs: Predicts how long trials take, so that the time budgets can be kept.
         clock: Monotonic seconds.
+        reuses: Whether trials take over results of equal trainings.
     """
 
     def __init__(
@@ -108,6 +113,8 @@ class Sweep:
         checkpoints: Checkpoints,
         costs: CostModel,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        reuses: bool = True,
     ) -> None:
         self._spec, self._ledger, self._source, self._executor = spec, ledger, source, executor
         self._listeners, self._display, self._checkpoints = listeners, display, checkpoints
@@ -121,7 +128,9 @@ class Sweep:
         self._pending = deque(record.trial for record in records if record.result is None)
         # A slow search proposes the next trial while the current one trains, so that no free worker waits for it.
         self._asks_ahead = spec.is_search and catalogue.sampler(spec).asks_ahead
-        self._progress = Progress(spec, records, ledger.usage(spec.study), costs)
+        self._reuse = Reuse(spec, ledger, checkpoints, is_on=reuses)
+        num_reusable = self._reuse.num_foreseen(records, next(iter(executor.places), None))
+        self._progress = Progress(spec, records, ledger.usage(spec.study), costs, num_reusable)
         self._idle: deque[str] = deque()
         self._running: dict[str, _Running] = {}
         self._stop: StopReason | None = None
@@ -161,7 +170,12 @@ class Sweep:
         return ended_by is not None
 
     def _has_room(self, trial: Trial) -> bool:
-        return self._progress.reason_not_to_start(trial, self._wall_s, self._open) is None
+        if self._progress.reason_not_to_start(trial, self._wall_s, self._open) is None:
+            return True
+        return bool(self._idle) and self._reuse.find(trial, self._place(self._idle[0])) is not None
+
+    def _place(self, worker: str) -> Place | None:
+        return next((place for place in self._executor.places if place.name == worker), None)
 
     @property
     def _open(self) -> Open:
@@ -176,13 +190,18 @@ class Sweep:
         trial = proposal.trial if proposal else pending
         if trial is None:
             return False
+        place = self._place(self._idle[0])
+        source = self._reuse.prepare(trial, place)
+        if source is not None:
+            self._take_over(trial, proposal, source)
+            return True
         worker = self._idle.popleft()
         with self._ledger.together():
             if proposal:
                 self._commit(proposal)
             attempt = self._ledger.start_attempt(trial.uid, worker)
         reach(Step.AFTER_START_ATTEMPT)
-        self._running[worker] = _Running(trial, attempt, self._clock)
+        self._running[worker] = _Running(trial, attempt, self._clock, self._reuse.training(trial, place))
         self._executor.start(worker, self._checkpoints.job(trial))
         reach(Step.AFTER_HAND_OUT)
         self._display.started(trial, worker, attempt)
@@ -190,6 +209,21 @@ class Sweep:
             self._commit(ahead)
             self._pending.append(ahead.trial)
         return bool(self._idle)
+
+    def _take_over(self, trial: Trial, proposal: Next | None, source: Source) -> None:
+        """Commits the result of an equal training as this trial's, in one step, and passes it on."""
+        with self._ledger.together():
+            if proposal:
+                self._commit(proposal)
+            running = _Running(trial, self._ledger.start_attempt(trial.uid, NO_WORKER), self._clock)
+            result = taken_over(self._spec, trial, source.record, lambda report: self._source.report(trial, report))
+            running.search_time_s = running.held_s
+            for report in result.curve:
+                self._ledger.add_epoch(trial.uid, running.attempt, report, 0.0)
+            reach(Step.BEFORE_REUSE)
+            self._ledger.finish_attempt(trial.uid, running.attempt, result, 0.0, is_final=True)
+        reach(Step.AFTER_REUSE)
+        self._tell(running, result, 0.0, source.name)
 
     def _next_pending(self) -> Trial | None:
         """A committed trial that fits into the budget.
@@ -210,7 +244,7 @@ class Sweep:
         """Commits a refused trial; returns its attempt, its result, and the seconds that a worker was held: 0."""
         result = TrialResult(Outcome.INFEASIBLE, broken_limit)
         with self._ledger.together():
-            attempt = self._ledger.start_attempt(trial.uid, "none")
+            attempt = self._ledger.start_attempt(trial.uid, NO_WORKER)
             self._ledger.finish_attempt(trial.uid, attempt, result, 0.0, is_final=True)
         return _Running(trial, attempt, self._clock), result, 0.0
 
@@ -308,7 +342,8 @@ class Sweep:
     def _judged(self, running: _Running, result: TrialResult) -> TrialResult:
         if running.cancelled_for:
             return dataclasses.replace(result, outcome=Outcome.CANCELLED, error=running.cancelled_for)
-        return result
+        is_whole = result.outcome is Outcome.COMPLETED
+        return dataclasses.replace(result, training=running.training) if is_whole else result
 
     def _lost(self, running: _Running, event: Died) -> TrialResult:
         outcome, error = Outcome.CRASHED, f"worker {event.reason}"
@@ -341,7 +376,7 @@ class Sweep:
         reach(Step.AFTER_RESULT)
         self._tell(running, result, held_s)
 
-    def _tell(self, running: _Running, result: TrialResult, held_s: float) -> None:
+    def _tell(self, running: _Running, result: TrialResult, held_s: float, reused_from: str | None = None) -> None:
         """Passes a committed final result to the search, the progress and the display."""
         trial = running.trial
         started_s = self._clock()
@@ -349,7 +384,7 @@ class Sweep:
         reach(Step.AFTER_TELL)
         self._search_times_s[trial.uid] = running.search_time_s + self._clock() - started_s
         self._progress.add(Record(trial, result, reserved_time_s=held_s))
-        self._display.finished(self._spec, trial, result)
+        self._display.finished(self._spec, trial, result, reused_from)
 
     def _spread_news(self) -> None:
         """Updates that follow one or more ended trials."""

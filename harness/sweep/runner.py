@@ -34,6 +34,7 @@ from harness.support.provenance import provenance
 from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import Display
 from harness.sweep.loop import Sweep, TrialSource
+from harness.sweep.reuse import Reuse
 from harness.tracking.mlflow_runs import Tracker, sync
 
 INTERRUPTED_WAIT_S = 5.0  # for MLflow, after Ctrl-C
@@ -63,6 +64,7 @@ def run_study(
     num_workers: int | None,
     fresh: bool,
     executor: ExecutorSettings = LOCAL,
+    reuses: bool = True,
 ) -> StudyEnd:
     """Starts or continues a study until its budget is used or the process is asked to stop.
 
@@ -73,6 +75,7 @@ def run_study(
         num_workers: Number of concurrent trials; None: one per core or GPU.
         fresh: Keep an earlier study of this name under a dated name and start a new one.
         executor: Where the workers run.
+        reuses: Take over results of equal trainings from the ledger (`harness.sweep.reuse`).
 
     Raises:
         InputError: the settings are inconsistent, or differ from the study's earlier ones.
@@ -84,7 +87,9 @@ def run_study(
 
     check_new(spec)
     catalogue.check(spec)
-    return run_trials(spec, home, display, make_proposer, num_workers=num_workers, fresh=fresh, executor=executor)
+    return run_trials(
+        spec, home, display, make_proposer, num_workers=num_workers, fresh=fresh, executor=executor, reuses=reuses
+    )
 
 
 def run_trials(
@@ -96,6 +101,7 @@ def run_trials(
     num_workers: int | None,
     fresh: bool,
     executor: ExecutorSettings = LOCAL,
+    reuses: bool = True,
     origin: Mapping[str, Any] = MappingProxyType({}),
 ) -> StudyEnd:
     """Like `run_study`, for trials of any source, which is made from the ledger and the study's records.
@@ -104,7 +110,7 @@ def run_trials(
     """
     origin = {"backend": backends.backend(), **origin}
     with closing(open_workplace(executor, num_workers, display.note)) as workplace:
-        return _run_at(workplace, spec, home, display, make_source, fresh=fresh, origin=origin)
+        return _run_at(workplace, spec, home, display, make_source, fresh=fresh, reuses=reuses, origin=origin)
 
 
 def _run_at(
@@ -115,6 +121,7 @@ def _run_at(
     make_source: MakeSource,
     *,
     fresh: bool,
+    reuses: bool,
     origin: Mapping[str, Any],
 ) -> StudyEnd:
     data_folder = cache.prepare(spec.dataset, display.note)
@@ -130,7 +137,10 @@ def _run_at(
         spec = with_precision(ledger, spec, places, fresh=fresh)
         open_study(ledger, spec, fresh=fresh, origin=origin)
         records, costs = ledger.history(spec.study), make_costs(ledger, spec, places)
-        progress = Progress(spec, records, ledger.usage(spec.study), costs)
+        checkpoints = home / "checkpoints" / spec.study
+        kept = Checkpoints(spec, checkpoints)
+        num_reusable = Reuse(spec, ledger, kept, is_on=reuses).num_foreseen(records, places[0])
+        progress = Progress(spec, records, ledger.usage(spec.study), costs, num_reusable)
         pending = [record.trial for record in records if record.result is None]
         display.plan(describe(spec, places, make_plan(progress, pending, len(places))))
         ended_by = progress.reason_to_end(0.0, Open(pending=pending))
@@ -139,14 +149,13 @@ def _run_at(
             return StudyEnd(ended_by, ran_nothing=True)
         # The workers load their framework while this process rebuilds the search.
         executor = workplace.executor(spec, data_folder, home / "logs" / spec.study)
-        checkpoints = home / "checkpoints" / spec.study
-        kept = Checkpoints(spec, checkpoints)
         tracker, reason = None, StopReason.INTERRUPTED
         try:
             source = make_source(spec, ledger, records)
             # After the search is built, which would otherwise compete with reading all runs.
             tracker = Tracker(ledger.path, home, spec.study, display.note)
-            reason = Sweep(spec, ledger, records, source, executor, [tracker], display, kept, costs).run()
+            sweep = Sweep(spec, ledger, records, source, executor, [tracker], display, kept, costs, reuses=reuses)
+            reason = sweep.run()
         finally:
             executor.close()
             if tracker and reason is StopReason.INTERRUPTED:  # a user who stops it should not have to wait

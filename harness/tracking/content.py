@@ -135,6 +135,8 @@ def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> 
         tags["mlflow.runColor"] = _BASELINE_COLOR
     if result.error:
         tags["error"] = result.error[:_MAX_ERROR].replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL refuses it
+    if result.reused_from:
+        tags["reused_from"] = result.reused_from
     if record.trial.continues:
         tags["continues"] = record.trial.continues
     if parent.continues_run_id:

@@ -7,6 +7,7 @@ have no validation error: they were trained on the validation images as well.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -75,7 +76,8 @@ def crown(home: Path, verdict: Verdict) -> Registered | None:
         if winner.trial is not None or champion is None:
             champion = register(registry, _candidate(home, ledger, study, verdict, winner, record))
         if verdict.answer is not Answer.NOT_DISTINGUISHABLE:  # more seeds may change it
-            _keep_only(home / "checkpoints" / name, record)
+            baseline = _first_training(ledger, study.spec, verdict.baseline)
+            _keep_only(home / "checkpoints" / name, [record, *([baseline] if baseline else [])])
     return champion
 
 
@@ -142,8 +144,13 @@ def _weights(folder: Path, record: Record) -> Path:
     return folder / f"{record.trial.uid}{CHECKPOINT_SUFFIX}"
 
 
-def _keep_only(folder: Path, record: Record) -> None:
-    """Removes the weights of the others; keeps the champion's, to register it again if MLflow's store is lost."""
+def _keep_only(folder: Path, records: Sequence[Record]) -> None:
+    """Removes the weights of the others.
+
+    The champion's are kept to register it again if MLflow's store is lost, the baseline's for other verdicts that take
+    over its training.
+    """
+    kept = [_weights(folder, record) for record in records]
     for path in folder.glob(f"*{CHECKPOINT_SUFFIX}"):
-        if path != _weights(folder, record):
+        if path not in kept:
             path.unlink()

@@ -189,7 +189,8 @@ def _origin(ledger: Ledger, study: Study, record: Record) -> dict[str, Any]:
 
 def _plan(recorded: Recorded, place: Place) -> list[str]:
     trial, result = recorded.trial, recorded.result
-    took_s = sum(record.reserved_time_s for record in (*recorded.before, recorded.record))
+    records = (*recorded.before, recorded.record)
+    took_s = sum(record.reserved_time_s + record.reused_time_s for record in records)
     took = f"{recorded.num_epochs} epochs; it took {duration(took_s)} then"
     threads = f"{place.threads} thread{'s' * (place.threads != 1)}"
     sealed = ["test      stays sealed: this is no result of the study"] if recorded.study.spec.reads_test else []

@@ -34,6 +34,7 @@ from harness.sweep.runner import bring_to_mlflow, run_trials
 
 DEFAULT_TOP = 3
 DEFAULT_SEEDS = 5
+FIRST_SEED = 1000  # of verdicts; searches use low ones
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,7 @@ def run_verdict(
     num_workers: int | None,
     fresh: bool,
     executor: ExecutorSettings = LOCAL,
+    reuses: bool = True,
 ) -> VerdictEnd:
     """Starts or continues the verdict on a study until the answer is clear or the budget is used.
 
@@ -102,6 +104,7 @@ def run_verdict(
         num_workers: Number of concurrent trainings; None: one per core or GPU.
         fresh: Keep an earlier verdict under a dated name and start a new one.
         executor: Where the workers run.
+        reuses: Take over results of equal trainings from the ledger, such as another verdict's of the baseline.
 
     Raises:
         InputError: there is no such study, or the request is impossible for it.
@@ -125,6 +128,7 @@ def run_verdict(
                 num_workers=num_workers,
                 fresh=fresh,
                 executor=executor,
+                reuses=reuses,
                 origin=origin,
             )
             reason = end.reason
@@ -273,9 +277,12 @@ def _new(source: SweepSpec, name: str, records: Sequence[Record], epochs: int | 
 
 
 def _fresh_seed(source: SweepSpec, records: Sequence[Record]) -> int:
-    """The first of enough consecutive seeds for a verdict, none of which the study has used."""
+    """The first of enough consecutive seeds for a verdict, none of which the study has used.
+
+    They are the same for all studies that have not used one of them, so that verdicts share trainings of the baseline.
+    """
     used, number = {source.seed, *(record.trial.seed for record in records)}, max(LOOKS)
-    starts = chain([max(used) + 1], range(0, MAX_WHOLE, number))
+    starts = chain(range(FIRST_SEED, MAX_WHOLE, number), range(0, FIRST_SEED, number))
     return next(
         start for start in starts if start + number <= MAX_WHOLE and used.isdisjoint(range(start, start + number))
     )

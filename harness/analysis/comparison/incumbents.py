@@ -30,7 +30,8 @@ class Incumbents:
         spec: The study's settings.
         trials: Their numbers.
         device_s: Cumulative device seconds of all attempts, including failed and pruned trials. A trial that continues
-            another one adds its own epochs only, so that the sum is the actual cost.
+            another one adds its own epochs only, so that the sum is the actual cost; one that took over a result adds
+            the time of that training.
         trainings: Cumulative epochs, in units of full trainings.
         error_pct: Validation error of the best configuration so far; infinite before the first.
         timing_classes: Timing classes of their times.
@@ -65,7 +66,7 @@ def read_incumbents(ledger: Ledger, spec: SweepSpec) -> Incumbents:
     return Incumbents(
         spec,
         np.array([record.trial.number for record in records], np.int64),
-        np.cumsum([record.reserved_time_s for record in records], dtype=float),
+        np.cumsum([record.reserved_time_s + record.reused_time_s for record in records], dtype=float),
         np.cumsum([_num_epochs(record, epochs) for record in records], dtype=float) / spec.epochs,
         np.fromiter(_best_pct(spec, records), float),
         frozenset(r.result.device.timing_class for r in records if r.result and r.result.device),

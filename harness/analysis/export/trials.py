@@ -30,6 +30,7 @@ _ORDER = {
     "attempts": "int64",
     "asked_at": "int64",
     "told_at": "Int64",
+    "reused_from": "str",
 }
 _RESULT = _ORDER | {metric.name: metric.dtype for metric in metrics(Shown.EXPORT)}
 _RESULT |= {"device": "str", "backend": "str", "timing_class": "str"}
@@ -122,7 +123,8 @@ def _trial_row(spec: SweepSpec, record: Record, numbers: dict[str, int]) -> tupl
     which = (spec.study, trial.number, trial.uid, trial.role.value, outcome, error)
     asked = (trial.seed, trial.epochs, numbers.get(trial.continues or ""), record.attempts)
     where = (device and device.name, device and device.backend, record.timing_class)
-    return *which, *asked, record.asked_at, record.told_at, *values(Shown.EXPORT, spec, record).values(), *where
+    order = (record.asked_at, record.told_at, result.reused_from if result else None)
+    return *which, *asked, *order, *values(Shown.EXPORT, spec, record).values(), *where
 
 
 def _write_parquet(frame: pd.DataFrame, path: Path) -> None:

@@ -30,6 +30,7 @@ _OF_A_TRIAL = {
     "timing_class": "str",
     "continues": "Int64",
     "attempts": "int64",
+    "reused_from": "str",
 }
 _OF_A_STUDY = ["train_images", "profile", "dataset", "engine", "sampler"]
 # And of its configuration, where that is ranked; the first four are columns of the table.
@@ -86,7 +87,8 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
     Columns: those of docs/export.md, in that order, with one per hyperparameter that any of the studies searches,
     empty where a study does not search it. Error rates in percent with 95 % Wilson intervals; times in seconds, of
     a trial that `continues` another one (its number) that one's included (`Record`), but `reserved_time_s` its own.
-    What is read off a GPU is there only if it could be for any trial, `pareto` only if a study has two objectives:
+    What is read off a GPU is there only if it could be for any trial, `reused_from` only if a trial took over a result
+    (STUDY:NUMBER of the trained one, or its uid if it is gone), `pareto` only if a study has two objectives:
     whether no other configuration of the same fidelity and timing class is at least as good in the mean error and in
     the mean device time, and better in one.
 
@@ -104,7 +106,7 @@ def leaderboard(ledger: Ledger, studies: Sequence[str]) -> pd.DataFrame:
         *_AFTER_HYPERPARAMETERS,
         *(name for name in _MORE_FIDELITY if any(study.spec.sets(name) for study in found)),
         *names(Shown.LEADERBOARD_END),
-        *(name for name in names(Shown.LEADERBOARD_IF_KNOWN) if frame[name].notna().any()),
+        *(name for name in [*names(Shown.LEADERBOARD_IF_KNOWN), "reused_from"] if frame[name].notna().any()),
     ]
     if any(len(study.spec.objective) > 1 for study in found):
         frame["pareto"] = _pareto(frame)
@@ -119,7 +121,7 @@ def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
     numbers: dict[str | None, int] = {record.trial.uid: record.trial.number for record in records}
     found = by_uid(spec, records)
     rows = [
-        (*_row(one, one.result, spec, numbers.get(one.trial.continues)), *_ranking(found.get(one.trial.uid)))
+        (*_row(ledger, one, one.result, spec, numbers.get(one.trial.continues)), *_ranking(found.get(one.trial.uid)))
         for one in records
         if one.result
     ]
@@ -135,7 +137,9 @@ def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
     )
 
 
-def _row(record: Record, result: TrialResult, spec: SweepSpec, continues: int | None) -> tuple[Any, ...]:
+def _row(
+    ledger: Ledger, record: Record, result: TrialResult, spec: SweepSpec, continues: int | None
+) -> tuple[Any, ...]:
     """The values of `_OF_A_TRIAL`, then the numbers."""
     trial, device = record.trial, result.device
     return (
@@ -150,8 +154,18 @@ def _row(record: Record, result: TrialResult, spec: SweepSpec, continues: int | 
         record.timing_class,
         continues,
         record.attempts,
+        result.reused_from and _name(ledger, result.reused_from),
         *values(LEADERBOARD, spec, record).values(),
     )
+
+
+def _name(ledger: Ledger, uid: str) -> str:
+    """STUDY:NUMBER of a trial, or its uid if it is gone."""
+    try:
+        study, number = ledger.whereabouts(uid)
+    except KeyError:
+        return uid
+    return f"{study}:{number}"
 
 
 def _ranking(configuration: Configuration | None) -> tuple[Any, ...]:

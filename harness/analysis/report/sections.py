@@ -250,13 +250,20 @@ def _time_use(known: Material) -> Section:
         f"Devices were held for {duration(found.device_s)}, of which training took {found.training_share:.0%}.",
         "Logging to MLflow runs in a thread of its own, which no trial waits for, and is not measured.",
     ]
+    lines = lines if found.device_s else ["No device time was used yet."]
+    if found.reused_s:
+        num_reused = sum(record.reused_time_s > 0 for record in known.facts.records)
+        lines.append(
+            f"{num_reused} trial{'s' * (num_reused != 1)} took over the result of an equal training in the ledger. That"
+            f" took {duration(found.reused_s)}, which are not counted here."
+        )
     return Section(
         "time",
         "Use of device time",
         "Device time by use. Training should be most of it. Evaluation, compiling and building are overhead. The time"
         " of failed attempts is lost.",
         [work_figures.time_bars(found)] if found.device_s else [],
-        lines if found.device_s else ["No device time was used yet."],
+        lines,
     )
 
 

@@ -23,12 +23,14 @@ class TimeUse:
         pruned: The same, of trials that were stopped early.
         lost_s: Device time of attempts without a result: failed, timed out, lost with their worker.
         search_s: Time of the search; devices do not wait for it while other trials run.
+        reused_s: Time of the trainings whose results were taken over; no device was held for it.
     """
 
     completed: dict[str, float]
     pruned: dict[str, float]
     lost_s: float
     search_s: float
+    reused_s: float = 0.0
 
     @property
     def device_s(self) -> float:
@@ -45,7 +47,8 @@ class TimeUse:
 def time_use(facts: Facts) -> TimeUse:
     """The use of all attempts so far; the rest of an attempt's time is "waiting and hand-over"."""
     held_s = {attempt.trial: attempt.held_s for attempt in facts.attempts if attempt.is_final}
-    kept = [record for record in facts.ended if _outcome(record) in (Outcome.COMPLETED, Outcome.PRUNED)]
+    trained = [record for record in facts.ended if record.result and not record.result.reused_from]
+    kept = [record for record in trained if _outcome(record) in (Outcome.COMPLETED, Outcome.PRUNED)]
     numbers = {record.trial.number for record in kept}
     given = (one for one in facts.attempts if one.worker != NO_WORKER)
     lost = (one.held_s for one in given if not (one.is_final and one.trial in numbers))
@@ -54,6 +57,7 @@ def time_use(facts: Facts) -> TimeUse:
         pruned=_parts([record for record in kept if _outcome(record) is Outcome.PRUNED], held_s),
         lost_s=fsum(lost),
         search_s=fsum(record.search_time_s for record in facts.records),
+        reused_s=fsum(record.reused_time_s for record in facts.records),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
 import os
@@ -52,6 +53,7 @@ class Machine:
     memory_mb: float
     gpus: tuple[Gpu, ...] = ()
     cpu_has_bfloat16: bool = False
+    processor: str = ""  # of `Place`
 
     @property
     def gpu_names(self) -> tuple[str, ...]:
@@ -65,7 +67,14 @@ def this_machine() -> Machine:
         InputError: `CUDA_VISIBLE_DEVICES` is ambiguous, see `usable_gpus`.
     """
     memory_mb = psutil.virtual_memory().total / 2**20
-    return Machine(_cpu_name(), num_usable_cores(), memory_mb, usable_gpus(), cpu_has_bfloat16=_cpu_has_bfloat16())
+    return Machine(
+        _cpu_name(),
+        num_usable_cores(),
+        memory_mb,
+        usable_gpus(),
+        cpu_has_bfloat16=_cpu_has_bfloat16(),
+        processor=_processor(),
+    )
 
 
 def fastest_precision(places: Sequence[Place]) -> Precision:
@@ -95,7 +104,14 @@ def places(machine: Machine, num_workers: int | None) -> list[Place]:
     count = num_workers or max(1, min(machine.num_cores, MAX_CPU_WORKERS, int(machine.memory_mb // WORKER_MEMORY_MB)))
     threads = max(1, machine.num_cores // count)
     return [
-        Place(f"worker-{i}", machine.cpu_name, threads, sharing=count, has_bfloat16=machine.cpu_has_bfloat16)
+        Place(
+            f"worker-{i}",
+            machine.cpu_name,
+            threads,
+            sharing=count,
+            has_bfloat16=machine.cpu_has_bfloat16,
+            processor=machine.processor,
+        )
         for i in range(count)
     ]
 
@@ -251,6 +267,12 @@ def _cpu_name() -> str:
 def _cpu_has_bfloat16() -> bool:
     """Whether the processor multiplies bfloat16 in hardware. Others emulate it, many times slower than float32."""
     return not _BFLOAT16_FLAGS.isdisjoint(_cpu_says("flags").split())
+
+
+def _processor() -> str:
+    """Digest of what libraries choose their kernels and block sizes by. Several models may have one name."""
+    described = [_cpu_name(), *map(_cpu_says, ("cpu family", "model", "cache size", "flags"))]
+    return hashlib.sha256("\n".join(described).encode()).hexdigest()[:16]
 
 
 def _cpu_says(key: str) -> str:

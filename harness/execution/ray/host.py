@@ -42,6 +42,7 @@ class Seen:
         gpu: UUID of the GPU that Ray gave it.
         has_bfloat16: Whether that GPU, or the processor, multiplies bfloat16 in hardware.
         versions: Versions of the packages that training depends on.
+        processor: That of `Place`.
     """
 
     node_id: str
@@ -49,6 +50,7 @@ class Seen:
     gpu: str | None
     has_bfloat16: bool
     versions: dict[str, str]
+    processor: str
 
 
 class Host:
@@ -75,6 +77,7 @@ class Host:
             gpu.uuid if gpu else None,
             gpu.has_bfloat16 if gpu else machine.cpu_has_bfloat16,
             versions(),
+            machine.processor,
         )
         return to_json(seen)
 

@@ -241,7 +241,14 @@ class RayWorkplace:
         name = str(node["NodeName"])
         _check_versions(name, seen.versions)
         host.place = Place(
-            host.name, seen.device_name, share.num_cpus, sharing, seen.gpu, name, has_bfloat16=seen.has_bfloat16
+            host.name,
+            seen.device_name,
+            share.num_cpus,
+            sharing,
+            seen.gpu,
+            name,
+            has_bfloat16=seen.has_bfloat16,
+            processor=seen.processor,
         )
         if self._spec is not None:
             self._note(f"{host.name} is on {name}")

@@ -285,7 +285,9 @@ def _add_upkeep(commands: _Commands) -> None:
     what.add_argument("--audit", nargs="+", metavar="STUDY", help="check that ledger, MLflow and exported CSV agree")
     what.add_argument("--remove", metavar="STUDY", help="remove a study from the ledger; a copy of the ledger is kept")
     bench = _add(commands, "bench", "measure speed and overhead, and compare with other tools")
-    bench.add_argument("what", choices=("engine", "overhead", "precision", "scale", "search", "sweep", "target"))
+    bench.add_argument(
+        "what", choices=("engine", "overhead", "precision", "scale", "search", "sweep", "tables", "target")
+    )
     bench.add_argument("--quick", action="store_true", help="take less than 5 minutes on two cores")
     bench.add_argument("--repeats", type=partial(_count, low=1), metavar="N", help="number of seeds or rounds")
 

@@ -1,0 +1,286 @@
+"""Compares searches on tables of trainings that others made (`harness.bench.hpo_tables`).
+
+Only the training is a look into the table: proposer, baseline first and repeats are those of a sweep with one worker.
+The measure is the true regret of the configuration that a search would recommend: its mean error over all seeds of the
+table above the lowest one, as a share of the median's. The peers run as their guides use them, and recommend what had
+the lowest error once.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import stats
+
+from harness.analysis.files import write_csv
+from harness.analysis.pictures import draw_median, save_picture
+from harness.bench.hpo_tables import Floats, Table, load_tables
+from harness.bench.results import write_json
+from harness.bench.search import RANDOM, TWICE, Contender, contenders
+from harness.errors import InputError
+from harness.execution.machine.devices import num_usable_cores
+from harness.search import catalogue
+from harness.search.base import NoProposal
+from harness.search.factory import make_search
+from harness.search.proposer import Proposer
+from harness.study.comparability import Configurations
+from harness.study.records import EpochReport, Outcome, Params, Record, Role, Seconds, TrialResult
+from harness.study.space import Int
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LOOKS = (20, 40, 80)  # trainings after which the recommendations are compared
+LOOKS_QUICK = (20, 40)
+NUM_SEEDS, NUM_SEEDS_QUICK = 20, 3
+ALPHA = 0.05
+
+# A proposal takes these a second or more, so they run with fewer seeds, and not in the quick form.
+SLOW = {("keras-tuner", "bayesian"), ("optuna", "gp"), ("stock keras-tuner", "bayesian")}
+NUM_SEEDS_OF_SLOW = 5
+
+STOCK_OPTUNA, STOCK_KERAS_TUNER = Contender("stock optuna", "tpe"), Contender("stock keras-tuner", "bayesian")
+
+Recommended = Iterator[Params | None]  # after each training
+
+
+@dataclass(frozen=True)
+class Standing:
+    """The results of a contender.
+
+    Attributes:
+        contender: The contender.
+        regret: (table, seed, training): of what it would recommend after so many trainings.
+    """
+
+    contender: Contender
+    regret: Floats
+
+    def at(self, num_trainings: int) -> Floats:
+        """Mean over seeds, by table."""
+        return np.asarray(self.regret[:, :, num_trainings - 1].mean(-1))
+
+
+def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
+    """Runs every contender on every table; writes tables.json, tables.csv and tables.png into `out_dir`.
+
+    Args:
+        out_dir: Created if missing.
+        repeats: Number of seeds; None: 20 (5 for those that take seconds to propose), or 3 if quick.
+        quick: Fewer trainings, and without those that take seconds to propose.
+
+    Returns:
+        The table of tables.csv: see `table`.
+
+    Raises:
+        InputError: the tables are not installed.
+    """
+    tables, looks = load_tables(), LOOKS_QUICK if quick else LOOKS
+    entered = [*contenders_here(tables[0]), TWICE, STOCK_OPTUNA, STOCK_KERAS_TUNER]
+    if quick:
+        entered = [one for one in entered if (one.engine, one.sampler) not in SLOW]
+    # A new interpreter in each process: the libraries of some samplers do not survive a fork.
+    with ProcessPoolExecutor(num_usable_cores(), get_context("spawn")) as pool:
+        standings = [
+            compete(pool, one, tables, _num_seeds(one, repeats, quick=quick), num_trainings=looks[-1])
+            for one in entered
+        ]
+    frame = table(standings, looks)
+    write_csv(frame, out_dir / "tables.csv")
+    measured = [asdict(one.contender) | {"regret": np.round(one.regret, 5).tolist()} for one in standings]
+    names = [one.name for one in tables]
+    write_json(out_dir / "tables.json", ("optuna", "keras-tuner"), {"tables": names, "standings": measured})
+    plot(standings, out_dir / "tables.png")
+    return frame
+
+
+def contenders_here(of: Table) -> list[Contender]:
+    """The samplers that can search the space, without pruners: the tables have no curves."""
+    return [one for one in contenders() if one.pruner == "none" and _is_able(one, of)]
+
+
+def compete(
+    pool: ProcessPoolExecutor, contender: Contender, tables: Sequence[Table], num_seeds: int, *, num_trainings: int
+) -> Standing:
+    """Runs one contender on each table with each seed."""
+    jobs = [(contender, one, seed, num_trainings) for one in tables for seed in range(num_seeds)]
+    regrets = list(pool.map(race, *zip(*jobs, strict=True)))
+    return Standing(contender, np.array(regrets).reshape(len(tables), num_seeds, num_trainings))
+
+
+def race(contender: Contender, of: Table, seed: int, num_trainings: int) -> list[float]:
+    """One search; the regret of its recommendation after each training. Before the first it recommends the median."""
+    factor = 2 if contender == TWICE else 1
+    search = _PEERS.get(contender, _ours)
+    recommended = search(contender, of, seed, factor * num_trainings)
+    found = [1.0 if params is None else of.regret(params) for params in recommended]
+    found += found[-1:] * (factor * num_trainings - len(found))  # a search may have nothing left to try
+    return found[factor - 1 :: factor]
+
+
+def table(standings: Sequence[Standing], looks: Sequence[int]) -> pd.DataFrame:
+    """One row per contender, the lowest mean regret at the last look first.
+
+    Columns: engine, sampler; tables and seeds; for each look the mean regret over tables (`regret_20`) and the mean
+    rank over tables of the mean over seeds (`rank_20`); `critical_difference` of these ranks; `tables_below_twice`, the
+    number of tables on which it ends below random search with twice the trainings.
+    """
+    import pandas as pd
+
+    ranks = {look: stats.rankdata([one.at(look) for one in standings], axis=0).mean(-1) for look in looks}
+    twice = next(one for one in standings if one.contender == TWICE).at(looks[-1])
+    num_tables = len(twice)
+    rows = [
+        {
+            "engine": one.contender.engine,
+            "sampler": one.contender.sampler,
+            "tables": num_tables,
+            "seeds": one.regret.shape[1],
+            **{f"regret_{look}": round(float(one.at(look).mean()), 4) for look in looks},
+            **{f"rank_{look}": round(float(ranks[look][position]), 2) for look in looks},
+            "critical_difference": round(critical_difference(len(standings), num_tables), 2),
+            "tables_below_twice": int((one.at(looks[-1]) < twice).sum()),
+        }
+        for position, one in enumerate(standings)
+    ]
+    return pd.DataFrame(rows).sort_values(f"regret_{looks[-1]}", kind="stable").reset_index(drop=True)
+
+
+def critical_difference(num_contenders: int, num_tables: int) -> float:
+    """Two mean ranks that differ by more are different at the level 0.05.
+
+    Nemenyi's test: J. Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 7 (2006) 1-30.
+    """
+    quantile = stats.studentized_range.ppf(1 - ALPHA, num_contenders, np.inf) / np.sqrt(2)
+    return float(quantile * np.sqrt(num_contenders * (num_contenders + 1) / (6 * num_tables)))
+
+
+def plot(standings: Sequence[Standing], path: Path) -> None:
+    """Median and middle half over tables of the mean regret over seeds, against trainings; one panel per contender."""
+    from matplotlib.figure import Figure
+
+    twice = next(one for one in standings if one.contender == TWICE)
+    shown = [one for one in standings if one.contender != TWICE]
+    num_rows = -(-len(shown) // 4)
+    figure = Figure(figsize=(13.6, 2.7 * num_rows), layout="constrained")
+    axes = list(figure.subplots(num_rows, 4, sharex=True, sharey=True, squeeze=False).flat)
+    trainings = np.arange(1.0, twice.regret.shape[-1] + 1)
+    for axis, one in zip(axes, shown, strict=False):
+        draw_median(axis, trainings, twice.regret.mean(1), color="0.55", label=TWICE.sampler, band=False)
+        draw_median(axis, trainings, one.regret.mean(1), color="C0", label="")
+        axis.set_title(one.contender.name, fontsize=9)
+        axis.set_yscale("log")
+        axis.grid(alpha=0.3)
+    for axis in axes[len(shown) :]:
+        axis.set_visible(False)
+    axes[0].legend(fontsize=7)
+    figure.supxlabel("trainings", fontsize=9)
+    figure.supylabel("true regret of the recommendation, share of the median's", fontsize=9)
+    save_picture(figure, path)
+
+
+def _num_seeds(contender: Contender, repeats: int | None, *, quick: bool) -> int:
+    if repeats or quick:
+        return repeats or NUM_SEEDS_QUICK
+    return NUM_SEEDS_OF_SLOW if (contender.engine, contender.sampler) in SLOW else NUM_SEEDS
+
+
+def _is_able(contender: Contender, of: Table) -> bool:
+    try:
+        catalogue.check(of.spec(contender.engine, contender.sampler, seed=0))
+    except InputError:
+        return False
+    return True
+
+
+def _ours(contender: Contender, of: Table, seed: int, num_trainings: int) -> Recommended:
+    """What a study would call its best; the training of the documented network is not counted."""
+    sampler = RANDOM.sampler if contender == TWICE else contender.sampler
+    spec = of.spec(contender.engine, sampler, seed)
+    proposer, found, num_trained = Proposer(spec, make_search(spec), []), Configurations(spec), 0
+    while num_trained < num_trainings:
+        proposed = proposer.next()
+        if isinstance(proposed, NoProposal):
+            return
+        trial = proposed.trial
+        report = EpochReport(1, 0.0, 0.0, of.error_pct(trial.params, trial.seed), 1, Seconds(train=1.0))
+        proposer.report(trial, report)
+        result = TrialResult(Outcome.COMPLETED, curve=(report,), seconds=report.seconds)
+        proposer.tell(trial, result)
+        found.add(Record(trial, result))
+        if trial.role is not Role.BASELINE:
+            num_trained += 1
+            yield found.best.params if found.best else None
+
+
+def _lowest(of: Table, seed: int) -> Callable[[Params], tuple[float, Params]]:
+    """Trains a configuration for a peer; returns its error, and the configuration with the lowest one so far."""
+    best: list[tuple[float, Params]] = []
+
+    def train(params: Params) -> tuple[float, Params]:
+        error_pct = of.error_pct(params, seed)
+        if not best or error_pct < best[0][0]:
+            best[:] = [(error_pct, dict(params))]
+        return error_pct, best[0][1]
+
+    return train
+
+
+def _stock_optuna(contender: Contender, of: Table, seed: int, num_trainings: int) -> Recommended:
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    recommended: list[Params] = []
+    train, domains = _lowest(of, seed), of.numbers
+
+    def objective(trial: optuna.Trial) -> float:
+        params: dict[str, Any] = {}
+        for name, domain in domains.items():
+            if isinstance(domain, Int):
+                params[name] = trial.suggest_int(name, domain.low, domain.high, log=domain.log)
+            else:
+                params[name] = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
+        error_pct, best = train(params)
+        recommended.append(best)
+        return error_pct
+
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    study.optimize(objective, n_trials=num_trainings)
+    yield from recommended
+
+
+def _stock_keras_tuner(contender: Contender, of: Table, seed: int, num_trainings: int) -> Recommended:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    import keras_tuner as kt
+
+    recommended: list[Params] = []
+    train, domains = _lowest(of, seed), of.numbers
+
+    class Lookup(kt.BayesianOptimization):  # type: ignore[misc] # untyped
+        def run_trial(self, trial: Any, *given: Any, **more: Any) -> float:
+            hp, params = trial.hyperparameters, {}
+            for name, domain in domains.items():
+                make, sampling = hp.Int if isinstance(domain, Int) else hp.Float, "log" if domain.log else "linear"
+                params[name] = make(name, domain.low, domain.high, sampling=sampling)
+            error_pct, best = train(params)
+            recommended.append(best)
+            return error_pct
+
+    with tempfile.TemporaryDirectory() as folder:
+        tuner = Lookup(max_trials=num_trainings, seed=seed + 1, directory=folder, overwrite=True)
+        tuner.search(verbose=0)
+    yield from recommended
+
+
+_PEERS: Mapping[Contender, Callable[[Contender, Table, int, int], Recommended]] = {
+    STOCK_OPTUNA: _stock_optuna,
+    STOCK_KERAS_TUNER: _stock_keras_tuner,
+}

@@ -293,7 +293,8 @@ def test_weights_that_are_gone_or_damaged_are_told_in_one_line(home: Path) -> No
         with pytest.raises(TroubleError, match=r"^its weights cannot be read from \S+\.npz: [^\n]+$"):
             crown(home, verdict)
     winner.unlink()
-    with pytest.raises(TroubleError, match=r"^its weights are gone \(\S+\.npz\); --fresh trains again$"):
+    again = "an imported study comes without; `harness verdict STUDY --fresh` trains again"
+    with pytest.raises(TroubleError, match=rf"^its weights are gone \(\S+\.npz\); {again}$"):
         crown(home, verdict)
 
 

@@ -149,7 +149,8 @@ class Study:
     ) -> None:
         self.ledger, self.heard = ledger, Heard()
         self.proposer, self.workers = proposer or ScriptedProposer(proposals()), workers or Workers()
-        display = PlainDisplay(io.StringIO())
+        self._said = io.StringIO()
+        display = PlainDisplay(self._said)
         records, costs = ledger.history(spec.study), CostModel(spec, cpu_estimate(1e11))
         checkpoints = Checkpoints(spec, folder / "checkpoints")
         self.sweep = Sweep(
@@ -164,6 +165,9 @@ class Study:
             costs,
             reuses=reuses,
         )
+
+    def said(self) -> str:
+        return self._said.getvalue()
 
     def outcomes(self) -> dict[str, Outcome | None]:
         records = self.ledger.history("study")
@@ -386,6 +390,31 @@ def test_what_may_be_continued_leaves_a_checkpoint(spec: SweepSpec, ledger: Ledg
     assert jobs["t0"].save_to is None
     assert jobs["t1"].save_to == jobs["t2"].load_from == tmp_path / "checkpoints" / "t1.npz"
     assert jobs["t2"].save_to is None
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_continued_trial_whose_checkpoint_is_gone_knows_how_much_to_train_again(
+    spec: SweepSpec, ledger: Ledger, tmp_path: Path, is_there: bool
+) -> None:
+    planned = proposals(3)
+    planned[1] = dataclasses.replace(planned[1], trial=dataclasses.replace(planned[1].trial, epochs=2))
+    planned[2] = dataclasses.replace(planned[2], trial=dataclasses.replace(planned[2].trial, continues="t1"))
+    study = Study(spec, ledger, tmp_path, ScriptedProposer(planned))
+    jobs: dict[str, Job] = {}
+    start = study.workers.start
+
+    def save_and_start(worker: str, job: Job) -> None:
+        jobs[job.trial.uid] = job
+        if job.save_to and is_there:
+            job.save_to.parent.mkdir(exist_ok=True)
+            job.save_to.touch()
+        start(worker, job)
+
+    study.workers.start = save_and_start
+    study.sweep.run()
+    assert [jobs[uid].epochs_before for uid in ("t0", "t1", "t2")] == [0, 0, 2]
+    said = "trial 2 continues trial 1, whose checkpoint is gone; its training up to epoch 2 is repeated"
+    assert (said in study.said()) is not is_there
 
 
 def test_checkpoints_go_when_nothing_needs_them(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import os
 import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,8 +32,8 @@ def go_on(report: EpochReport) -> bool:
     return True
 
 
-def train(trainer: Trainer, trial: Trial = TRIAL, **files: Path) -> TrialResult:
-    return trainer.run(Job(trial, **files), go_on)
+def train(trainer: Trainer, trial: Trial = TRIAL, **job: Any) -> TrialResult:
+    return trainer.run(Job(trial, **job), go_on)
 
 
 def errors_pct(result: TrialResult) -> list[float]:
@@ -116,6 +117,18 @@ def test_a_continued_trial_is_the_uninterrupted_one(
     assert [report.train_loss for report in start.curve + rest.curve] == [report.train_loss for report in whole.curve]
     assert rest.error_rate_pct == whole.error_rate_pct
     assert [path.name for path in checkpoint.parent.iterdir()] == [checkpoint.name]
+
+
+@pytest.mark.parametrize("more", [{}, RANDOM], ids=["plain", "with layers that have a state"])
+def test_without_its_checkpoint_a_continued_trial_trains_the_epochs_before_again(
+    trainer: Trainer, tmp_path: Path, more: dict[str, float | bool]
+) -> None:
+    trial = dataclasses.replace(TRIAL, params={**TRIAL.params, **more})
+    whole = train(trainer, trial)
+    rest = train(trainer, trial, load_from=tmp_path / "gone.npz", epochs_before=2)
+    assert [report.epoch for report in rest.curve] == [3]
+    assert rest.curve[0].train_loss == whole.curve[2].train_loss
+    assert (rest.error_rate_pct, rest.outcome) == (whole.error_rate_pct, Outcome.COMPLETED)
 
 
 def test_a_checkpoint_with_augmentation_layers_is_still_continued(trainer: Trainer, tmp_path: Path) -> None:

@@ -50,11 +50,20 @@ class Place:
 
 @dataclass(frozen=True)
 class Job:
-    """A trial with its files: the checkpoint to continue from and the one to save."""
+    """A trial with its files.
+
+    Attributes:
+        trial: The trial.
+        load_from: The checkpoint to continue from.
+        save_to: The checkpoint to save.
+        epochs_before: Epochs of the trial that it continues. If `load_from` is missing, they are trained again, and not
+            reported; 0: then the trial crashes.
+    """
 
     trial: Trial
     load_from: Path | None = None
     save_to: Path | None = None
+    epochs_before: int = 0
 
 
 @dataclass(frozen=True)

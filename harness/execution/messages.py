@@ -3,7 +3,7 @@
 coordinator                                        worker
 {"setup": {...}}, once and first
                                                    {"ready": true}, before each trial
-{"run": {"trial": ..., "load_from": ..., "save_to": ...}}
+{"run": {"trial": ..., "load_from": ..., "save_to": ..., "epochs_before": ...}}
                                                    {"epoch": {...}}, after each epoch; then it waits
 {"go_on": true}
                                                    {"result": {...}}

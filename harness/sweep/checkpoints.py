@@ -23,14 +23,18 @@ class Checkpoints:
     def __init__(self, spec: SweepSpec, folder: Path) -> None:
         self._spec, self._folder = spec, folder
 
-    def job(self, trial: Trial) -> Job:
-        """A trial with the file that it starts from, and the file that it saves for a later trial or a champion."""
+    def job(self, trial: Trial, epochs_before: int = 0) -> Job:
+        """A trial with the file that it starts from, and the file that it saves for a later trial or a champion.
+
+        `epochs_before` are those of the trial that it continues.
+        """
         may_be_continued = trial.epochs < self._spec.epochs
         may_be_champion = self._spec.is_verdict and trial.seed == self._spec.seed
         return Job(
             trial,
             load_from=self._path(trial.continues) if trial.continues else None,
             save_to=self._path(trial.uid) if may_be_continued or may_be_champion else None,
+            epochs_before=epochs_before,
         )
 
     def may_adopt(self, trial: Trial, source: str) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from harness.execution.base import Died, EpochDone, Event, Executor, Finished, Place, Ready
+from harness.execution.base import Died, EpochDone, Event, Executor, Finished, Job, Place, Ready
 from harness.ledger.ledger import Ledger
 from harness.planning.cost_model import CostModel
 from harness.planning.forecast import Open
@@ -202,7 +202,7 @@ class Sweep:
             attempt = self._ledger.start_attempt(trial.uid, worker)
         reach(Step.AFTER_START_ATTEMPT)
         self._running[worker] = _Running(trial, attempt, self._clock, self._reuse.training(trial, place))
-        self._executor.start(worker, self._checkpoints.job(trial))
+        self._executor.start(worker, self._job(trial))
         reach(Step.AFTER_HAND_OUT)
         self._display.started(trial, worker, attempt)
         if self._asks_ahead and not self._pending and (ahead := self._propose()):
@@ -224,6 +224,17 @@ class Sweep:
             self._ledger.finish_attempt(trial.uid, running.attempt, result, 0.0, is_final=True)
         reach(Step.AFTER_REUSE)
         self._tell(running, result, 0.0, source.name)
+
+    def _job(self, trial: Trial) -> Job:
+        """The trial with its files; without its checkpoint it trains the epochs before again."""
+        if trial.continues is None:
+            return self._checkpoints.job(trial)
+        before = self._ledger.record(trial.continues).trial
+        job = self._checkpoints.job(trial, before.epochs)
+        if job.load_from is not None and not job.load_from.exists():
+            what = f"trial {trial.number} continues trial {before.number}, whose checkpoint is gone"
+            self._display.note(f"{what}; its training up to epoch {before.epochs} is repeated")
+        return job
 
     def _next_pending(self) -> Trial | None:
         """A committed trial that fits into the budget.

@@ -44,7 +44,8 @@ def rebuild(spec: SweepSpec, params: Params, weights: Path) -> keras.Model:
             model = build(spec, params)
             load_weights(model, weights)
     except FileNotFoundError:
-        raise TroubleError(f"its weights are gone ({weights}); --fresh trains again") from None
+        again = "an imported study comes without; `harness verdict STUDY --fresh` trains again"
+        raise TroubleError(f"its weights are gone ({weights}); {again}") from None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise TroubleError(f"its weights cannot be read from {weights}: {reason(error)}") from error
     return model

@@ -169,7 +169,10 @@ class _Attempt:
             order = self._order(epoch, steps, recipe.batch_size)
             rng = np.random.default_rng((trial.seed, epoch, AUGMENTATION_STREAM))
             transforms = varied.transforms(order.shape, self._trainer.train_images.side, rng)
-            if not self._run_epoch(engine, epoch, order, transforms):
+            if epoch < self._job.epochs_before:
+                engine.train(order, transforms)  # again, without its checkpoint; it was reported then
+                self._cpu_s()
+            elif not self._run_epoch(engine, epoch, order, transforms):
                 break
         return self._end(model, engine)
 
@@ -234,8 +237,8 @@ class _Attempt:
         )
 
     def _restore(self, model: keras.Model, steps_per_epoch: int) -> int:
-        """Loads the checkpoint to continue from; returns its number of epochs."""
-        if self._job.load_from is None:
+        """Loads the checkpoint to continue from; returns its number of epochs, 0 if they must be trained again."""
+        if self._job.load_from is None or (self._job.epochs_before and not self._job.load_from.exists()):
             return 0
         load_checkpoint(model, self._job.load_from)
         return int(model.optimizer.iterations) // steps_per_epoch

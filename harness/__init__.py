@@ -10,7 +10,17 @@ The functions of the command in Python:
     print(verdict(spec, top=1, seeds=3).answer)
 """
 
-from harness.api import compare, leaderboard, load_sweep, run_sweep, verdict
+from harness.api import compare, export_study, import_study, leaderboard, load_sweep, run_sweep, verdict
 from harness.errors import InputError, TroubleError
 
-__all__ = ["InputError", "TroubleError", "compare", "leaderboard", "load_sweep", "run_sweep", "verdict"]
+__all__ = [
+    "InputError",
+    "TroubleError",
+    "compare",
+    "export_study",
+    "import_study",
+    "leaderboard",
+    "load_sweep",
+    "run_sweep",
+    "verdict",
+]

@@ -236,6 +236,54 @@ def compare(*studies: str | SweepSpec, home: str | Path | None = None) -> Compar
         return compare_studies(ledger, [_name(study) for study in studies])
 
 
+def export_study(study: str | SweepSpec, file: str | Path, *, home: str | Path | None = None) -> None:
+    """Writes all that the ledger has of a study and its verdict into one file: `harness export STUDY --study FILE`.
+
+    Args:
+        study: Its name or its spec; it may be running.
+        file: File to write, with extension .study.gz (docs/export.md); an earlier one is replaced.
+        home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
+
+    Raises:
+        InputError: there is no such study, it is a verdict, or no file can be written there.
+        TroubleError: the ledger's rows are damaged, or the file cannot be written.
+    """
+    from harness.ledger.study_file import ENDING
+    from harness.support.atomic_files import destination
+    from harness.workflows.study_file import export_study as export
+
+    with destination("file", str(file), ENDING) as path, open_ledger(home) as ledger:
+        export(ledger, _name(study), path)
+
+
+def import_study(file: str | Path, *, study: str | None = None, home: str | Path | None = None) -> str:
+    """Adds the study of a file of `export_study`, with its verdict, to a home: `harness import FILE`.
+
+    MLflow gets its runs. The study goes on where it was, with `run_sweep`. One that is in the ledger already, with the
+    same trials, is left as it is.
+
+    Args:
+        file: The file.
+        study: Its name in this home; None: its own.
+        home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
+
+    Returns:
+        The study's name.
+
+    Raises:
+        InputError: there is no such file, the ledger has another study of this name, or its trials in another study.
+        TroubleError: the file is not as it was written or of a newer version, or the ledger cannot be written.
+    """
+    from harness.sweep.runner import bring_to_mlflow
+    from harness.workflows.study_file import import_study as add
+
+    folder = places.home(home)
+    imported = add(folder, str(file), study)
+    for name in imported.num_trials:
+        bring_to_mlflow(folder, name, _complain)
+    return imported.study
+
+
 def sweep_path(sweep: str) -> Path:
     """The path of a file in `sweeps/`, by its name, or any path."""
     bare = places.sweeps_folder() / f"{sweep}.toml"

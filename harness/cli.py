@@ -267,10 +267,21 @@ def _add_reading(commands: _Commands) -> None:
     export.add_argument("study")
     where = export.add_mutually_exclusive_group(required=True)
     where.add_argument("--optuna", metavar="URL", help="an Optuna storage, such as sqlite:///study.db")
+    where.add_argument(
+        "--study",
+        dest="study_file",
+        metavar="FILE|-",
+        help="all of the study and its verdict, for `harness import`: a file with extension .study.gz, or -",
+    )
     for form in ("csv", "parquet", "json"):
         where.add_argument(
             f"--{form}", metavar="FILE|-", help=f"file to write, with extension .{form}; - is standard output"
         )
+
+    text = "add a study of another home, with its verdict, from a file of `harness export STUDY --study FILE`"
+    imports = _add(commands, "import", text)
+    imports.add_argument("file", metavar="FILE|-", help="the file; - is standard input")
+    imports.add_argument("--as", dest="new_name", metavar="STUDY", help="its name in this home (default: its own)")
 
 
 def _add_upkeep(commands: _Commands) -> None:

@@ -18,7 +18,6 @@ from harness.api import default_profile, open_ledger, sweep_path
 from harness.errors import InputError, TroubleError
 from harness.support.atomic_files import STDOUT, destination, is_stream
 from harness.support.home import home, sweeps_folder
-from harness.support.strict_json import shown
 
 if TYPE_CHECKING:
     from harness.execution.executors import ExecutorSettings
@@ -190,15 +189,38 @@ def export(options: argparse.Namespace) -> int:
         with open_ledger() as ledger:
             _say(f"{export_optuna(ledger, options.study, options.optuna)} trials are new in the storage")
         return 0
+    if options.study_file is not None:
+        from harness.ledger.study_file import ENDING
+        from harness.workflows.study_file import export_study
+
+        with destination("--study", options.study_file, ENDING) as path, open_ledger() as ledger:
+            export_study(ledger, options.study, path)
+        if options.study_file != STDOUT:
+            _say(f"wrote {path}")
+        return 0
     from harness.analysis.export.trials import export_trials
 
     form, named = next((form, named) for form in FORMS if (named := getattr(options, form)) is not None)
-    with destination(f"--{form}", named) as path, open_ledger() as ledger:
-        if named != STDOUT:
-            _check_ending(form, path)
+    with destination(f"--{form}", named, f".{form}") as path, open_ledger() as ledger:
         export_trials(ledger, options.study, path, form)
     if named != STDOUT:
         _say(f"wrote {path}")
+    return 0
+
+
+def import_(options: argparse.Namespace) -> int:
+    from harness.sweep.runner import bring_to_mlflow
+    from harness.workflows.study_file import import_study
+
+    imported = import_study(home(), options.file, options.new_name)
+    for name, num_trials in imported.num_trials.items():
+        _say(
+            f"{name}: {num_trials} trials are new in the ledger" if num_trials else f"{name}: the ledger has all of it"
+        )
+    if imported.missing_source:
+        _say(f"{imported.study}: it goes on only beside study {imported.missing_source}, from which it has learned")
+    for name in imported.num_trials:
+        bring_to_mlflow(home(), name, _say)
     return 0
 
 
@@ -368,12 +390,6 @@ def _board(studies: list[str]) -> Path:
     return home() / "leaderboards" / f"{studies[0] if len(studies) == 1 else 'all'}.csv"
 
 
-def _check_ending(form: str, path: Path) -> None:
-    """Raises InputError if the file's ending is of another form."""
-    if path.suffix.lower() != f".{form}" and not is_stream(path):
-        raise InputError(f"--{form} is {shown(str(path))}; allowed: a name that ends in .{form}, a pipe, or -")
-
-
 def _study_named(name: str) -> str:
     """A study by its own name, or by that of its file in sweeps/."""
     from harness.study.sweep_file import Flags, load_sweep
@@ -414,6 +430,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "compare": compare,
     "report": report,
     "export": export,
+    "import": import_,
     "data": data,
     "ui": ui,
     "sync": sync,

@@ -20,14 +20,15 @@ from harness.tracking.mlflow_runs import sync
 def fill(home: Path) -> None:
     """Trials 0 to 8 of `study`, of which 8 is pending, and one of `seeds`, which reads the test images."""
     with closing(Ledger(home / "ledger.db")) as ledger:
-        _add_study(ledger)
+        add_study(ledger)
         seeds = FilledLedger(ledger, make_spec("seeds", dataset="digits", space={}, reads_test=True))
         seeds.add(3.0, params={}, role=Role.BASELINE, test_wrong=range(6))
         sync(home, ["study", "seeds"], pytest.fail)
         write_csv(leaderboard(ledger, ["study"]), home / "leaderboards" / "study.csv")
 
 
-def _add_study(ledger: Ledger) -> None:
+def add_study(ledger: Ledger) -> None:
+    """Trials 0 to 8 of `study`, in the ledger only."""
     study = FilledLedger(ledger, make_spec(dataset="digits"))
     ledger.touch_session(ledger.start_session("study"), 60.0)
     study.add_baseline(3.0)

@@ -35,6 +35,7 @@ POSITIONALS = {
     "compare": ["study", "other"],
     "report": ["study"],
     "export": ["study"],
+    "import": ["study.study.gz"],
     "data": ["verify"],
     "bench": ["engine"],
 }

@@ -13,6 +13,7 @@ import pytest
 from killed_sweeps import STUDY, WAIT_S, Started, Sweeps, ledger_story, runs_story, table_story
 from test_champion import CHAMPION_KILLS
 from test_reuse import REUSE_KILLS
+from test_study_file import IMPORT_KILLS
 
 from harness.audit import audit
 from harness.study.records import Outcome
@@ -41,7 +42,8 @@ ENDLESS = ("--profile", "endless")
 
 
 def test_every_step_is_killed_at() -> None:
-    assert {kill.partition(":")[0] for kill in [*KILLS, *CHAMPION_KILLS, *REUSE_KILLS, IN_WORKER]} == set(Step)
+    kills = [*KILLS, *CHAMPION_KILLS, *REUSE_KILLS, *IMPORT_KILLS, IN_WORKER]
+    assert {kill.partition(":")[0] for kill in kills} == set(Step)
 
 
 @pytest.mark.parametrize("setting", ["nowhere", "after_propose:0", "after_propose:", "AFTER_PROPOSE"])

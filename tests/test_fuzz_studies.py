@@ -291,6 +291,7 @@ ARGUMENTS = {
     "compare": ["nope", "other"],
     "report": ["nope"],
     "export": ["nope"],
+    "import": ["nope"],
 }
 OPTIONS = [
     (command, action.option_strings[-1])

@@ -6,6 +6,7 @@ runs in a process of its own. The ledger is one that a version before this one w
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import shutil
@@ -25,6 +26,7 @@ from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
 from harness.ledger.schema import SCHEMA_VERSION
 from harness.support import own_code
+from harness.workflows.study_file import export_study, import_study
 
 FIXTURES = Path(__file__).parent / "fixtures"
 STUDY = "cnn-quick"
@@ -80,6 +82,7 @@ from harness.planning.status import status
 from harness.study.spec import Budget
 from harness.sweep.runner import open_study
 from harness.workflows.report import write_report
+from harness.workflows.study_file import export_study, import_study
 from harness.workflows.verdict import Request, plan_verdict
 
 home, study, storage = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
@@ -101,6 +104,8 @@ with closing(Ledger(home / "ledger.db")) as ledger:
         "confirms": plan_verdict(ledger, study, Request(), fresh=False)[0].confirms,
     }
     write_report(home, study)
+    export_study(ledger, study, home / "later.study.gz")
+    found["imported"] = import_study(home / "other", str(home / "now.study.gz")).num_trials
 with closing(open_read_only(home / "ledger.db")) as db:
     rows = read_study(db, study)
     found["audit"] = [str(one) for one in [*rows.unreadable, *recount(rows)]]
@@ -143,11 +148,12 @@ def run_later(folder: Path, *arguments: str) -> dict[str, object]:
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def assert_as_it_was(path: Path) -> None:
+def assert_as_it_was(path: Path, *besides: str) -> None:
     """The leaderboard of that time: columns were added since, and configurations are ranked instead of trainings."""
     before, now = (pd.read_csv(file, dtype=str) for file in (FIXTURES / "leaderboard-v2.csv", path))
     by_trial = [
-        frame.set_index("trial").sort_index()[before.columns.drop(["rank", "trial"])] for frame in (now, before)
+        frame.set_index("trial").sort_index()[before.columns.drop(["rank", "trial", *besides])]
+        for frame in (now, before)
     ]
     pd.testing.assert_frame_equal(*by_trial)
     assert now["rank"].isna().sum() == before["rank"].isna().sum()
@@ -161,10 +167,22 @@ def test_a_study_of_an_earlier_version_has_the_leaderboard_of_that_time(home: Pa
     assert_as_it_was(home / "now.csv")
 
 
+def test_a_study_file_of_an_earlier_version_has_the_leaderboard_of_that_time(tmp_path: Path) -> None:
+    """The same study, as `harness export --study` wrote it when its ledger had schema 4; unpacked, to be read."""
+    packed = tmp_path / "x.study.gz"
+    packed.write_bytes(gzip.compress((FIXTURES / f"{STUDY}.study.jsonl").read_bytes()))
+    import_study(tmp_path, str(packed))
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        assert ledger.study(STUDY).spec.digest() == DIGEST
+        write_csv(leaderboard(ledger, [STUDY]), tmp_path / "now.csv")
+    assert_as_it_was(tmp_path / "now.csv", "run_id")
+
+
 def test_a_version_with_more_settings_goes_on_with_a_study(home: Path, later: Path) -> None:
     storage = f"sqlite:///{home}/optuna.db"
     with closing(Ledger(home / "ledger.db")) as ledger:
         assert export_optuna(ledger, STUDY, storage) == 31
+        export_study(ledger, STUDY, home / "now.study.gz")
     with closing(sqlite3.connect(home / "optuna.db")) as db:
         known = db.execute("SELECT value_json FROM study_user_attributes WHERE key = ?", (IDENTITY,)).fetchall()
     assert known == [(json.dumps(f"{DIGEST} 1795945368.296297"),)], "as earlier versions wrote it"
@@ -175,6 +193,7 @@ def test_a_version_with_more_settings_goes_on_with_a_study(home: Path, later: Pa
         "left": 16,
         "exported": [0, 31],
         "confirms": BEST,
+        "imported": {STUDY: 31},
         "audit": [],
     }
     assert_as_it_was(home / "later.csv")
@@ -183,3 +202,6 @@ def test_a_version_with_more_settings_goes_on_with_a_study(home: Path, later: Pa
         TroubleError, match=f"has schema {SCHEMA_VERSION + 1}, this version knows up to {SCHEMA_VERSION}; install"
     ):
         Ledger(home / "ledger.db")
+    newer = f"its schema is {SCHEMA_VERSION + 1}, this harness knows up to {SCHEMA_VERSION}; install a newer one$"
+    with pytest.raises(TroubleError, match=newer):
+        import_study(home / "other", str(home / "later.study.gz"))

@@ -111,6 +111,7 @@ TAKE_A_NAME = [
     ["status"],
     ["leaderboard"],
     ["export", "--csv", "x.csv"],
+    ["export", "--study", "x.study.gz"],
 ]
 
 

@@ -201,7 +201,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 WRITERS = [
     ["leaderboard", "study", "--out"],
     ["report", "study", "--out"],
-    *(["export", "study", f"--{form}"] for form in ("csv", "json", "parquet")),
+    *(["export", "study", f"--{form}"] for form in ("csv", "json", "parquet", "study")),
 ]
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 # The columns that a checksum covers, by table. `num_events` changes with each event and is checked against the events.
 CELLS = {
@@ -88,6 +89,17 @@ def broken_rows(db: sqlite3.Connection, table: str) -> Iterator[tuple[str, ...]]
     query = f"SELECT {keys} FROM {table} x WHERE NOT {is_intact(table, 'x')}"
     for row in db.execute(query):
         yield tuple(bytes(cell).decode(errors="backslashreplace") for cell in row)
+
+
+def changed(table: str, row: Mapping[str, Any], **cells: Any) -> dict[str, Any]:
+    """A row with other cells. Its checksum is right if it was right before."""
+    new = {**row, **cells}
+    return new | {"checksum": _of(table, new)} if row["checksum"] == _of(table, row) else new
+
+
+def _of(table: str, row: Mapping[str, Any]) -> int:
+    cells = ((column, row[column]) for column in CELLS[table])
+    return _checksum(*(cell.encode() if column in _TEXTS and isinstance(cell, str) else cell for column, cell in cells))
 
 
 def _expression(table: str, prefix: str = "") -> str:

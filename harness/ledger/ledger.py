@@ -21,8 +21,9 @@ from typing import Any, TypeVar
 
 from harness.errors import DamageError, InputError, TroubleError
 from harness.ledger import rows as ledger_rows
-from harness.ledger.checksums import ADD_EPOCH
-from harness.ledger.schema import Say, ignore, open_database, patiently, transaction
+from harness.ledger import schema
+from harness.ledger.checksums import ADD_EPOCH, KEYS, changed
+from harness.ledger.schema import STUDY_TABLES, Row, Say, ignore, open_database, patiently, transaction
 from harness.study.records import Attempt, EpochReport, Outcome, Record, Role, Trial, TrialResult
 from harness.study.spec import NAMES, SweepSpec, is_name
 from harness.support.redaction import reason
@@ -188,6 +189,44 @@ class Ledger:
             raise TroubleError(
                 f"ledger {self.path} cannot be copied to {path}: {reason(error)}; is there room?"
             ) from error
+
+    # All rows of studies, to move them to another ledger
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything that the block reads is of one moment, also while other processes write."""
+        self._db.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._db.execute("ROLLBACK")
+
+    def rows(self, studies: Collection[str], first_session: int = 1) -> Iterator[tuple[str, Row]]:
+        """(table, row) for all rows of studies, each after the rows to which it refers.
+
+        Sessions are renumbered from `first_session`, since their numbers are those of one ledger.
+        """
+        sessions: dict[object, int] = {}
+        named = f"study IN ({', '.join('?' * len(studies))})"
+        for table in STUDY_TABLES:
+            of_trials = f"uid IN (SELECT uid FROM trials WHERE {named})"  # noqa: S608 - our own
+            where = of_trials if table in ("attempts", "epochs") else named
+            query = f"SELECT * FROM {table} WHERE {where} ORDER BY {', '.join(KEYS[table])}"  # noqa: S608 - our own
+            for row in self._read(dict, query, *studies):
+                if table == "sessions":
+                    sessions[row["id"]] = first_session + len(sessions)
+                    row = changed(table, row, id=sessions[row["id"]])
+                elif table == "attempts" and row["session"] is not None:
+                    row = changed(table, row, session=sessions.get(row["session"], 0))  # 0: there is none
+                yield table, row
+
+    def add_studies(self, source: Ledger, studies: Collection[str]) -> None:
+        """Adds studies of another ledger with all their rows, and the checksums that these have there."""
+        with self._transaction():
+            self._db.execute("PRAGMA defer_foreign_keys = ON")  # a trial may stand before the one that it continues
+            (last,) = self._db.execute("SELECT coalesce(max(id), 0) FROM sessions").fetchone()
+            for table, row in source.rows(studies, last + 1):
+                schema.insert(self._db, table, row)
 
     # Trials, in the order of their life cycle
 

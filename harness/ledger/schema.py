@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
@@ -143,6 +143,11 @@ def added_fields(record: type) -> dict[str, int]:
     fields = record.model_fields.items()
     return {name: mark.version for name, field in fields for mark in field.metadata if isinstance(mark, Since)}
 
+
+# The tables with a study's rows, each after the tables to which it refers; `tracked` is a cache.
+STUDY_TABLES = ("studies", "sessions", "trials", "attempts", "epochs")
+Cell = str | int | float | None
+Row = dict[str, Cell]  # by column
 
 SCHEMA_VERSION = max(*MIGRATIONS, *(version for record in JSON_RECORDS for version in added_fields(record).values()))
 _FIRST_WITH_CHECKSUMS = 3
@@ -282,11 +287,22 @@ def _migrate(db: sqlite3.Connection, path: Path, say: Say) -> None:
             _back_up(path, version)
         if version >= _FIRST_WITH_CHECKSUMS:
             checksums.mark_broken(db)
-        for script in (script for its_version, script in MIGRATIONS.items() if its_version > version):
-            for statement in filter(str.strip, script.split(";\n")):
-                db.execute(statement)
+        run_scripts(db, version, SCHEMA_VERSION)
         checksums.stamp(db)
-        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def run_scripts(db: sqlite3.Connection, after: int, version: int) -> None:
+    """Changes the tables of version `after` (0: an empty file) to those of `version`."""
+    for script in (script for its_version, script in MIGRATIONS.items() if after < its_version <= version):
+        for statement in filter(str.strip, script.split(";\n")):
+            db.execute(statement)
+    db.execute(f"PRAGMA user_version = {version}")
+
+
+def insert(db: sqlite3.Connection, table: str, row: Mapping[str, Cell]) -> None:
+    """Inserts a row with all its columns, whose names the caller has checked."""
+    places = ", ".join(f":{column}" for column in row)
+    db.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({places})", row)  # noqa: S608 - our own
 
 
 def _back_up(path: Path, version: int) -> None:

@@ -51,15 +51,20 @@ def is_stream(path: Path) -> bool:
 
 
 @contextmanager
-def destination(flag: str, named: str) -> Iterator[Path]:
+def destination(flag: str, named: str, ending: str = "") -> Iterator[Path]:
     """The path to write for the file in `flag`; for `-`, its content is written to standard output at the end.
+
+    A file's name must end in `ending`.
 
     Raises:
         InputError: no file can be written there.
         TroubleError: standard output is closed.
     """
     if named != STDOUT:
-        yield _checked(flag, named)
+        path = _checked(flag, named)
+        if not path.name.lower().endswith(ending) and not is_stream(path):
+            raise InputError(f"{flag} is {shown(named)}; allowed: a name that ends in {ending}, a pipe, or {STDOUT}")
+        yield path
         return
     if was_stdout_closed():
         raise TroubleError(f"cannot write {flag} {STDOUT}: standard output is closed")

@@ -59,7 +59,11 @@ class Step(StrEnum):
     BEFORE_VERSION = "before_version"
     AFTER_VERSION = "after_version"
     AFTER_ALIAS = "after_alias"
-    # Writing of a table
+    # Import of a study
+    BEFORE_IMPORT = "before_import"
+    BEFORE_IMPORT_ENDS = "before_import_ends"
+    AFTER_IMPORT = "after_import"
+    # Writing of a table or a study
     BEFORE_FILE = "before_file"
     AFTER_FILE = "after_file"
 

@@ -145,7 +145,7 @@ def _run_at(
         display.plan(describe(spec, places, make_plan(progress, pending, len(places))))
         ended_by = progress.reason_to_end(0.0, Open(pending=pending))
         if ended_by is not None:
-            bring_to_mlflow(home, spec.study, display)
+            bring_to_mlflow(home, spec.study, display.note)
             return StudyEnd(ended_by, ran_nothing=True)
         # The workers load their framework while this process rebuilds the search.
         executor = workplace.executor(spec, data_folder, home / "logs" / spec.study)
@@ -168,18 +168,28 @@ def _run_at(
         return StudyEnd(reason, ran_nothing=False)
 
 
-def bring_to_mlflow(home: Path, study: str, display: Display) -> None:
-    """Logs the runs that an earlier session could not log; a server that is down does not fail the sweep."""
+def bring_to_mlflow(home: Path, study: str, say: Callable[[str], None]) -> None:
+    """Logs the runs that MLflow lacks; a server that is down does not fail the command."""
     try:
-        sync(home, [study], display.note)
+        sync(home, [study], say)
     except TroubleError as error:
-        display.note(f"{error}; `harness sync` tries again")
+        say(f"{error}; `harness sync` tries again")
 
 
 def learned(ledger: Ledger, spec: SweepSpec) -> list[Record]:
-    """The trials that this study learned from another one at its start; a resumed search gets exactly the same."""
+    """The trials that this study learned from another one at its start; a resumed search gets exactly the same.
+
+    Raises:
+        InputError: the ledger lacks some of them, as after an import.
+    """
     known = set(ledger.study(spec.study).provenance.get("lessons", ()))
-    return [lesson for lesson in _lessons(ledger, spec) if lesson.trial.uid in known]
+    lessons = _lessons(ledger, spec) if spec.learn_from in ledger.study_names() else []
+    found = [lesson for lesson in lessons if lesson.trial.uid in known]
+    if len(found) < len(known):
+        what = f"study {spec.study} has learned from {len(known)} trials of study {spec.learn_from}"
+        ways = f"to `harness import` {spec.learn_from} first, or a new study by --as NAME"
+        raise InputError(f"{what}, and this ledger has {len(found)} of them; allowed: {ways}")
+    return found
 
 
 def _lessons(ledger: Ledger, spec: SweepSpec, *, is_new: bool = False) -> list[Record]:

@@ -118,7 +118,7 @@ def run_verdict(
         reason = None
         sources = partial(make_source, takes_all_seeds=request.takes_all_seeds)
         if not fresh and _is_settled(ledger, spec, sources):
-            bring_to_mlflow(home, spec.study, display)
+            bring_to_mlflow(home, spec.study, display.note)
         else:
             end = run_trials(
                 spec,

@@ -41,7 +41,7 @@ def test_every_seed_is_trained_in_both_precisions_and_compared(tmp_path: Path) -
         assert float32 != bfloat16
         assert pair["points"] == pytest.approx(sum(bfloat16) / 3 - sum(float32) / 3)
         assert pair["low"] < pair["points"] < pair["high"]
-        assert printed["float32 error (%)"].startswith(f"{sum(float32) / 3:.3f} ± ")
+        assert printed["float32_error_pct"] == pytest.approx(sum(float32) / 3, abs=1e-3)
     with (tmp_path / "precision.csv").open() as file:
         assert len(list(csv.DictReader(file))) == 2
     assert (tmp_path / "precision.png").read_bytes().startswith(b"\x89PNG")
@@ -64,6 +64,8 @@ def test_a_comparison_without_all_trainings_gives_no_table(tmp_path: Path, monke
 def test_the_table_gives_means_spreads_and_the_interval() -> None:
     pair = Pair("fc", 1_000, 2, {"float32": [1.0, 2.0], "bfloat16": [1.0, 3.0]}, 0.5, -0.25, 1.25, 0.125)
     (row,) = precision.table([pair]).to_dict("records")
-    assert row["images x epochs"] == "1,000 x 2"
-    assert (row["float32 error (%)"], row["bfloat16 error (%)"]) == ("1.500 ± 0.707", "2.000 ± 1.414")
-    assert (row["difference (points)"], row["95 % interval"], row["p"]) == ("+0.500", "-0.250 to +1.250", "0.12")
+    assert (row["train_images"], row["epochs"], row["seeds"]) == (1_000, 2, 2)
+    assert (row["float32_error_pct"], row["float32_sd_pct"]) == (1.5, 0.707)
+    assert (row["bfloat16_error_pct"], row["bfloat16_sd_pct"]) == (2.0, 1.414)
+    assert (row["difference_points"], row["low_points"], row["high_points"]) == (0.5, -0.25, 1.25)
+    assert row["p_value"] == 0.125

@@ -19,7 +19,7 @@ import numpy as np
 import baselines
 from harness.analysis.files import write_csv
 from harness.analysis.pictures import save_picture
-from harness.analysis.verdict.statistics import Floats, Wrong, differences
+from harness.analysis.verdict.statistics import Wrong, differences
 from harness.bench.engine import RECIPE_PARAMS
 from harness.bench.results import write_json
 from harness.errors import TroubleError
@@ -149,22 +149,34 @@ def compare(network: Network, num_seeds: int, home: Path, *, quick: bool) -> Pai
 
 
 def table(pairs: Sequence[Pair]) -> pd.DataFrame:
-    """One row per network: errors as mean and standard deviation over seeds, their difference and its interval."""
+    """One row per network.
+
+    Columns: network, train_images, epochs, seeds; for each precision the mean validation error and its standard
+    deviation over seeds (`float32_error_pct`, `float32_sd_pct`); difference_points, its limits low_points and
+    high_points, and p_value, see `Pair`.
+    """
     import pandas as pd
 
-    rows = [
-        {
-            "network": pair.network,
-            "images x epochs": f"{pair.train_images:,} x {pair.epochs}",
-            "seeds": len(pair.errors_pct["float32"]),
-            **{f"{name} error (%)": _mean_and_sd(pair.errors_pct[name]) for name in PRECISIONS},
-            "difference (points)": f"{pair.points:+.3f}",
-            "95 % interval": f"{pair.low:+.3f} to {pair.high:+.3f}",
-            "p": f"{pair.p_value:.2f}",
+    def row(pair: Pair) -> dict[str, object]:
+        errors = {name: np.asarray(pair.errors_pct[name]) for name in PRECISIONS}
+        of_precisions = {
+            f"{name}_{what}_pct": round(float(value), 3)
+            for name, found in errors.items()
+            for what, value in (("error", found.mean()), ("sd", found.std(ddof=1)))
         }
-        for pair in pairs
-    ]
-    return pd.DataFrame(rows)
+        return {
+            "network": pair.network,
+            "train_images": pair.train_images,
+            "epochs": pair.epochs,
+            "seeds": len(errors["float32"]),
+            **of_precisions,
+            "difference_points": round(pair.points, 3),
+            "low_points": round(pair.low, 3),
+            "high_points": round(pair.high, 3),
+            "p_value": round(pair.p_value, 3),
+        }
+
+    return pd.DataFrame([row(pair) for pair in pairs])
 
 
 def plot(pairs: Sequence[Pair], path: Path) -> None:
@@ -212,8 +224,3 @@ def _trained(network: Network, spec: SweepSpec, home: Path) -> Wrong:
     if len(results) < len(found) or not all(result and result.outcome.is_ranked for result in results):
         raise TroubleError(f"{spec.study} lacks trainings; the same command goes on")
     return found
-
-
-def _mean_and_sd(errors_pct: Sequence[float]) -> str:
-    values: Floats = np.asarray(errors_pct)
-    return f"{values.mean():.3f} ± {values.std(ddof=1):.3f}"

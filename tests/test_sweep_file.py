@@ -34,14 +34,14 @@ def test_shipped_sweeps_load(path: Path) -> None:
         ("max_mflops_per_image", "max_mflop", "constraints.max_mflop is unknown; allowed: max_params, max_mflops_per"),
         ("low = 8, high = 64", "low = 80, high = 64", "space.filters_1: range 80 to 64 is empty"),
         ("low = 8, high = 64", "low = 40, high = 64", "documented baseline, but its filters_1 is 32; allowed: whole"),
-        ("epochs = 5", "epochs = 0", "profiles.quick.epochs is 0; allowed: greater than or equal to 1"),
+        ("epochs = 6", "epochs = 0", "profiles.quick.epochs is 0; allowed: greater than or equal to 1"),
         ('"18m"', '"18 minutes"', "profiles.quick.budget: duration is '18 minutes'; allowed: a number above 0 with"),
         ("filters_1", "filtres_1", "space.filtres_1 is unknown; allowed for cnn: filters_1, filters_2"),
         ("sampler", "smapler", "smapler is unknown; allowed: baseline, dataset, engine"),
         ("[space]", "[recipe]\nmomentum = 0.9\n[space]", "recipe.momentum is unknown; allowed: learning_rate"),
         ("[space]", "[recipe]\nbatch_size = 0\n[space]", "recipe.batch_size is 0; allowed: whole numbers 1 to"),
         ("[space]", '[recipe]\nschedule = "step"\n[space]', "recipe.schedule is 'step'; allowed: warmup_cosine"),
-        ("train_images = 8000", "", "profiles.quick.train_images is missing"),
+        ("train_images = 10000", "", "profiles.quick.train_images is missing"),
         ("[space]", "[space", "allowed: a TOML file in UTF-8"),
     ],
 )
@@ -129,7 +129,7 @@ def test_the_budget_is_not_part_of_what_a_study_is(tmp_path: Path) -> None:
 
 def test_a_changed_file_names_the_differing_keys(tmp_path: Path) -> None:
     old = load(CNN, tmp_path)
-    new = load(CNN.replace("high = 64", "high = 128").replace("epochs = 5", "epochs = 6"), tmp_path)
+    new = load(CNN.replace("high = 64", "high = 128").replace("epochs = 6", "epochs = 7"), tmp_path)
     assert old.differing_keys(new) == ["epochs", "space"]
 
 
@@ -204,7 +204,7 @@ def test_wrong_flags_are_refused_by_their_names(given: dict, message: str) -> No
 
 def test_a_study_remembers_how_long_the_full_profile_trains(tmp_path: Path) -> None:
     quick = load(CNN, tmp_path)
-    assert (quick.epochs, quick.full_epochs) == (5, 12)
+    assert (quick.epochs, quick.full_epochs) == (6, 12)
     assert load(CNN.split("[profiles.full]")[0], tmp_path).full_epochs is None
     longer = load(CNN.replace("epochs = 12", "epochs = 20"), tmp_path)
     assert longer.differing_keys(quick) == [], "a quick study finds the same"

@@ -73,7 +73,15 @@ def test_an_audit_changes_nothing(home: Path) -> None:
 CONTRADICTIONS = {
     "a gap in the numbers": (
         "UPDATE trials SET number = 19 WHERE uid = 'study-8'",
-        "ledger: trial 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18: not there, though later ones are",
+        "ledger: trial 8, 9, 10, 11, 12, 13, 14, 15, 16, 17 and more: not there, though later ones are",
+    ),
+    "a gap beyond all memory": (
+        f"UPDATE trials SET number = {2**62} WHERE uid = 'study-8'",
+        "ledger: trial 8, 9, 10, 11, 12, 13, 14, 15, 16, 17 and more: not there, though later ones are",
+    ),
+    "a count of events beyond all memory": (
+        f"UPDATE studies SET num_events = {2**62} WHERE study = 'study'",
+        "ledger: event 18, 19, 20, 21, 22, 23, 24, 25, 26, 27 and more: nothing happened there",
     ),
     "an event twice": (
         "UPDATE trials SET asked_at = 1 WHERE uid = 'study-2'",

@@ -462,7 +462,7 @@ def test_a_removed_source_is_a_note(taken: Home) -> None:
     remove(taken.folder, "first")
     assert audit(taken.folder, "second") == []
     assert notes(taken.folder, "second")[0] == (
-        f"trial 0: its result is from trial {uid}, whose study was removed; it is not compared"
+        f"trial 0: its result is from trial {uid}, which is not in this ledger; it is not compared"
     )
     assert leaderboard(taken.ledger, ["second"])["reused_from"].iloc[0] in notes(taken.folder, "second")[0]
     third = spec_of("third", budget=Budget(trials=0))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
+from itertools import islice
 
 from harness.audit.difference import Advice, Difference
 from harness.audit.rows import AttemptRow, StudyRows, TrialRow
@@ -12,6 +13,7 @@ from harness.ledger.ledger import Ledger
 from harness.study.records import Outcome, Role, TrialResult
 from harness.study.spec import SPLIT_SIZES, SweepSpec
 
+MAX_SHOWN = 10  # of numbers that are missing
 _CLOCK_S = 1.0  # tolerance for the clocks of coordinator and worker, and for rounding
 
 
@@ -69,9 +71,9 @@ def _device_times_s(rows: StudyRows) -> dict[str, float]:
 
 def _numbers(rows: StudyRows) -> Iterator[str]:
     numbers = Counter(row.trial.number for row in rows.trials)
-    missing = sorted(set(range(max(numbers, default=-1) + 1)) - numbers.keys())
+    missing = _absent(range(max(numbers, default=-1) + 1), numbers)
     if missing and not rows.unreadable:
-        yield f"trial {', '.join(map(str, missing))}: not there, though later ones are"
+        yield f"trial {missing}: not there, though later ones are"
     for number in (number for number, times in numbers.items() if times > 1):
         yield f"trial {number}: is there {numbers[number]} times"
 
@@ -90,9 +92,15 @@ def _events(rows: StudyRows) -> Iterator[str]:
             yield f"{what} at event {event}; the study has 1 to {rows.num_events}"
         elif times[event] > 1:
             yield f"{what} at event {event}, as something else was"
-    unused = sorted(set(range(1, rows.num_events + 1)) - times.keys())
+    unused = _absent(range(1, rows.num_events + 1), times)
     if unused and not rows.unreadable:
-        yield f"event {', '.join(map(str, unused))}: nothing happened there"
+        yield f"event {unused}: nothing happened there"
+
+
+def _absent(expected: range, there: Container[int]) -> str:
+    """The first of the expected numbers that are not there; a cell may state any number, so not all are looked for."""
+    first = list(islice((number for number in expected if number not in there), MAX_SHOWN + 1))
+    return ", ".join(map(str, first[:MAX_SHOWN])) + (" and more" if len(first) > MAX_SHOWN else "")
 
 
 def _trial_problems(row: TrialRow, rows: StudyRows) -> Iterator[str]:

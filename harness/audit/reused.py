@@ -26,12 +26,12 @@ def reuse_differences(rows: StudyRows, ledger: Ledger) -> Iterator[Difference]:
 
 
 def gone_sources(ledger: Ledger, study: str) -> Iterator[str]:
-    """A line for each trial whose result is from a trial that is no longer in the ledger."""
+    """A line for each trial whose result is from a trial that is not in the ledger: removed, or not imported."""
     for record in ledger.finished(study):
         source = record.result.reused_from if record.result else None
         if source is not None and _source(ledger, source) is None:
             number = record.trial.number
-            yield f"trial {number}: its result is from trial {source}, whose study was removed; it is not compared"
+            yield f"trial {number}: its result is from trial {source}, which is not in this ledger; it is not compared"
 
 
 def _problems(spec: SweepSpec, row: TrialRow, final: AttemptRow, result: TrialResult, ledger: Ledger) -> Iterator[str]:

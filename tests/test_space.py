@@ -44,6 +44,7 @@ def test_listed_values_are_in_their_domain_and_distinct(domain: Domain) -> None:
         ({"low": 0.0, "high": 1.0, "step": -0.5}, "step is -0.5; allowed: more than 0"),
         ({"low": 0.0, "high": math.inf}, "allowed: finite numbers"),
         ({"low": True, "high": 2}, "low is True; allowed: a number"),
+        ({"low": None, "high": 2}, "low is None; allowed: a number"),
         ({"low": 1, "high": 2, "log": 1}, "log is 1; allowed: true or false"),
         ({"low": 1}, "keys are 'low'; allowed: low, high, step, log (a range) or values (a choice)"),
         ({"low": 1, "high": 2, "stpe": 1}, "keys are 'stpe'; allowed"),

@@ -10,7 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ import pandas as pd
 import pytest
 from audited_study import add_study
 from filled_ledger import FilledLedger, filled_verdict, make_spec, read_all
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from simulated_study import SimulatedStudy, epoch_report, simulated_spec
 
@@ -468,14 +468,17 @@ cells = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_si
 
 @FEW
 @given(data=st.data())
-def test_a_changed_cell_is_noticed(lines: list[bytes], home: Path, tmp_path: Path, data: st.DataObject) -> None:
+def test_a_changed_cell_is_noticed(
+    origin: Path, lines: list[bytes], home: Path, tmp_path: Path, data: st.DataObject
+) -> None:
     """Also if a checksum goes with it, as a hostile hand would do it: then what is taken can be read."""
+    shutil.rmtree(home, ignore_errors=True)  # of the example before
     changed = [json.loads(line) for line in lines]
     i = data.draw(st.integers(1, len(lines) - 2))
     ((table, row),) = changed[i].items()
     column = data.draw(st.sampled_from(sorted(row)))
     others = [other[table][column] for other in changed[1:-1] if table in other]
-    before, row[column] = row[column], data.draw(cells | st.sampled_from(others))
+    row[column] = data.draw(cells | st.sampled_from(others))
     is_stamped = data.draw(st.booleans())
     with suppress(UnicodeEncodeError):
         if is_stamped and column != "checksum":
@@ -487,9 +490,53 @@ def test_a_changed_cell_is_noticed(lines: list[bytes], home: Path, tmp_path: Pat
         assert len(str(error).splitlines()) == 1
         assert not home.exists()
         return
-    assert is_stamped or row[column] == before, "a change that no checksum goes with"
+    assert is_stamped or rows(home, NAMES) == rows(origin, NAMES), "a change that no checksum goes with"
     read_all(home / "ledger.db")
-    shutil.rmtree(home)
+
+
+def leaves(value: Any) -> Iterator[tuple[Any, Any]]:
+    """(container, key) of each value that is no container itself."""
+    for key, inner in list(value.items() if isinstance(value, dict) else enumerate(value)):
+        if isinstance(inner, dict | list):
+            yield from leaves(inner)
+        else:
+            yield value, key
+
+
+@FEW
+@given(data=st.data())
+def test_a_changed_value_within_a_cell_is_refused_or_can_be_read(
+    lines: list[bytes], home: Path, tmp_path: Path, data: st.DataObject
+) -> None:
+    """With the checksum that goes with it."""
+    shutil.rmtree(home, ignore_errors=True)  # of the example before
+    changed = [json.loads(line) for line in lines]
+    ((table, row),) = changed[data.draw(st.integers(1, len(lines) - 2))].items()
+    column = data.draw(st.sampled_from(sorted(c for c, cell in row.items() if str(cell).startswith("{")) or ["uid"]))
+    assume(column != "uid")
+    content = json.loads(row[column])
+    container, key = data.draw(st.sampled_from(list(leaves(content))))
+    container[key] = data.draw(cells | st.just(2**62) | st.just(1e300))
+    row[column] = json.dumps(content)
+    row["checksum"] = checksums._of(table, row)
+    (tmp_path / "x.study.gz").write_bytes(pack([json.dumps(line).encode() for line in changed]))
+    try:
+        import_study(home, str(tmp_path / "x.study.gz"))
+    except TroubleError as error:
+        assert len(str(error).splitlines()) == 1
+        assert not home.exists()
+    else:
+        read_all(home / "ledger.db")
+
+
+@pytest.mark.parametrize(("table", "column"), [("studies", "num_events"), ("trials", "number"), ("trials", "asked_at")])
+def test_a_huge_number_costs_nothing(lines: list[bytes], home: Path, tmp_path: Path, table: str, column: str) -> None:
+    changed = [json.loads(line) for line in lines]
+    row = next(line[table] for line in reversed(changed) if table in line)
+    row[column] = 2**62
+    row["checksum"] = checksums._of(table, row)
+    (tmp_path / "x.study.gz").write_bytes(pack([json.dumps(line).encode() for line in changed]))
+    assert_refused(home, tmp_path / "x.study.gz")
 
 
 def test_swapped_rows_are_noticed_or_the_same(lines: list[bytes], home: Path, tmp_path: Path, origin: Path) -> None:

@@ -288,9 +288,11 @@ def domain_from_toml(data: Mapping[str, Any]) -> Domain:
     if not isinstance(log, bool):
         raise SpaceError(f"log is {shown(log)}; allowed: true or false")
     for key, value in (("low", low), ("high", high), ("step", step)):
-        if isinstance(value, bool) or not isinstance(value, int | float | None):
+        if value is None and key == "step":
+            continue
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise SpaceError(f"{key} is {shown(value)}; allowed: a number")
-        if value is not None and not -MAX_NUMBER <= value <= MAX_NUMBER:
+        if not -MAX_NUMBER <= value <= MAX_NUMBER:
             raise SpaceError(f"{key} is {shown(value)}; allowed: finite numbers up to {MAX_NUMBER:.0f}")
     if all(_is_int(value) for value in (low, high, 1 if step is None else step)):
         return Int(low, high, 1 if step is None else step, log, when)

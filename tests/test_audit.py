@@ -76,11 +76,11 @@ CONTRADICTIONS = {
         "ledger: trial 8, 9, 10, 11, 12, 13, 14, 15, 16, 17 and more: not there, though later ones are",
     ),
     "a gap beyond all memory": (
-        f"UPDATE trials SET number = {2**62} WHERE uid = 'study-8'",
+        "UPDATE trials SET number = 4611686018427387904 WHERE uid = 'study-8'",
         "ledger: trial 8, 9, 10, 11, 12, 13, 14, 15, 16, 17 and more: not there, though later ones are",
     ),
     "a count of events beyond all memory": (
-        f"UPDATE studies SET num_events = {2**62} WHERE study = 'study'",
+        "UPDATE studies SET num_events = 4611686018427387904 WHERE study = 'study'",
         "ledger: event 18, 19, 20, 21, 22, 23, 24, 25, 26, 27 and more: nothing happened there",
     ),
     "an event twice": (

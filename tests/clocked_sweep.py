@@ -46,7 +46,7 @@ class RandomSource:
         self._typical, self._number = typical_params(spec), num_proposed
         self._stops: dict[str, int] = {}
 
-    def next(self) -> Next | NoProposal:
+    def next(self, *, finals: bool = False) -> Next | NoProposal:
         number, self._number = self._number, self._number + 1
         is_baseline = number < self._spec.baseline_seeds
         params = self._spec.baseline_params if is_baseline else self._rng.choice(self._typical)

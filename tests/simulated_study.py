@@ -55,6 +55,7 @@ class SimulatedStudy:
         learned: Records of another study.
         fails: What a trial ends with other than by its curve.
         num_open: How many trials are asked for before the oldest of them is trained and told.
+        finals_from: After how many searched trials the best get further seeds.
     """
 
     def __init__(
@@ -65,7 +66,9 @@ class SimulatedStudy:
         learned: Sequence[Record] = (),
         fails: Callable[[Trial], Outcome | None] = lambda trial: None,
         num_open: int = 1,
+        finals_from: float = math.inf,
     ) -> None:
+        self.finals_from = finals_from
         self.spec, self.records, self.fails, self.num_open = spec, list(records), fails, num_open
         self.search = make_search(spec)
         self.proposer = Proposer(spec, self.search, self.records, learned)
@@ -127,7 +130,8 @@ class SimulatedStudy:
         return [i for i, record in enumerate(self.records) if record.result is None]
 
     def _ask(self) -> None:
-        proposed = self.proposer.next()
+        num_searched = sum(trial.role is Role.TRIAL for trial in self.trials)
+        proposed = self.proposer.next(finals=num_searched >= self.finals_from)
         if isinstance(proposed, Next):
             self._events += 1
             self.records.append(Record(proposed.trial, asked_at=self._events, asks=proposed.asks))

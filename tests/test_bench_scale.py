@@ -133,8 +133,8 @@ def test_each_proposal_of_a_crowd_knows_nothing_of_the_trials_that_run(
     num_running: list[int] = []
 
     class Watched(Proposer):
-        def next(self) -> Next | NoProposal:
-            proposed = super().next()
+        def next(self, *, finals: bool = False) -> Next | NoProposal:
+            proposed = super().next(finals=finals)
             assert isinstance(proposed, Next)
             running.add(proposed.trial.uid)
             num_running.append(len(running))

@@ -14,6 +14,7 @@ from harness.bench.hpo_tables import FAMILIES, Table, load_tables
 from harness.bench.search import RANDOM, TWICE, Contender
 from harness.bench.tables import STOCK_KERAS_TUNER, STOCK_OPTUNA, Standing
 from harness.errors import InputError, TroubleError
+from harness.search.proposer import Proposer
 
 FAMILY = FAMILIES["hpobench"]
 SHAPE = tuple(len(axis.values) for axis in FAMILY.axes)
@@ -91,24 +92,37 @@ def test_regret_is_a_share_of_the_medians() -> None:
 
 @pytest.mark.parametrize("contender", [Contender("optuna", "tpe"), RANDOM, STOCK_OPTUNA])
 def test_a_race_is_the_regret_after_each_training_and_the_same_with_the_same_seed(contender: Contender) -> None:
-    first, again, other = (tables.race(contender, made(), seed, 12) for seed in (0, 0, 1))
+    first, again, other = (tables.race(contender, made(), seed, [1, 6, 12]) for seed in (0, 0, 1))
     assert first == again != other
-    assert len(first) == 12
+    assert len(first) == 3
     assert all(0 <= regret <= 2.5 for regret in first)
+
+
+def test_finalists_are_trained_within_the_same_number_of_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    next_ = Proposer.next
+
+    def watched(self: Proposer, *, finals: bool = False) -> object:
+        asked.append(finals)
+        return next_(self, finals=finals)
+
+    monkeypatch.setattr(Proposer, "next", watched)
+    tables.race(Contender("optuna", "random", has_finalists=True), made(), 0, [10])
+    assert asked == [False] + [False] * 7 + [True] * 3, "the baseline, and 10 trainings"
 
 
 def test_a_stock_keras_tuner_recommends_what_had_the_lowest_error() -> None:
     """Its first trial has the lowest value of each hyperparameter, which is the best configuration here."""
-    assert tables.race(STOCK_KERAS_TUNER, made(), 0, 4) == [0.0] * 4
+    assert tables.race(STOCK_KERAS_TUNER, made(), 0, [1, 4]) == [0.0, 0.0]
 
 
 def test_random_with_twice_the_trainings_is_random_search_at_half_the_price() -> None:
-    assert tables.race(TWICE, made(), 5, 6) == tables.race(RANDOM, made(), 5, 12)[1::2]
+    assert tables.race(TWICE, made(), 5, [3, 6]) == tables.race(RANDOM, made(), 5, [6, 12])
 
 
 def test_the_table_has_means_ranks_and_their_critical_difference() -> None:
     def standing(contender: Contender, *regret: float) -> Standing:
-        return Standing(contender, np.array(regret).reshape(2, 1, 1) + np.zeros((2, 3, 20)))
+        return Standing(contender, np.array(regret).reshape(2, 1, 1) + np.zeros((2, 3, 1)))
 
     tpe = Contender("optuna", "tpe")
     frame = tables.table([standing(RANDOM, 0.5, 0.3), standing(TWICE, 0.4, 0.1), standing(tpe, 0.2, 0.2)], [20])
@@ -126,9 +140,10 @@ def test_it_writes_a_table_numbers_and_a_picture(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(tables, "ProcessPoolExecutor", lambda *given: ThreadPoolExecutor(1))
     monkeypatch.setattr(tables, "LOOKS_QUICK", (2, 4))
     frame = tables.run(tmp_path / "bench", repeats=2, quick=True)
-    assert set(frame["sampler"]) == {"random", "tpe", TWICE.sampler}
+    assert set(frame["sampler"]) == {"random", "tpe", TWICE.sampler, STOCK_OPTUNA.sampler}
+    assert list(frame["finalists"]).count(True) == 2
     with (tmp_path / "bench" / "tables.csv").open() as file:
         assert [row["sampler"] for row in csv.DictReader(file)] == list(frame["sampler"])
     data = json.loads((tmp_path / "bench" / "tables.json").read_text())
-    assert np.array(data["standings"][0]["regret"]).shape == (2, 2, 4)
+    assert np.array(data["standings"][0]["regret"]).shape == (2, 2, 2)
     assert (tmp_path / "bench" / "tables.png").read_bytes().startswith(b"\x89PNG")

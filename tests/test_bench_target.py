@@ -21,7 +21,7 @@ class Listed:
         self._trials = deque(Trial(f"t{n}", n, {"units_1": 64 + n, "units_2": 64}, 0, 3) for n in range(2))
         self.told: list[str] = []
 
-    def next(self) -> Next | NoProposal:
+    def next(self, *, finals: bool = False) -> Next | NoProposal:
         return Next(self._trials.popleft(), 1, 0.0) if self._trials else NoProposal.EXHAUSTED
 
     def tell(self, trial: Trial, result: TrialResult) -> None:

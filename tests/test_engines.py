@@ -141,7 +141,7 @@ def test_layers_in_fast_kernels_predict_as_keras_does(batch_norm: bool) -> None:
         assert (vars(layer).get("call"), vars(layer).get("activation")) == (None, before.get("activation"))
 
 
-@pytest.mark.parametrize("rate", [0.3, 0.5, 1e-6, 1.0])
+@pytest.mark.parametrize("rate", [0.3, 0.5, 1e-6, 1 - 1e-12, 1.0])
 def test_dropout_of_the_engine_drops_its_share_and_keeps_the_mean(rate: float) -> None:
     layer = keras.layers.Dropout(rate, seed=1)
     network = keras.Sequential([keras.Input((7, 9, 101)), layer])
@@ -151,12 +151,12 @@ def test_dropout_of_the_engine_drops_its_share_and_keeps_the_mean(rate: float) -
         np.testing.assert_array_equal(network(ones, training=False), ones)
     num_values, kept = ones.size, first != 0
     spread = 4 * np.sqrt(rate * (1 - rate) / num_values)
-    assert 1 - kept.mean() == pytest.approx(rate, abs=spread + 1e-5)
-    np.testing.assert_allclose(first[kept], 1 / (1 - rate) if rate < 1 else 0, rtol=1e-4)
+    assert 1 - kept.mean() == pytest.approx(rate, abs=spread + 5e-5)
+    np.testing.assert_allclose(first[kept], 1 / max(1 - rate, 2**-16), rtol=1e-4)
     both = (~kept & (second == 0)).mean()
-    assert both == pytest.approx(rate**2, abs=4 * np.sqrt(rate**2 / num_values) + 1e-5), "new numbers at each step"
+    assert both == pytest.approx(rate**2, abs=4 * np.sqrt(rate**2 / num_values) + 1e-4), "new numbers at each step"
     by_channel = 1 - kept.mean(axis=(0, 1, 2))
-    assert np.abs(by_channel - rate).max() < 5 * np.sqrt(rate * (1 - rate) / (num_values / 101)) + 1e-5
+    assert np.abs(by_channel - rate).max() < 5 * np.sqrt(rate * (1 - rate) / (num_values / 101)) + 1e-3
 
 
 def test_normalisation_in_one_kernel_is_that_of_keras() -> None:

@@ -90,6 +90,16 @@ class TestEverySearch:
             resumed = SimulatedStudy(spec, stopped, fails=some_fail).run(num_trials(sampler))
             assert resumed.story() == whole.story()
 
+    @pytest.mark.parametrize("num_open", [1, 2])
+    def test_gives_the_best_further_seeds_in_the_end_and_resumes_there(self, sampler: Sampler, num_open: int) -> None:
+        spec, settings = spec_for(sampler), {"fails": some_fail, "num_open": num_open, "finals_from": 8}
+        whole = SimulatedStudy(spec, **settings).run(num_trials(sampler))
+        seeds = [trial.seed for trial in whole.trials if trial.role is Role.TRIAL and trial.continues is None]
+        assert max(seeds) >= 1, "no further seed"
+        for num_events in (whole.num_events - 3, whole.num_events - 10):
+            stopped = whole.stopped_at(num_events)
+            assert SimulatedStudy(spec, stopped, **settings).run(num_trials(sampler)).story() == whole.story()
+
     @pytest.mark.parametrize("num_open", [2, 3])
     def test_resumes_where_trials_are_asked_for_ahead(self, sampler: Sampler, num_open: int) -> None:
         spec = spec_for(sampler)

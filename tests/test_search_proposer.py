@@ -10,7 +10,7 @@ from simulated_study import NUMBERS, SimulatedStudy, epoch_report, simulated_spe
 
 from harness.search.base import NoProposal, Proposal
 from harness.search.proposer import MAX_DECLINES, MAX_INFEASIBLE, Next, Proposer
-from harness.study.records import EpochReport, Outcome, Params, Record, Role, Trial, TrialResult
+from harness.study.records import EpochReport, Outcome, Params, Record, Role, Seconds, Trial, TrialResult
 
 BASELINE = {"units_1": 512, "dropout": 0.0}
 A, B, C = ({"units_1": units, "dropout": 0.25} for units in (64, 128, 256))
@@ -230,3 +230,59 @@ def test_time_and_checkpoints_are_passed_on() -> None:
     assert ask(source).search_time_s > 0
     assert ask(source).search_time_s > 0
     assert source.continuable() == {"kept"}
+
+
+def trained(source: Proposer, error_pct: float, *, finals: bool = False) -> Trial:
+    """The next trial, told to have ended with this error."""
+    proposed = source.next(finals=finals)
+    assert isinstance(proposed, Next)
+    tell(source, proposed.trial, error_pct)
+    return proposed.trial
+
+
+def tell(source: Proposer, trial: Trial, error_pct: float) -> None:
+    curve = (EpochReport(trial.epochs, 0.1, 0.1, error_pct, 10_000, Seconds()),)
+    source.tell(trial, TrialResult(Outcome.COMPLETED, curve=curve))
+
+
+def test_in_the_finals_the_best_get_further_seeds() -> None:
+    source, search = proposer([A, B, C], baseline_seeds=2)
+    baseline = [trained(source, error_pct) for error_pct in (2.0, 2.2)]
+    first = [trained(source, error_pct) for error_pct in (1.7, 1.5, 3.0)]
+    again = trained(source, 1.9, finals=True)
+    assert (again.params, again.seed, again.role) == (B, first[1].seed + 1, Role.TRIAL)
+    assert ("add", B) in search.heard
+    assert source.report(again, epoch_report(simulated_spec(space=NUMBERS), again, 1)), "it is not stopped early"
+    assert trained(source, 1.6, finals=True).params == A, "whose bound is now the lowest"
+    assert len({trial.uid for trial in (*baseline, *first, again)}) == 6
+
+
+def test_trainings_under_way_count_for_the_finalists_bound() -> None:
+    source, _ = proposer([A, B], baseline_seeds=2)
+    for error_pct in (2.0, 2.6, 1.50, 1.52):
+        trained(source, error_pct)
+    asked = [source.next(finals=True) for _ in range(2)]
+    assert [proposed.trial.params for proposed in asked if isinstance(proposed, Next)] == [A, B]
+
+
+def test_without_a_trial_trained_in_full_the_search_goes_on_in_the_finals() -> None:
+    source, _ = proposer([A, B], baseline_seeds=1)
+    trained(source, 2.0, finals=True)
+    first = source.next(finals=True)
+    assert isinstance(first, Next)
+    assert first.trial.params == A
+    source.tell(first.trial, TrialResult(Outcome.PRUNED))
+    second = source.next(finals=True)
+    assert isinstance(second, Next)
+    assert second.trial.params == B
+
+
+def test_a_configuration_that_fails_is_no_finalist() -> None:
+    source, _ = proposer([A, B], baseline_seeds=1)
+    for error_pct in (2.0, 1.0, 1.5):
+        trained(source, error_pct)
+    again = source.next(finals=True)
+    assert isinstance(again, Next)
+    assert again.trial.params == A
+    source.tell(again.trial, TrialResult(Outcome.OUT_OF_MEMORY))
+    assert trained(source, 1.5, finals=True).params == B

@@ -44,7 +44,7 @@ class ScriptedProposer:
     def broken_limit(self, trial: Trial) -> str | None:
         return self.broken.get(trial.uid)
 
-    def next(self) -> Next | NoProposal:
+    def next(self, *, finals: bool = False) -> Next | NoProposal:
         return self._proposals.popleft() if self._proposals else NoProposal.EXHAUSTED
 
     def report(self, trial: Trial, report: EpochReport) -> bool:

@@ -28,7 +28,7 @@ class Confirming:
         self._first_pct: dict[str, float] = {}
         self.is_found = False
 
-    def next(self) -> Next | NoProposal:
+    def next(self, *, finals: bool = False) -> Next | NoProposal:
         if self.is_found:
             return NoProposal.EXHAUSTED
         if self._to_confirm:
@@ -37,7 +37,7 @@ class Confirming:
             again = Trial(uuid.uuid4().hex, number, trial.params, CONFIRMING_SEED, trial.epochs, Role.CONFIRM)
             self._first_pct[again.uid] = error_pct
             return Next(again, asks=0, search_time_s=0.0)
-        return self._proposer.next()
+        return self._proposer.next(finals=finals)
 
     def broken_limit(self, trial: Trial) -> str | None:
         return self._proposer.broken_limit(trial)

@@ -94,9 +94,9 @@ class TimedProposer(Proposer):
 
     ask_s: list[float]
 
-    def next(self) -> Next | NoProposal:
+    def next(self, *, finals: bool = False) -> Next | NoProposal:
         before = time.monotonic()
-        proposed = super().next()
+        proposed = super().next(finals=finals)
         self.ask_s.append(time.monotonic() - before)
         return proposed
 

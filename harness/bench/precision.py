@@ -88,7 +88,7 @@ class Seeds:
     def __init__(self, params: Params, spec: SweepSpec, ledger: Ledger, records: Sequence[Record]) -> None:
         self._params, self._spec, self._number = params, spec, len(records)
 
-    def next(self) -> Next | NoProposal:
+    def next(self, *, finals: bool = False) -> Next | NoProposal:
         number, self._number = self._number, self._number + 1
         if number >= self._spec.baseline_seeds:
             return NoProposal.EXHAUSTED

@@ -36,15 +36,17 @@ NUM_SEEDS_QUICK, NUM_TRAININGS_QUICK = 5, 30
 
 @dataclass(frozen=True)
 class Contender:
-    """One search method."""
+    """One search method; `has_finalists`: the last part of its trainings are further seeds of the best."""
 
     engine: str
     sampler: str
     pruner: str = "none"
+    has_finalists: bool = False
 
     @property
     def name(self) -> str:
-        return f"{self.engine} {self.sampler}" + (f", {self.pruner} pruner" if self.pruner != "none" else "")
+        pruner = f", {self.pruner} pruner" if self.pruner != "none" else ""
+        return f"{self.engine} {self.sampler}{pruner}{', finalists' if self.has_finalists else ''}"
 
 
 @dataclass(frozen=True)
@@ -178,7 +180,9 @@ def _row(standing: Standing, finals: dict[Contender, list[float]]) -> dict[str, 
     final = standing.final_pct
     low, median, high = quartiles(final)
     return {
-        **asdict(standing.contender),
+        "engine": standing.contender.engine,
+        "sampler": standing.contender.sampler,
+        "pruner": standing.contender.pruner,
         "seeds": len(final),
         "trainings": len(standing.regret_pct[0]),
         "final_regret_pct": round(median, 4),

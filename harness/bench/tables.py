@@ -8,11 +8,12 @@ the lowest error once.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ import numpy as np
 from scipy import stats
 
 from harness.analysis.files import write_csv
-from harness.analysis.pictures import draw_median, save_picture
+from harness.analysis.pictures import save_picture
 from harness.bench.hpo_tables import Floats, Table, load_tables
 from harness.bench.results import write_json
 from harness.bench.search import RANDOM, TWICE, Contender, contenders
@@ -42,6 +43,7 @@ LOOKS = (20, 40, 80)  # trainings after which the recommendations are compared
 LOOKS_QUICK = (20, 40)
 NUM_SEEDS, NUM_SEEDS_QUICK = 20, 3
 ALPHA = 0.05
+FINALISTS_SHARE = 0.3  # as in the sweep files
 
 # A proposal takes these a second or more, so they run with fewer seeds, and not in the quick form.
 SLOW = {("keras-tuner", "bayesian"), ("optuna", "gp"), ("stock keras-tuner", "bayesian")}
@@ -58,15 +60,15 @@ class Standing:
 
     Attributes:
         contender: The contender.
-        regret: (table, seed, training): of what it would recommend after so many trainings.
+        regret: (table, seed, look): of what it would recommend after the trainings of each look.
     """
 
     contender: Contender
     regret: Floats
 
-    def at(self, num_trainings: int) -> Floats:
-        """Mean over seeds, by table."""
-        return np.asarray(self.regret[:, :, num_trainings - 1].mean(-1))
+    def at(self, look: int) -> Floats:
+        """Mean over seeds, by table; `look` is a position in LOOKS."""
+        return np.asarray(self.regret[:, :, look].mean(-1))
 
 
 def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
@@ -89,65 +91,77 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
         entered = [one for one in entered if (one.engine, one.sampler) not in SLOW]
     # A new interpreter in each process: the libraries of some samplers do not survive a fork.
     with ProcessPoolExecutor(num_usable_cores(), get_context("spawn")) as pool:
-        standings = [
-            compete(pool, one, tables, _num_seeds(one, repeats, quick=quick), num_trainings=looks[-1])
-            for one in entered
-        ]
+        standings = [compete(pool, one, tables, _num_seeds(one, repeats, quick=quick), looks) for one in entered]
     frame = table(standings, looks)
     write_csv(frame, out_dir / "tables.csv")
     measured = [asdict(one.contender) | {"regret": np.round(one.regret, 5).tolist()} for one in standings]
     names = [one.name for one in tables]
     write_json(out_dir / "tables.json", ("optuna", "keras-tuner"), {"tables": names, "standings": measured})
-    plot(standings, out_dir / "tables.png")
+    plot(standings, looks, out_dir / "tables.png")
     return frame
 
 
 def contenders_here(of: Table) -> list[Contender]:
-    """The samplers that can search the space, without pruners: the tables have no curves."""
-    return [one for one in contenders() if one.pruner == "none" and _is_able(one, of)]
+    """The samplers that can search the space, with finalists; TPE and random search also without.
+
+    None has a pruner: the tables have no curves.
+    """
+    able = [one for one in contenders() if one.pruner == "none" and _is_able(one, of)]
+    plain = [one for one in able if (one.engine, one.sampler) in (("optuna", "tpe"), ("optuna", "random"))]
+    return [*(replace(one, has_finalists=True) for one in able), *plain]
 
 
 def compete(
-    pool: ProcessPoolExecutor, contender: Contender, tables: Sequence[Table], num_seeds: int, *, num_trainings: int
+    pool: ProcessPoolExecutor, contender: Contender, tables: Sequence[Table], num_seeds: int, looks: Sequence[int]
 ) -> Standing:
     """Runs one contender on each table with each seed."""
-    jobs = [(contender, one, seed, num_trainings) for one in tables for seed in range(num_seeds)]
+    jobs = [(contender, one, seed, tuple(looks)) for one in tables for seed in range(num_seeds)]
     regrets = list(pool.map(race, *zip(*jobs, strict=True)))
-    return Standing(contender, np.array(regrets).reshape(len(tables), num_seeds, num_trainings))
+    return Standing(contender, np.array(regrets).reshape(len(tables), num_seeds, len(looks)))
 
 
-def race(contender: Contender, of: Table, seed: int, num_trainings: int) -> list[float]:
-    """One search; the regret of its recommendation after each training. Before the first it recommends the median."""
+def race(contender: Contender, of: Table, seed: int, looks: Sequence[int]) -> list[float]:
+    """The regret of a search's recommendation at each look.
+
+    A search with finalists plans for a number of trainings, so it runs for each look; others are looked at on the way.
+    """
     factor = 2 if contender == TWICE else 1
     search = _PEERS.get(contender, _ours)
-    recommended = search(contender, of, seed, factor * num_trainings)
-    found = [1.0 if params is None else of.regret(params) for params in recommended]
-    found += found[-1:] * (factor * num_trainings - len(found))  # a search may have nothing left to try
-    return found[factor - 1 :: factor]
+    if contender.has_finalists:
+        return [_regrets(of, search(contender, of, seed, look))[-1] for look in looks]
+    found = _regrets(of, search(contender, of, seed, factor * looks[-1]))
+    return [found[min(factor * look, len(found)) - 1] for look in looks]  # a search may have nothing left to try
+
+
+def _regrets(of: Table, recommended: Recommended) -> list[float]:
+    """Before its first recommendation a search has the regret of the median."""
+    return [1.0 if params is None else of.regret(params) for params in recommended]
 
 
 def table(standings: Sequence[Standing], looks: Sequence[int]) -> pd.DataFrame:
     """One row per contender, the lowest mean regret at the last look first.
 
-    Columns: engine, sampler; tables and seeds; for each look the mean regret over tables (`regret_20`) and the mean
-    rank over tables of the mean over seeds (`rank_20`); `critical_difference` of these ranks; `tables_below_twice`, the
-    number of tables on which it ends below random search with twice the trainings.
+    Columns: engine, sampler, finalists; tables and seeds; for each look the mean regret over tables (`regret_20`) and
+    the mean rank over tables of the mean over seeds (`rank_20`); `critical_difference` of these ranks;
+    `tables_below_twice`, the number of tables on which it ends below random search with twice the trainings.
     """
     import pandas as pd
 
-    ranks = {look: stats.rankdata([one.at(look) for one in standings], axis=0).mean(-1) for look in looks}
-    twice = next(one for one in standings if one.contender == TWICE).at(looks[-1])
+    places = dict(enumerate(looks))
+    ranks = {place: stats.rankdata([one.at(place) for one in standings], axis=0).mean(-1) for place in places}
+    twice = next(one for one in standings if one.contender == TWICE).at(-1)
     num_tables = len(twice)
     rows = [
         {
             "engine": one.contender.engine,
             "sampler": one.contender.sampler,
+            "finalists": one.contender.has_finalists,
             "tables": num_tables,
             "seeds": one.regret.shape[1],
-            **{f"regret_{look}": round(float(one.at(look).mean()), 4) for look in looks},
-            **{f"rank_{look}": round(float(ranks[look][position]), 2) for look in looks},
+            **{f"regret_{look}": round(float(one.at(place).mean()), 4) for place, look in places.items()},
+            **{f"rank_{look}": round(float(ranks[place][position]), 2) for place, look in places.items()},
             "critical_difference": round(critical_difference(len(standings), num_tables), 2),
-            "tables_below_twice": int((one.at(looks[-1]) < twice).sum()),
+            "tables_below_twice": int((one.at(-1) < twice).sum()),
         }
         for position, one in enumerate(standings)
     ]
@@ -163,27 +177,23 @@ def critical_difference(num_contenders: int, num_tables: int) -> float:
     return float(quantile * np.sqrt(num_contenders * (num_contenders + 1) / (6 * num_tables)))
 
 
-def plot(standings: Sequence[Standing], path: Path) -> None:
-    """Median and middle half over tables of the mean regret over seeds, against trainings; one panel per contender."""
+def plot(standings: Sequence[Standing], looks: Sequence[int], path: Path) -> None:
+    """Mean regret over tables and seeds at each look, one line per contender, the best at the last look first."""
     from matplotlib.figure import Figure
 
-    twice = next(one for one in standings if one.contender == TWICE)
-    shown = [one for one in standings if one.contender != TWICE]
-    num_rows = -(-len(shown) // 4)
-    figure = Figure(figsize=(13.6, 2.7 * num_rows), layout="constrained")
-    axes = list(figure.subplots(num_rows, 4, sharex=True, sharey=True, squeeze=False).flat)
-    trainings = np.arange(1.0, twice.regret.shape[-1] + 1)
-    for axis, one in zip(axes, shown, strict=False):
-        draw_median(axis, trainings, twice.regret.mean(1), color="0.55", label=TWICE.sampler, band=False)
-        draw_median(axis, trainings, one.regret.mean(1), color="C0", label="")
-        axis.set_title(one.contender.name, fontsize=9)
-        axis.set_yscale("log")
-        axis.grid(alpha=0.3)
-    for axis in axes[len(shown) :]:
-        axis.set_visible(False)
-    axes[0].legend(fontsize=7)
-    figure.supxlabel("trainings", fontsize=9)
-    figure.supylabel("true regret of the recommendation, share of the median's", fontsize=9)
+    figure = Figure(figsize=(7.5, 4.0), layout="constrained")
+    axis = figure.subplots()
+    for one in sorted(standings, key=lambda standing: float(standing.at(-1).mean())):
+        style = "--" if one.contender in _PEERS else "-"
+        axis.plot(looks, one.regret.mean((0, 1)), style, marker="o", markersize=4, label=one.contender.name)
+    axis.set_yscale("log")
+    axis.set_xscale("log")
+    axis.set_xticks(looks, [str(look) for look in looks], minor=False)
+    axis.set_xticks([], minor=True)
+    axis.set_xlabel("trainings")
+    axis.set_ylabel("true regret, share of the median's")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     save_picture(figure, path)
 
 
@@ -206,8 +216,9 @@ def _ours(contender: Contender, of: Table, seed: int, num_trainings: int) -> Rec
     sampler = RANDOM.sampler if contender == TWICE else contender.sampler
     spec = of.spec(contender.engine, sampler, seed)
     proposer, found, num_trained = Proposer(spec, make_search(spec), []), Configurations(spec), 0
+    num_before = math.ceil((1 - FINALISTS_SHARE) * num_trainings) if contender.has_finalists else num_trainings
     while num_trained < num_trainings:
-        proposed = proposer.next()
+        proposed = proposer.next(finals=num_trained >= num_before)
         if isinstance(proposed, NoProposal):
             return
         trial = proposed.trial

@@ -82,11 +82,13 @@ def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
     limits = [f"{spec.budget.trials} trials{seeds}"]
     limits += [f"{spec.budget.wall_s / 60:g} minutes"] if spec.budget.wall_s is not None else []
     limits += [f"{spec.budget.device_s / 60:g} device minutes"] if spec.budget.device_s is not None else []
+    share = spec.budget.finalists_share
+    finals = [f"the last {share:.0%} for further seeds of the best"] if share and spec.is_search else []
     return [
         *_subject(spec),
         *_devices(places, spec.precision),
         f"profile   {spec.profile}: {spec.train_images:,} training images, {spec.epochs} epochs",
-        f"budget    {', or '.join(limits)}",
+        f"budget    {', '.join([', or '.join(limits), *finals])}",
         f"to run    {_to_run(plan)}",
         *([f"reuse     {plan.num_reusable} of them are in the ledger"] if plan.num_reusable else []),
     ]

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from harness.search import constraints
 from harness.search.base import NoProposal, Proposal, Search
 from harness.search.encoding import identity
+from harness.search.finalists import next_finalist
 from harness.search.replay import hear_again
 from harness.search.settings import BAD_OUTCOMES
-from harness.study.records import EpochReport, Params, Record, Role, Trial, TrialResult
+from harness.study.comparability import Configuration, Configurations, Key, key_of
+from harness.study.records import EpochReport, Params, Record, Role, Trial, TrialResult, without_images
 from harness.study.spec import SweepSpec
 
 MAX_DECLINES = 50  # proposals for one trial that repeat tried configurations
@@ -59,6 +61,8 @@ class Proposer:
         self._is_exhausted = False
         self._seeds: dict[str, int] = {}  # by uid
         self._times_tried: Counter[object] = Counter()
+        self._num_open: Counter[Key] = Counter()  # trials without a result
+        self._configurations = Configurations(spec)
         self._hopeless: set[object] = set()
         for record in learned:
             search.add(record.trial)
@@ -71,12 +75,17 @@ class Proposer:
         for record in sorted(own, key=lambda record: record.asked_at):
             self._remember(record)
 
-    def next(self) -> Next | NoProposal:
-        """The next trial, or why there is none; to be committed before the search gets more results."""
+    def next(self, *, finals: bool = False) -> Next | NoProposal:
+        """The next trial, or why there is none; to be committed before the search gets more results.
+
+        In the `finals` it is a further seed of one of the best configurations, once one was trained to its end.
+        """
         if self._num_baselines < self._spec.baseline_seeds:
             return self._known(self._spec.baseline_params, Role.BASELINE)
         if self._queue:
             return self._known(self._queue.pop(0), Role.TRIAL)
+        if finals and (finalist := self._next_finalist()):
+            return self._known(finalist.params, Role.TRIAL)
         started, uid = time.perf_counter(), uuid.uuid4().hex
         proposal = self._accepted_proposal(uid)
         self._search_time_s += time.perf_counter() - started
@@ -85,15 +94,29 @@ class Proposer:
         return self._counted(self._trial(uid, proposal, Role.TRIAL), self._num_asks, self._search_time_s)
 
     def report(self, trial: Trial, report: EpochReport) -> bool:
-        """Whether the trial continues. The baseline always does, and after its last epoch a trial is not stopped."""
-        go_on = self._search.report(trial, report)
-        return go_on or trial.role is not Role.TRIAL or report.epoch >= trial.epochs
+        """Whether the trial continues. The baseline always does, and after its last epoch a trial is not stopped.
+
+        Neither is a further seed of a configuration that was trained to its end: the mean would lack its worse seeds.
+        """
+        go_on = self._search.report(trial, report) or trial.role is not Role.TRIAL or report.epoch >= trial.epochs
+        return go_on or self._configurations.has(trial.params)
 
     def tell(self, trial: Trial, result: TrialResult) -> None:
         """Passes a final result to the search."""
         self._search.tell(trial, result)
+        self._hear(Record(trial, result))
         if result.outcome in BAD_OUTCOMES:
             self._hopeless.add(identity(self._space, trial.params))
+
+    def _hear(self, record: Record) -> None:
+        """Takes in a trial with its final result."""
+        self._num_open[key_of(record.trial.params)] -= 1
+        self._configurations.add(without_images(record))
+
+    def _next_finalist(self) -> Configuration | None:
+        searched = self._configurations.searched
+        candidates = [one for one in searched if identity(self._space, one.params) not in self._hopeless]
+        return next_finalist(candidates, self._configurations.all, self._num_open)
 
     def broken_limit(self, trial: Trial) -> str | None:
         """The limit that a searched trial exceeds, if any; the baseline may exceed limits."""
@@ -149,6 +172,9 @@ class Proposer:
         self._seeds[trial.uid] = trial.seed
         self._num_baselines += trial.role is Role.BASELINE
         self._times_tried[key] += trial.continues is None
+        self._num_open[key_of(trial.params)] += 1
+        if record.result is not None:
+            self._hear(record)
         if record.result is not None and record.result.outcome in BAD_OUTCOMES:
             self._hopeless.add(key)
         if record.asks:

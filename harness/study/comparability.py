@@ -40,6 +40,10 @@ class Configuration:
     is_baseline: bool
 
     @property
+    def key(self) -> Key:
+        return key_of(self.params)
+
+    @property
     def first(self) -> Record:
         """The first training, by whose uid and number the configuration is known."""
         return self.records[0]
@@ -69,8 +73,12 @@ class Configuration:
     @property
     def interval_pct(self) -> tuple[float, float]:
         """Wilson's 95 % interval of the mean error over other images, percent, the seeds taken as given."""
-        num_images = max(record.result.num_val_images or 0 for record in self.records if record.result)
-        return error_rate_interval_pct(self.mean_error_pct, num_images)
+        return error_rate_interval_pct(self.mean_error_pct, self.num_images)
+
+    @property
+    def num_images(self) -> int:
+        """Validation images of an error."""
+        return max(record.result.num_val_images or 0 for record in self.records if record.result)
 
     @cached_property
     def mean_device_time_s(self) -> float:
@@ -101,7 +109,7 @@ class Configurations:
     """
 
     def __init__(self, spec: SweepSpec, records: Iterable[Record] = (), epochs: int | None = None) -> None:
-        self.spec, self._documented, self._epochs = spec, _key(spec.baseline_params), epochs or spec.epochs
+        self.spec, self._documented, self._epochs = spec, key_of(spec.baseline_params), epochs or spec.epochs
         self._found: dict[Key, Configuration] = {}
         self.best: Configuration | None = None
         for record in records:
@@ -111,7 +119,7 @@ class Configurations:
         """Takes in one more trial; returns its configuration as it is now, None where it was not trained to the end."""
         if record.trial.epochs != self._epochs or not may_be_ranked(self.spec, record):
             return None
-        mine = _key(record.trial.params)
+        mine = key_of(record.trial.params)
         before = self._found.get(mine)
         now = _with(before, record, is_baseline=mine == self._documented)
         self._found[mine] = now
@@ -120,6 +128,10 @@ class Configurations:
         elif not now.is_baseline and (self.best is None or now.rank_key < self.best.rank_key):
             self.best = now
         return now
+
+    def has(self, params: Params) -> bool:
+        """Whether it was trained to the end."""
+        return key_of(params) in self._found
 
     @property
     def baseline(self) -> Configuration | None:
@@ -171,7 +183,7 @@ def full_error_pct(spec: SweepSpec, record: Record) -> float | None:
     return error_pct(record) if is_full else None
 
 
-def _key(params: Params) -> Key:
+def key_of(params: Params) -> Key:
     return frozenset(params.items())
 
 

@@ -359,6 +359,14 @@ class Record:
         return (*self.before, self.result) if self.result else ()
 
 
+def without_images(record: Record) -> Record:
+    """The same without the lists of wrong images, and with the last epoch alone, to be kept in memory."""
+    if record.result is None:
+        return record
+    kept = dataclasses.replace(record.result, curve=record.result.curve[-1:], wrong_images=None, test_wrong_images=None)
+    return dataclasses.replace(record, result=kept)
+
+
 def _sum(values: Iterable[float | None]) -> float | None:
     known = list(values)
     return None if None in known or not known else math.fsum(value for value in known if value is not None)

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 import baselines
 from baselines.recipe import Recipe
-from baselines.settings import Allowed, OneOf, Real
+from baselines.settings import Allowed, OneOf, Real, Since
 from harness.errors import InputError
 from harness.study.records import Params, Scalar
 from harness.study.space import Domain, Float, SearchSpace, SpaceError, domain_from_toml
@@ -47,6 +47,7 @@ MAX_SECONDS = float(MAX_WHOLE)
 Positive = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
 Seconds = Annotated[float, Field(gt=0, lt=2**31)]
 Seed = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Kind(StrEnum):
@@ -70,11 +71,15 @@ class Constraints(Strict):
 
 
 class Budget(Strict):
-    """The limits of a study, which ends at the first it reaches; None: no limit of that kind."""
+    """The limits of a study, which ends at the first it reaches; None: no limit of that kind.
+
+    `finalists_share` is the last part of it, in which the best configurations get further seeds.
+    """
 
     trials: Annotated[int, Field(ge=0, le=MAX_WHOLE)]
     wall_s: Seconds | None = None
     device_s: Seconds | None = None
+    finalists_share: Annotated[Share, Since(6)] = 0.0
 
 
 class Decides(Enum):

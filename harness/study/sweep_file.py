@@ -29,6 +29,7 @@ from harness.study.spec import (
     Positive,
     Precision,
     Seed,
+    Share,
     Strict,
     SweepSpec,
     check_name,
@@ -63,6 +64,7 @@ class Profile(Strict):
     trials: Positive
     budget: str | None = None
     device_budget: str | None = None
+    finalists_share: Share = 0.0
 
     @field_validator("budget", "device_budget")
     @classmethod
@@ -324,6 +326,7 @@ def _budget(profile: Profile, flags: Flags) -> dict[str, float | int | None]:
         "trials": _first(flags.trials, profile.trials),
         "wall_s": None if wall is None else parse_duration_s(wall),
         "device_s": None if device is None else parse_duration_s(device),
+        "finalists_share": profile.finalists_share,
     }
 
 

@@ -42,8 +42,11 @@ NO_WORKER = "none"  # of an attempt that reached none: refused, or its result wa
 class TrialSource(Protocol):
     """Proposes a study's trials and gets their results. It is built from the study's records, also on a resume."""
 
-    def next(self) -> Next | NoProposal:
-        """The next trial, or why there is none; it is committed before another is asked for."""
+    def next(self, *, finals: bool = False) -> Next | NoProposal:
+        """The next trial, or why there is none; it is committed before another is asked for.
+
+        `finals` asks for a further seed of one of the best configurations, where there are any.
+        """
 
     def broken_limit(self, trial: Trial) -> str | None:
         """The limit that a trial breaks, if any; such a trial is not trained."""
@@ -270,7 +273,7 @@ class Sweep:
             self._stop = self._progress.reason_not_to_propose(self._wall_s, self._open)
             if self._stop is not None:
                 break
-            proposal = self._source.next()
+            proposal = self._source.next(finals=self._progress.is_in_finals(self._wall_s, self._open))
             # If nothing runs, a search that waits would never continue.
             if proposal is NoProposal.EXHAUSTED or (proposal is NoProposal.WAIT and not self._running):
                 self._stop = StopReason.EXHAUSTED

@@ -198,7 +198,7 @@ class Confirmations:
         self._number = 1 + max(numbers, default=-1)
         self._ended = list(ended)
 
-    def next(self) -> Next | NoProposal:
+    def next(self, *, finals: bool = False) -> Next | NoProposal:
         """The next training; WAIT before a look until all of its trainings have ended."""
         while self._number < self._spec.budget.trials:
             seed, position = divmod(self._number, len(self._configurations))

@@ -30,7 +30,7 @@ def fast_kernels(model: keras.Model) -> Iterator[None]:
     for layer in model.layers:
         if type(layer) is keras.layers.BatchNormalization:
             change(layer, "call", partial(_normalised, layer))
-        elif type(layer) is keras.layers.Dropout and layer.rate and layer.noise_shape is None:
+        elif type(layer) is keras.layers.Dropout and 0 < layer.rate < 1 and layer.noise_shape is None:
             change(layer, "call", partial(_dropped, layer))
     for activated, pool in _relus_before_pools(model):
         if type(activated) is keras.layers.ReLU:
@@ -72,15 +72,14 @@ def _normalised(layer: keras.layers.BatchNormalization, inputs: Any, training: b
 def _dropped(layer: keras.layers.Dropout, inputs: Any, training: bool = False) -> Any:
     """`Dropout.call` with 16 random bits for each value, a quarter of the time of a random real number.
 
-    The rate is rounded to a multiple of 2**-16. The mask is multiplied instead of selected, in both directions.
+    The rate is rounded to a multiple of 2**-16, but not to 1. The mask is multiplied instead of selected, in both
+    directions.
     """
     import tensorflow as tf
 
-    num_dropped = round(layer.rate * RANDOM_LEVELS)
+    num_dropped = min(round(layer.rate * RANDOM_LEVELS), RANDOM_LEVELS - 1)
     if not training or num_dropped == 0:
         return inputs
-    if num_dropped == RANDOM_LEVELS:
-        return tf.zeros_like(inputs)
     count = math.prod(inputs.shape)
     words = tf.random.stateless_uniform(
         (-(-count // RANDOM_PER_WORD),), tf.cast(layer.seed_generator.next(), tf.int32), None, None, tf.uint64

@@ -227,7 +227,7 @@ def test_wrong_input_is_one_line_and_status_2(
 def started(environment: dict[str, str], *arguments: str) -> subprocess.Popen[str]:
     """A sweep that has begun its first trial."""
     process = subprocess.Popen(
-        [sys.executable, "-u", "-m", "harness.cli", "sweep", "smoke", *arguments],
+        [sys.executable, "-u", "-m", "harness.cli", "sweep", "smoke", "--no-reuse", *arguments],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
     while "started" not in (line := process.stdout.readline()):
@@ -251,7 +251,7 @@ def test_an_interrupted_study_goes_on(
         output = process.stdout.read()
     assert (refused.returncode, f"in use by process {process.pid} since" in refused.stderr) == (1, True)
     assert process.returncode == (130 if number is signal.SIGINT else -signal.SIGKILL), output
-    resumed = harness("sweep", "smoke", "--as", study, "--trials", "2")
+    resumed = harness("sweep", "smoke", "--as", study, "--trials", "2", "--no-reuse")
     assert resumed.returncode == 0, resumed.stderr
     with closing(Ledger(home / "ledger.db")) as ledger:
         records = ledger.history(study)

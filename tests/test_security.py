@@ -29,8 +29,19 @@ SOURCES = [file for package in ("harness", "baselines") for file in sorted((ROOT
 
 # What runs code out of data, or hands data to a shell.
 FORBIDDEN_MODULES = {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "multiprocessing"}
+# Its loader refuses every name, so nothing can be called: tests/test_bench_tables.py.
+ALLOWED = {"harness/bench/hpo_tables.py": ["pickle"]}
 FORBIDDEN_NAMES = {"eval", "exec", "compile", "__import__"}
-FORBIDDEN_CALLS = {"os.system", "os.popen", "tempfile.mktemp", "torch.load", "yaml.load", "yaml.unsafe_load"}
+FORBIDDEN_CALLS = {
+    "os.system",
+    "os.popen",
+    "pickle.load",
+    "pickle.loads",
+    "tempfile.mktemp",
+    "torch.load",
+    "yaml.load",
+    "yaml.unsafe_load",
+}
 FORBIDDEN_METHODS = {"read_pickle", "to_pickle", "extractall", "enable_unsafe_deserialization"}
 
 
@@ -81,7 +92,7 @@ def test_what_runs_foreign_code_is_found(line: str) -> None:
 
 @pytest.mark.parametrize("file", SOURCES, ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_source_runs_foreign_code(file: Path) -> None:
-    assert list(unsafe(file.read_text(encoding="utf-8"))) == []
+    assert list(unsafe(file.read_text(encoding="utf-8"))) == ALLOWED.get(str(file.relative_to(ROOT)), [])
 
 
 # Names and paths

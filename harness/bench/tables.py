@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -43,6 +42,7 @@ LOOKS = (20, 40, 80)  # trainings after which the recommendations are compared
 LOOKS_QUICK = (20, 40)
 NUM_SEEDS, NUM_SEEDS_QUICK = 20, 3
 ALPHA = 0.05
+TASKS_PER_PROCESS = 1_000_000
 FINALISTS_SHARE = 0.3  # as in the sweep files
 
 # A proposal takes these a second or more, so they run with fewer seeds, and not in the quick form.
@@ -89,8 +89,8 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
     entered = [*contenders_here(tables[0]), TWICE, STOCK_OPTUNA, STOCK_KERAS_TUNER]
     if quick:
         entered = [one for one in entered if (one.engine, one.sampler) not in SLOW]
-    # A new interpreter in each process: the libraries of some samplers do not survive a fork.
-    with ProcessPoolExecutor(num_usable_cores(), get_context("spawn")) as pool:
+    # With a limit of tasks, each process is a new interpreter: the libraries of some samplers do not survive a fork.
+    with ProcessPoolExecutor(num_usable_cores(), max_tasks_per_child=TASKS_PER_PROCESS) as pool:
         standings = [compete(pool, one, tables, _num_seeds(one, repeats, quick=quick), looks) for one in entered]
     frame = table(standings, looks)
     write_csv(frame, out_dir / "tables.csv")

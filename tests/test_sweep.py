@@ -39,12 +39,14 @@ class ScriptedProposer:
     def __init__(self, proposals: list[Next | NoProposal], prune: dict[str, int] | None = None) -> None:
         self._proposals, self._prune = deque(proposals), prune or {}
         self.told: list[tuple[str, Outcome]] = []
+        self.finals: list[bool] = []
         self.broken: dict[str, str] = {}
 
     def broken_limit(self, trial: Trial) -> str | None:
         return self.broken.get(trial.uid)
 
     def next(self, *, finals: bool = False) -> Next | NoProposal:
+        self.finals.append(finals)
         return self._proposals.popleft() if self._proposals else NoProposal.EXHAUSTED
 
     def report(self, trial: Trial, report: EpochReport) -> bool:
@@ -186,6 +188,14 @@ def test_a_plain_run_ends_with_the_budget(spec: SweepSpec, ledger: Ledger, tmp_p
     record = ledger.record("t0")
     assert [report.epoch for report in record.result.curve] == [1, 2, 3]
     assert record.attempts == 1
+
+
+def test_the_last_part_of_the_budget_is_for_the_finalists(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
+    finals = spec.changed(budget=Budget(trials=5, finalists_share=0.4))
+    study = Study(finals, ledger, tmp_path, ScriptedProposer(proposals(6)))
+    assert study.sweep.run() is StopReason.TRIALS
+    assert study.proposer.finals == [False] * 4 + [True] * 2, "the baseline, and five trials"
+    assert study.said().count("finals: from now on the best configurations get further seeds") == 1
 
 
 def test_a_pruned_trial_counts(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:

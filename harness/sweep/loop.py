@@ -139,6 +139,7 @@ class Sweep:
         self._stop: StopReason | None = None
         self._search_times_s: dict[str, float] = {}  # not committed yet, of trials that have ended, by uid
         self._interrupts = Interrupts()
+        self._has_said_finals = False
 
     def run(self) -> StopReason:
         """Runs trials until the budget is used, the space is exhausted, or the process is asked to stop.
@@ -273,7 +274,7 @@ class Sweep:
             self._stop = self._progress.reason_not_to_propose(self._wall_s, self._open)
             if self._stop is not None:
                 break
-            proposal = self._source.next(finals=self._progress.is_in_finals(self._wall_s, self._open))
+            proposal = self._source.next(finals=self._is_in_finals())
             # If nothing runs, a search that waits would never continue.
             if proposal is NoProposal.EXHAUSTED or (proposal is NoProposal.WAIT and not self._running):
                 self._stop = StopReason.EXHAUSTED
@@ -291,6 +292,14 @@ class Sweep:
                 self._commit(proposal)
                 self._pending.append(proposal.trial)  # for a larger budget; a smaller one may still have room
         return None
+
+    def _is_in_finals(self) -> bool:
+        """Says once when the finals begin."""
+        are_finals = self._progress.is_in_finals(self._wall_s, self._open)
+        if are_finals and not self._has_said_finals:
+            self._display.note("finals: from now on the best configurations get further seeds")
+        self._has_said_finals |= are_finals
+        return are_finals
 
     # Events of the workers
 

@@ -37,11 +37,13 @@ def test_bfloat16_is_measured_where_the_device_multiplies_it(monkeypatch: pytest
 
 def test_ratios_are_taken_within_a_round() -> None:
     # The machine was three times slower in the second round.
-    timing = Timing(NETWORKS[0], {STOCK: [300.0, 100.0, 310.0], OURS: [600.0, 200.0, 620.0], BY_HAND: [1.0] * 3}, 1e9)
+    timing = Timing(NETWORKS[0], {STOCK: [300.0, 100.0, 310.0], OURS: [600.0, 200.0, 620.0], BY_HAND: [1.0] * 3}, {})
     assert timing.ratio(OURS, STOCK) == 2.0
 
 
 def test_the_share_of_the_peak_counts_training_as_three_forward_passes() -> None:
     forward = 2 * (784 * 512 + 512 * 512 + 512 * 10)
-    timing = Timing(NETWORKS[0], {OURS: [100.0]}, gemm_flops_per_s=600.0 * forward)
+    peaks = {"float32": 600.0 * forward, "bfloat16": 1200.0 * forward}
+    timing = Timing(NETWORKS[0], {OURS: [100.0], OURS_BFLOAT16: [100.0]}, peaks)
     assert timing.share_of_peak(OURS) == pytest.approx(0.5)
+    assert timing.share_of_peak(OURS_BFLOAT16) == pytest.approx(0.25)

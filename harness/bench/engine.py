@@ -77,11 +77,14 @@ NETWORKS = (
 
 @dataclass(frozen=True)
 class Timing:
-    """Images per second of one network by contender and round, and the machine's GEMM peak of each round."""
+    """Images per second of one network by contender and round, and the machine's peak of a matrix product.
+
+    `gemm_flops_per_s` has the peak of each precision in which a contender multiplies.
+    """
 
     network: Network
     images_per_s: dict[str, list[float]]
-    gemm_flops_per_s: float
+    gemm_flops_per_s: dict[str, float]
 
     def ratio(self, contender: str, to: str) -> float:
         """Median over rounds of the ratio within a round."""
@@ -91,7 +94,7 @@ class Timing:
     def share_of_peak(self, contender: str) -> float:
         config = _config(self.network)
         flops = BACKWARD_AND_FORWARD * baselines.load(self.network.architecture).cost(config).flops_per_image
-        return statistics.median(self.images_per_s[contender]) * flops / self.gemm_flops_per_s
+        return statistics.median(self.images_per_s[contender]) * flops / self.gemm_flops_per_s[_precision(contender)]
 
 
 def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
@@ -123,9 +126,10 @@ def measure(network: Network, num_rounds: int) -> Timing:
     epochs = {name: make(network, images, labels) for name, make in _contenders().items()}
     for epoch in epochs.values():
         epoch()
-    peak, images_per_s = 0.0, {name: list[float]() for name in epochs}
+    peak = dict.fromkeys(map(_precision, epochs), 0.0)
+    images_per_s = {name: list[float]() for name in epochs}
     for _ in range(num_rounds):
-        peak = max(peak, _gemm_flops_per_s())
+        peak = {precision: max(flops, _gemm_flops_per_s(precision)) for precision, flops in peak.items()}
         for name, epoch in epochs.items():
             started = time.perf_counter()
             epoch()
@@ -174,6 +178,10 @@ def plot(timings: Sequence[Timing], path: Path) -> None:
     axis.legend(fontsize=8)
     axis.grid(axis="y", alpha=0.3)
     save_picture(figure, path)
+
+
+def _precision(contender: str) -> str:
+    return "bfloat16" if contender in (STOCK_BFLOAT16, OURS_BFLOAT16) else "float32"
 
 
 def _contenders() -> dict[str, Contender]:
@@ -272,11 +280,11 @@ def _one_hot(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.eye(10, dtype=np.float32)[labels]
 
 
-def _gemm_flops_per_s() -> float:
+def _gemm_flops_per_s(precision: str) -> float:
     """Speed of the framework's own matrix product, the best of three runs."""
     import keras
 
-    matrix = keras.ops.ones((GEMM_SIDE, GEMM_SIDE))
+    matrix = keras.ops.ones((GEMM_SIDE, GEMM_SIDE), precision)
     seconds = []
     for _ in range(3):
         started = time.perf_counter()

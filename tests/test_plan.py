@@ -128,6 +128,16 @@ def begin(study: FilledLedger, num_workers: int = 1) -> None:
         study.ledger.start_attempt(study.ask(DOCUMENTED).uid, f"worker-{number}")
 
 
+def test_a_plan_names_the_part_for_the_finalists() -> None:
+    budget = Budget(trials=10, wall_s=900.0, finalists_share=0.3)
+    plan = Plan(12, TimeLeft(60.0, 120.0), is_cut_short=False)
+    lines = describe(make_spec(budget=budget), PLACES, plan)
+    expected = "budget    10 trials and 2 of the baseline, or 15 minutes, the last 30 % for further seeds of the best"
+    assert expected in lines
+    both = make_spec(budget=budget, objective=("error", "device_time"), pruner="none")
+    assert "budget    10 trials and 2 of the baseline, or 15 minutes" in describe(both, PLACES, plan)
+
+
 def test_a_resting_study_tells_how_long_it_would_go_on(ledger: Ledger) -> None:
     narrow = {"units_1": {"low": 510, "high": 514}, "units_2": {"low": 510, "high": 514}}
     study = fill(ledger, "study", budget=Budget(trials=10), baseline_seeds=1, space=narrow)

@@ -91,8 +91,10 @@ def test_without_a_time_budget_there_is_always_room() -> None:
 
 
 def test_the_last_part_of_any_limit_is_for_the_finalists() -> None:
-    def finals(num_trials: int, num_open: int = 0, passed_s: float = 0.0, share: float = 0.3) -> bool:
-        spec = make_spec(budget=Budget(trials=10, wall_s=100.0, finalists_share=share))
+    def finals(
+        num_trials: int, num_open: int = 0, passed_s: float = 0.0, share: float = 0.3, **settings: object
+    ) -> bool:
+        spec = make_spec(budget=Budget(trials=10, wall_s=100.0, finalists_share=share), **settings)
         records = [ended(number) for number in range(num_trials)] + [ended(20, Role.BASELINE)]
         made = Progress(spec, records, Usage(0, 0.0, 0.0), CostModel(spec, cpu_estimate(1e11)))
         running = [Running(trial(number), 0.0) for number in range(30, 30 + num_open)]
@@ -102,6 +104,7 @@ def test_the_last_part_of_any_limit_is_for_the_finalists() -> None:
     assert [finals(5, num_open=number) for number in (1, 2)] == [False, True]
     assert [finals(1, passed_s=seconds) for seconds in (69.0, 71.0)] == [False, True]
     assert not finals(10, share=0.0)
+    assert not finals(10, objective=("error", "device_time"), pruner="none")
 
 
 def test_a_running_trial_is_given_a_little_grace() -> None:

@@ -82,8 +82,8 @@ def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
     limits = [f"{spec.budget.trials} trials{seeds}"]
     limits += [f"{spec.budget.wall_s / 60:g} minutes"] if spec.budget.wall_s is not None else []
     limits += [f"{spec.budget.device_s / 60:g} device minutes"] if spec.budget.device_s is not None else []
-    share = spec.budget.finalists_share
-    finals = [f"the last {share:.0%} for further seeds of the best"] if share and spec.is_search else []
+    share = spec.finalists_share
+    finals = [f"the last {100 * share:g} % for further seeds of the best"] if share else []
     return [
         *_subject(spec),
         *_devices(places, spec.precision),

@@ -101,8 +101,8 @@ class Progress:
 
     def is_in_finals(self, wall_s: float, open_: Open) -> bool:
         """Whether the study has come to the last part of its budget, which is for further seeds of the best."""
-        budget = self._spec.budget
-        if not budget.finalists_share:
+        budget, share = self._spec.budget, self._spec.finalists_share
+        if not share:
             return False
         num_open = sum(trial.role is not Role.BASELINE for trial in open_.trials)
         used = [(self.num_trials + num_open) / budget.trials] if budget.trials else [1.0]
@@ -110,7 +110,7 @@ class Progress:
             used.append((self._used.wall_s + wall_s) / budget.wall_s)
         if budget.device_s is not None:
             used.append(self._committed_s(open_) / budget.device_s)
-        return max(used) >= 1 - budget.finalists_share
+        return max(used) >= 1 - share
 
     def reason_not_to_start(self, trial: Trial, wall_s: float, open_: Open) -> StopReason | None:
         """The time budget that would end before a trial that starts now; None: there is time for it."""

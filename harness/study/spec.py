@@ -175,6 +175,11 @@ class SweepSpec(Strict):
         return self.kind is Kind.VERDICT
 
     @property
+    def finalists_share(self) -> float:
+        """The last part of the budget, for further seeds of the best; 0 if the error alone does not say which."""
+        return self.budget.finalists_share if self.is_search and self.objective == ("error",) else 0.0
+
+    @property
     def about(self) -> str:
         """The name of the study that a verdict tests; for other studies their own name."""
         return self.study.removesuffix(VERDICT_ENDING) if self.is_verdict else self.study

@@ -138,7 +138,7 @@ def test_it_writes_a_table_numbers_and_a_picture(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(tables, "contenders", lambda: shown)
     monkeypatch.setattr(tables, "load_tables", lambda: [made("one"), made("two")])
     monkeypatch.setattr(tables, "ProcessPoolExecutor", lambda *given, **more: ThreadPoolExecutor(1))
-    monkeypatch.setattr(tables, "LOOKS_QUICK", (2, 4))
+    monkeypatch.setattr(tables, "LOOKS", (2, 4))
     frame = tables.run(tmp_path / "bench", repeats=2, quick=True)
     assert set(frame["sampler"]) == {"random", "tpe", TWICE.sampler, STOCK_OPTUNA.sampler}
     assert list(frame["finalists"]).count(True) == 2

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 LOOKS = (20, 40, 80)  # trainings after which the recommendations are compared
-LOOKS_QUICK = (20, 40)
 NUM_SEEDS, NUM_SEEDS_QUICK = 20, 3
 ALPHA = 0.05
 TASKS_PER_PROCESS = 1_000_000
@@ -77,7 +76,7 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
     Args:
         out_dir: Created if missing.
         repeats: Number of seeds; None: 20 (5 for those that take seconds to propose), or 3 if quick.
-        quick: Fewer trainings, and without those that take seconds to propose.
+        quick: Without those that take seconds to propose.
 
     Returns:
         The table of tables.csv: see `table`.
@@ -85,7 +84,7 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
     Raises:
         InputError: the tables are not installed.
     """
-    tables, looks = load_tables(), LOOKS_QUICK if quick else LOOKS
+    tables, looks = load_tables(), LOOKS
     entered = [*contenders_here(tables[0]), TWICE, STOCK_OPTUNA, STOCK_KERAS_TUNER]
     if quick:
         entered = [one for one in entered if (one.engine, one.sampler) not in SLOW]

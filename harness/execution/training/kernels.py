@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -21,31 +21,25 @@ def fast_kernels(model: keras.Model) -> Iterator[None]:
 
     The layers stay Keras's own and are restored afterwards, so a saved model knows nothing of this.
     """
-    changed: list[tuple[keras.Layer, str, Any]] = []
+    with ExitStack() as restored:
 
-    def change(layer: keras.Layer, name: str, value: Any) -> None:
-        changed.append((layer, name, vars(layer).get(name, changed)))
-        setattr(layer, name, value)
+        def call(layer: keras.Layer, function: Any) -> None:
+            layer.call = function
+            restored.callback(delattr, layer, "call")  # the class's own is back
 
-    for layer in model.layers:
-        if type(layer) is keras.layers.BatchNormalization:
-            change(layer, "call", partial(_normalised, layer))
-        elif type(layer) is keras.layers.Dropout and 0 < layer.rate < 1 and layer.noise_shape is None:
-            change(layer, "call", partial(_dropped, layer))
-    for activated, pool in _relus_before_pools(model):
-        if type(activated) is keras.layers.ReLU:
-            change(activated, "call", keras.activations.linear)
-        else:
-            change(activated, "activation", keras.activations.linear)
-        change(pool, "call", partial(_pooled, type(pool).call, pool))
-    try:
-        yield
-    finally:
-        for layer, name, value in reversed(changed):
-            if value is changed:
-                delattr(layer, name)  # the class's own is back
+        for layer in model.layers:
+            if type(layer) is keras.layers.BatchNormalization:
+                call(layer, partial(_normalised, layer))
+            elif type(layer) is keras.layers.Dropout and 0 < layer.rate < 1 and layer.noise_shape is None:
+                call(layer, partial(_dropped, layer))
+        for activated, pool in _relus_before_pools(model):
+            if type(activated) is keras.layers.ReLU:
+                call(activated, keras.activations.linear)
             else:
-                setattr(layer, name, value)
+                restored.callback(setattr, activated, "activation", activated.activation)
+                activated.activation = keras.activations.linear
+            call(pool, partial(_pooled, pool))
+        yield
 
 
 def _normalised(layer: keras.layers.BatchNormalization, inputs: Any, training: bool = False, mask: None = None) -> Any:
@@ -89,9 +83,9 @@ def _dropped(layer: keras.layers.Dropout, inputs: Any, training: bool = False) -
     return inputs * (kept * tf.cast(RANDOM_LEVELS / (RANDOM_LEVELS - num_dropped), inputs.dtype))
 
 
-def _pooled(pool: Any, layer: keras.layers.MaxPooling2D, inputs: Any) -> Any:
+def _pooled(layer: keras.layers.MaxPooling2D, inputs: Any) -> Any:
     """The relu of the largest values instead of the largest values of the relu: a quarter of the memory traffic."""
-    return keras.ops.relu(pool(layer, inputs))
+    return keras.ops.relu(type(layer).call(layer, inputs))
 
 
 def _relus_before_pools(model: keras.Model) -> Iterator[tuple[keras.Layer, keras.layers.MaxPooling2D]]:

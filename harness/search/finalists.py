@@ -43,11 +43,10 @@ def seed_noise(configurations: Iterable[Configuration]) -> float:
     The variance of a count of rare events grows with its mean, so the share is pooled over all configurations with
     several seeds. Without any it is that of independent images.
     """
-    everything = list(configurations)
-    repeated = [one for one in everything if one.num_seeds > 1 and one.mean_error_pct > 0]
-    if not repeated:
-        return fmean(100.0 / one.num_images for one in everything) if everything else 0.0
-    squares = (
-        sum((error - one.mean_error_pct) ** 2 for error in one.errors_pct) / one.mean_error_pct for one in repeated
-    )
-    return math.fsum(squares) / sum(one.num_seeds - 1 for one in repeated)
+    from harness.study.noise import pooled_sd
+
+    everything = [one for one in configurations if one.mean_error_pct > 0]
+    sd = pooled_sd([[error / math.sqrt(one.mean_error_pct) for error in one.errors_pct] for one in everything])
+    if sd is not None:
+        return sd**2
+    return fmean(100.0 / one.num_images for one in everything) if everything else 0.0

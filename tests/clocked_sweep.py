@@ -26,6 +26,7 @@ from harness.study.spec import SweepSpec
 from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
+from harness.sweep.reuse import Reuse
 
 START_S, REST_S = 12.0, 4.0  # workers load their framework; models are built and compiled
 TRUE_UNITS = np.array([1.0, 900.0, 200.0, 0.0])  # as `cpu_estimate` has it, but not quite
@@ -148,7 +149,9 @@ def run_clocked(
     records, display = ledger.history(spec.study), PlainDisplay(io.StringIO())
     source = RandomSource(spec, seed, stopped_share, len(records))
     checkpoints = Checkpoints(spec, Path(ledger.path).parent / "checkpoints")
-    reason = Sweep(spec, ledger, records, source, workers, [], display, checkpoints, costs, clock.monotonic).run()
+    reuse, now = Reuse(spec, ledger, checkpoints), clock.monotonic
+    sweep = Sweep(spec, ledger, records, source, workers, [], display, checkpoints, costs, now, reuse=reuse)
+    reason = sweep.run()
     limit_s = spec.budget.wall_s or clock.now_s
     idle_s = sum(max(0.0, limit_s - ended_s) for ended_s in workers.ended_s.values())
     return Run(reason, max(workers.ended_s.values()), idle_s / num_workers / limit_s, workers.started)

@@ -116,7 +116,8 @@ class Home:
         )
         display, costs = PlainDisplay(self.output), CostModel(spec, cpu_estimate(1e11))
         kept = Checkpoints(spec, self.folder / "checkpoints" / spec.study)
-        Sweep(spec, self.ledger, records, source, workers, [], display, kept, costs, reuses=reuses).run()
+        reuse = Reuse(spec, self.ledger, kept, is_on=reuses)
+        Sweep(spec, self.ledger, records, source, workers, [], display, kept, costs, reuse=reuse).run()
         return workers.trained
 
     def record(self, study: str, number: int) -> Record:
@@ -146,7 +147,7 @@ def trial_of(spec: SweepSpec, **changes: Any) -> Trial:
     return Trial("uid", 0, **{"params": spec.baseline_params, "seed": 0, "epochs": spec.epochs, **changes})
 
 
-def test_studies_share_the_documented_training_whatever_they_search(home: Home) -> None:
+def test_studies_with_different_spaces_share_the_documented_training(home: Home) -> None:
     first = spec_of("first")
     digest = home.finder(first).training(trial_of(first), PLACE)
     assert digest is not None

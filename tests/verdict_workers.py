@@ -20,6 +20,7 @@ from harness.study.spec import SweepSpec
 from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
+from harness.sweep.reuse import Reuse
 from harness.workflows.verdict import make_source
 
 Wrong = Callable[[Trial], set[int] | Outcome]  # the test images that a training gets wrong, or how it ends
@@ -78,5 +79,5 @@ def train(ledger: Ledger, spec: SweepSpec, workers: VerdictWorkers, checkpoints:
     source = make_source(spec, ledger, records)
     display, checkpoints = PlainDisplay(io.StringIO()), checkpoints or Path(ledger.path).parent / "checkpoints"
     kept = Checkpoints(spec, checkpoints)
-    # What trainings come to is up to `workers`.
-    return Sweep(spec, ledger, records, source, workers, [], display, kept, costs, reuses=False).run()
+    reuse = Reuse(spec, ledger, kept, is_on=False)  # what trainings come to is up to `workers`
+    return Sweep(spec, ledger, records, source, workers, [], display, kept, costs, reuse=reuse).run()

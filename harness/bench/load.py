@@ -26,6 +26,7 @@ from harness.search.proposer import Next, Proposer
 from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
+from harness.sweep.reuse import Reuse
 from harness.tracking.mlflow_runs import Tracker
 
 STUDY = "scale"
@@ -133,7 +134,11 @@ def measure(load: Load, home: Path) -> Measured:
         display, costs = PlainDisplay(io.StringIO()), CostModel(spec, cpu_estimate(1e11))
         checkpoints = Checkpoints(spec, home / "checkpoints")
         with suppress(TimeIsUpError):
-            Sweep(spec, ledger, records, proposer, sleepers, [*trackers], display, checkpoints, costs).run()
+            reuse = Reuse(spec, ledger, checkpoints)
+            sweep = Sweep(
+                spec, ledger, records, proposer, sleepers, [*trackers], display, checkpoints, costs, reuse=reuse
+            )
+            sweep.run()
         (first, last), seen = sleepers.looks, sleepers.seen
         span_s = last.wall_s - first.wall_s
         loop_cpu_s = last.loop_s - first.loop_s

@@ -33,6 +33,7 @@ from harness.support.home import sweeps_folder
 from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
+from harness.sweep.reuse import Reuse
 from harness.tracking.study_runs import StudyRuns
 
 if TYPE_CHECKING:
@@ -258,7 +259,8 @@ def _sweep(
     timed_ledger: Any = _Timed(ledger, watch, _OF_LEDGER)
     display, costs = PlainDisplay(io.StringIO()), CostModel(spec, cpu_estimate(1e11))
     checkpoints = Checkpoints(spec, home / "checkpoints")
-    return Sweep(spec, timed_ledger, records, source, worker, [], display, checkpoints, costs)
+    reuse = Reuse(spec, timed_ledger, checkpoints)
+    return Sweep(spec, timed_ledger, records, source, worker, [], display, checkpoints, costs, reuse=reuse)
 
 
 def _parts(watch: Stopwatch, num_added: int) -> Iterator[dict[str, float]]:

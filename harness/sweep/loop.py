@@ -101,7 +101,7 @@ class Sweep:
         checkpoints: The weights of trials that may be continued.
         costs: Predicts how long trials take, so that the time budgets can be kept.
         clock: Monotonic seconds.
-        reuses: Whether trials take over results of equal trainings.
+        reuse: Finds the results that trials may take over.
     """
 
     def __init__(
@@ -117,7 +117,7 @@ class Sweep:
         costs: CostModel,
         clock: Callable[[], float] = time.monotonic,
         *,
-        reuses: bool = True,
+        reuse: Reuse,
     ) -> None:
         self._spec, self._ledger, self._source, self._executor = spec, ledger, source, executor
         self._listeners, self._display, self._checkpoints = listeners, display, checkpoints
@@ -131,7 +131,7 @@ class Sweep:
         self._pending = deque(record.trial for record in records if record.result is None)
         # A slow search proposes the next trial while the current one trains, so that no free worker waits for it.
         self._asks_ahead = spec.is_search and catalogue.sampler(spec).asks_ahead
-        self._reuse = Reuse(spec, ledger, checkpoints, is_on=reuses)
+        self._reuse = reuse
         num_reusable = self._reuse.num_foreseen(records, next(iter(executor.places), None))
         self._progress = Progress(spec, records, ledger.usage(spec.study), costs, num_reusable)
         self._idle: deque[str] = deque()

@@ -139,7 +139,8 @@ def _run_at(
         records, costs = ledger.history(spec.study), make_costs(ledger, spec, places)
         checkpoints = home / "checkpoints" / spec.study
         kept = Checkpoints(spec, checkpoints)
-        num_reusable = Reuse(spec, ledger, kept, is_on=reuses).num_foreseen(records, places[0])
+        reuse = Reuse(spec, ledger, kept, is_on=reuses)
+        num_reusable = reuse.num_foreseen(records, places[0])
         progress = Progress(spec, records, ledger.usage(spec.study), costs, num_reusable)
         pending = [record.trial for record in records if record.result is None]
         display.plan(describe(spec, places, make_plan(progress, pending, len(places))))
@@ -154,7 +155,7 @@ def _run_at(
             source = make_source(spec, ledger, records)
             # After the search is built, which would otherwise compete with reading all runs.
             tracker = Tracker(ledger.path, home, spec.study, display.note)
-            sweep = Sweep(spec, ledger, records, source, executor, [tracker], display, kept, costs, reuses=reuses)
+            sweep = Sweep(spec, ledger, records, source, executor, [tracker], display, kept, costs, reuse=reuse)
             reason = sweep.run()
         finally:
             executor.close()

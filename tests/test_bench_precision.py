@@ -14,7 +14,7 @@ from harness.ledger.ledger import Ledger
 from harness.study.spec import SweepSpec
 from harness.study.sweep_file import Flags, load_sweep
 from harness.support.home import sweeps_folder
-from harness.sweep.runner import run_trials
+from harness.sweep.runner import run_study
 
 TINY = (
     Network("fc, documented", "fc", "fc", {}),
@@ -50,12 +50,12 @@ def test_every_seed_is_trained_in_both_precisions_and_compared(tmp_path: Path) -
 def test_a_comparison_without_all_trainings_gives_no_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def only_float32(spec: SweepSpec, *given: object, **more: object) -> None:
         if spec.precision == "float32":
-            run_trials(spec, *given, **more)
+            run_study(spec, *given, **more)
 
-    monkeypatch.setattr(precision, "run_trials", only_float32)
+    monkeypatch.setattr(precision, "run_study", only_float32)
     with pytest.raises(TroubleError, match="fc-bfloat16 lacks trainings; the same command goes on"):
         precision.compare(TINY[0], 2, tmp_path, quick=True)
-    monkeypatch.setattr(precision, "run_trials", run_trials)
+    monkeypatch.setattr(precision, "run_study", run_study)
     assert len(precision.compare(TINY[0], 2, tmp_path, quick=True).errors_pct["float32"]) == 2
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         assert {record.attempts for record in ledger.history("fc-float32")} == {1}, "nothing is trained again"

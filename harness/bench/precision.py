@@ -6,11 +6,9 @@ Each network in each precision is a study in the folder of results, so an interr
 from __future__ import annotations
 
 import sys
-import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,14 +22,12 @@ from harness.bench.engine import RECIPE_PARAMS
 from harness.bench.results import write_json
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
-from harness.search.base import NoProposal
-from harness.search.proposer import Next
-from harness.study.records import EpochReport, Params, Record, Role, Trial, TrialResult
+from harness.study.records import Params
 from harness.study.spec import SPLIT_SIZES, Budget, Kind, Precision, SweepSpec
 from harness.study.sweep_file import Flags, load_sweep
 from harness.support.home import sweeps_folder
 from harness.sweep.display import PlainDisplay
-from harness.sweep.runner import run_trials
+from harness.sweep.runner import run_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,32 +78,6 @@ class Pair:
     p_value: float
 
 
-class Seeds:
-    """Trains one network with consecutive seeds from 0 on."""
-
-    def __init__(self, params: Params, spec: SweepSpec, ledger: Ledger, records: Sequence[Record]) -> None:
-        self._params, self._spec, self._number = params, spec, len(records)
-
-    def next(self, *, finals: bool = False) -> Next | NoProposal:
-        number, self._number = self._number, self._number + 1
-        if number >= self._spec.baseline_seeds:
-            return NoProposal.EXHAUSTED
-        trial = Trial(uuid.uuid4().hex, number, self._params, number, self._spec.epochs, Role.BASELINE)
-        return Next(trial, asks=0, search_time_s=0.0)
-
-    def broken_limit(self, trial: Trial) -> str | None:
-        return None
-
-    def report(self, trial: Trial, report: EpochReport) -> bool:
-        return True
-
-    def tell(self, trial: Trial, result: TrialResult) -> None:
-        pass
-
-    def continuable(self) -> frozenset[str]:
-        return frozenset()
-
-
 def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
     """Trains and compares; writes precision.json, .csv and .png into `out_dir`, and the studies into a folder there.
 
@@ -135,7 +105,7 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
 def compare(network: Network, num_seeds: int, home: Path, *, quick: bool) -> Pair:
     """Trains a network in both precisions, at the fidelity of its sweep file's profile `quick`."""
     specs = [_study(network, precision, num_seeds, quick=quick) for precision in PRECISIONS]
-    wrong = np.stack([_trained(network, spec, home) for spec in specs])
+    wrong = np.stack([_trained(spec, home) for spec in specs])
     num_images = wrong.shape[-1]
     found = differences(wrong, num_images)
     low, high = found.interval(CONFIDENCE)
@@ -198,6 +168,8 @@ def plot(pairs: Sequence[Pair], path: Path) -> None:
 def _study(network: Network, precision: Precision, num_seeds: int, *, quick: bool) -> SweepSpec:
     spec = load_sweep(sweeps_folder() / f"{network.baseline}.toml", Flags(), "quick")
     documented = asdict(baselines.load(network.baseline).DOCUMENTED)
+    # A configuration gets another seed each time.
+    repeated = (dict(network.params),) * num_seeds if network.params else ()
     return spec.changed(
         study=f"{network.study}-{precision}",
         kind=Kind.SEARCH if network.params else Kind.BASELINE,
@@ -208,15 +180,17 @@ def _study(network: Network, precision: Precision, num_seeds: int, *, quick: boo
         },
         train_images=IMAGES_QUICK if quick else spec.train_images,
         epochs=EPOCHS_QUICK if quick else spec.epochs,
-        baseline_seeds=num_seeds,
-        budget=Budget(trials=0),
+        baseline_seeds=0 if repeated else num_seeds,
+        enqueue=repeated,
+        budget=Budget(trials=len(repeated)),
     )
 
 
-def _trained(network: Network, spec: SweepSpec, home: Path) -> Wrong:
+def _trained(spec: SweepSpec, home: Path) -> Wrong:
     """Trains what is left to train; returns the misclassified validation images (seed, image)."""
-    run_trials(spec, home, PlainDisplay(sys.stderr), partial(Seeds, network.params), num_workers=None, fresh=False)
-    found = np.zeros((spec.baseline_seeds, SPLIT_SIZES[spec.dataset]["validation"]), np.bool_)
+    run_study(spec, home, PlainDisplay(sys.stderr), num_workers=None, fresh=False)
+    num_seeds = spec.baseline_seeds + len(spec.enqueue)
+    found = np.zeros((num_seeds, SPLIT_SIZES[spec.dataset]["validation"]), np.bool_)
     with closing(Ledger(home / "ledger.db", makes=False)) as ledger:
         results = [ledger.record(record.trial.uid).result for record in ledger.history(spec.study)]
     for row, result in zip(found, results, strict=False):

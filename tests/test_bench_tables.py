@@ -48,7 +48,7 @@ def test_a_family_is_read_from_its_files(tmp_path: Path) -> None:
     assert found[0].errors_pct[3, 4, 1, 5, 6].tolist() == [50.0, 25.0]
 
 
-@pytest.mark.parametrize("content", [pickle.dumps(Code()), pickle.dumps({"00000": {}}), b"", b"nonsense"])
+@pytest.mark.parametrize("content", [pickle.dumps(Code()), pickle.dumps({"00000": {}}), b"", b"no pickle"])
 def test_code_and_foreign_files_are_refused(tmp_path: Path, content: bytes, capsys: pytest.CaptureFixture[str]) -> None:
     write(tmp_path / "files")
     (tmp_path / "files" / "car.pkl").write_bytes(content)

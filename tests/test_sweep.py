@@ -28,6 +28,7 @@ from harness.support.home import sweeps_folder
 from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
+from harness.sweep.reuse import Reuse
 from harness.tracking.content import Parent, trial_content
 
 EPOCHS = 3
@@ -136,6 +137,16 @@ def proposals(count: int = 4) -> list[Next | NoProposal]:
     return [Next(trial, asks=1, search_time_s=0.0, infeasible=None) for trial in trials(count)]
 
 
+def continued(*, after: int) -> list[Next | NoProposal]:
+    """Three proposals, of which the last continues the one before after so many epochs."""
+    first, second, third = (Next(trial, asks=1, search_time_s=0.0) for trial in trials(3))
+    return [
+        first,
+        dataclasses.replace(second, trial=dataclasses.replace(second.trial, epochs=after)),
+        dataclasses.replace(third, trial=dataclasses.replace(third.trial, continues="t1")),
+    ]
+
+
 class Study:
     """A sweep over scripted parts, and what came of it."""
 
@@ -165,7 +176,7 @@ class Study:
             display,
             checkpoints,
             costs,
-            reuses=reuses,
+            reuse=Reuse(spec, ledger, checkpoints, is_on=reuses),
         )
 
     def said(self) -> str:
@@ -389,9 +400,7 @@ def test_a_second_signal_stops_at_once_and_charges_the_attempt(
 
 
 def test_what_may_be_continued_leaves_a_checkpoint(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
-    planned = proposals(3)
-    planned[1] = dataclasses.replace(planned[1], trial=dataclasses.replace(planned[1].trial, epochs=1))
-    planned[2] = dataclasses.replace(planned[2], trial=dataclasses.replace(planned[2].trial, continues="t1"))
+    planned = continued(after=1)
     study = Study(spec, ledger, tmp_path, ScriptedProposer(planned))
     jobs: dict[str, Job] = {}
     start = study.workers.start
@@ -406,9 +415,7 @@ def test_what_may_be_continued_leaves_a_checkpoint(spec: SweepSpec, ledger: Ledg
 def test_a_continued_trial_whose_checkpoint_is_gone_knows_how_much_to_train_again(
     spec: SweepSpec, ledger: Ledger, tmp_path: Path, is_there: bool
 ) -> None:
-    planned = proposals(3)
-    planned[1] = dataclasses.replace(planned[1], trial=dataclasses.replace(planned[1].trial, epochs=2))
-    planned[2] = dataclasses.replace(planned[2], trial=dataclasses.replace(planned[2].trial, continues="t1"))
+    planned = continued(after=2)
     study = Study(spec, ledger, tmp_path, ScriptedProposer(planned))
     jobs: dict[str, Job] = {}
     start = study.workers.start
@@ -428,9 +435,7 @@ def test_a_continued_trial_whose_checkpoint_is_gone_knows_how_much_to_train_agai
 
 
 def test_checkpoints_go_when_nothing_needs_them(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:
-    planned = proposals(3)
-    planned[1] = dataclasses.replace(planned[1], trial=dataclasses.replace(planned[1].trial, epochs=1))
-    planned[2] = dataclasses.replace(planned[2], trial=dataclasses.replace(planned[2].trial, continues="t1"))
+    planned = continued(after=1)
     study = Study(spec, ledger, tmp_path, ScriptedProposer(planned), Workers(num_workers=2))
     folder = tmp_path / "checkpoints"
     folder.mkdir()

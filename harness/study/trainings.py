@@ -1,4 +1,4 @@
-"""Single trainings, whatever study they belong to: the settings that decide their numbers, and results taken over."""
+"""Single trainings, independent of their study: the settings that decide their numbers, and results taken over."""
 
 from __future__ import annotations
 

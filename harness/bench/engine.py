@@ -1,13 +1,15 @@
 """Compares the speed of a training step with Keras's own `fit` and, on TensorFlow, a hand-written loop.
 
 All run in one process on all cores, alternating in rounds, on the same images. So their ratios are valid on a busy
-machine; absolute numbers are for this machine only.
+machine; absolute numbers are for this machine only. The memory of each is measured in a process of its own.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +25,12 @@ from baselines.augmentation import augmentation
 from baselines.recipe import RECIPE, compile_model, optimizer
 from harness.analysis.files import write_csv
 from harness.analysis.pictures import save_picture
+from harness.bench.programs import output
 from harness.bench.results import write_json
 from harness.execution.machine.backends import backend
-from harness.execution.machine.devices import fastest_precision, places, this_machine
+from harness.execution.machine.devices import fastest_precision, peak_memory_mb, places, this_machine
 from harness.support import keras_settings
+from harness.support.own_code import program
 
 if TYPE_CHECKING:
     import keras
@@ -79,12 +83,14 @@ NETWORKS = (
 class Timing:
     """Images per second of one network by contender and round, and the machine's peak of a matrix product.
 
-    `gemm_flops_per_s` has the peak of each precision in which a contender multiplies.
+    `gemm_flops_per_s` has the peak of each precision in which a contender multiplies, `peak_memory_mb` the peak
+    resident memory (MiB) of a process that loads the libraries and trains an epoch with a contender.
     """
 
     network: Network
     images_per_s: dict[str, list[float]]
     gemm_flops_per_s: dict[str, float]
+    peak_memory_mb: dict[str, float]
 
     def ratio(self, contender: str, to: str) -> float:
         """Median over rounds of the ratio within a round."""
@@ -120,10 +126,7 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
 
 def measure(network: Network, num_rounds: int) -> Timing:
     """Trains one network with all contenders in turn; compilation is done before."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (network.num_images, 28, 28), dtype=np.uint8)
-    labels = rng.integers(0, 10, network.num_images).astype(np.uint8)
-    epochs = {name: make(network, images, labels) for name, make in _contenders().items()}
+    epochs = {name: make(network, *_data(network)) for name, make in _contenders().items()}
     for epoch in epochs.values():
         epoch()
     peak = dict.fromkeys(map(_precision, epochs), 0.0)
@@ -134,11 +137,34 @@ def measure(network: Network, num_rounds: int) -> Timing:
             started = time.perf_counter()
             epoch()
             images_per_s[name].append(network.num_images / (time.perf_counter() - started))
-    return Timing(network, images_per_s, peak)
+    return Timing(network, images_per_s, peak, {name: _memory_of(network, name) for name in epochs})
+
+
+def _memory_of(network: Network, contender: str) -> float:
+    """Runs this module in a new process for its peak memory, MiB: in this one, each contender keeps memory."""
+    settings = json.dumps(dataclasses.asdict(network))
+    return float(output("bench engine", program("harness.bench.engine", settings, contender)).split()[-1])
+
+
+def main() -> None:
+    settings, contender = sys.argv[1:]
+    network = Network(**json.loads(settings))
+    _contenders()[contender](network, *_data(network))()
+    sys.stdout.write(str(round(peak_memory_mb())))
+
+
+def _data(network: Network) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Random images and labels."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (network.num_images, 28, 28), dtype=np.uint8)
+    return images, rng.integers(0, 10, network.num_images).astype(np.uint8)
 
 
 def table(timings: Sequence[Timing]) -> pd.DataFrame:
-    """One row per network and contender: images_per_s (median over rounds), its ratio to `fit`, share_of_gemm_peak."""
+    """One row per network and contender.
+
+    Columns: images_per_s (median over rounds), its ratio to `fit`, share_of_gemm_peak, peak_memory_mb (MiB).
+    """
     import pandas as pd
 
     rows = [
@@ -153,6 +179,7 @@ def table(timings: Sequence[Timing]) -> pd.DataFrame:
                 else {}
             ),
             "share_of_gemm_peak": round(timing.share_of_peak(contender), 2),
+            "peak_memory_mb": timing.peak_memory_mb[contender],
         }
         for timing in timings
         for contender, speeds in timing.images_per_s.items()
@@ -291,3 +318,7 @@ def _gemm_flops_per_s(precision: str) -> float:
         float(keras.ops.matmul(matrix, matrix)[0, 0])
         seconds.append(time.perf_counter() - started)
     return 2 * GEMM_SIDE**3 / min(seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -402,7 +402,7 @@ def runs_of(home: Path, study: str) -> list[Any]:
 def test_a_study_is_the_same_as_on_this_machine(nodes: Nodes, environment: dict[str, str], tmp_path: Path) -> None:
     num_cores = devices.num_usable_cores()
     nodes.add("node-0", num_cpus=num_cores)
-    sweep = ("sweep", "smoke", "--trials", "4", "--budget", "1h", "--workers", "1", "--as")
+    sweep = ("sweep", "smoke", "--trials", "4", "--budget", "1h", "--workers", "1", "--no-reuse", "--as")
     on_ray = ("--executor", "ray", "--address", nodes.address, "--cpus-per-worker", str(num_cores))
     run(environment, *sweep, "here")
     said = run(environment, *sweep, "there", *on_ray).stdout

@@ -147,7 +147,7 @@ def test_pruners_go_with_tpe(pruner: str, patience: int) -> None:
 def test_each_sampler_is_listed_once_and_says_what_for() -> None:
     names = [(sampler.engine, sampler.name) for sampler in SAMPLERS]
     assert len(set(names)) == len(names)
-    assert all(entry.good_for for entry in (*SAMPLERS, *PRUNERS))
+    assert all(entry.properties for entry in (*SAMPLERS, *PRUNERS))
 
 
 def test_a_study_without_a_space_needs_no_engine() -> None:

@@ -20,7 +20,7 @@ class Sampler:
     Attributes:
         engine: The library that it belongs to.
         name: As in `--sampler`.
-        good_for: One line for the README.
+        properties: One line for docs/sweeps.md.
         finite_only: It lists all configurations, so a real-valued range needs a step.
         categories: It takes a choice among unordered values.
         conditional: It takes hyperparameters with a `when`.
@@ -34,7 +34,7 @@ class Sampler:
 
     engine: Engine
     name: str
-    good_for: str
+    properties: str
     finite_only: bool = False
     categories: bool = True
     conditional: bool = True
@@ -51,7 +51,7 @@ class Pruner:
     """A way to stop trials early; Optuna's. `brackets`: it shows the sampler one share of the trials at a time."""
 
     name: str
-    good_for: str
+    properties: str
     min_epochs: int = 1
     brackets: bool = False
 
@@ -78,7 +78,7 @@ SAMPLERS: tuple[Sampler, ...] = (
     Sampler(
         "optuna",
         "cmaes",
-        "numeric hyperparameters only, from about 15 trials on",
+        "numeric hyperparameters only; useful from about 15 trials on",
         categories=False,
         conditional=False,
         two_objectives=False,
@@ -89,7 +89,7 @@ SAMPLERS: tuple[Sampler, ...] = (
     Sampler(
         "optuna",
         "gp",
-        "few, expensive trials",
+        "few, expensive trials; needs the extra `gp`",
         conditional=False,
         module="torch",
     ),
@@ -119,7 +119,7 @@ SAMPLERS: tuple[Sampler, ...] = (
     Sampler(
         "keras-tuner",
         "grid",
-        "every configuration in order; ten values of a range without a step",
+        "every configuration in order, from a corner of the space; ranges without a step get ten values",
         two_objectives=False,
         learns_from_others=False,
         is_replayed=True,
@@ -128,10 +128,8 @@ SAMPLERS: tuple[Sampler, ...] = (
 
 PRUNERS: tuple[Pruner, ...] = (
     Pruner("none", "every trial trains to its last epoch"),
-    Pruner("median", "stops trials that are worse than the median at the same epoch; stops too many if epochs are few"),
-    Pruner(
-        "percentile", "default; stops trials that are worse than three of four completed trials were at the same epoch"
-    ),
+    Pruner("median", "stops a trial that is worse than the median at the same epoch; stops too many if epochs are few"),
+    Pruner("percentile", "default; stops a trial that is worse than 75 % of the completed trials at the same epoch"),
     Pruner("successive_halving", "keeps the best fraction of the trials after more and more epochs", min_epochs=2),
     Pruner(
         "hyperband",

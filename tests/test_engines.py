@@ -169,6 +169,22 @@ def test_normalisation_in_one_kernel_is_that_of_keras() -> None:
     assert all("call" not in vars(layer) for layer in ours.layers), "the layers stay Keras's own"
 
 
+@pytest.mark.parametrize(
+    ("shape", "dtype", "is_fused"),
+    [
+        ((8, 8, 32), "mixed_bfloat16", True),
+        ((8, 8, 24), "mixed_bfloat16", False),
+        ((8, 8, 24), "float32", True),
+        ((32,), "mixed_bfloat16", False),
+        ((32,), "float32", False),
+    ],
+)
+def test_normalisation_is_one_kernel_where_that_is_faster(shape: tuple[int, ...], dtype: str, is_fused: bool) -> None:
+    layer = keras.layers.BatchNormalization(dtype=dtype)
+    with fast_kernels(keras.Sequential([keras.Input(shape), layer])):
+        assert ("call" in vars(layer)) is is_fused
+
+
 @pytest.mark.parametrize("make", [compiled, fit])
 def test_each_image_is_moved_by_its_transform(make: Callable) -> None:
     """An image that is moved by whole pixels trains as the image that lies there."""

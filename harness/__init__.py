@@ -13,9 +13,12 @@ The functions of the command in Python:
 from harness.api import compare, export_study, import_study, leaderboard, load_sweep, run_sweep, verdict
 from harness.errors import InputError, TroubleError
 
+__version__ = "0.1.0"
+
 __all__ = [
     "InputError",
     "TroubleError",
+    "__version__",
     "compare",
     "export_study",
     "import_study",

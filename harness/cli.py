@@ -14,6 +14,7 @@ from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from harness import __version__
 from harness.errors import InputError, TroubleError
 from harness.execution.executors import EXECUTORS, options_of
 from harness.study.options import SWEEP_OPTIONS, Option
@@ -128,6 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="harness",
         description="Hyperparameter sweeps around two documented MNIST networks, with error rates and device times.",
     )
+    parser.add_argument("--version", action="version", version=f"harness {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     commands.type = str  # the parser of the command checks its arguments, and names the wrong one
     _add_sweep(commands)
@@ -148,7 +150,10 @@ def _add(commands: _Commands, name: str, text: str) -> _Parser:
 
 def _add_sweep(commands: _Commands) -> None:
     sweep = _add(commands, "sweep", "search around a documented network; the same command resumes the study")
-    sweep.add_argument("sweep", metavar="NAME|FILE.toml", help="name of a file in sweeps/, or path of a sweep file")
+    what = sweep.add_mutually_exclusive_group(required=True)
+    text = "name of a sweep of --list, or path of a sweep file"
+    what.add_argument("sweep", nargs="?", metavar="NAME|FILE.toml", help=text)
+    what.add_argument("--list", action="store_true", help="list the sweeps by name, the samplers and the pruners")
     sweep.add_argument("--fresh", action="store_true", help="start a new study; the old one is kept under a dated name")
     _add_run_options(sweep, SWEEP_OPTIONS)
 
@@ -297,7 +302,11 @@ def _add_upkeep(commands: _Commands) -> None:
     what.add_argument("--remove", metavar="STUDY", help="remove a study from the ledger; a copy of the ledger is kept")
     bench = _add(commands, "bench", "measure speed and overhead, and compare with other tools")
     bench.add_argument(
-        "what", choices=("engine", "overhead", "precision", "scale", "search", "sweep", "tables", "target")
+        "what",
+        choices=(
+            *("engine", "finalists", "overhead", "precision", "pruning"),
+            *("scale", "search", "sweep", "tables", "target"),
+        ),
     )
     bench.add_argument("--quick", action="store_true", help="take less than 5 minutes on two cores")
     bench.add_argument("--repeats", type=partial(_count, low=1), metavar="N", help="number of seeds or rounds")

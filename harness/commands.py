@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from harness.api import default_profile, open_ledger, sweep_path
 from harness.errors import InputError, TroubleError
 from harness.support.atomic_files import STDOUT, destination, is_stream
-from harness.support.home import home, sweeps_folder
+from harness.support.home import home, sweeps_folder, typed
 
 if TYPE_CHECKING:
     from harness.execution.executors import ExecutorSettings
@@ -34,6 +34,8 @@ FORMS = ("csv", "parquet", "json")  # of an export
 def sweep(options: argparse.Namespace) -> int:
     from harness.study.sweep_file import load_sweep
 
+    if options.list:
+        return _list()
     return _run([load_sweep(sweep_path(options.sweep), _flags(options), default_profile())], options)
 
 
@@ -309,8 +311,27 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
             _write_leaderboard(ledger, [spec.study], _board([spec.study]), TOP)
         _say(how_it_ended(spec, end))
         if spec.is_search:
-            _say(f"is the best of them really better? harness verdict {spec.study}")
-    _say(f"browse: make ui, or harness report {specs[0].study} for one page with figures")
+            _say(f"is the best of them really better? {typed()} verdict {spec.study}")
+    _say(f"browse: {typed()} ui, or {typed()} report {specs[0].study} for one page with figures")
+    return 0
+
+
+def _list() -> int:
+    """Lists what can be run: sweep files with their profiles, samplers, pruners."""
+    from harness.search.catalogue import PRUNERS, SAMPLERS
+    from harness.study.sweep_file import read_sweep_file
+
+    for path in sorted(sweeps_folder().glob("*.toml"), key=lambda path: path.stem):
+        purpose = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        profiles = (
+            f"{name} ({profile.trials} trials{f', {profile.budget}' if profile.budget else ''})"
+            for name, profile in read_sweep_file(path).profiles.items()
+        )
+        _say(f"{path.stem:<12}{purpose}\n{'':<12}profiles: {', '.join(profiles)}")
+    for entry in SAMPLERS:
+        _say(f"--engine {entry.engine} --sampler {entry.name:<11}{entry.properties}")
+    for pruner in PRUNERS:
+        _say(f"--pruner {pruner.name:<20}{pruner.properties}")
     return 0
 
 

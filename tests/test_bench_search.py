@@ -45,7 +45,7 @@ def test_seeds_lie_a_tenth_of_a_point_apart_and_early_epochs_mislead() -> None:
 
 
 def test_a_race_pays_for_epochs_and_looks_at_whole_trainings() -> None:
-    regret, search_time_s = search.race(Contender("optuna", "tpe", "median"), 0, 12, BEST_PCT)
+    regret, _, search_time_s = search.race(Contender("optuna", "tpe", "median"), 0, 12, BEST_PCT)
     assert len(regret) == 12
     assert search_time_s > 0
     whole = [value for value in regret if not math.isnan(value)]
@@ -61,7 +61,7 @@ def test_a_race_is_the_same_with_the_same_seed() -> None:
 
 def test_promoted_trials_pay_for_the_epochs_they_add() -> None:
     # 6 trials of 2 epochs and 3 of 1 more are three full trainings; then the first trial of 5 epochs ends.
-    regret, _ = search.race(Contender("keras-tuner", "hyperband"), 0, 8, BEST_PCT)
+    regret, _, _ = search.race(Contender("keras-tuner", "hyperband"), 0, 8, BEST_PCT)
     assert [math.isnan(value) for value in regret[:4]] == [True, True, True, False]
 
 
@@ -75,7 +75,7 @@ def test_random_with_twice_the_budget_is_random_search_at_half_the_price() -> No
 
 def test_the_table_ranks_by_the_median_and_compares_with_random_search() -> None:
     def standing(contender: Contender, *finals: float) -> Standing:
-        return Standing(contender, [[1.0, final] for final in finals], [0.5] * len(finals))
+        return Standing(contender, [[1.0, final] for final in finals], [0.0] * len(finals), [0.5] * len(finals))
 
     frame = search.table(
         [

@@ -66,11 +66,12 @@ def test_what_is_not_good_enough_is_not_trained_again() -> None:
 def test_the_table_compares_medians_with_the_best_peer(tmp_path: Path) -> None:
     peers = {name: [Effort(50.0, 40.0 + place, 5, True)] * 3 for place, name in enumerate(PEERS)}
     efforts = peers | {OURS: [Effort(20.0, 10.0, 4, True), Effort(9.0, 8.0, 3, True), Effort(90.0, 80.0, 60, False)]}
-    frame = target.table(efforts).set_index("contender")
+    frame = target.table("fc-recipe", 3.1, efforts).set_index("contender")
     assert frame.loc[OURS, "device_s"] == 10.0
-    assert frame.loc[OURS, "ratio_to_best_peer"] == 0.25
+    assert frame.loc[OURS, "device_ratio"] == 0.25
+    assert (frame.loc[OURS, "wall_s"], frame.loc[OURS, "wall_ratio"]) == (20.0, 0.4)
     assert frame.loc[OURS, "not_found"] == 1
-    target.plot(efforts, tmp_path / "target.png")
+    target.plot({"fc-recipe": efforts}, tmp_path / "target.png")
     assert (tmp_path / "target.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -80,7 +81,7 @@ def test_every_contender_finds_what_is_easy(
     contender: str, digits_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HARNESS_DATA", str(digits_folder.parent))
-    effort = target.effort(contender, Hunt("fc", 0, 400, 2, target_pct=95.0, max_trials=6, dataset="digits"))
+    effort = target.effort(contender, Hunt("fc-recipe", 0, 400, 2, target_pct=95.0, max_trials=6, dataset="digits"))
     assert effort.was_found
     assert effort.num_trainings >= 2
     assert 0 < effort.device_s < effort.wall_s

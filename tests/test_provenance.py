@@ -117,7 +117,7 @@ def test_looking_takes_no_lock_of_git(checkout: Path, monkeypatch: pytest.Monkey
 
 def test_a_session_knows_the_code_that_trains_and_the_settings_of_keras() -> None:
     known = session_provenance()
-    assert known["code_folder"] == str(own_code.HARNESS)
+    assert not any(str(own_code.HARNESS.parent) in str(value) for value in known.values()), "studies are published"
     assert known["code_digest"] == own_code.digest()
     assert known["keras_settings"] == "float32, channels_last, epsilon 1e-07"
 

@@ -100,6 +100,18 @@ class TestEverySearch:
             stopped = whole.stopped_at(num_events)
             assert SimulatedStudy(spec, stopped, **settings).run(num_trials(sampler)).story() == whole.story()
 
+    @pytest.mark.parametrize("num_open", [1, 2])
+    def test_draws_from_the_prior_and_resumes_there(self, sampler: Sampler, num_open: int) -> None:
+        spec, settings = spec_for(sampler, prior="documented"), {"fails": some_fail, "num_open": num_open}
+        whole = SimulatedStudy(spec, **settings).run(num_trials(sampler))
+        drawn = [record.trial for record in whole.records if record.trial.role is Role.TRIAL and not record.asks]
+        assert len(drawn) >= 2
+        for trial in drawn:
+            spec.search_space.validate(trial.params)
+        for share in (0.1, 0.3, 0.6, 0.9):
+            stopped = whole.stopped_at(int(share * whole.num_events))
+            assert SimulatedStudy(spec, stopped, **settings).run(num_trials(sampler)).story() == whole.story()
+
     @pytest.mark.parametrize("num_open", [2, 3])
     def test_resumes_where_trials_are_asked_for_ahead(self, sampler: Sampler, num_open: int) -> None:
         spec = spec_for(sampler)

@@ -27,6 +27,7 @@ from harness.analysis.files import write_csv
 from harness.analysis.pictures import save_picture
 from harness.bench.programs import output
 from harness.bench.results import write_json
+from harness.bench.stock import as_floats, one_hot, with_augmentation_layers
 from harness.execution.machine.backends import backend
 from harness.execution.machine.devices import fastest_precision, peak_memory_mb, places, this_machine
 from harness.support import keras_settings
@@ -227,10 +228,10 @@ def _contenders() -> dict[str, Contender]:
 
 def _stock(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, precision: str) -> Epoch:
     """As Keras's guides do it: arrays of floats, layers that augment, `compile` and `fit` with their defaults."""
-    model = _with_augmentation_layers(network, _model(network, precision))
+    model = with_augmentation_layers(_model(network, precision), _config(network))
     model.compile(optimizer(RECIPE, 10**6), loss="categorical_crossentropy")
-    floats, one_hot = _floats(images), _one_hot(labels)
-    return lambda: model.fit(floats, one_hot, batch_size=RECIPE.batch_size, verbose=0)
+    floats, targets = as_floats(images), one_hot(labels)
+    return lambda: model.fit(floats, targets, batch_size=RECIPE.batch_size, verbose=0)
 
 
 def _ours(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, precision: str) -> Epoch:
@@ -255,10 +256,10 @@ def _by_hand(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uin
     import keras
     import tensorflow as tf
 
-    model = _with_augmentation_layers(network, _model(network, "float32"))
+    model = with_augmentation_layers(_model(network, "float32"), _config(network))
     adam, loss_function = optimizer(RECIPE, 10**6), keras.losses.CategoricalCrossentropy()
     adam.build(model.trainable_variables)
-    floats, one_hot = tf.constant(_floats(images)), tf.constant(_one_hot(labels))
+    floats, targets = tf.constant(as_floats(images)), tf.constant(one_hot(labels))
     batch_size, num_steps = RECIPE.batch_size, len(images) // RECIPE.batch_size
 
     @tf.function  # type: ignore[untyped-decorator]
@@ -267,27 +268,12 @@ def _by_hand(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uin
         for step in tf.range(num_steps):
             batch = order[step * batch_size : (step + 1) * batch_size]
             with tf.GradientTape() as tape:
-                loss = loss_function(tf.gather(one_hot, batch), model(tf.gather(floats, batch), training=True))
+                loss = loss_function(tf.gather(targets, batch), model(tf.gather(floats, batch), training=True))
             adam.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
             total += loss
         return total
 
     return lambda: float(epoch(tf.random.shuffle(tf.range(len(images)))))
-
-
-def _with_augmentation_layers(network: Network, model: keras.Model) -> keras.Model:
-    """The model behind the layers of Keras that vary images as the network's settings say."""
-    import keras
-
-    varied, dark = augmentation(_config(network)), {"fill_mode": "constant", "fill_value": 0.0}
-    if not varied:
-        return model
-    moving = [
-        keras.layers.RandomTranslation(varied.shift, varied.shift, **dark),
-        keras.layers.RandomRotation(varied.rotation, **dark),
-        keras.layers.RandomZoom(varied.zoom, **dark),
-    ]
-    return keras.Sequential([keras.Input(model.input_shape[1:]), *moving, model])
 
 
 def _model(network: Network, precision: str) -> keras.Model:
@@ -297,14 +283,6 @@ def _model(network: Network, precision: str) -> keras.Model:
 
 def _config(network: Network) -> Any:
     return dataclasses.replace(baselines.load(network.architecture).DOCUMENTED, **network.params)
-
-
-def _floats(images: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return (images.astype(np.float32) / 255.0)[..., np.newaxis]
-
-
-def _one_hot(labels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return np.eye(10, dtype=np.float32)[labels]
 
 
 def _gemm_flops_per_s(precision: str) -> float:

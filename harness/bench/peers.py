@@ -11,20 +11,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
-import baselines
-from baselines.recipe import RECIPE, optimizer
+from baselines.recipe import RECIPE
+from harness.bench.stock import arrays, compiled
 from harness.execution.data import cache
 from harness.support import keras_settings
-
-Floats = NDArray[np.float32]
 
 
 class Job:
@@ -92,21 +87,6 @@ def optuna(job: Job, folder: Path) -> None:
 
 def _column(job: Job, name: str) -> list[int]:
     return sorted({params[name] for params in job.configurations})
-
-
-def compiled(baseline: str, params: dict[str, int], train_images: int, epochs: int) -> keras.Model:
-    """A compiled network for the peers: the documented recipe with these widths."""
-    architecture = baselines.load(baseline)
-    model = architecture.build(replace(architecture.DOCUMENTED, **params))
-    steps = -(-train_images // RECIPE.batch_size) * epochs
-    model.compile(optimizer(RECIPE, steps), loss="categorical_crossentropy", metrics=["accuracy"])
-    return model
-
-
-def arrays(dataset: str, split: cache.Split, folder: Path, count: int) -> tuple[Floats, Floats]:
-    images, labels = cache.load(dataset, split, folder)
-    floats = images[:count].astype(np.float32)[..., np.newaxis] / 255.0
-    return floats, np.eye(10, dtype=np.float32)[labels[:count]]
 
 
 PEERS: dict[str, Callable[[Job, Path], None]] = {"keras-tuner": keras_tuner, "optuna": optuna}

@@ -1,7 +1,8 @@
 """Compares the samplers with random search on a known function, with several seeds.
 
-Only the training is simulated: proposer, baseline first, repeats, limits and pruning are those of a sweep with one
-worker. The measure is the noise-free error of the incumbent, since the lowest observed error is partly chance.
+Only the training is simulated: proposer, baseline first, repeats, limits, pruning and finalists are those of a sweep
+with one worker. The measure is the noise-free error of the incumbent, the configuration with the lowest mean error so
+far, since the lowest observed error is partly chance. How far that error is from the noise-free one is shown beside it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import importlib.util
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ from harness.search.base import NoProposal
 from harness.search.catalogue import SAMPLERS
 from harness.search.factory import make_search
 from harness.search.proposer import Next, Proposer
-from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.study.comparability import Configurations
+from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -57,11 +59,13 @@ class Standing:
         contender: The contender.
         regret_pct: By seed and by cost in full trainings (1, 2, ...): the incumbent's true error minus the lowest
             possible one, in points; NaN before the end of the first full training.
+        promised_points: By seed: the error shown for the last incumbent minus its true error.
         search_time_s: By seed: mean search seconds per trial.
     """
 
     contender: Contender
     regret_pct: list[list[float]]
+    promised_points: list[float]
     search_time_s: list[float]
 
     @property
@@ -72,6 +76,8 @@ class Standing:
 RANDOM = Contender("optuna", "random")
 TWICE = Contender("optuna", "random with twice the budget")
 PRUNED = tuple(Contender("optuna", "tpe", pruner) for pruner in ("percentile", "median", "hyperband"))
+WITH_FINALISTS = tuple(Contender("optuna", "tpe", pruner, has_finalists=True) for pruner in ("none", "percentile"))
+FINALISTS_SHARE = 0.3  # as in the sweep files
 
 
 def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
@@ -105,48 +111,55 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
 
 
 def contenders() -> list[Contender]:
-    """All installed samplers, and the default one with the default and the most aggressive pruner."""
+    """All installed samplers; the default one with each kind of pruner, and with finalists."""
     able = [s for s in SAMPLERS if s.module is None or importlib.util.find_spec(s.module) is not None]
-    return [Contender(sampler.engine, sampler.name) for sampler in able] + list(PRUNED)
+    return [Contender(sampler.engine, sampler.name) for sampler in able] + [*PRUNED, *WITH_FINALISTS]
 
 
 def compete(contender: Contender, num_seeds: int, num_trainings: int, best_pct: float) -> Standing:
     """Runs one contender with each seed."""
     races = [race(contender, seed, num_trainings, best_pct) for seed in range(num_seeds)]
-    return Standing(contender, [regret for regret, _ in races], [time_s for _, time_s in races])
+    return Standing(contender, *(list(each) for each in zip(*races, strict=True)))
 
 
 def random_with_twice_the_budget(num_seeds: int, num_trainings: int, best_pct: float) -> Standing:
     """Random search with twice the budget of the others."""
     twice = compete(RANDOM, num_seeds, 2 * num_trainings, best_pct)
-    return Standing(TWICE, [regret[1::2] for regret in twice.regret_pct], twice.search_time_s)
+    return replace(twice, contender=TWICE, regret_pct=[regret[1::2] for regret in twice.regret_pct])
 
 
-def race(contender: Contender, seed: int, num_trainings: int, best_pct: float) -> tuple[list[float], float]:
-    """Runs one study; returns the incumbent's regret by cost in full trainings, and the search seconds per trial."""
+def race(contender: Contender, seed: int, num_trainings: int, best_pct: float) -> tuple[list[float], float, float]:
+    """Runs one study.
+
+    Returns:
+        The incumbent's regret by cost in full trainings; the error shown for the last one minus its true error; search
+        seconds per trial.
+    """
     spec = synthetic_objective.make_spec(contender.engine, contender.sampler, contender.pruner, seed)
     catalogue.check(spec)
-    proposer = Proposer(spec, make_search(spec), [])
-    regret, num_epochs, search_time_s, num_asked = [float("nan")] * num_trainings, 0, 0.0, 0
-    least_seen, trials = float("inf"), {}
-    while num_epochs < num_trainings * synthetic_objective.EPOCHS:
-        proposed = proposer.next()
+    proposer, found, trials = Proposer(spec, make_search(spec), []), Configurations(spec), dict[str, Trial]()
+    budget = num_trainings * synthetic_objective.EPOCHS
+    before_finals = (1 - FINALISTS_SHARE) * budget if contender.has_finalists else budget
+    regret, promised, num_epochs, search_time_s, num_asked = [float("nan")] * num_trainings, float("nan"), 0, 0.0, 0
+    while num_epochs < budget:
+        proposed = proposer.next(finals=num_epochs >= before_finals)
         if isinstance(proposed, NoProposal):
             break
         trial = proposed.trial
         trials[trial.uid] = trial
         result = _train(proposer, proposed, trials)
         proposer.tell(trial, result)
+        found.add(Record(trial, result))
         if trial.role is Role.BASELINE:
             continue  # everybody has it: what counts is what is found besides
         num_epochs += len(result.curve)
         num_asked, search_time_s = num_asked + 1, search_time_s + proposed.search_time_s
-        is_whole = result.outcome is Outcome.COMPLETED and trial.epochs == synthetic_objective.EPOCHS
-        if is_whole and result.error_rate_pct is not None and result.error_rate_pct < least_seen:
-            least_seen = result.error_rate_pct
+        if found.best:
+            true_pct = synthetic_objective.error_pct(found.best.params)
+            promised = found.best.mean_error_pct - true_pct
             first = -(-num_epochs // synthetic_objective.EPOCHS) - 1
-            regret[first:] = [synthetic_objective.error_pct(trial.params) - best_pct] * len(regret[first:])
-    return regret, search_time_s / max(1, num_asked)
+            regret[first:] = [true_pct - best_pct] * len(regret[first:])
+    return regret, promised, search_time_s / max(1, num_asked)
 
 
 def _train(proposer: Proposer, proposed: Next, trials: dict[str, Trial]) -> TrialResult:
@@ -165,9 +178,10 @@ def _train(proposer: Proposer, proposed: Next, trials: dict[str, Trial]) -> Tria
 def table(standings: Sequence[Standing]) -> pd.DataFrame:
     """One row per contender, the lowest median regret first.
 
-    Columns: engine, sampler, pruner; seeds, trainings; final_regret_pct and its quartiles _low_pct and _high_pct over
-    seeds, in points above the least error there is; beats_random and beats_random_twice, the share of pairs of seeds
-    in which it ends below random search (with twice the budget), 0.5 being no difference; search_time_s per trial.
+    Columns: engine, sampler, pruner, finalists; seeds, trainings; final_regret_pct and its quartiles _low_pct and
+    _high_pct over seeds, in points above the least error there is; promised_points, the error shown for the last
+    incumbent minus its true error, mean over seeds; beats_random and beats_random_twice, the share of pairs of seeds in
+    which it ends below random search (with twice the budget), 0.5 being no difference; search_time_s per trial.
     """
     import pandas as pd
 
@@ -183,11 +197,13 @@ def _row(standing: Standing, finals: dict[Contender, list[float]]) -> dict[str, 
         "engine": standing.contender.engine,
         "sampler": standing.contender.sampler,
         "pruner": standing.contender.pruner,
+        "finalists": standing.contender.has_finalists,
         "seeds": len(final),
         "trainings": len(standing.regret_pct[0]),
         "final_regret_pct": round(median, 4),
         "final_regret_low_pct": round(low, 4),
         "final_regret_high_pct": round(high, 4),
+        "promised_points": round(statistics.fmean(standing.promised_points), 4),
         "beats_random": round(share_below(final, finals[RANDOM]), 3),
         "beats_random_twice": round(share_below(final, finals[TWICE]), 3),
         "search_time_s": round(statistics.fmean(standing.search_time_s), 4),

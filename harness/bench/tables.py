@@ -24,16 +24,17 @@ from harness.analysis.files import write_csv
 from harness.analysis.pictures import save_picture
 from harness.bench.hpo_tables import Floats, Table, load_tables
 from harness.bench.results import write_json
-from harness.bench.search import RANDOM, TWICE, Contender, contenders
+from harness.bench.search import FINALISTS_SHARE, RANDOM, TWICE, Contender, contenders
 from harness.errors import InputError
 from harness.execution.machine.devices import num_usable_cores
 from harness.search import catalogue
-from harness.search.base import NoProposal
+from harness.search.base import NoProposal, Search
 from harness.search.factory import make_search
 from harness.search.proposer import Proposer
 from harness.study.comparability import Configurations
 from harness.study.records import EpochReport, Outcome, Params, Record, Role, Seconds, TrialResult
 from harness.study.space import Int
+from harness.study.spec import SweepSpec
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,7 +43,6 @@ LOOKS = (20, 40, 80)  # trainings after which the recommendations are compared
 NUM_SEEDS, NUM_SEEDS_QUICK = 20, 3
 ALPHA = 0.05
 TASKS_PER_PROCESS = 1_000_000
-FINALISTS_SHARE = 0.3  # as in the sweep files
 
 # A proposal takes these a second or more, so they run with fewer seeds, and not in the quick form.
 SLOW = {("keras-tuner", "bayesian"), ("optuna", "gp"), ("stock keras-tuner", "bayesian")}
@@ -105,9 +105,9 @@ def contenders_here(of: Table) -> list[Contender]:
 
     None has a pruner: the tables have no curves.
     """
-    able = [one for one in contenders() if one.pruner == "none" and _is_able(one, of)]
-    plain = [one for one in able if (one.engine, one.sampler) in (("optuna", "tpe"), ("optuna", "random"))]
-    return [*(replace(one, has_finalists=True) for one in able), *plain]
+    plain = [one for one in contenders() if one.pruner == "none" and not one.has_finalists and _is_able(one, of)]
+    without = [one for one in plain if (one.engine, one.sampler) in (("optuna", "tpe"), ("optuna", "random"))]
+    return [*(replace(one, has_finalists=True) for one in plain), *without]
 
 
 def compete(
@@ -125,7 +125,7 @@ def race(contender: Contender, of: Table, seed: int, looks: Sequence[int]) -> li
     A search with finalists plans for a number of trainings, so it runs for each look; others are looked at on the way.
     """
     factor = 2 if contender == TWICE else 1
-    search = _PEERS.get(contender, _ours)
+    search = _PEERS.get(contender, study)
     if contender.has_finalists:
         return [_regrets(of, search(contender, of, seed, look))[-1] for look in looks]
     found = _regrets(of, search(contender, of, seed, factor * looks[-1]))
@@ -210,11 +210,17 @@ def _is_able(contender: Contender, of: Table) -> bool:
     return True
 
 
-def _ours(contender: Contender, of: Table, seed: int, num_trainings: int) -> Recommended:
+def study(
+    contender: Contender,
+    of: Table,
+    seed: int,
+    num_trainings: int,
+    make_proposer: Callable[[SweepSpec, Search, list[Record]], Proposer] = Proposer,
+) -> Recommended:
     """What a study would call its best; the training of the documented network is not counted."""
     sampler = RANDOM.sampler if contender == TWICE else contender.sampler
     spec = of.spec(contender.engine, sampler, seed)
-    proposer, found, num_trained = Proposer(spec, make_search(spec), []), Configurations(spec), 0
+    proposer, found, num_trained = make_proposer(spec, make_search(spec), []), Configurations(spec), 0
     num_before = math.ceil((1 - FINALISTS_SHARE) * num_trainings) if contender.has_finalists else num_trainings
     while num_trained < num_trainings:
         proposed = proposer.next(finals=num_trained >= num_before)

@@ -1,4 +1,4 @@
-"""Searches for a network at least as good as the documented one, each as one program: what `bench target` starts.
+"""Searches for a network with a given error, each as one program: what `bench target` starts.
 
     python -m harness.bench.time_to_target CONTENDER HUNT.json FOLDER
 
@@ -19,8 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench.target import CONFIRMING_SEED, Effort, Hunt
+from harness.search.constraints import broken_limit
 from harness.search.factory import make_search
-from harness.study.space import Int
+from harness.study.records import Params, Scalar
+from harness.study.space import Choice, Int
 from harness.study.spec import SPLIT_SIZES
 from harness.support import keras_settings
 
@@ -43,7 +45,7 @@ class Stock:
     _arrays: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from harness.bench.peers import arrays
+        from harness.bench.stock import arrays
         from harness.execution.data import cache
 
         spec = self.hunt.spec()
@@ -52,16 +54,16 @@ class Stock:
         self._arrays["each epoch"] = arrays(spec.dataset, "validation", folder, spec.validation_images)
         self._arrays["at the end"] = arrays(spec.dataset, "validation", folder, all_images)
 
-    def model(self, params: dict[str, int]) -> Any:
-        from harness.bench.peers import compiled
+    def model(self, params: Params) -> Any:
+        from harness.bench.stock import compiled
 
         spec = self.hunt.spec()
         return compiled(spec.baseline, params, spec.train_images, spec.epochs)
 
-    def fit(self, model: Any, **more: Any) -> dict[str, list[float]]:
-        from baselines.recipe import RECIPE
+    def fit(self, model: Any, params: Params, **more: Any) -> dict[str, list[float]]:
+        from harness.bench.stock import recipe_of
 
-        settings = {"epochs": self.hunt.spec().epochs, "batch_size": RECIPE.batch_size, "verbose": 0} | more
+        settings = {"epochs": self.hunt.spec().epochs, "batch_size": recipe_of(params).batch_size, "verbose": 0} | more
         started = time.monotonic()
         history = model.fit(*self._arrays["train"], validation_data=self._arrays["each epoch"], **settings)
         self.device_s += time.monotonic() - started
@@ -75,7 +77,7 @@ class Stock:
         self.device_s += time.monotonic() - started
         return 100.0 * (1.0 - float(accuracy))
 
-    def ends_with(self, model: Any, params: dict[str, int]) -> float:
+    def ends_with(self, model: Any, params: Params) -> float:
         """Records the error of a network trained in full; ends the program if it reaches the target."""
         import keras
 
@@ -83,7 +85,7 @@ class Stock:
         if error_pct <= self.hunt.target_pct:
             keras.utils.set_random_seed(CONFIRMING_SEED)
             again = self.model(params)
-            self.fit(again)
+            self.fit(again, params)
             if (error_pct + self.error_pct(again)) / 2 <= self.hunt.target_pct:
                 end(self.device_s, self.num_trainings, was_found=True)
         return error_pct
@@ -97,21 +99,32 @@ def end(device_s: float, num_trainings: int, *, was_found: bool) -> None:
     os._exit(0)
 
 
-def widths(hunt: Hunt) -> dict[str, Int]:
-    """The space, of which the peers' programs below know whole numbers only."""
-    return {name: domain for name, domain in hunt.spec().search_space.domains.items() if isinstance(domain, Int)}
-
-
 def optuna(hunt: Hunt, folder: Path, *, is_random: bool) -> None:
     """TPE and the median pruner, as `optuna.create_study` has them by default; or random search without pruning."""
     import keras
     import optuna as library
 
-    stock, domains = Stock(hunt), widths(hunt)
+    stock, spec = Stock(hunt), hunt.spec()
+    space = spec.search_space
+
+    def suggested(trial: library.Trial) -> dict[str, Scalar]:
+        params: dict[str, Scalar] = {}
+        for name, domain in space.domains.items():
+            if not space.is_active(name, params):
+                continue
+            if isinstance(domain, Choice):
+                params[name] = trial.suggest_categorical(name, domain.options)  # type: ignore[assignment] # not None
+            elif isinstance(domain, Int):
+                params[name] = trial.suggest_int(name, domain.low, domain.high, step=domain.step, log=domain.log)
+            else:
+                params[name] = trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log)
+        return params
 
     def objective(trial: library.Trial) -> float:
         keras.backend.clear_session()
-        params = {name: trial.suggest_int(name, d.low, d.high, log=d.log) for name, d in domains.items()}
+        params = suggested(trial)
+        if broken_limit(spec, params):
+            raise library.TrialPruned
 
         class Report(keras.callbacks.Callback):  # type: ignore[misc] # untyped
             def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
@@ -119,7 +132,7 @@ def optuna(hunt: Hunt, folder: Path, *, is_random: bool) -> None:
                 self.model.stop_training = trial.should_prune()
 
         model = stock.model(params)
-        stock.fit(model, callbacks=[Report()])
+        stock.fit(model, params, callbacks=[Report()])
         if model.stop_training:
             raise library.TrialPruned
         return stock.ends_with(model, params)
@@ -136,27 +149,40 @@ def keras_tuner(hunt: Hunt, folder: Path) -> None:
     import keras_tuner as kt
 
     spec, stock = hunt.spec(), Stock(hunt)
+    space = spec.search_space
 
     class Networks(kt.HyperModel):  # type: ignore[misc] # untyped
         def build(self, hp: Any) -> Any:
-            for name, width in widths(hunt).items():
-                hp.Int(name, width.low, width.high, sampling="log")
-            return stock.model(self.params(hp))
+            params = self.params(hp)
+            if broken_limit(spec, params):
+                raise kt.errors.FailedTrialError("too large")
+            return stock.model(params)
 
         def fit(self, hp: Any, model: Any, *_: Any, epochs: int, initial_epoch: int = 0, **more: Any) -> Any:
-            history = stock.fit(model, epochs=epochs, initial_epoch=initial_epoch, callbacks=more["callbacks"])
+            params, continued = self.params(hp), {"epochs": epochs, "initial_epoch": initial_epoch}
+            history = stock.fit(model, params, **continued, callbacks=more["callbacks"])
             if epochs == spec.epochs:
-                stock.ends_with(model, self.params(hp))
+                stock.ends_with(model, params)
             if stock.num_trainings >= hunt.max_trials:
                 end(stock.device_s, stock.num_trainings, was_found=False)
             return {name: values[-1] for name, values in history.items()}
 
-        def params(self, hp: Any) -> dict[str, int]:
-            return {name: hp.get(name) for name in widths(hunt)}
+        def params(self, hp: Any) -> dict[str, Scalar]:
+            params: dict[str, Scalar] = {}
+            for name, domain in space.domains.items():
+                if not space.is_active(name, params):
+                    continue
+                if isinstance(domain, Choice):
+                    params[name] = hp.Choice(name, list(domain.options))
+                    continue
+                make, sampling = (hp.Int if isinstance(domain, Int) else hp.Float), "log" if domain.log else "linear"
+                step = {} if domain.log or domain.step is None else {"step": domain.step}
+                params[name] = make(name, domain.low, domain.high, sampling=sampling, **step)
+            return params
 
     tuner = kt.Hyperband(
         Networks(), kt.Objective("val_accuracy", "max"), max_epochs=spec.epochs, hyperband_iterations=hunt.max_trials,
-        seed=hunt.seed + 1, directory=folder, overwrite=True,
+        seed=hunt.seed + 1, directory=folder, overwrite=True, max_consecutive_failed_trials=hunt.max_trials,
     )  # fmt: skip
     tuner.search(verbose=0)
     end(stock.device_s, stock.num_trainings, was_found=False)

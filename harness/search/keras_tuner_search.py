@@ -66,7 +66,7 @@ class KerasTunerSearch:
     def replay(self, records: Sequence[Record]) -> None:
         for record, is_end in events(records):
             if is_end:
-                hear_again(self, record)
+                hear_again(self._spec, self, record)
             elif record.asks and self._facts.is_replayed:
                 ask_again(self, record)
             else:

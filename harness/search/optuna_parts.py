@@ -26,7 +26,7 @@ from harness.support.quantiles import quantile
 NSGA2_POPULATION = 12
 
 
-# Completed trials before any trial is stopped: Optuna's default.
+# Completed trials with values before any trial is stopped: Optuna's default.
 NUM_STARTUP_TRIALS = 5
 
 MANY = 100  # more new values than this are faster to sort than to insert one by one
@@ -48,13 +48,14 @@ class PercentilePruner(BasePruner):
 
     def __init__(self, percentile: float, num_spared: int) -> None:
         self._percentile, self._num_spared = percentile, num_spared
-        self._num_known = 0
+        self._num_known = 0  # completed trials, those without values included
+        self._num_compared = 0
         self._values: dict[int, list[float]] = defaultdict(list)  # of completed trials, by step, ascending
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         self._learn(Storage.of(study).completed)
         step = trial.last_step
-        if step is None or step < self._num_spared or self._num_known < NUM_STARTUP_TRIALS or not self._values[step]:
+        if step is None or step < self._num_spared or self._num_compared < NUM_STARTUP_TRIALS or not self._values[step]:
             return False
         return min(trial.intermediate_values.values()) > quantile(self._values[step], self._percentile / 100)
 
@@ -62,6 +63,7 @@ class PercentilePruner(BasePruner):
         new = completed[self._num_known :]
         is_past = len(new) > MANY
         for trial in new:
+            self._num_compared += bool(trial.intermediate_values)
             for step, value in trial.intermediate_values.items():
                 (list.append if is_past else insort)(self._values[step], value)
         if is_past:

@@ -23,8 +23,8 @@ from harness.search.encoding import decode, encode_all, identity
 from harness.search.optuna_parts import HALVING, coded_distribution, new_pruner, new_sampler, rungs, suggested
 from harness.search.optuna_private import Storage
 from harness.search.replay import ask_again, events, hear_again
-from harness.search.settings import BAD_OUTCOMES, ask_seed
-from harness.study.records import EpochReport, Outcome, Params, Record, Role, Scalar, Trial, TrialResult
+from harness.search.settings import BAD_OUTCOMES, ask_seed, may_be_stopped
+from harness.study.records import EpochReport, Outcome, Params, Record, Scalar, Trial, TrialResult
 from harness.study.spec import SweepSpec
 
 # In a small space a sampler may repeat the same few points without end.
@@ -87,7 +87,7 @@ class OptunaSearch:
             return
         for record, is_end in events(records):
             if is_end:
-                hear_again(self, record)
+                hear_again(self._spec, self, record)
             elif record.asks and self._facts.is_replayed:
                 ask_again(self, record)
             else:
@@ -150,16 +150,12 @@ class OptunaSearch:
             trial, result = record.trial, record.result
             if result is None:
                 self.add(trial)
-            elif trial.role is not Role.TRIAL and self._spec.pruner in HALVING:
-                self.add(trial)  # it continued without promotion; only the pruner knows whether it was promoted
-                for report in result.curve:
-                    self.report(trial, report)
-                self._end(trial.uid, lessons[trial.uid])
             else:
-                self._add_finished(trial.params, result, lessons[trial.uid])
+                self._add_finished(trial, result, lessons[trial.uid])
 
-    def _add_finished(self, params: Params, result: TrialResult, lesson: _Lesson) -> None:
-        curve = result.curve if self._spec.objective == ("error",) else ()
+    def _add_finished(self, trial: Trial, result: TrialResult, lesson: _Lesson) -> None:
+        is_seen = self._spec.objective == ("error",) and may_be_stopped(self._spec, trial)
+        params, curve = trial.params, result.curve if is_seen else ()
         errors_pct = {report.epoch: report.val_error_rate_pct for report in curve}
         self._study.add_trial(
             create_trial(

@@ -1,19 +1,20 @@
-"""Chooses the next trial, for all engines: the baseline first, then enqueued configurations, then the search."""
+"""Chooses the next trial, for all engines: the baseline, enqueued configurations, then those of prior and search."""
 
 from __future__ import annotations
 
+import random
 import time
 import uuid
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.search import constraints
+from harness.search import constraints, prior
 from harness.search.base import NoProposal, Proposal, Search
 from harness.search.encoding import identity
 from harness.search.finalists import next_finalist
 from harness.search.replay import hear_again
-from harness.search.settings import BAD_OUTCOMES
+from harness.search.settings import BAD_OUTCOMES, may_be_stopped
 from harness.study.comparability import Configuration, Configurations, Key, key_of
 from harness.study.records import EpochReport, Params, Record, Role, Trial, TrialResult, without_images
 from harness.study.spec import SweepSpec
@@ -66,7 +67,7 @@ class Proposer:
         self._hopeless: set[object] = set()
         for record in learned:
             search.add(record.trial)
-            hear_again(search, record)
+            hear_again(spec, search, record)
         # A verdict's trainings have numbers, but the search must not use them.
         self._next_number = 1 + max((record.trial.number for record in records), default=-1)
         own = [record for record in records if record.trial.role is not Role.CONFIRM]
@@ -86,6 +87,8 @@ class Proposer:
             return self._known(self._queue.pop(0), Role.TRIAL)
         if finals and (finalist := self._next_finalist()):
             return self._known(finalist.params, Role.TRIAL)
+        if near := self._near_the_documented():
+            return self._known(near, Role.TRIAL)
         started, uid = time.perf_counter(), uuid.uuid4().hex
         proposal = self._accepted_proposal(uid)
         self._search_time_s += time.perf_counter() - started
@@ -94,12 +97,10 @@ class Proposer:
         return self._counted(self._trial(uid, proposal, Role.TRIAL), self._num_asks, self._search_time_s)
 
     def report(self, trial: Trial, report: EpochReport) -> bool:
-        """Whether the trial continues. The baseline always does, and after its last epoch a trial is not stopped.
-
-        Neither is a further seed of a configuration that was trained to its end: the mean would lack its worse seeds.
-        """
-        go_on = self._search.report(trial, report) or trial.role is not Role.TRIAL or report.epoch >= trial.epochs
-        return go_on or self._configurations.has(trial.params)
+        """Whether the trial continues; after its last epoch it is not stopped."""
+        if not may_be_stopped(self._spec, trial):
+            return True
+        return self._search.report(trial, report) or report.epoch >= trial.epochs
 
     def tell(self, trial: Trial, result: TrialResult) -> None:
         """Passes a final result to the search."""
@@ -117,6 +118,18 @@ class Proposer:
         searched = self._configurations.searched
         candidates = [one for one in searched if identity(self._space, one.params) not in self._hopeless]
         return next_finalist(candidates, self._configurations.all, self._num_open)
+
+    def _near_the_documented(self) -> Params | None:
+        """A configuration of the prior, if the next trial is to be one. It depends on the number of trials alone."""
+        rng = random.Random(f"{self._spec.seed}/{self._next_number}")  # noqa: S311
+        if self._spec.prior == "none" or rng.random() >= prior.share(len(self._seeds)):
+            return None
+        for _ in range(MAX_DECLINES):
+            params = prior.draw(self._space, self._spec.baseline_params, rng)
+            is_new = not self._times_tried[identity(self._space, params)]
+            if is_new and constraints.broken_limit(self._spec, params) is None:
+                return params
+        return None
 
     def broken_limit(self, trial: Trial) -> str | None:
         """The limit that a searched trial exceeds, if any; the baseline may exceed limits."""

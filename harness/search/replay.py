@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from harness.search.base import Proposal, Search
+from harness.search.settings import may_be_stopped
 from harness.study.records import Record
+from harness.study.spec import SweepSpec
 
 
 def events(records: Sequence[Record]) -> Iterator[tuple[Record, bool]]:
@@ -16,10 +18,10 @@ def events(records: Sequence[Record]) -> Iterator[tuple[Record, bool]]:
         yield record, is_end
 
 
-def hear_again(search: Search, record: Record) -> None:
-    """Reports a finished trial's epochs and its result."""
+def hear_again(spec: SweepSpec, search: Search, record: Record) -> None:
+    """Reports a finished trial's epochs, if a pruner sees them, and its result."""
     assert record.result is not None  # noqa: S101 - events() says so
-    for report in record.result.curve:
+    for report in record.result.curve if may_be_stopped(spec, record.trial) else ():
         search.report(record.trial, report)
     search.tell(record.trial, record.result)
 

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 import hashlib
 
-from harness.study.records import Outcome
+from harness.study.records import Outcome, Role, Trial
+from harness.study.spec import SweepSpec
 
 # Outcomes that show a bad configuration; a crash or a cancelled trial does not.
 BAD_OUTCOMES = frozenset({Outcome.DIVERGED, Outcome.INFEASIBLE, Outcome.OUT_OF_MEMORY, Outcome.TIMED_OUT})
+
+
+def may_be_stopped(spec: SweepSpec, trial: Trial) -> bool:
+    """Whether a pruner sees a trial: it may stop it, and compares others with it.
+
+    It sees the first training of each searched configuration. The baseline's trainings are as good as the best: with
+    four of them among the first completed trials, most others would be stopped, and networks that need more epochs with
+    them. Further seeds are trained to the end, because a mean without the worse ones would be too low.
+    """
+    return trial.role is Role.TRIAL and trial.seed == spec.seed
 
 
 def ask_seed(seed: int, number: int, retry: int) -> int:

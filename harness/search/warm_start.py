@@ -54,7 +54,8 @@ def _translated(spec: SweepSpec, source: SweepSpec, record: Record) -> Record | 
     params = _same_point(spec, source, trial.params)
     if params is None:
         return None
-    return dataclasses.replace(record, trial=dataclasses.replace(trial, params=params))
+    seed = spec.seed + trial.seed - source.seed
+    return dataclasses.replace(record, trial=dataclasses.replace(trial, params=params, seed=seed))
 
 
 def _same_point(spec: SweepSpec, source: SweepSpec, params: Params) -> Params | None:

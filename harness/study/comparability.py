@@ -129,10 +129,6 @@ class Configurations:
             self.best = now
         return now
 
-    def has(self, params: Params) -> bool:
-        """Whether it was trained to the end."""
-        return key_of(params) in self._found
-
     @property
     def baseline(self) -> Configuration | None:
         """The documented configuration; None before its first result."""

@@ -26,6 +26,7 @@ Dataset = Literal["mnist", "digits"]
 Engine = Literal["optuna", "keras-tuner"]
 Objective = Literal["error", "device_time"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Prior = Literal["none", "documented"]
 
 # Number of images in each split of a data set; a profile uses at most these.
 SPLIT_SIZES = {
@@ -116,6 +117,7 @@ class SweepSpec(Strict):
     objective: Annotated[tuple[Objective, ...], Decides.TRIALS] = ("error",)
     seed: Annotated[Seed, Decides.TRIALS] = 0
     max_repeats: Annotated[Annotated[int, Field(ge=0)], Decides.TRIALS] = 1
+    prior: Annotated[Annotated[Prior, Since(7)], Decides.TRIALS] = "none"
     max_attempts: Annotated[Positive, Decides.TRIALS] = 2
     trial_timeout_s: Annotated[Seconds | None, Decides.TRIALS] = None
     recipe: Annotated[dict[str, Any], Decides.TRIALS]

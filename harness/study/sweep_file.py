@@ -28,6 +28,7 @@ from harness.study.spec import (
     Objective,
     Positive,
     Precision,
+    Prior,
     Seed,
     Share,
     Strict,
@@ -86,6 +87,7 @@ class SweepFile(Strict):
     objective: Objectives = ("error",)
     seed: Seed = 0
     max_repeats: Natural = 1
+    prior: Prior = "none"
     max_attempts: Positive = 2
     precision: Precision = "auto"
     trial_timeout: str | None = None

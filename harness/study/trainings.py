@@ -16,7 +16,7 @@ from harness.study.spec import SweepSpec
 # `recipe` with its params. A setting that is added to `SweepSpec` counts, unless it is listed here.
 _NOT_OF_A_TRAINING = frozenset(
     {
-        *("study", "kind", "engine", "sampler", "pruner", "patience", "objective", "seed", "max_repeats"),
+        *("study", "kind", "engine", "sampler", "pruner", "patience", "objective", "seed", "max_repeats", "prior"),
         *("max_attempts", "trial_timeout_s", "recipe", "space", "constraints", "enqueue", "learn_from", "profile"),
         *("baseline_seeds", "full_epochs", "confirms", "budget"),
         "reads_test",  # the test images are read after the training

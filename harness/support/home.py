@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,7 +28,8 @@ def code_folders() -> tuple[Path, Path]:
 
 
 def sweeps_folder() -> Path:
-    return project_root() / "sweeps"
+    """The folder of the sweep files, beside this package in a checkout and in an installation."""
+    return Path(__file__).resolve().parents[2] / "sweeps"
 
 
 def home(moved: str | Path | None = None) -> Path:
@@ -41,6 +44,14 @@ def home(moved: str | Path | None = None) -> Path:
     if set("?%") & set(str(folder)):  # MLflow and SQLAlchemy parse them differently
         raise InputError(f"{name} is '{folder}'; allowed: a path without ? and %, which runs' addresses garble")
     return folder
+
+
+def typed() -> str:
+    """This command as the user can type it here: its name if it is on the path, else its file."""
+    file = Path(sys.argv[0])
+    if file.name != "harness" or shutil.which("harness"):
+        return "harness"
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def is_database(path: Path) -> bool:

@@ -24,7 +24,6 @@ def provenance() -> dict[str, str | bool | None]:
     return {
         "git_commit": _git("rev-parse", "HEAD"),
         "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
-        "code_folder": str(own_code.HARNESS),
         "code_digest": own_code.digest(),
         "keras_settings": keras_settings.described(),
         "python": platform.python_version(),

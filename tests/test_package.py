@@ -1,0 +1,89 @@
+"""The package without its checkout: what `pip install` of a wheel gives."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.cli import main
+from harness.support.home import project_root, sweeps_folder, typed
+
+SWEEPS = sorted(path.stem for path in sweeps_folder().glob("*.toml"))
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the contents of the wheel."""
+    folder = tmp_path_factory.mktemp("wheel")
+    copied = folder / "source"  # setuptools leaves files beside the sources
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=project_root(), capture_output=True, check=True).stdout
+    for name in filter(None, tracked.decode().split("\0")):
+        source = project_root() / name
+        if source.is_file() and not source.is_symlink():
+            (copied / name).parent.mkdir(parents=True, exist_ok=True)
+            (copied / name).write_bytes(source.read_bytes())
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(folder), str(copied)], check=True)
+    (wheel,) = folder.glob("*.whl")
+    assert wheel.name.startswith(f"harness-{harness.__version__}-")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_a_wheel_has_the_sweeps_and_runs_in_an_empty_folder(installed: Path, tmp_path: Path) -> None:
+    def run(*arguments: str) -> str:
+        code = "import sys; from harness.cli import main; sys.exit(main())"
+        environment = os.environ | {"PYTHONPATH": str(installed), "PYTHONSAFEPATH": "1"}
+        command = [sys.executable, "-c", code, *arguments]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert run("--version") == f"harness {harness.__version__}\n"
+    listed = run("sweep", "--list")
+    assert [line.split()[0] for line in listed.splitlines() if line[0] not in " -"] == SWEEPS
+    assert "none yet" in run("status")
+    assert list(tmp_path.iterdir()) == [], "reading writes nothing"
+
+
+def test_the_list_has_a_short_line_for_each_sweep(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep", "--list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    sweeps = [line for line in listed if line[0] not in " -"]
+    assert [line.split()[0] for line in sweeps] == SWEEPS
+    assert all(len(line) <= 90 and line.endswith(".") for line in sweeps)
+    assert "            profiles: quick (24 trials, 18m), medium (40 trials, 1h), full (100 trials)" in listed
+    assert "--engine optuna --sampler tpe        default; any search space; also learns from pruned trials" in listed
+
+
+def test_a_sweep_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sweep"]) == 2
+    assert "NAME|FILE.toml --list is required" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("started_as", "on_path", "expected"),
+    [
+        (".venv/bin/harness", False, ".venv/bin/harness"),
+        (".venv/bin/harness", True, "harness"),
+        ("pytest", False, None),
+    ],
+)
+def test_advice_names_the_command_as_it_can_be_typed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started_as: str, on_path: bool, expected: str | None
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    command = tmp_path / started_as
+    command.parent.mkdir(parents=True, exist_ok=True)
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    monkeypatch.setattr(sys, "argv", [str(command)])
+    monkeypatch.setenv("PATH", str(command.parent) if on_path else str(tmp_path / "empty"))
+    assert typed() == (expected or "harness")

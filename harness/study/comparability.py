@@ -154,7 +154,9 @@ def by_uid(spec: SweepSpec, records: Iterable[Record]) -> dict[str, Configuratio
     """The configurations of a study, at each number of epochs that trials were to be trained for, by trial."""
     found: dict[int, Configurations] = {}
     for record in records:
-        found.setdefault(record.trial.epochs, Configurations(spec, epochs=record.trial.epochs)).add(record)
+        if record.trial.epochs not in found:
+            found[record.trial.epochs] = Configurations(spec, epochs=record.trial.epochs)
+        found[record.trial.epochs].add(record)
     return {record.trial.uid: one for same in found.values() for one in same.all for record in one.records}
 
 

@@ -90,6 +90,14 @@ def test_regret_is_a_share_of_the_medians() -> None:
     assert table.regret(DOCUMENTED) == pytest.approx(21 / median)
 
 
+def test_a_misplaced_prior_lies_around_the_worst_corner() -> None:
+    around = {
+        prior: sum(tables.race(Contender("optuna", "random", prior=prior), made(), seed, [2])[0] for seed in range(5))
+        for prior in ("documented", "misplaced")
+    }
+    assert around["documented"] + 1 < around["misplaced"]
+
+
 @pytest.mark.parametrize("contender", [Contender("optuna", "tpe"), RANDOM, STOCK_OPTUNA])
 def test_a_race_is_the_regret_after_each_training_and_the_same_with_the_same_seed(contender: Contender) -> None:
     first, again, other = (tables.race(contender, made(), seed, [1, 6, 12]) for seed in (0, 0, 1))
@@ -141,7 +149,8 @@ def test_it_writes_a_table_numbers_and_a_picture(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(tables, "LOOKS", (2, 4))
     frame = tables.run(tmp_path / "bench", repeats=2, quick=True)
     assert set(frame["sampler"]) == {"random", "tpe", TWICE.sampler, STOCK_OPTUNA.sampler}
-    assert list(frame["finalists"]).count(True) == 2
+    assert list(frame["finalists"]).count(True) == 6
+    assert [list(frame["prior"]).count(prior) for prior in ("documented", "misplaced")] == [2, 2]
     with (tmp_path / "bench" / "tables.csv").open() as file:
         assert [row["sampler"] for row in csv.DictReader(file)] == list(frame["sampler"])
     data = json.loads((tmp_path / "bench" / "tables.json").read_text())

@@ -70,16 +70,15 @@ def test_what_the_documented_network_does_not_have_is_drawn_from_its_range() -> 
 
 
 def test_its_share_falls_from_all_to_none() -> None:
-    shares = [prior.share(num) for num in (0, 10, 100, 10_000)]
-    assert shares == [1.0, pytest.approx(0.5), pytest.approx(1 / 11), pytest.approx(0.001, abs=1e-4)]
+    assert [prior.share(num) for num in (0, 5, 45)] == [1.0, 0.5, 0.1]
 
 
 def test_a_study_draws_from_it_within_the_limits_and_nothing_twice() -> None:
     spec = simulated_spec(prior="documented", constraints={"max_params": 669_706}, sampler="random", baseline_seeds=2)
     study = SimulatedStudy(spec).run(40)
     drawn = [record.trial for record in study.records if record.trial.role is Role.TRIAL and not record.asks]
-    assert 8 <= len(drawn) <= 32
-    assert [trial.number for trial in drawn[:3]] == [2, 3, 4], "the first ones"
+    assert 5 <= len(drawn) <= 25
+    assert drawn[0].number < 5 < drawn[-1].number
     assert all(broken_limit(spec, trial.params) is None for trial in drawn)
     assert {trial.seed for trial in drawn} == {0}
     without = SimulatedStudy(spec.changed(prior="none")).run(40)

@@ -81,7 +81,7 @@ def computing_budget(ranked: Sequence[Configuration], noise: float) -> Configura
     of_best = math.sqrt(noise * best.mean_error_pct * float((shares**2 / np.maximum(variances, 1e-12)).sum()))
     all_shares = np.array([of_best, *shares])
     num_seeds = np.array([best.num_seeds, *(one.num_seeds for one in others)])
-    wanted = all_shares / all_shares.sum() * (num_seeds.sum() + 1)
+    wanted = all_shares / (all_shares.sum() or 1.0) * (num_seeds.sum() + 1)
     return ranked[int(np.argmax(wanted - num_seeds))]
 
 

@@ -38,17 +38,25 @@ NUM_SEEDS_QUICK, NUM_TRAININGS_QUICK = 5, 30
 
 @dataclass(frozen=True)
 class Contender:
-    """One search method; `has_finalists`: the last part of its trainings are further seeds of the best."""
+    """One search method.
+
+    Attributes:
+        engine, sampler, pruner: As in a sweep file.
+        has_finalists: The last part of its trainings are further seeds of the best.
+        prior: As in a sweep file; "misplaced": around one of the worst configurations.
+    """
 
     engine: str
     sampler: str
     pruner: str = "none"
     has_finalists: bool = False
+    prior: str = "none"
 
     @property
     def name(self) -> str:
         pruner = f", {self.pruner} pruner" if self.pruner != "none" else ""
-        return f"{self.engine} {self.sampler}{pruner}{', finalists' if self.has_finalists else ''}"
+        prior = f", {self.prior} prior" if self.prior != "none" else ""
+        return f"{self.engine} {self.sampler}{pruner}{', finalists' if self.has_finalists else ''}{prior}"
 
 
 @dataclass(frozen=True)

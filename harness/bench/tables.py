@@ -14,6 +14,8 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,6 +49,8 @@ TASKS_PER_PROCESS = 1_000_000
 # A proposal takes these a second or more, so they run with fewer seeds, and not in the quick form.
 SLOW = {("keras-tuner", "bayesian"), ("optuna", "gp"), ("stock keras-tuner", "bayesian")}
 NUM_SEEDS_OF_SLOW = 5
+
+MISPLACED = "misplaced"
 
 STOCK_OPTUNA, STOCK_KERAS_TUNER = Contender("stock optuna", "tpe"), Contender("stock keras-tuner", "bayesian")
 
@@ -101,13 +105,16 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
 
 
 def contenders_here(of: Table) -> list[Contender]:
-    """The samplers that can search the space, with finalists; TPE and random search also without.
+    """The samplers that can search the space, with finalists; TPE and random search also without, and with a prior.
 
     None has a pruner: the tables have no curves.
     """
     plain = [one for one in contenders() if one.pruner == "none" and not one.has_finalists and _is_able(one, of)]
     without = [one for one in plain if (one.engine, one.sampler) in (("optuna", "tpe"), ("optuna", "random"))]
-    return [*(replace(one, has_finalists=True) for one in plain), *without]
+    with_prior = [
+        replace(one, has_finalists=True, prior=prior) for one in without for prior in ("documented", MISPLACED)
+    ]
+    return [*(replace(one, has_finalists=True) for one in plain), *without, *with_prior]
 
 
 def compete(
@@ -140,8 +147,8 @@ def _regrets(of: Table, recommended: Recommended) -> list[float]:
 def table(standings: Sequence[Standing], looks: Sequence[int]) -> pd.DataFrame:
     """One row per contender, the lowest mean regret at the last look first.
 
-    Columns: engine, sampler, finalists; tables and seeds; for each look the mean regret over tables (`regret_20`) and
-    the mean rank over tables of the mean over seeds (`rank_20`); `critical_difference` of these ranks;
+    Columns: engine, sampler, finalists, prior; tables and seeds; for each look the mean regret over tables
+    (`regret_20`) and the mean rank over tables of the mean over seeds (`rank_20`); `critical_difference` of these ranks;
     `tables_below_twice`, the number of tables on which it ends below random search with twice the trainings.
     """
     import pandas as pd
@@ -155,6 +162,7 @@ def table(standings: Sequence[Standing], looks: Sequence[int]) -> pd.DataFrame:
             "engine": one.contender.engine,
             "sampler": one.contender.sampler,
             "finalists": one.contender.has_finalists,
+            "prior": one.contender.prior,
             "tables": num_tables,
             "seeds": one.regret.shape[1],
             **{f"regret_{look}": round(float(one.at(place).mean()), 4) for place, look in places.items()},
@@ -220,6 +228,9 @@ def study(
     """What a study would call its best; the training of the documented network is not counted."""
     sampler = RANDOM.sampler if contender == TWICE else contender.sampler
     spec = of.spec(contender.engine, sampler, seed)
+    if contender.prior != "none":
+        spec = spec.changed(prior="documented")
+        make_proposer = partial(_Misplaced, of) if contender.prior == MISPLACED else make_proposer
     proposer, found, num_trained = make_proposer(spec, make_search(spec), []), Configurations(spec), 0
     num_before = math.ceil((1 - FINALISTS_SHARE) * num_trainings) if contender.has_finalists else num_trainings
     while num_trained < num_trainings:
@@ -235,6 +246,16 @@ def study(
         if trial.role is not Role.BASELINE:
             num_trained += 1
             yield found.best.params if found.best else None
+
+
+class _Misplaced(Proposer):
+    """A proposer whose prior lies around the worst corner of the space."""
+
+    def __init__(self, of: Table, *given: Any) -> None:
+        super().__init__(*given)
+        ends = ((domain.low, domain.high) for domain in of.numbers.values())
+        corners = (dict(zip(of.numbers, corner, strict=True)) for corner in product(*ends))
+        self._centre = max(corners, key=of.true_error_pct)
 
 
 def _lowest(of: Table, seed: int) -> Callable[[Params], tuple[float, Params]]:

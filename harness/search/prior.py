@@ -17,7 +17,7 @@ from harness.study.records import Params, Scalar
 from harness.study.space import Choice, Domain, SearchSpace
 
 WIDTH = 0.25  # standard deviation of a number around the documented one, as a share of its range
-FADES_AFTER = 10  # trials: then half of the proposals are the search's own
+FADES_AFTER = 5  # trials: then half of the proposals are the search's own
 OTHER_CHOICE = 0.5  # weight of each other choice, relative to the documented one
 
 

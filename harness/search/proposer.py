@@ -54,7 +54,7 @@ class Proposer:
         self, spec: SweepSpec, search: Search, records: Sequence[Record], learned: Sequence[Record] = ()
     ) -> None:
         self._spec, self._search = spec, search
-        self._space = spec.search_space
+        self._space, self._centre = spec.search_space, spec.baseline_params
         self._num_baselines = 0
         self._num_infeasible = 0  # consecutive
         self._num_asks = 0  # for the next trial
@@ -125,7 +125,7 @@ class Proposer:
         if self._spec.prior == "none" or rng.random() >= prior.share(len(self._seeds)):
             return None
         for _ in range(MAX_DECLINES):
-            params = prior.draw(self._space, self._spec.baseline_params, rng)
+            params = prior.draw(self._space, self._centre, rng)
             is_new = not self._times_tried[identity(self._space, params)]
             if is_new and constraints.broken_limit(self._spec, params) is None:
                 return params

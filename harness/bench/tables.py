@@ -148,8 +148,8 @@ def table(standings: Sequence[Standing], looks: Sequence[int]) -> pd.DataFrame:
     """One row per contender, the lowest mean regret at the last look first.
 
     Columns: engine, sampler, finalists, prior; tables and seeds; for each look the mean regret over tables
-    (`regret_20`) and the mean rank over tables of the mean over seeds (`rank_20`); `critical_difference` of these ranks;
-    `tables_below_twice`, the number of tables on which it ends below random search with twice the trainings.
+    (`regret_20`) and the mean rank over tables of the mean over seeds (`rank_20`); `critical_difference` of these
+    ranks; `tables_below_twice`, the number of tables on which it ends below random search with twice the trainings.
     """
     import pandas as pd
 

@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return COMMANDS[options.command](options)
     except InputError as error:
         return _fail(standard_streams.one_line(str(error)), EXIT_INPUT)
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return EXIT_TROUBLE
     except (TroubleError, OSError) as error:  # OSError: the output is closed or the disk is full
         return _fail(str(error), EXIT_TROUBLE)
     except KeyboardInterrupt:
@@ -95,6 +98,15 @@ class _Parser(argparse.ArgumentParser):
         raise InputError(f"{message}; see {self.prog} --help")
 
 
+class _Version(argparse.Action):
+    """Prints the version; argparse's own action does not report a failure to write."""
+
+    def __call__(self, *given: object) -> NoReturn:
+        sys.stdout.write(f"harness {__version__}\n")
+        sys.stdout.flush()
+        raise SystemExit(0)
+
+
 def _whole(text: str) -> int:
     return _number(text, int, "a whole number of at most 64 bits")
 
@@ -129,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="harness",
         description="Hyperparameter sweeps around two documented MNIST networks, with error rates and device times.",
     )
-    parser.add_argument("--version", action="version", version=f"harness {__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
     commands = parser.add_subparsers(metavar="COMMAND", required=True, parser_class=_Parser)
     commands.type = str  # the parser of the command checks its arguments, and names the wrong one
     _add_sweep(commands)

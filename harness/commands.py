@@ -282,6 +282,7 @@ def bench(options: argparse.Namespace) -> int:
     from importlib import import_module
 
     folder, what = home() / "bench", options.what
+    folder.mkdir(parents=True, exist_ok=True)  # now, and not after hours
     _say(import_module(f"harness.bench.{what}").run(folder, options.repeats, options.quick).to_string(index=False))
     _say(f"wrote {folder / what}.png, and the same as .csv and .json")
     return 0
@@ -309,9 +310,10 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
             return 130
         with open_ledger() as ledger:
             _write_leaderboard(ledger, [spec.study], _board([spec.study]), TOP)
-        _say(how_it_ended(spec, end))
+            num_trials = ledger.usage(spec.study).trials
+        _say(how_it_ended(spec, end, num_trials))
         if spec.is_search:
-            _say(f"is the best of them really better? {typed()} verdict {spec.study}")
+            _say(f"test whether the best are better than the baseline: {typed()} verdict {spec.study}")
     _say(f"browse: {typed()} ui, or {typed()} report {specs[0].study} for one page with figures")
     return 0
 
@@ -322,11 +324,11 @@ def _list() -> int:
     from harness.study.sweep_file import read_sweep_file
 
     for path in sorted(sweeps_folder().glob("*.toml"), key=lambda path: path.stem):
-        purpose = path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        profiles = (
+        profiles = [
             f"{name} ({profile.trials} trials{f', {profile.budget}' if profile.budget else ''})"
             for name, profile in read_sweep_file(path).profiles.items()
-        )
+        ]
+        purpose = path.read_text(encoding="utf-8-sig").partition("\n")[0].removeprefix("# ")
         _say(f"{path.stem:<12}{purpose}\n{'':<12}profiles: {', '.join(profiles)}")
     for entry in SAMPLERS:
         _say(f"--engine {entry.engine} --sampler {entry.name:<11}{entry.properties}")
@@ -341,20 +343,22 @@ def _executor(options: argparse.Namespace) -> ExecutorSettings:
     return chosen(options.executor, vars(options))
 
 
-def how_it_ended(spec: SweepSpec, end: StudyEnd) -> str:
-    """The last line of a sweep: why it stopped, and how to continue."""
+def how_it_ended(spec: SweepSpec, end: StudyEnd, num_trials: int) -> str:
+    """The last line of a sweep: why it stopped, and how to continue after this number of searched trials."""
     if not spec.is_search:
         return f"{spec.study}: done; every seed has read the test images once"
     nothing = "nothing to run, since " if end.ran_nothing else ""
-    return f"{spec.study}: {nothing}{end.reason.value}; {_how_to_go_on(spec, end.reason)}--fresh starts a new study"
+    return (
+        f"{spec.study}: {nothing}{end.reason.value}; {_how_to_go_on(end.reason, num_trials)}--fresh starts a new study"
+    )
 
 
-def _how_to_go_on(spec: SweepSpec, reason: StopReason) -> str:
+def _how_to_go_on(reason: StopReason, num_trials: int) -> str:
     """Options that continue the study; none if the whole space has been tried."""
     from harness.planning.progress import StopReason
 
     more = {
-        StopReason.TRIALS: f"--trials {spec.budget.trials + 16} continues it, ",
+        StopReason.TRIALS: f"--trials {num_trials + 16} continues it, ",
         StopReason.WALL_TIME: "a longer --budget continues it, ",
         StopReason.DEVICE_TIME: "a longer device_budget in the sweep file continues it, ",
     }

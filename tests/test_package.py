@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import harness
+from harness import commands
 from harness.cli import main
 from harness.support.home import project_root, sweeps_folder, typed
 
@@ -87,3 +88,33 @@ def test_advice_names_the_command_as_it_can_be_typed(
     monkeypatch.setattr(sys, "argv", [str(command)])
     monkeypatch.setenv("PATH", str(command.parent) if on_path else str(tmp_path / "empty"))
     assert typed() == (expected or "harness")
+
+
+def test_a_sweep_file_that_is_no_text_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands, "sweeps_folder", lambda: tmp_path)
+    mine = (sweeps_folder() / "smoke.toml").read_text()
+    (tmp_path / "a.toml").write_text("\ufeff# Mine.\n" + mine, encoding="utf-8")
+    assert main(["sweep", "--list"]) == 0
+    assert capsys.readouterr().out.startswith("a           Mine.\n")
+    (tmp_path / "b.toml").write_bytes(b"# Gr\xf6sse\n" + mine.encode())
+    assert main(["sweep", "--list"]) == 2
+    assert f"{tmp_path / 'b.toml'}: " in capsys.readouterr().err
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    command = [sys.executable, "-c", "from harness.cli import main; main(['sweep', '--list'])"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=project_root()) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+
+
+def test_a_version_that_cannot_be_written_is_trouble(capsys: pytest.CaptureFixture[str]) -> None:
+    command = [sys.executable, "-c", "import sys; from harness.cli import main; sys.exit(main(['--version']))"]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, cwd=project_root(), check=False, text=True)
+    assert done.returncode == 1
+    assert "No space left on device" in done.stderr

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from harness.support import own_code, provenance
-from harness.support.provenance import diff_file, session_provenance, uncommitted_diff
+from harness.support.provenance import diff_file, is_code_committed, session_provenance, uncommitted_diff
 
 CODE = b"def answer():\n    return 41\n"
 WINDOWS = b"one\r\ntwo\r\n"
@@ -131,3 +131,31 @@ def test_a_session_knows_its_diff(checkout: Path, monkeypatch: pytest.MonkeyPatc
     assert known["git_commit"] == git(checkout, "rev-parse", "HEAD").strip()
     assert "+    return 42\n" in str(known["git_diff"])
     assert diff_file(str(known["git_diff"])) != diff_file("another")
+
+
+def test_code_is_committed_only_if_git_says_so(checkout: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Results of equal code are taken over, so doubt counts as a change."""
+    for name in ("harness", "baselines"):
+        (checkout / name).mkdir()
+        (checkout / name / "__init__.py").write_bytes(CODE)
+    monkeypatch.setattr(own_code, "HARNESS", checkout / "harness")
+    assert not is_code_committed(), "no file is tracked"
+    git(checkout, "add", ".")
+    git(checkout, "commit", "--quiet", "-m", "second")
+    assert is_code_committed()
+    (checkout / "notes.txt").write_text("beside the code")
+    assert is_code_committed()
+    (checkout / "baselines" / "mine.py").write_bytes(CODE)
+    assert not is_code_committed()
+    (checkout / ".gitignore").write_text("/ignored\n")
+    copy = checkout / "ignored"
+    for name in ("harness", "baselines"):
+        (copy / name).mkdir(parents=True)
+        (copy / name / "__init__.py").write_bytes(CODE)
+    monkeypatch.setattr(own_code, "HARNESS", copy / "harness")
+    assert not is_code_committed(), "the other repository knows nothing of it"
+    (checkout / "baselines" / "mine.py").unlink()
+    monkeypatch.setattr(own_code, "HARNESS", checkout / "harness")
+    assert is_code_committed()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert not is_code_committed(), "there is no git"

@@ -261,7 +261,8 @@ def test_without_two_seeds_the_noise_is_not_known(study: FilledLedger) -> None:
 
 def test_infeasible_configurations_are_counted(study: FilledLedger) -> None:
     study.add_baseline(2.0)
-    study.add(1.5)
+    study.add(1.5, seed=0, params={"units_1": 64, "units_2": 64})
+    study.add(1.4, seed=1, params={"units_1": 64, "units_2": 64})
     study.add(None, Outcome.INFEASIBLE)
     assert infeasible(facts(study)) == (1, 2)
     assert any("1 of 2 proposed configurations (50%)" in line for line in sentences(facts(study), None))

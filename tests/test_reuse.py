@@ -191,7 +191,7 @@ def test_another_trial_or_place_or_version_trains_otherwise(home: Home, monkeypa
             for change in ({"device_name": "another"}, {"threads": 2}, {"processor": "another kind"})
         ),
     ]
-    monkeypatch.setattr(reuse, "has_uncommitted_code", lambda: False)
+    monkeypatch.setattr(reuse, "is_code_committed", lambda: True)
     found.append(home.finder(spec).training(trial, PLACE))
     monkeypatch.setattr(reuse, "TRAINING_VERSION", reuse.TRAINING_VERSION + 1)
     found.append(home.finder(spec).training(trial, PLACE))
@@ -204,8 +204,29 @@ def test_another_trial_or_place_or_version_trains_otherwise(home: Home, monkeypa
     assert committed not in found[6:]
 
 
+@pytest.mark.parametrize("variable", ["TF_XLA_FLAGS", "TF_DETERMINISTIC_OPS", "XLA_FLAGS", "ONEDNN_MAX_CPU_ISA"])
+def test_variables_that_choose_kernels_count(variable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = reuse.conditions("digits")
+    monkeypatch.setenv("TF_CPP_MIN_LOG_LEVEL", "1")
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "7")
+    assert reuse.conditions("digits") == before
+    monkeypatch.setenv(variable, "1")
+    assert reuse.conditions("digits") != before
+
+
+def test_a_source_that_is_another_training_is_not_taken_over(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An imported study may have wrong digests."""
+    home.run(spec_of("source"))
+    finder, trial = home.finder(spec_of("study")), trial_of(spec_of("study"))
+    assert finder.find(trial, PLACE) is not None
+    of_another = finder.training(dataclasses.replace(trial, seed=1), PLACE)
+    assert finder.find(dataclasses.replace(trial, seed=1), PLACE) is not None
+    monkeypatch.setattr(finder, "training", lambda *given: of_another)
+    assert finder.find(trial, PLACE) is None
+
+
 def test_uncommitted_code_is_known_by_its_digest(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reuse, "has_uncommitted_code", lambda: True)
+    monkeypatch.setattr(reuse, "is_code_committed", lambda: False)
     before = reuse.conditions("digits")
     monkeypatch.setattr(reuse.own_code, "digest", lambda: "edited")
     assert reuse.conditions("digits") == {**before, "code": "edited"}

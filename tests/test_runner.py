@@ -125,6 +125,6 @@ def test_no_study_begins_with_lessons_of_another_fidelity_and_one_that_has_goes_
     ],
 )
 def test_only_what_stopped_a_study_is_said_to_go_on_with_it(reason: StopReason, advice: str) -> None:
-    assert how_it_ended(make_spec(), StudyEnd(reason, ran_nothing=False)) == f"study: {reason.value}; {advice}"
-    again = how_it_ended(make_spec(), StudyEnd(reason, ran_nothing=True))
+    assert how_it_ended(make_spec(), StudyEnd(reason, ran_nothing=False), 10) == f"study: {reason.value}; {advice}"
+    again = how_it_ended(make_spec(), StudyEnd(reason, ran_nothing=True), 10)
     assert again == f"study: nothing to run, since {reason.value}; {advice}"

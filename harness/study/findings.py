@@ -122,7 +122,9 @@ def against_baseline(findings: Findings) -> str:
     if gain_points == 0:
         return f"{found}, equal to {baselines}"
     if gain_points < 0:
-        return f"{found}, {-gain_points:.2f} points above {baselines}"
+        resolution = findings.resolution
+        noise = ": within noise" if resolution and -gain_points <= resolution.points else ""
+        return f"{found}, {-gain_points:.2f} points above {baselines}{noise}"
     return f"{found}, {gain_points:.2f} points below {baselines}: {_weight(findings)}"
 
 

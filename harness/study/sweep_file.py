@@ -199,6 +199,7 @@ def baseline_spec(baseline: baselines.Name, flags: Flags, seeds: int | None, def
         space={},
         constraints=Constraints(),
         pruner="none",
+        prior="none",
         reads_test=True,
         budget=Budget(trials=0),
         baseline_seeds=spec.baseline_seeds if seeds is None else seeds,

@@ -33,9 +33,12 @@ def provenance() -> dict[str, str | bool | None]:
     }
 
 
-def has_uncommitted_code() -> bool:
-    """Whether files of the code, untracked ones included, differ from the commit; False outside of a checkout."""
-    return bool(_git("status", "--porcelain", "--untracked-files=all", "--", "baselines", "harness"))
+def is_code_committed() -> bool:
+    """Whether git says that all files of the code are those of a commit; False if it cannot say."""
+    folder = own_code.HARNESS.parent
+    is_tracked = bool(_git("ls-files", "--", "harness/__init__.py", folder=folder))
+    changes = _git("status", "--porcelain", "--untracked-files=all", "--", "baselines", "harness", folder=folder)
+    return is_tracked and changes == ""
 
 
 def versions() -> dict[str, str]:
@@ -84,9 +87,11 @@ def _reading(git: str) -> list[str]:
     return [git, "--no-optional-locks", "-c", "diff.autoRefreshIndex=false"]
 
 
-def _git(*arguments: str) -> str | None:
+def _git(*arguments: str, folder: Path | None = None) -> str | None:
+    """What git prints in a folder, by default the checkout; None if it fails or is not installed."""
     git = shutil.which("git")
     if git is None:
         return None
-    done = subprocess.run([*_reading(git), *arguments], cwd=project_root(), capture_output=True, text=True, check=False)
+    command, cwd = [*_reading(git), *arguments], folder or project_root()
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else None

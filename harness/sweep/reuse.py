@@ -25,11 +25,12 @@ from harness.study.records import Params, Record, Trial
 from harness.study.spec import SweepSpec
 from harness.study.trainings import training_settings
 from harness.support import keras_settings, own_code
-from harness.support.provenance import has_uncommitted_code, versions
+from harness.support.provenance import is_code_committed, versions
 from harness.sweep.checkpoints import Checkpoints
 
-# Variables by which users choose other kernels.
-_OF_KERNELS = ("TF_ENABLE_", "ONEDNN_", "DNNL_", "XLA_", "JAX_", "ATEN_", "MKL_", "NPY_")
+# Variables by which users choose other kernels, and those of TensorFlow that change no number.
+_OF_KERNELS = ("TF_", "ONEDNN_", "DNNL_", "XLA_", "JAX_", "ATEN_", "MKL_", "NPY_")
+_HARMLESS = ("TF_CPP_", "TF_NUM_")
 # On other backends it was not measured for all networks, and GPUs add in an order that varies.
 _REPEATABLE = ("tensorflow",)
 MAX_FORESEEN = 1000  # trials that are looked up for the plan
@@ -72,12 +73,15 @@ class Reuse:
         training = self.training(trial, place) if self._is_on else None
         if training is None:
             return None
+        settings = training_settings(self._spec, trial)
         for uid in self._ledger.trainings(training, has_test=self._spec.reads_test):
             try:
                 study, number = self._ledger.whereabouts(uid)
-                record = self._ledger.record(uid)
+                record, spec = self._ledger.record(uid), self._ledger.study(study).spec
             except (DamageError, KeyError):  # KeyError: removed meanwhile
                 continue
+            if training_settings(spec, record.trial) != settings:
+                continue  # the digest of an imported study may be wrong
             if self._checkpoints.may_adopt(trial, uid):
                 return Source(f"{study} trial {number}", record)
         return None
@@ -101,11 +105,15 @@ def conditions(dataset: str) -> dict[str, Any]:
     """What decides the numbers of all trainings of a study, besides its settings and the processor."""
     packages = versions()
     return {
-        "code": own_code.digest() if has_uncommitted_code() else TRAINING_VERSION,
+        "code": TRAINING_VERSION if is_code_committed() else own_code.digest(),
         "data": cache.data_digest(dataset),
         "keras": keras_settings.described(),
         "versions": {name: packages.get(name) for name in (backends.backend(), "keras", "numpy")},
-        "kernels": {name: value for name, value in os.environ.items() if name.startswith(_OF_KERNELS)},
+        "kernels": {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(_OF_KERNELS) and not name.startswith(_HARMLESS)
+        },
     }
 
 

@@ -13,7 +13,7 @@ from scipy import stats
 from baselines.settings import Allowed
 from harness.analysis.report.facts import Facts
 from harness.analysis.report.importance import Importance, has_order, position
-from harness.study.comparability import Configuration
+from harness.study.comparability import Configuration, key_of
 from harness.study.formatting import setting
 from harness.study.new_study import allowed_for
 from harness.study.noise import Resolution, pooled_sd
@@ -151,9 +151,13 @@ def noise(facts: Facts) -> Noise | None:
 
 
 def infeasible(facts: Facts) -> tuple[int, int]:
-    """Numbers of (infeasible, all) trials that the search proposed."""
-    outcomes = _outcomes(facts)
-    return outcomes[Outcome.INFEASIBLE], outcomes.total()
+    """Numbers of (infeasible, all) configurations that were tried; further seeds do not count again."""
+    outcomes = {
+        key_of(record.trial.params): record.result.outcome
+        for record in facts.ended
+        if record.result and record.trial.role is Role.TRIAL
+    }
+    return list(outcomes.values()).count(Outcome.INFEASIBLE), len(outcomes)
 
 
 def _outcomes(facts: Facts) -> Counter[Outcome]:
@@ -214,8 +218,8 @@ def _matter_lines(facts: Facts, found: Importance | None) -> Iterator[str]:
     if small:
         shares = ", ".join(f"{name} ({found.of_error[name]:.1%})" for name in small)
         yield (
-            f"Hardly matters for the error here: {shares} of the differences between trials. Fixing what does not"
-            " matter, or choosing it for its device time, leaves more trials for the rest."
+            f"Hardly matters for the error here, with its share of the differences between trials: {shares}. Fixing it,"
+            " or choosing it for its device time, leaves more trials for the rest."
         )
     else:
         yield f"Every hyperparameter explains at least {SMALL:.0%} of the differences between trials."

@@ -18,7 +18,6 @@ __version__ = "0.1.0"
 __all__ = [
     "InputError",
     "TroubleError",
-    "__version__",
     "compare",
     "export_study",
     "import_study",

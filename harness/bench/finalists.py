@@ -187,5 +187,5 @@ class _ByRule(Proposer):
         self._rule = RULES[rule]
 
     def _next_finalist(self) -> Configuration | None:
-        ranked = self._configurations.ranked
-        return self._rule(ranked, seed_noise(self._configurations.all)) if ranked else None
+        ranked = self.configurations.ranked
+        return self._rule(ranked, seed_noise(self.configurations.all)) if ranked else None

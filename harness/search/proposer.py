@@ -48,6 +48,9 @@ class Proposer:
         search: A new search from `factory.make_search`.
         records: The study's trials so far.
         learned: Finished trials of another study, converted to this one (see `warm_start`); not counted.
+
+    Attributes:
+        configurations: What was trained to the end.
     """
 
     def __init__(
@@ -63,7 +66,7 @@ class Proposer:
         self._seeds: dict[str, int] = {}  # by uid
         self._times_tried: Counter[object] = Counter()
         self._num_open: Counter[Key] = Counter()  # trials without a result
-        self._configurations = Configurations(spec)
+        self.configurations = Configurations(spec)
         self._hopeless: set[object] = set()
         for record in learned:
             search.add(record.trial)
@@ -112,12 +115,12 @@ class Proposer:
     def _hear(self, record: Record) -> None:
         """Takes in a trial with its final result."""
         self._num_open[key_of(record.trial.params)] -= 1
-        self._configurations.add(without_images(record))
+        self.configurations.add(without_images(record))
 
     def _next_finalist(self) -> Configuration | None:
-        searched = self._configurations.searched
+        searched = self.configurations.searched
         candidates = [one for one in searched if identity(self._space, one.params) not in self._hopeless]
-        return next_finalist(candidates, self._configurations.all, self._num_open)
+        return next_finalist(candidates, self.configurations.all, self._num_open)
 
     def _near_the_documented(self) -> Params | None:
         """A configuration of the prior, if the next trial is to be one. It depends on the number of trials alone."""

@@ -124,7 +124,8 @@ def test_all_say_so_in_the_same_words(study: FilledLedger) -> None:
         (2.0, "trial 2 at 2.00 % (95 %: 1.30 to 3.07), equal to the baseline's 2.00 % (mean of 2 seeds)"),
         (
             2.5,
-            "trial 2 at 2.50 % (95 %: 1.70 to 3.66), 0.50 points above the baseline's 2.00 % (mean of 2 seeds): within noise",
+            "trial 2 at 2.50 % (95 %: 1.70 to 3.66), 0.50 points above the baseline's 2.00 % (mean of 2 seeds):"
+            " within noise",
         ),
         (2.001, "trial 2 at 2.00 % (95 %: 1.30 to 3.07), equal to the baseline's 2.00 % (mean of 2 seeds)"),
     ],

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from harness.api import default_profile, open_ledger, sweep_path
 from harness.errors import InputError, TroubleError
 from harness.support.atomic_files import STDOUT, destination, is_stream
-from harness.support.home import home, sweeps_folder, typed
+from harness.support.home import home, sweeps_folder
+from harness.support.own_code import typed
 
 if TYPE_CHECKING:
     from harness.execution.executors import ExecutorSettings

@@ -13,7 +13,8 @@ import pytest
 import harness
 from harness import commands
 from harness.cli import main
-from harness.support.home import project_root, sweeps_folder, typed
+from harness.support.home import project_root, sweeps_folder
+from harness.support.own_code import typed
 
 SWEEPS = sorted(path.stem for path in sweeps_folder().glob("*.toml"))
 

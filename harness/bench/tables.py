@@ -27,6 +27,7 @@ from harness.analysis.pictures import save_picture
 from harness.bench.hpo_tables import Floats, Table, load_tables
 from harness.bench.results import write_json
 from harness.bench.search import FINALISTS_SHARE, RANDOM, TWICE, Contender, contenders
+from harness.bench.stock import chosen, suggested
 from harness.errors import InputError
 from harness.execution.machine.devices import num_usable_cores
 from harness.search import catalogue
@@ -35,7 +36,6 @@ from harness.search.factory import make_search
 from harness.search.proposer import Proposer
 from harness.study.comparability import Configurations
 from harness.study.records import EpochReport, Outcome, Params, Record, Role, Seconds, TrialResult
-from harness.study.space import Int
 from harness.study.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -253,8 +253,10 @@ class _Misplaced(Proposer):
 
     def __init__(self, of: Table, *given: Any) -> None:
         super().__init__(*given)
-        ends = ((domain.low, domain.high) for domain in of.numbers.values())
-        corners = (dict(zip(of.numbers, corner, strict=True)) for corner in product(*ends))
+        corners = (
+            {axis.setting: axis.domain[end] for axis, end in zip(of.axes, ends, strict=True)}
+            for ends in product(("low", "high"), repeat=len(of.axes))
+        )
         self._centre = max(corners, key=of.true_error_pct)
 
 
@@ -276,16 +278,10 @@ def _stock_optuna(contender: Contender, of: Table, seed: int, num_trainings: int
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     recommended: list[Params] = []
-    train, domains = _lowest(of, seed), of.numbers
+    train, space = _lowest(of, seed), of.space
 
     def objective(trial: optuna.Trial) -> float:
-        params: dict[str, Any] = {}
-        for name, domain in domains.items():
-            if isinstance(domain, Int):
-                params[name] = trial.suggest_int(name, domain.low, domain.high, log=domain.log)
-            else:
-                params[name] = trial.suggest_float(name, domain.low, domain.high, log=domain.log)
-        error_pct, best = train(params)
+        error_pct, best = train(suggested(trial, space))
         recommended.append(best)
         return error_pct
 
@@ -299,15 +295,11 @@ def _stock_keras_tuner(contender: Contender, of: Table, seed: int, num_trainings
     import keras_tuner as kt
 
     recommended: list[Params] = []
-    train, domains = _lowest(of, seed), of.numbers
+    train, space = _lowest(of, seed), of.space
 
     class Lookup(kt.BayesianOptimization):  # type: ignore[misc] # untyped
         def run_trial(self, trial: Any, *given: Any, **more: Any) -> float:
-            hp, params = trial.hyperparameters, {}
-            for name, domain in domains.items():
-                make, sampling = hp.Int if isinstance(domain, Int) else hp.Float, "log" if domain.log else "linear"
-                params[name] = make(name, domain.low, domain.high, sampling=sampling)
-            error_pct, best = train(params)
+            error_pct, best = train(chosen(trial.hyperparameters, space))
             recommended.append(best)
             return error_pct
 

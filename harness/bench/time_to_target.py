@@ -18,11 +18,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.bench.stock import arrays, chosen, compiled, recipe_of, suggested
 from harness.bench.target import CONFIRMING_SEED, Effort, Hunt
 from harness.search.constraints import broken_limit
 from harness.search.factory import make_search
-from harness.study.records import Params, Scalar
-from harness.study.space import Choice, Int
+from harness.study.records import Params
 from harness.study.spec import SPLIT_SIZES
 from harness.support import keras_settings
 
@@ -45,7 +45,6 @@ class Stock:
     _arrays: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        from harness.bench.stock import arrays
         from harness.execution.data import cache
 
         spec = self.hunt.spec()
@@ -55,14 +54,10 @@ class Stock:
         self._arrays["at the end"] = arrays(spec.dataset, "validation", folder, all_images)
 
     def model(self, params: Params) -> Any:
-        from harness.bench.stock import compiled
-
         spec = self.hunt.spec()
         return compiled(spec.baseline, params, spec.train_images, spec.epochs)
 
     def fit(self, model: Any, params: Params, **more: Any) -> dict[str, list[float]]:
-        from harness.bench.stock import recipe_of
-
         settings = {"epochs": self.hunt.spec().epochs, "batch_size": recipe_of(params).batch_size, "verbose": 0} | more
         started = time.monotonic()
         history = model.fit(*self._arrays["train"], validation_data=self._arrays["each epoch"], **settings)
@@ -107,22 +102,9 @@ def optuna(hunt: Hunt, folder: Path, *, is_random: bool) -> None:
     stock, spec = Stock(hunt), hunt.spec()
     space = spec.search_space
 
-    def suggested(trial: library.Trial) -> dict[str, Scalar]:
-        params: dict[str, Scalar] = {}
-        for name, domain in space.domains.items():
-            if not space.is_active(name, params):
-                continue
-            if isinstance(domain, Choice):
-                params[name] = trial.suggest_categorical(name, domain.options)  # type: ignore[assignment] # not None
-            elif isinstance(domain, Int):
-                params[name] = trial.suggest_int(name, domain.low, domain.high, step=domain.step, log=domain.log)
-            else:
-                params[name] = trial.suggest_float(name, domain.low, domain.high, step=domain.step, log=domain.log)
-        return params
-
     def objective(trial: library.Trial) -> float:
         keras.backend.clear_session()
-        params = suggested(trial)
+        params = suggested(trial, space)
         if broken_limit(spec, params):
             raise library.TrialPruned
 
@@ -153,32 +135,19 @@ def keras_tuner(hunt: Hunt, folder: Path) -> None:
 
     class Networks(kt.HyperModel):  # type: ignore[misc] # untyped
         def build(self, hp: Any) -> Any:
-            params = self.params(hp)
+            params = chosen(hp, space)
             if broken_limit(spec, params):
                 raise kt.errors.FailedTrialError("too large")
             return stock.model(params)
 
         def fit(self, hp: Any, model: Any, *_: Any, epochs: int, initial_epoch: int = 0, **more: Any) -> Any:
-            params, continued = self.params(hp), {"epochs": epochs, "initial_epoch": initial_epoch}
+            params, continued = chosen(hp, space), {"epochs": epochs, "initial_epoch": initial_epoch}
             history = stock.fit(model, params, **continued, callbacks=more["callbacks"])
             if epochs == spec.epochs:
                 stock.ends_with(model, params)
             if stock.num_trainings >= hunt.max_trials:
                 end(stock.device_s, stock.num_trainings, was_found=False)
             return {name: values[-1] for name, values in history.items()}
-
-        def params(self, hp: Any) -> dict[str, Scalar]:
-            params: dict[str, Scalar] = {}
-            for name, domain in space.domains.items():
-                if not space.is_active(name, params):
-                    continue
-                if isinstance(domain, Choice):
-                    params[name] = hp.Choice(name, list(domain.options))
-                    continue
-                make, sampling = (hp.Int if isinstance(domain, Int) else hp.Float), "log" if domain.log else "linear"
-                step = {} if domain.log or domain.step is None else {"step": domain.step}
-                params[name] = make(name, domain.low, domain.high, sampling=sampling, **step)
-            return params
 
     tuner = kt.Hyperband(
         Networks(), kt.Objective("val_accuracy", "max"), max_epochs=spec.epochs, hyperband_iterations=hunt.max_trials,

@@ -396,6 +396,10 @@ class Ledger:
         query = "SELECT study, number FROM trials WHERE uid = ?"
         return self._only(self._read(lambda row: (str(row["study"]), int(row["number"])), query, uid), uid)
 
+    def with_settings(self, uid: str) -> tuple[SweepSpec, Record]:
+        """A trial with its study's settings. Raises KeyError if there is no such trial."""
+        return self.study(self.whereabouts(uid)[0]).spec, self.record(uid)
+
     def attempts(self, uid: str) -> list[Attempt]:
         """The attempts of a trial, in order."""
         return list(self._read(ledger_rows.attempt, ledger_rows.ATTEMPT + "WHERE a.uid = ? ORDER BY a.attempt", uid))

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -44,14 +42,6 @@ def home(moved: str | Path | None = None) -> Path:
     if set("?%") & set(str(folder)):  # MLflow and SQLAlchemy parse them differently
         raise InputError(f"{name} is '{folder}'; allowed: a path without ? and %, which runs' addresses garble")
     return folder
-
-
-def typed() -> str:
-    """This command as the user can type it here: its name if it is on the path, else its file."""
-    file = Path(sys.argv[0])
-    if file.name != "harness" or shutil.which("harness"):
-        return "harness"
-    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def is_database(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The harness' own code: its folders, the part that trains, and commands that run it in another process.
+"""The harness' own code: its folders, the part that trains, and the commands that run it.
 
 `python -m` and `python -c` put the working folder, with all its modules, first on the path. So the harness starts no
 process like that.
@@ -7,6 +7,7 @@ process like that.
 from __future__ import annotations
 
 import hashlib
+import shutil
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -46,6 +47,14 @@ def python(*arguments: str) -> list[str]:
 def program(module: str, *arguments: str) -> list[str]:
     """The command that runs a module of the harness as a program, from the same files as this process."""
     return python(str(HARNESS / "support" / "start.py"), str(BASELINES), module, *arguments)
+
+
+def typed() -> str:
+    """This command as the user can type it here: its name if it is on the path, else its file."""
+    file = Path(sys.argv[0])
+    if file.name != "harness" or shutil.which("harness"):
+        return "harness"
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def check() -> None:

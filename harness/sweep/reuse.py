@@ -76,14 +76,13 @@ class Reuse:
         settings = training_settings(self._spec, trial)
         for uid in self._ledger.trainings(training, has_test=self._spec.reads_test):
             try:
-                study, number = self._ledger.whereabouts(uid)
-                record, spec = self._ledger.record(uid), self._ledger.study(study).spec
+                spec, record = self._ledger.with_settings(uid)
             except (DamageError, KeyError):  # KeyError: removed meanwhile
                 continue
             if training_settings(spec, record.trial) != settings:
                 continue  # the digest of an imported study may be wrong
             if self._checkpoints.may_adopt(trial, uid):
-                return Source(f"{study} trial {number}", record)
+                return Source(f"{spec.study} trial {record.trial.number}", record)
         return None
 
     def prepare(self, trial: Trial, place: Place | None) -> Source | None:

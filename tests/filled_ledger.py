@@ -87,7 +87,7 @@ class FilledLedger:
         done = (trial.epochs if epochs_done is None else epochs_done) if error_pct is not None else 0
         for epoch in range(1, done + 1):
             seconds = Seconds(train=train_s / done, evaluate=0.5)
-            report = EpochReport(epoch, 0.1, None, (error_pct or 0.0) + (done - epoch), 1000, seconds)
+            report = EpochReport(epoch, 0.1, None, min(100.0, (error_pct or 0.0) + (done - epoch)), 1000, seconds)
             self.ledger.add_epoch(trial.uid, attempt, report, train_s)
         result = TrialResult(
             outcome,

@@ -291,9 +291,9 @@ def _add_reading(commands: _Commands) -> None:
         help="all of the study and its verdict, for `harness import`: a file with extension .study.gz, or -",
     )
     for form in ("csv", "parquet", "json"):
-        where.add_argument(
-            f"--{form}", metavar="FILE|-", help=f"file to write, with extension .{form}; - is standard output"
-        )
+        text = f"its trials, one row each: a file with extension .{form}, or -, standard output"
+        where.add_argument(f"--{form}", metavar="FILE|-", help=text)
+    export.add_argument("--epochs", action="store_true", help="one row per epoch (with --csv, --parquet or --json)")
 
     text = "add a study of another home, with its verdict, from a file of `harness export STUDY --study FILE`"
     imports = _add(commands, "import", text)

@@ -186,6 +186,8 @@ def report(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
+    if options.epochs and (options.optuna or options.study_file) is not None:
+        raise InputError("--epochs goes with --csv, --parquet or --json; --optuna and --study have all epochs")
     if options.optuna is not None:
         from harness.analysis.export.optuna_storage import export_optuna
 
@@ -201,11 +203,11 @@ def export(options: argparse.Namespace) -> int:
         if options.study_file != STDOUT:
             _say(f"wrote {path}")
         return 0
-    from harness.analysis.export.trials import export_trials
+    from harness.analysis.export.trials import Table, export_table
 
     form, named = next((form, named) for form in FORMS if (named := getattr(options, form)) is not None)
     with destination(f"--{form}", named, f".{form}") as path, open_ledger() as ledger:
-        export_trials(ledger, options.study, path, form)
+        export_table(ledger, options.study, path, form, Table.EPOCHS if options.epochs else Table.TRIALS)
     if named != STDOUT:
         _say(f"wrote {path}")
     return 0
@@ -413,7 +415,9 @@ def _write_leaderboard(ledger: Ledger, studies: list[str], path: Path, top: int 
 
 
 def _board(studies: list[str]) -> Path:
-    return home() / "leaderboards" / f"{studies[0] if len(studies) == 1 else 'all'}.csv"
+    joined = "+".join(studies)
+    name = joined if len(joined) <= 200 else f"{studies[0]}+{len(studies) - 1} more"  # a file's name is limited
+    return home() / "leaderboards" / f"{name}.csv"
 
 
 def _study_named(name: str) -> str:

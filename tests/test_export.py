@@ -15,7 +15,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from harness.analysis.export.optuna_storage import export_optuna
-from harness.analysis.export.trials import export_trials, schema
+from harness.analysis.export.trials import Table, export_table, schema
 from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.cli import main
 from harness.errors import InputError, TroubleError
@@ -58,34 +58,72 @@ def read(path: Path) -> pd.DataFrame:
 
 
 @pytest.mark.parametrize("form", ["csv", "parquet", "json"])
-def test_every_trial_is_exported_with_its_curve(study: FilledLedger, tmp_path: Path, form: str) -> None:
+def test_every_trial_is_exported(study: FilledLedger, tmp_path: Path, form: str) -> None:
     path = tmp_path / f"trials.{form}"
-    export_trials(study.ledger, "study", path, form)
+    export_table(study.ledger, "study", path, form)
     frame = read(path)
-    assert list(frame["trial"]) == [0, 0, 0, 1, 1, 2, 3]
-    assert list(frame["epoch"].dropna()) == [1, 2, 3, 1, 2]
-    assert list(frame["val_error_rate_pct"].dropna()) == [1 / 3 + 2, 1 / 3 + 1, 1 / 3, 3.0, 2.0]
-    assert list(frame["error_rate_pct"].dropna()) == [1 / 3] * 3 + [2.0] * 2
+    third = 0.333333 if form == "csv" else 1 / 3
+    assert list(frame["trial"]) == [0, 1, 2, 3]
+    assert list(frame["error_rate_pct"].dropna()) == [third]
+    assert list(frame["val_error_rate_pct"].dropna()) == [third, 2.0]
     assert [value if isinstance(value, str) else None for value in frame["outcome"]] == [
-        *["completed"] * 3,
-        *["pruned"] * 2,
-        "infeasible",
+        *("completed", "pruned", "infeasible"),
         None,
     ]
-    assert list(frame["dropout"].dropna()) == [0.0] * 3 + [0.30000000000000004] * 3 + [0.0]
-    assert list(frame["schedule"].dropna()) == ["cosine"] * 3
+    assert list(frame["dropout"].dropna()) == pytest.approx([0.0, 0.3, 0.3, 0.0], abs=1e-15)
+    assert list(frame["schedule"].dropna()) == ["cosine"] * 2
     assert list(frame["continues"].dropna()) == [1]
+    assert list(frame)[:6] == ["study", "trial", "uid", "role", "outcome", "message"]
+    marked = "'=too many parameters" if form == "csv" else "=too many parameters"
+    assert list(frame["message"].dropna()) == [marked]
+    assert {name.name for name in tmp_path.iterdir() if "trials" in name.name} == {path.name}
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "json"])
+def test_every_epoch_is_exported(study: FilledLedger, tmp_path: Path, form: str) -> None:
+    path = tmp_path / f"epochs.{form}"
+    export_table(study.ledger, "study", path, form, Table.EPOCHS)
+    frame = read(path)
+    assert list(frame["trial"]) == [0, 0, 0, 1, 1]
+    assert list(frame["epoch"]) == [1, 2, 3, 1, 2]
+    errors_pct = [1 / 3 + 2, 1 / 3 + 1, 1 / 3, 3.0, 2.0]
+    assert list(frame["val_error_rate_pct"]) == (
+        [float(f"{pct:.6g}") for pct in errors_pct] if form == "csv" else errors_pct
+    )
     assert frame["train_loss"].notna().sum() == 5
     assert frame["val_loss"].isna().all()  # None in the ledger: it was not finite
-    assert list(frame)[:6] == ["study", "trial", "uid", "role", "outcome", "error"]
-    marked = "'=too many parameters" if form == "csv" else "=too many parameters"
-    assert list(frame["error"].dropna()) == [marked]
-    assert {name.name for name in tmp_path.iterdir() if "trials" in name.name} == {path.name}
+
+
+def test_a_csv_file_has_six_digits_and_utc_times(study: FilledLedger, tmp_path: Path) -> None:
+    study.add(2.0, params={"units_1": 512, "dropout": 0.0, "batch_norm": False}, train_s=1234567.891)
+    export_table(study.ledger, "study", tmp_path / "trials.csv", "csv")
+    with (tmp_path / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    start_s, end_s = study.ledger.times("study")[rows[-1]["uid"]]
+    assert rows[-1]["device_time_s"] == "1.23457e+06"
+    for name, moment_s in (("started_at", start_s), ("ended_at", end_s)):
+        assert rows[-1][name] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment_s))
+    pending = rows[-2]
+    assert (pending["outcome"], pending["ended_at"]) == ("", "")
+
+
+def test_trials_and_epochs_are_asked_for_apart(
+    study: FilledLedger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path))
+    assert main(["export", "study", "--csv", "-"]) == 0
+    trials = capfd.readouterr().out
+    assert main(["export", "study", "--csv", "-", "--epochs"]) == 0
+    epochs = capfd.readouterr().out
+    assert (trials.count("\n"), epochs.count("\n")) == (1 + 4, 1 + 5)
+    assert main(["export", "study", "--optuna", f"sqlite:///{tmp_path}/o.db", "--epochs"]) == 2
+    assert capfd.readouterr().err.startswith("harness: --epochs goes with --csv, --parquet or --json")
+    assert not (tmp_path / "o.db").exists()
 
 
 def test_a_row_holds_what_the_ledger_holds(study: FilledLedger, tmp_path: Path) -> None:
     study.ledger.add_search_time("study-1", 0.5)
-    export_trials(study.ledger, "study", tmp_path / "trials.json", "json")
+    export_table(study.ledger, "study", tmp_path / "trials.json", "json")
     row = next(row for row in json.loads((tmp_path / "trials.json").read_text()) if row["trial"] == 1)
     assert row == {
         "study": "study",
@@ -93,7 +131,9 @@ def test_a_row_holds_what_the_ledger_holds(study: FilledLedger, tmp_path: Path) 
         "uid": "study-1",
         "role": "trial",
         "outcome": "pruned",
-        "error": None,
+        "message": None,
+        "started_at": row["started_at"],
+        "ended_at": row["ended_at"],
         "units_1": 64,
         "dropout": 0.30000000000000004,
         "batch_norm": True,
@@ -105,7 +145,9 @@ def test_a_row_holds_what_the_ledger_holds(study: FilledLedger, tmp_path: Path) 
         "asked_at": 3,
         "told_at": 4,
         "reused_from": None,
-        "error_rate_pct": 2.0,
+        "error_rate_pct": None,
+        "val_error_rate_pct": 2.0,
+        "val_images": 1000,
         "gpu_time_s": 0.0,
         "device_time_s": 10.0,
         "train_time_s": 10.0,
@@ -127,25 +169,18 @@ def test_a_row_holds_what_the_ledger_holds(study: FilledLedger, tmp_path: Path) 
         "device": CPU.name,
         "backend": CPU.backend,
         "timing_class": CPU.timing_class,
-        "epoch": 1,
-        "train_loss": 0.1,
-        "val_loss": None,
-        "val_error_rate_pct": 3.0,
-        "val_images": 1000,
-        "epoch_train_s": 5.0,
-        "epoch_eval_s": 0.5,
     }
 
 
 def test_parquet_keeps_the_types(study: FilledLedger, tmp_path: Path) -> None:
-    export_trials(study.ledger, "study", tmp_path / "trials.parquet", "parquet")
-    schema(study.spec).validate(pd.read_parquet(tmp_path / "trials.parquet"))
+    export_table(study.ledger, "study", tmp_path / "trials.parquet", "parquet")
+    schema(study.spec, Table.TRIALS).validate(pd.read_parquet(tmp_path / "trials.parquet"))
 
 
 def test_a_study_without_trials_has_columns_and_no_rows(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path / "ledger.db")) as ledger:
         FilledLedger(ledger, make_spec(space={}))
-        export_trials(ledger, "study", tmp_path / "trials.csv", "csv")
+        export_table(ledger, "study", tmp_path / "trials.csv", "csv")
     with (tmp_path / "trials.csv").open() as file:
         assert len(list(csv.reader(file))) == 1
 
@@ -196,7 +231,7 @@ def test_an_export_goes_to_standard_output_as_into_a_file(
 
 def test_an_unknown_study_is_refused(study: FilledLedger, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="study is 'other'; allowed: study"):
-        export_trials(study.ledger, "other", tmp_path / "trials.csv", "csv")
+        export_table(study.ledger, "other", tmp_path / "trials.csv", "csv")
     with pytest.raises(InputError, match="study is 'other'; allowed: study"):
         export_optuna(study.ledger, "other", f"sqlite:///{tmp_path}/optuna.db")
 
@@ -216,7 +251,7 @@ def test_a_ledger_that_holds_nonsense_is_not_exported(
         edited.execute(change)
         edited.commit()
     with pytest.raises(TroubleError, match=rf"^ledger .*{column} is .*$"):
-        export_trials(study.ledger, "study", tmp_path / "trials.csv", "csv")
+        export_table(study.ledger, "study", tmp_path / "trials.csv", "csv")
     assert not (tmp_path / "trials.csv").exists()
 
 
@@ -224,7 +259,12 @@ def test_the_page_on_exports_names_every_column(study: FilledLedger) -> None:
     page = (project_root() / "docs" / "export.md").read_text(encoding="utf-8")
     searched = set(study.spec.space)
     board = leaderboard(study.ledger, ["study"])
-    for name in {*schema(study.spec).columns, *board, "pareto"} - searched:
+    for name in {
+        *schema(study.spec, Table.TRIALS).columns,
+        *schema(study.spec, Table.EPOCHS).columns,
+        *board,
+        "pareto",
+    } - searched:
         assert f"`{name}`" in page, name
 
 
@@ -448,9 +488,12 @@ def test_a_storage_that_cannot_be_written_is_trouble(study: FilledLedger, tmp_pa
 
 def test_a_verdicts_trainings_have_no_validation_error(study: FilledLedger, tmp_path: Path) -> None:
     filled_verdict(study.ledger)
-    export_trials(study.ledger, "study.verdict", tmp_path / "verdict.csv", "csv")
+    export_table(study.ledger, "study.verdict", tmp_path / "verdict.csv", "csv")
     table = pd.read_csv(tmp_path / "verdict.csv")
-    assert len(table) == 3 * 3
-    assert table[["error_rate_pct", "val_loss", "val_error_rate_pct"]].isna().all(axis=None)
-    assert table["val_images"].isna().all()
-    assert table["train_loss"].notna().all()
+    assert len(table) == 3
+    assert table[["error_rate_pct", "val_error_rate_pct", "val_images"]].isna().all(axis=None)
+    export_table(study.ledger, "study.verdict", tmp_path / "epochs.csv", "csv", Table.EPOCHS)
+    epochs = pd.read_csv(tmp_path / "epochs.csv")
+    assert len(epochs) == 3 * 3
+    assert epochs[["val_loss", "val_error_rate_pct", "val_images"]].isna().all(axis=None)
+    assert epochs["train_loss"].notna().all()

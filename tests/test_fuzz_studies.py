@@ -20,7 +20,7 @@ import baselines
 from baselines.recipe import RECIPE
 from baselines.settings import Allowed, OneOf, Whole
 from harness import commands
-from harness.analysis.export.trials import export_trials
+from harness.analysis.export.trials import Table, export_table
 from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.cli import _parser, main
 from harness.errors import InputError
@@ -197,7 +197,8 @@ def search_and_list(spec: SweepSpec, folder: Path) -> None:
         found = status(ledger, spec.study)
         render([found], io.StringIO())
         time_left(ledger, found)
-        export_trials(ledger, spec.study, folder / "study.json", "json")
+        for table in Table:
+            export_table(ledger, spec.study, folder / "study.json", "json", table)
     read_all(path)
 
 

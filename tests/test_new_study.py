@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from filled_ledger import DOCUMENTED, RECIPE, FilledLedger, make_spec, read_all
 
-from harness.analysis.export.trials import export_trials
+from harness.analysis.export.trials import export_table
 from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.api import load_sweep, run_sweep
 from harness.cli import main
@@ -251,7 +251,7 @@ def test_a_study_that_asks_too_much_is_read_and_listed_but_not_made(
         found = status(ledger, "study")
         render([found], io.StringIO())
         time_left(ledger, found)
-        export_trials(ledger, "study", tmp_path / "study.json", "json")
+        export_table(ledger, "study", tmp_path / "study.json", "json")
     assert write_report(tmp_path, "study", None).path.exists()
 
 

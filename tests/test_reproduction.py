@@ -358,12 +358,14 @@ def test_an_error_within_the_interval_is_a_match_where_something_has_changed_or_
 def test_each_number_is_compared() -> None:
     recorded = result(3.0, wrong=(1, 2))
     (epoch,) = recorded.curve
-    for name, value in {"train_loss": None, "val_loss": 0.26, "val_error_rate_pct": 3.1, "val_images": 999}.items():
+    for name, value in {"train_loss": None, "val_loss": 0.26, "val_error_rate_pct": 3.1}.items():
         now = dataclasses.replace(recorded, curve=(dataclasses.replace(epoch, **{name: value}),))
         assert differences(judge(SPEC, recorded, now, None, [])) == [(1, name)]
     for name, value in {"num_params": 11, "final_error_rate_pct": 3.1, "wrong_images": (1, 3)}.items():
         now = dataclasses.replace(recorded, **{name: value})
         assert [epoch for epoch, _ in differences(judge(SPEC, recorded, now, None, []))] == [None]
+    other_images = dataclasses.replace(epoch, val_images=999, val_loss=0.26)
+    assert differences(judge(SPEC, recorded, dataclasses.replace(recorded, curve=(other_images,)), None, [])) == []
     longer = dataclasses.replace(recorded, curve=(epoch, dataclasses.replace(epoch, epoch=2)))
     assert differences(judge(SPEC, recorded, longer, None, [])) == [(2, "epoch")]
 

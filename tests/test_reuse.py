@@ -19,7 +19,7 @@ from filled_ledger import DOCUMENTED, make_spec
 from killed_sweeps import STUDY, Sweeps, ledger_story
 from mlflow import MlflowClient
 
-from harness.analysis.export.trials import export_trials
+from harness.analysis.export.trials import export_table
 from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.analysis.report.facts import gather
 from harness.analysis.report.time_use import time_use
@@ -74,13 +74,17 @@ class Workers(ScriptedWorkers):
         super().start(worker, job)
 
     def report(self, trial: Trial, epoch: int) -> EpochReport:
-        wrong, seconds = self._bits(trial, epoch)[0] % 200, Seconds(train=0.01 * len(self.trained))
-        return EpochReport(epoch, 0.5 / epoch, 0.5, 100 * wrong / 200, 200, seconds)
+        seconds = Seconds(train=0.01 * len(self.trained))
+        if epoch == trial.epochs:
+            num_wrong, num_images = len(self._wrong(trial)), 297
+        else:
+            num_wrong, num_images = self._bits(trial, epoch)[0] % 200, 200
+        return EpochReport(epoch, 0.5 / epoch, 0.5, 100 * num_wrong / num_images, num_images, seconds)
 
     def result(self, trial: Trial, curve: Sequence[EpochReport]) -> TrialResult:
         if self._crash or len(curve) < trial.epochs:
             return TrialResult(Outcome.CRASHED if self._crash else Outcome.PRUNED)
-        bits = sorted({int(bit) for bit in self._bits(trial, 99)})
+        wrong = self._wrong(trial)
         judges = not self._spec.trains_on_validation
         return TrialResult(
             Outcome.COMPLETED,
@@ -88,11 +92,12 @@ class Workers(ScriptedWorkers):
             num_params=1000,
             peak_memory_mb=600.0,
             device=CPU,
-            wrong_images=tuple(bits) if judges else None,
-            test_wrong_images=tuple(bits[:9]) if self._spec.reads_test else None,
-            final_error_rate_pct=100 * len(bits) / 297 if judges else None,
-            final_val_images=297 if judges else None,
+            wrong_images=wrong if judges else None,
+            test_wrong_images=wrong[:9] if self._spec.reads_test else None,
         )
+
+    def _wrong(self, trial: Trial) -> tuple[int, ...]:
+        return tuple(sorted(set(self._bits(trial, 99))))
 
     def _bits(self, trial: Trial, epoch: int) -> bytes:
         return hashlib.sha256(json.dumps([training_settings(self._spec, trial), epoch]).encode()).digest()
@@ -357,8 +362,8 @@ def test_a_pruner_stops_a_trial_that_takes_over_where_it_would_stop_its_training
     source, taken = home.record("whole", 2), home.record("stopped", 2)
     assert (taken.result.outcome, taken.result.curve) == (Outcome.PRUNED, source.result.curve[:2])
     assert taken.result.seconds.train == sum(report.seconds.train for report in taken.result.curve)
-    assert (taken.result.wrong_images, taken.result.final_error_rate_pct) == (None, None)
-    assert taken.result.error_rate_pct == taken.result.curve[-1].val_error_rate_pct
+    assert (taken.result.wrong_images, taken.result.error_rate_pct) == (None, None)
+    assert taken.result.val_error_rate_pct == taken.result.curve[-1].val_error_rate_pct
     sync(home.folder, ["stopped"], pytest.fail)
     assert audit(home.folder, "stopped") == []
 
@@ -441,7 +446,7 @@ def test_leaderboard_export_and_mlflow_name_the_source(home: Home, tmp_path: Pat
         3: "",
     }
     uid = home.record("first", 0).trial.uid
-    export_trials(home.ledger, "second", tmp_path / "trials.json", "json")
+    export_table(home.ledger, "second", tmp_path / "trials.json", "json")
     assert json.loads((tmp_path / "trials.json").read_text())[0]["reused_from"] == uid
     sync(home.folder, ["second"], pytest.fail)
     assert audit(home.folder, "second") == []

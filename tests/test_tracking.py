@@ -144,7 +144,9 @@ def test_pruned_and_failed_trials_show_error_times_and_how_they_ended(home: Path
         "trial-004": "FAILED",
         "trial-005": "FAILED",
     }
-    assert found["trial-003"].data.metrics["error_rate_pct"] == 4.5
+    assert "error_rate_pct" not in found["trial-003"].data.metrics, "only trainings that reached their end are ranked"
+    assert found["trial-003"].data.metrics["val_error_rate_pct"] == 4.5
+    assert found["trial-003"].data.metrics["val_images"] == 1000
     assert found["trial-004"].data.metrics["device_time_s"] == 10.0
     assert found["trial-004"].data.tags["error"] == "training loss is not finite in epoch 2"
     assert found["trial-005"].data.metrics["device_time_s"] == 0.0

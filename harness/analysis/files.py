@@ -20,14 +20,14 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
     """Writes `frame` without its index, atomically.
 
     Text that a spreadsheet would run as a formula gets an apostrophe in front, also after apostrophes of its own:
-    remove one to restore the text. Line ends within text become line feeds. Numbers have enough digits to be read back
-    exactly. Missing values are empty cells.
+    remove one to restore the text. Line ends within text become line feeds. Numbers that are not whole have at most
+    six significant digits. Missing values are empty cells.
 
     Raises:
         TroubleError: the file cannot be written.
     """
     with replaced(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
-        _safe(frame).to_csv(file, index=False, lineterminator="\n")
+        _safe(frame).to_csv(file, index=False, lineterminator="\n", float_format="%.6g")
 
 
 @contextmanager

@@ -157,11 +157,11 @@ def _result_problems(attempt: AttemptRow, result: TrialResult) -> Iterator[str]:
         train_s = math.fsum(report.seconds.train for report in attempt.reports.values())
         if not math.isclose(result.seconds.train, train_s, abs_tol=1e-3):
             yield f"trained for {result.seconds.train} s, its epochs for {train_s:.6g} s"
-    wrong, num_images = attempt.wrong_images, result.final_val_images
-    if wrong is not None and num_images is not None and result.final_error_rate_pct is not None:
+    wrong, num_images = attempt.wrong_images, result.val_images
+    if result.error_rate_pct is not None and wrong is not None and num_images is not None:
         recounted = 100 * len(wrong) / num_images
-        if not math.isclose(result.final_error_rate_pct, recounted, abs_tol=1e-9):
-            yield f"error is {result.final_error_rate_pct} %, its wrong images make {recounted} %"
+        if not math.isclose(result.error_rate_pct, recounted, abs_tol=1e-9):
+            yield f"error is {result.error_rate_pct} %, its wrong images make {recounted} %"
 
 
 def _continued(row: TrialRow, before: TrialRow) -> Iterator[str]:

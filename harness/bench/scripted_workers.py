@@ -6,6 +6,7 @@ import random
 import uuid
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 
 from harness.bench import synthetic_objective
 from harness.execution.base import EpochDone, Event, Finished, Job, Place, Ready
@@ -13,9 +14,9 @@ from harness.ledger.ledger import Ledger
 from harness.study.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
 from harness.study.spec import SweepSpec
 
-NUM_VALIDATION_IMAGES = 10_000
 SHARE_STOPPED = 0.35  # of the searched trials, by a pruner
 SEARCH_TIME_S = 0.01
+NUM_VALIDATION_IMAGES = 10_000
 NUM_TOGETHER = 1000  # trials that are filled in with one flush to the disk
 DEVICE = Device("a processor", "cpu", "tensorflow", "float32", "none", threads=1, sharing=1)
 
@@ -52,7 +53,7 @@ class ScriptedWorkers:
     def close(self) -> None: ...
 
     def report(self, trial: Trial, epoch: int) -> EpochReport:
-        return synthetic_objective.report(trial, epoch)
+        return report(trial, epoch)
 
     def result(self, trial: Trial, curve: Sequence[EpochReport]) -> TrialResult:
         return result(trial, curve)
@@ -71,14 +72,21 @@ class ScriptedWorkers:
         self._events.append(event)
 
 
+def report(trial: Trial, epoch: int) -> EpochReport:
+    """An epoch with the error of `synthetic_objective`, rounded to whole images."""
+    made = synthetic_objective.report(trial, epoch)
+    num_wrong = round(NUM_VALIDATION_IMAGES * made.val_error_rate_pct / 100)
+    error_pct = 100 * num_wrong / NUM_VALIDATION_IMAGES
+    return replace(made, val_error_rate_pct=error_pct, val_images=NUM_VALIDATION_IMAGES)
+
+
 def result(trial: Trial, curve: Sequence[EpochReport]) -> TrialResult:
     """The result of a trial with this curve, including its misclassified images."""
     seconds = Seconds(build=0.1, compile=1.5, train=4.0 * len(curve), evaluate=1.0, cpu=5.0 * len(curve))
     if len(curve) < trial.epochs:
         return TrialResult(Outcome.PRUNED, None, tuple(curve), seconds, num_params=500_000, device=DEVICE)
-    error_pct = round(curve[-1].val_error_rate_pct, 2)
-    num_wrong = round(NUM_VALIDATION_IMAGES * error_pct / 100)
-    wrong = random.Random(trial.uid).sample(range(NUM_VALIDATION_IMAGES), num_wrong)  # noqa: S311 - no secret
+    num_wrong = round(curve[-1].val_images * curve[-1].val_error_rate_pct / 100)
+    wrong = random.Random(trial.uid).sample(range(curve[-1].val_images), num_wrong)  # noqa: S311 - no secret
     return TrialResult(
         Outcome.COMPLETED,
         curve=tuple(curve),
@@ -88,8 +96,6 @@ def result(trial: Trial, curve: Sequence[EpochReport]) -> TrialResult:
         device=DEVICE,
         wrong_images=tuple(sorted(wrong)),
         images_per_s=1000.0,
-        final_error_rate_pct=error_pct,
-        final_val_images=NUM_VALIDATION_IMAGES,
     )
 
 
@@ -111,7 +117,7 @@ def _end(ledger: Ledger, spec: SweepSpec, trial: Trial, num_epochs: int) -> None
     """Commits a trial like the loop of a sweep."""
     ledger.propose(spec.study, trial, asks=int(trial.role is Role.TRIAL), search_time_s=SEARCH_TIME_S)
     attempt = ledger.start_attempt(trial.uid, "worker-0")
-    curve = [synthetic_objective.report(trial, epoch) for epoch in range(1, num_epochs + 1)]
+    curve = [report(trial, epoch) for epoch in range(1, num_epochs + 1)]
     for report in curve:
         ledger.add_epoch(trial.uid, attempt, report, 5.0 * report.epoch)
     ledger.finish_attempt(trial.uid, attempt, result(trial, curve), 5.0 * num_epochs, is_final=True)

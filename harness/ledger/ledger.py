@@ -404,6 +404,15 @@ class Ledger:
         """The attempts of a trial, in order."""
         return list(self._read(ledger_rows.attempt, ledger_rows.ATTEMPT + "WHERE a.uid = ? ORDER BY a.attempt", uid))
 
+    def times(self, study: str) -> dict[str, tuple[float, float]]:
+        """Start of the first attempt at each trial of a study and end of its last one, seconds since 1970, by uid."""
+        of_study = "JOIN trials t ON t.uid = a.uid WHERE t.study = ? ORDER BY a.uid, a.attempt"
+        found: dict[str, tuple[float, float]] = {}
+        for uid, attempt in self._read(_with_uid, ledger_rows.ATTEMPT + of_study, study):
+            start_s, _ = found.get(uid, (attempt.started_at_s, 0.0))
+            found[uid] = start_s, attempt.ended_at_s
+        return found
+
     def origin(self, uid: str) -> dict[str, Any]:
         """Code, versions and machine of the last attempt at a trial, as far as recorded."""
         query = ledger_rows.ORIGIN + "WHERE a.uid = ? ORDER BY a.attempt DESC LIMIT 1"
@@ -590,6 +599,10 @@ class Ledger:
 
 def _study(row: sqlite3.Row) -> Study:
     return Study(*ledger_rows.study(row))
+
+
+def _with_uid(row: sqlite3.Row) -> tuple[str, Attempt]:
+    return str(row["uid"]), ledger_rows.attempt(row)
 
 
 def _pair(row: sqlite3.Row) -> tuple[str, str]:

@@ -198,8 +198,8 @@ class OptunaSearch:
         that would hide the differences between good trials.
         """
         constraints = self._constraints(params, result)
-        if result.outcome is Outcome.PRUNED and result.error_rate_pct is not None:
-            return _Lesson(TrialState.PRUNED, [result.error_rate_pct], constraints)
+        if result.outcome is Outcome.PRUNED and result.val_error_rate_pct is not None:
+            return _Lesson(TrialState.PRUNED, [result.val_error_rate_pct], constraints)
         if result.outcome in BAD_OUTCOMES:
             worst = self._worst or [WORST_CONCEIVABLE[objective] for objective in self._spec.objective]
             return _Lesson(TrialState.COMPLETE, worst, constraints)

@@ -78,7 +78,7 @@ class Configuration:
     @property
     def num_images(self) -> int:
         """Validation images of an error."""
-        return max(record.result.num_val_images or 0 for record in self.records if record.result)
+        return max(record.result.val_images or 0 for record in self.records if record.result)
 
     @cached_property
     def mean_device_time_s(self) -> float:
@@ -171,7 +171,7 @@ def may_be_ranked(spec: SweepSpec, record: Record) -> bool:
     It has to be trained to their end, on other images than its error is about. A verdict's trainings are not ranked.
     """
     result = record.result
-    is_ranked = result is not None and result.outcome.is_ranked and result.error_rate_pct is not None
+    is_ranked = result is not None and result.error_rate_pct is not None
     return is_ranked and not spec.trains_on_validation and record.trial.role is not Role.CONFIRM
 
 

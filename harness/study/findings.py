@@ -163,5 +163,5 @@ def _resolution(repeated: list[Configuration], result_of: Callable[[str], TrialR
 
     compared = [results(one.one_per_seed) for one in repeated[:MAX_COMPARED]]
     wrong = [[one.wrong_images for one in group if one.wrong_images is not None] for group in compared]
-    num_images = max(one.num_val_images or 0 for group in compared for one in group)
+    num_images = max(one.val_images or 0 for group in compared for one in group)
     return resolution_pct([one.errors_pct for one in repeated], wrong, num_images)

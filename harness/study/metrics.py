@@ -48,9 +48,9 @@ class Reading:
     @cached_property
     def interval_pct(self) -> tuple[Value, Value]:
         """Wilson's 95 % interval of the validation error."""
-        if self.result.error_rate_pct is None or self.result.num_val_images is None:
+        if self.result.error_rate_pct is None or self.result.val_images is None:
             return None, None
-        return error_rate_interval_pct(self.result.error_rate_pct, self.result.num_val_images)
+        return error_rate_interval_pct(self.result.error_rate_pct, self.result.val_images)
 
 
 @dataclass(frozen=True)
@@ -162,6 +162,8 @@ METRICS: tuple[Metric, ...] = (
         lambda t: test_error_rate_pct(t.spec, t.result),
         label="test error %",
     ),
+    Metric("val_error_rate_pct", "float", _END | _E, lambda t: t.result.val_error_rate_pct, of_validation=True),
+    Metric("val_images", "int", _M | _END | _E, lambda t: t.result.val_images, of_validation=True),
     Metric("epochs_done", "int", _M | _END, lambda t: t.result.last.epoch if t.result.last else 0),
     Metric("gpu_time_s", "float", _M | _L | _E | _O | _T, lambda t: t.record.gpu_time_s, label="GPU time s"),
     Metric("device_time_s", "float", _M | _L | _E | _O | _T, lambda t: t.record.device_time_s),

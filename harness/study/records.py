@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Flag, StrEnum, auto
 from typing import Annotated
 
@@ -111,7 +111,8 @@ class EpochReport:
         val_loss: Mean loss over the validation images used; None if it was not finite.
         val_error_rate_pct: Share of the validation images used that were classified wrongly, in percent. Where a study
             trains on these images as well, both say nothing about others, and are shown nowhere.
-        val_images: Number of validation images used.
+        val_images: Number of validation images used: the study's `validation_images`, and all of them after the last
+            epoch of a trial.
         seconds: Times of this epoch.
     """
 
@@ -191,13 +192,13 @@ class TrialResult:
         num_params: Parameters of the model as built.
         peak_memory_mb: Peak resident memory of the worker process, MiB.
         device: Its device; None if it never reached one.
-        wrong_images: Positions in the validation split that the last epoch's model classified wrongly, to compare
-            trials image by image.
+        wrong_images: Positions of the validation images used after the last epoch that were classified wrongly, to
+            compare trials image by image.
         test_wrong_images: The same for the test split; None unless the test images were read.
         images_per_s: Training throughput over the attempt.
-        final_error_rate_pct: Error on the whole validation split after the last epoch, percent; the curve uses a part
-            of the split. None unless the trial trained to its end.
-        final_val_images: Number of images of the whole validation split.
+        final_error_rate_pct: Of trials of earlier versions that were trained to their end, whose last report is of a
+            part of the validation images: the error on all of them, percent. None for others.
+        final_val_images: Number of these images.
         soft_error_pct: 1 minus the mean probability of the right class on these images, percent, calibrated; less noisy
             than the error (`harness.execution.training.calibration`). Like the next two None unless it was trained to
             its end, and for trials of earlier versions.
@@ -245,17 +246,33 @@ class TrialResult:
 
     @property
     def error_rate_pct(self) -> float | None:
-        """Validation error of the last epoch, percent, on `num_val_images`; None if no epoch was finished."""
+        """Error on all validation images, percent, of a trial that was trained to its end; None for others.
+
+        Only these errors may be ranked.
+        """
+        return self.val_error_rate_pct if self.outcome.is_ranked else None
+
+    @property
+    def val_error_rate_pct(self) -> float | None:
+        """Validation error after the last finished epoch, percent, on `val_images` images; None without an epoch."""
         if self.final_error_rate_pct is not None:
             return self.final_error_rate_pct
         return self.last.val_error_rate_pct if self.last else None
 
     @property
-    def num_val_images(self) -> int | None:
-        """Number of validation images of `error_rate_pct`."""
+    def val_images(self) -> int | None:
+        """Number of validation images of `val_error_rate_pct`."""
         if self.final_val_images is not None:
             return self.final_val_images
         return self.last.val_images if self.last else None
+
+    @property
+    def shown_curve(self) -> tuple[EpochReport, ...]:
+        """The epochs, the last one with `val_error_rate_pct` also for trials of earlier versions."""
+        error_pct, num_images = self.final_error_rate_pct, self.final_val_images
+        if self.last is None or error_pct is None or num_images is None:
+            return self.curve
+        return *self.curve[:-1], replace(self.last, val_error_rate_pct=error_pct, val_images=num_images)
 
     @property
     def train_time_s(self) -> float:
@@ -363,8 +380,8 @@ def without_images(record: Record) -> Record:
     """The same without the lists of wrong images, and with the last epoch alone, to be kept in memory."""
     if record.result is None:
         return record
-    kept = dataclasses.replace(record.result, curve=record.result.curve[-1:], wrong_images=None, test_wrong_images=None)
-    return dataclasses.replace(record, result=kept)
+    kept = replace(record.result, curve=record.result.curve[-1:], wrong_images=None, test_wrong_images=None)
+    return replace(record, result=kept)
 
 
 def _sum(values: Iterable[float | None]) -> float | None:

@@ -316,7 +316,7 @@ def _end(spec: SweepSpec, trial: Trial, result: TrialResult, reused_from: str | 
 def _error(spec: SweepSpec, result: TrialResult) -> str:
     if result.outcome not in (Outcome.COMPLETED, Outcome.PRUNED):
         return ""
-    error_pct = unless_trained_on(spec, result.error_rate_pct)
+    error_pct = unless_trained_on(spec, result.val_error_rate_pct)
     if error_pct is not None:
         return f"{error_pct:.2f} %"
     return "" if result.test_wrong_images is None else f"{len(result.test_wrong_images)} wrong"

@@ -28,9 +28,9 @@ from harness.support import keras_settings, own_code
 from harness.support.provenance import is_code_committed, versions
 from harness.sweep.checkpoints import Checkpoints
 
-# Variables by which users choose other kernels, and those of TensorFlow that change no number.
+# Variables by which users choose other kernels; not those of TensorFlow that change no number, and those of Terraform.
 _OF_KERNELS = ("TF_", "ONEDNN_", "DNNL_", "XLA_", "JAX_", "ATEN_", "MKL_", "NPY_")
-_HARMLESS = ("TF_CPP_", "TF_NUM_")
+_HARMLESS = ("TF_CPP_", "TF_NUM_", "TF_CLI_", "TF_DATA_DIR", "TF_LOG", "TF_REGISTRY_", "TF_VAR_", "TF_WORKSPACE")
 # On other backends it was not measured for all networks, and GPUs add in an order that varies.
 _REPEATABLE = ("tensorflow",)
 MAX_FORESEEN = 1000  # trials that are looked up for the plan

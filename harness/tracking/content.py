@@ -96,7 +96,7 @@ def trial_content(study: Study, record: Record, last: Attempt, parent: Parent) -
         tags=_tags(study, record, result, parent),
         params={key: str(value) for key, value in params.items()},
         points=[
-            *_curves(study.spec, result.curve, start_ms),
+            *_curves(study.spec, result.shown_curve, start_ms),
             *(Point(key, value, 0, end_ms) for key, value in summary.items()),
         ],
     )

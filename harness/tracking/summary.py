@@ -248,7 +248,7 @@ def _how_to_go_on(progress: Progress) -> str:
     commands = [
         (f"harness leaderboard {name}", "ranking, also as CSV"),
         (f"harness status {name}", "how far it is"),
-        (f"harness export {name} --csv FILE", "every trial with its curve"),
+        (f"harness export {name} --csv FILE", "every trial; with `--epochs` their learning curves"),
     ]
     lines = "\n".join(f"* `{command}`: {what}" for command, what in commands)
     return f"The command that started the study resumes it; `--trials N` raises the budget.\n\n{lines}"

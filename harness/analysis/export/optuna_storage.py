@@ -196,9 +196,9 @@ def _state(spec: SweepSpec, record: Record) -> TrialState:
 
 def _values(spec: SweepSpec, state: TrialState, record: Record) -> list[float] | None:
     result = record.result
-    if state is TrialState.FAIL or result is None or result.error_rate_pct is None:
+    if state is TrialState.FAIL or result is None or result.val_error_rate_pct is None:
         return None
-    values = {"error": result.error_rate_pct, "device_time": record.device_time_s}
+    values = {"error": result.val_error_rate_pct, "device_time": record.device_time_s}
     return [values[objective] for objective in spec.objective]
 
 

@@ -1,9 +1,10 @@
-"""Every trial of a study with its curve, as a file for other tools. docs/export.md explains each column."""
+"""The trials of a study, or their epochs, as a file for other tools. docs/export.md explains each column."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum, auto
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from harness.analysis.files import replaced, write_csv
 from harness.analysis.hyperparameters import dtype, hyperparameter_columns
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger, find_study
+from harness.study.formatting import utc
 from harness.study.metrics import EPOCH_METRICS, epoch_values, metrics, values
 from harness.study.records import Outcome, Record, Role, Shown
 from harness.study.space import Domain
@@ -21,8 +23,17 @@ from harness.study.spec import SweepSpec
 if TYPE_CHECKING:
     import pandera.pandas as pa
 
-# Of a trial, before and after its hyperparameters, and of an epoch.
-_TRIAL = {"study": "str", "trial": "int64", "uid": "str", "role": "str", "outcome": "str", "error": "str"}
+# Of a trial before its hyperparameters, after them, and of an epoch.
+_TRIAL = {
+    "study": "str",
+    "trial": "int64",
+    "uid": "str",
+    "role": "str",
+    "outcome": "str",
+    "message": "str",
+    "started_at": "str",
+    "ended_at": "str",
+}
 _ORDER = {
     "seed": "int64",
     "epochs": "int64",
@@ -34,17 +45,22 @@ _ORDER = {
 }
 _RESULT = _ORDER | {metric.name: metric.dtype for metric in metrics(Shown.EXPORT)}
 _RESULT |= {"device": "str", "backend": "str", "timing_class": "str"}
-_EPOCH = {metric.name: metric.dtype for metric in EPOCH_METRICS}
+_EPOCH = {"study": "str", "trial": "int64", "uid": "str"} | {metric.name: metric.dtype for metric in EPOCH_METRICS}
 
-_ALWAYS = {"study", "trial", "uid", "role", "seed", "epochs", "attempts", "asked_at"}
+_ALWAYS = {"study", "trial", "uid", "role", "seed", "epochs", "attempts", "asked_at", "epoch"}
 
 
-def export_trials(ledger: Ledger, study: str, path: Path, form: str) -> None:
+class Table(Enum):
+    """What an export has a row for."""
+
+    TRIALS = auto()
+    EPOCHS = auto()  # of the final attempt at each trial that has ended
+
+
+def export_table(ledger: Ledger, study: str, path: Path, form: str, table: Table = Table.TRIALS) -> None:
     """Writes a study to `path`; `form` is "csv", "parquet" or "json" (a list of objects).
 
-    One row per trial and epoch, with the trial's values repeated in each; a trial without an epoch (infeasible, crashed
-    at once, pending) has one row without one. The curve is that of the final attempt. Missing values are empty cells or
-    null.
+    Missing values are empty cells or null.
 
     Raises:
         InputError: there is no such study.
@@ -53,9 +69,9 @@ def export_trials(ledger: Ledger, study: str, path: Path, form: str) -> None:
     from pandera.errors import SchemaError
 
     spec = find_study(ledger, study).spec
-    frame = _table(ledger, spec)
+    frame = (_trials if table is Table.TRIALS else _epochs)(ledger, spec)
     try:
-        checked = schema(spec).validate(frame)
+        checked = schema(spec, table).validate(frame)
     except SchemaError as error:
         line = " ".join(str(error).split())
         why = f"its ledger holds a value that is not allowed: {line}"
@@ -63,23 +79,18 @@ def export_trials(ledger: Ledger, study: str, path: Path, form: str) -> None:
     _WRITERS[form](checked, path)
 
 
-def schema(spec: SweepSpec) -> pa.DataFrameSchema:
+def schema(spec: SweepSpec, table: Table) -> pa.DataFrameSchema:
     """The schema of this study's export: columns in order, their types and allowed values."""
     import pandera.pandas as pa
 
-    def column(name: str, kind: str) -> pa.Column:
-        return pa.Column(kind, _check(name, kind), nullable=name not in _ALWAYS)
+    def columns(types: Mapping[str, str]) -> dict[str, pa.Column]:
+        return {name: pa.Column(kind, _check(name, kind), nullable=name not in _ALWAYS) for name, kind in types.items()}
 
-    return pa.DataFrameSchema(
-        {
-            **{name: column(name, kind) for name, kind in _TRIAL.items()},
-            **{name: _hyperparameter(domain) for name, domain in spec.search_space.domains.items()},
-            **{name: column(name, kind) for name, kind in {**_RESULT, **_EPOCH}.items()},
-        },
-        strict=True,
-        ordered=True,
-        unique=["uid", "epoch"],
-    )
+    if table is Table.EPOCHS:
+        return pa.DataFrameSchema(columns(_EPOCH), strict=True, ordered=True, unique=["uid", "epoch"])
+    searched = {name: _hyperparameter(domain) for name, domain in spec.search_space.domains.items()}
+    every = {**columns(_TRIAL), **searched, **columns(_RESULT)}
+    return pa.DataFrameSchema(every, strict=True, ordered=True, unique=["uid"])
 
 
 def _check(name: str, kind: str) -> pa.Check | None:
@@ -99,28 +110,39 @@ def _hyperparameter(domain: Domain) -> pa.Column:
     return pa.Column(dtype(domain), inside, nullable=True)
 
 
-def _table(ledger: Ledger, spec: SweepSpec) -> pd.DataFrame:
-    """A row per trial and epoch, not yet checked."""
-    records = ledger.history(spec.study)
+def _trials(ledger: Ledger, spec: SweepSpec) -> pd.DataFrame:
+    """A row per trial, not yet checked."""
+    records, times = ledger.history(spec.study), ledger.times(spec.study)
     numbers = {record.trial.uid: record.trial.number for record in records}
-    curves = [(record, record.result.curve if record.result else ()) for record in records]
-    pairs = [(record, epoch) for record, curve in curves for epoch in curve or (None,)]
-    no_epoch = (None,) * len(_EPOCH)
-    own = [
-        (*_trial_row(spec, record, numbers), *(epoch_values(spec, epoch).values() if epoch else no_epoch))
-        for record, epoch in pairs
+    rows = [_trial_row(spec, record, numbers, times.get(record.trial.uid)) for record in records]
+    frame = _frame(rows, _TRIAL | _RESULT)
+    searched = hyperparameter_columns(spec, [record.trial.params for record in records], frame.index)
+    return frame.assign(**searched)[[*_TRIAL, *searched, *_RESULT]]
+
+
+def _epochs(ledger: Ledger, spec: SweepSpec) -> pd.DataFrame:
+    """A row per epoch, not yet checked."""
+    ended = [(record.trial, record.result) for record in ledger.history(spec.study) if record.result]
+    rows = [
+        (spec.study, trial.number, trial.uid, *epoch_values(spec, report).values())
+        for trial, result in ended
+        for report in result.shown_curve
     ]
-    types = {**_TRIAL, **_RESULT, **_EPOCH}
-    frame = pd.DataFrame.from_records(own, columns=list(types)).astype(types)
-    searched = hyperparameter_columns(spec, [record.trial.params for record, _ in pairs], frame.index)
-    return frame.assign(**searched)[[*_TRIAL, *searched, *_RESULT, *_EPOCH]]
+    return _frame(rows, _EPOCH)
 
 
-def _trial_row(spec: SweepSpec, record: Record, numbers: dict[str, int]) -> tuple[Any, ...]:
+def _frame(rows: Sequence[tuple[Any, ...]], types: Mapping[str, str]) -> pd.DataFrame:
+    return pd.DataFrame.from_records(rows, columns=list(types)).astype(dict(types))
+
+
+def _trial_row(
+    spec: SweepSpec, record: Record, numbers: Mapping[str, int], times: tuple[float, float] | None
+) -> tuple[Any, ...]:
     """The values of `_TRIAL` and `_RESULT`."""
     trial, result = record.trial, record.result
     outcome, error, device = (result.outcome.value, result.error, result.device) if result else (None, None, None)
-    which = (spec.study, trial.number, trial.uid, trial.role.value, outcome, error)
+    started_at, ended_at = (utc(times[0]), utc(times[1]) if result else None) if times else (None, None)
+    which = (spec.study, trial.number, trial.uid, trial.role.value, outcome, error, started_at, ended_at)
     asked = (trial.seed, trial.epochs, numbers.get(trial.continues or ""), record.attempts)
     where = (device and device.name, device and device.backend, record.timing_class)
     order = (record.asked_at, record.told_at, result.reused_from if result else None)

@@ -13,6 +13,7 @@ from harness.analysis.statistics import pareto_front
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, Study, find_study
 from harness.study.comparability import FIDELITY, Configuration, by_uid
+from harness.study.formatting import utc
 from harness.study.metrics import LEADERBOARD, metrics, names, values
 from harness.study.records import Outcome, Record, Role, Shown, TrialResult
 from harness.study.spec import SweepSpec
@@ -23,6 +24,9 @@ _OF_A_TRIAL = {
     "trial": "int64",
     "role": "str",
     "outcome": "str",
+    "message": "str",
+    "started_at": "str",
+    "ended_at": "str",
     "epochs": "int64",
     "seed": "int64",
     "backend": "str",
@@ -49,6 +53,9 @@ _BEFORE_NUMBERS = [
     "trial",
     "role",
     "outcome",
+    "message",
+    "started_at",
+    "ended_at",
     "mean_error_rate_pct",
     "mean_error_rate_ci_low_pct",
     "mean_error_rate_ci_high_pct",
@@ -118,10 +125,14 @@ def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
     """One study's rows by number, without ranks."""
     spec = study.spec
     records, origins = list(ledger.finished(spec.study)), ledger.origins(spec.study)
+    times = ledger.times(spec.study)
     numbers: dict[str | None, int] = {record.trial.uid: record.trial.number for record in records}
     found = by_uid(spec, records)
     rows = [
-        (*_row(ledger, one, one.result, spec, numbers.get(one.trial.continues)), *_ranking(found.get(one.trial.uid)))
+        (
+            *_row(ledger, one, one.result, spec, numbers.get(one.trial.continues), times[one.trial.uid]),
+            *_ranking(found.get(one.trial.uid)),
+        )
         for one in records
         if one.result
     ]
@@ -138,7 +149,12 @@ def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
 
 
 def _row(
-    ledger: Ledger, record: Record, result: TrialResult, spec: SweepSpec, continues: int | None
+    ledger: Ledger,
+    record: Record,
+    result: TrialResult,
+    spec: SweepSpec,
+    continues: int | None,
+    times: tuple[float, float],
 ) -> tuple[Any, ...]:
     """The values of `_OF_A_TRIAL`, then the numbers."""
     trial, device = record.trial, result.device
@@ -147,6 +163,8 @@ def _row(
         trial.number,
         trial.role.value,
         result.outcome.value,
+        result.error,
+        *map(utc, times),
         trial.epochs,
         trial.seed,
         device and device.backend,

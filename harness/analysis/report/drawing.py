@@ -64,8 +64,8 @@ def hover(facts: Facts, record: Record) -> str:
     result = record.result
     name = "baseline" if record.trial.role is Role.BASELINE else "trial"
     lines = [f"<b>{name} {record.trial.number}</b>"]
-    if result and result.error_rate_pct is not None:
-        lines.append(f"{result.error_rate_pct:.2f} % in {duration(facts.time_s(record))}")
+    if result and result.val_error_rate_pct is not None:
+        lines.append(f"{result.val_error_rate_pct:.2f} % in {duration(facts.time_s(record))}")
     lines += [escape(f"{key} = {setting(value)}") for key, value in record.trial.params.items()]
     return "<br>".join(lines)
 

@@ -181,7 +181,7 @@ def _add_curves(made: go.Figure, facts: Facts, name: str, records: Sequence[Reco
 
 def curve(facts: Facts, record: Record) -> list[tuple[int, float]]:
     """(epoch, error) of a trial, from the last epoch of the trial that it continues on."""
-    own = [(report.epoch, report.val_error_rate_pct) for report in (record.result.curve if record.result else ())]
+    own = [(report.epoch, report.val_error_rate_pct) for report in (record.result.shown_curve if record.result else ())]
     before = facts.predecessor(record)
-    joint = before.result.curve[-1:] if before and before.result else ()
+    joint = before.result.shown_curve[-1:] if before and before.result else ()
     return [(report.epoch, report.val_error_rate_pct) for report in joint] + own

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from harness.study.metrics import EPOCH_METRICS, unless_trained_on
+from harness.study.metrics import EPOCH_METRICS, EpochMetric, unless_trained_on
 from harness.study.noise import resolution_pct
 from harness.study.records import Device, EpochReport, TrialResult
 from harness.study.spec import SweepSpec
@@ -17,7 +17,7 @@ from harness.support.provenance import PACKAGES, diff_file
 
 # Numbers of an epoch that are compared: all but times.
 _CURVE = [metric for metric in EPOCH_METRICS if metric.name != "epoch" and not metric.name.endswith("_s")]
-_OF_VALIDATION = {metric.name for metric in EPOCH_METRICS if metric.of_validation} | {"final error %", "wrong images"}
+_OF_VALIDATION = {metric.name for metric in EPOCH_METRICS if metric.of_validation} | {"error %", "wrong images"}
 _DEVICE = ("name", "kind", "backend", "precision", "engine", "threads")
 _HARMLESS = ("host", "keras-tuner", "optuna", "mlflow", "pandas")  # they do not affect the numbers of a training
 
@@ -124,16 +124,16 @@ def judge(
     deviations = (*_curve_deviations(recorded.curve, now.curve), *_end_deviations(recorded, now))
     on_cpu = all(result.device is None or result.device.kind == "cpu" for result in (recorded, now))
     must_be_identical = on_cpu and not any(condition.may_matter for condition in conditions)
-    now_pct = now.error_rate_pct
+    now_pct = now.val_error_rate_pct
     is_within = interval is not None and now_pct is not None and interval.holds(now_pct)
     ended_alike = not any(deviation.what in ("outcome", "epoch") for deviation in deviations)
     match = Match.WITHIN if is_within and ended_alike and not must_be_identical else Match.DIFFERENT
     return Agreement(
         match=match if deviations else Match.IDENTICAL,
         num_epochs=len(epochs),
-        num_numbers=len(epochs) * len(_CURVE) + len(_ends(recorded, now)),
+        num_numbers=_num_numbers(recorded.curve, now.curve) + len(_ends(recorded, now)),
         deviations=tuple(_without_hidden(spec, deviation) for deviation in deviations),
-        recorded_pct=unless_trained_on(spec, recorded.error_rate_pct),
+        recorded_pct=unless_trained_on(spec, recorded.val_error_rate_pct),
         now_pct=unless_trained_on(spec, now_pct),
         interval=unless_trained_on(spec, interval),
         conditions=tuple(conditions),
@@ -150,10 +150,10 @@ def seeds_interval(recorded: TrialResult, seeds: Sequence[TrialResult]) -> Inter
     and u of the recorded error p, the hybrid score interval of a difference; method 10 of R. G. Newcombe, Statistics in
     Medicine 17 (1998) 873-890.
     """
-    error_pct, num_images = recorded.error_rate_pct, recorded.num_val_images
+    error_pct, num_images = recorded.val_error_rate_pct, recorded.val_images
     if error_pct is None or num_images is None:
         return None
-    alike = [seed for seed in seeds if seed.num_val_images == num_images]
+    alike = [seed for seed in seeds if seed.val_images == num_images]
     errors = [seed.error_rate_pct for seed in alike if seed.error_rate_pct is not None]
     wrong = [seed.wrong_images for seed in alike if seed.wrong_images is not None]
     resolution = resolution_pct([errors], [wrong], num_images)
@@ -216,10 +216,26 @@ def _curve_deviations(recorded: Sequence[EpochReport], now: Sequence[EpochReport
             pair = (is_there, is_missing) if epoch in before else (is_missing, is_there)
             yield Deviation(epoch, "epoch", *pair)
             continue
-        for metric in _CURVE:
+        for metric in _comparable(before[epoch], after[epoch]):
             old, new = metric.read(before[epoch]), metric.read(after[epoch])
             if old != new:
                 yield Deviation(epoch, metric.name, *_number_texts(old, new))
+
+
+def _comparable(recorded: EpochReport, now: EpochReport) -> list[EpochMetric]:
+    """The numbers of an epoch that are measured on as many images in both trainings.
+
+    The last epoch of a rung is measured on all validation images, but not when the trial is trained in one go.
+    """
+    return [metric for metric in _CURVE if not metric.of_validation or recorded.val_images == now.val_images]
+
+
+def _num_numbers(recorded: Sequence[EpochReport], now: Sequence[EpochReport]) -> int:
+    """Number of compared numbers of all epochs; an epoch of one training alone has as many as any."""
+    before, after = ({report.epoch: report for report in curve} for curve in (recorded, now))
+    common = before.keys() & after.keys()
+    alone = (before.keys() | after.keys()) - common
+    return sum(len(_comparable(before[epoch], after[epoch])) for epoch in common) + len(alone) * len(_CURVE)
 
 
 def _end_deviations(recorded: TrialResult, now: TrialResult) -> Iterator[Deviation]:
@@ -235,7 +251,7 @@ def _end_deviations(recorded: TrialResult, now: TrialResult) -> Iterator[Deviati
 
 def _ends(recorded: TrialResult, now: TrialResult) -> dict[str, tuple[Any, Any]]:
     """The compared properties of the trained model, as (recorded, now)."""
-    names = {"num_params": "parameters", "final_error_rate_pct": "final error %", "wrong_images": "wrong images"}
+    names = {"num_params": "parameters", "error_rate_pct": "error %", "wrong_images": "wrong images"}
     pairs = {words: (getattr(recorded, name), getattr(now, name)) for name, words in names.items()}
     ends = {words: pair for words, pair in pairs.items() if pair[0] is not None}  # None if the worker died
     return ends | ({"outcome": (recorded.outcome, now.outcome)} if recorded.outcome.was_trained else {})

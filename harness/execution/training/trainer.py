@@ -190,21 +190,20 @@ class _Attempt:
             train_loss = engine.train(order, transforms)
             train_s = time.monotonic() - began
         trained = time.monotonic()
-        # Trials are ranked on all validation images after their last epoch. The curve uses the same subset of them in
-        # each epoch, so that its points can be compared.
-        num_images, is_last = self._trainer.spec.validation_images, epoch + 1 == self._job.trial.epochs
-        num_judged = self._trainer.num_validation_images if is_last else num_images
-        probabilities, labels = self._trainer.validate(engine, num_judged)
+        # Trials are ranked on all validation images after their last epoch. Pruners compare the epochs before it, and
+        # need only a part.
+        is_last = epoch + 1 == self._job.trial.epochs
+        num_images = self._trainer.num_validation_images if is_last else self._trainer.spec.validation_images
+        probabilities, labels = self._trainer.validate(engine, num_images)
         losses, self._wrong = _judged(probabilities, labels)
         self._calibrated = calibrate(probabilities, labels) if is_last else None
-        val_loss, num_wrong = float(losses[:num_images].mean()), int((self._wrong < num_images).sum())
+        val_loss, error_rate_pct = float(losses.mean()), 100.0 * len(self._wrong) / num_images
         seconds = Seconds(
             compile=0.0 if self._curve else self._compile_s,
             train=_milliseconds(train_s),
             evaluate=_milliseconds(time.monotonic() - trained),
             cpu=self._cpu_s(),
         )
-        error_rate_pct = 100.0 * num_wrong / num_images
         report = EpochReport(epoch + 1, _finite(train_loss), _finite(val_loss), error_rate_pct, num_images, seconds)
         self._curve.append(report)
         self._was_stopped = (not self._on_epoch(report) or report.has_diverged) and not is_last
@@ -219,7 +218,6 @@ class _Attempt:
         seconds = sum((report.seconds for report in self._curve), Seconds(build=self._build_s))
         num_images = len(self._curve) * self._trainer.spec.train_images
         judges = not self._trainer.spec.trains_on_validation
-        num_final = self._trainer.num_validation_images if judges and outcome is Outcome.COMPLETED else None
         return TrialResult(
             outcome=outcome,
             error=error,
@@ -230,9 +228,7 @@ class _Attempt:
             wrong_images=_as_tuple(self._wrong) if judges and self._curve else None,
             test_wrong_images=_as_tuple(self._test_wrong),
             images_per_s=num_images / seconds.train if seconds.train else None,
-            final_error_rate_pct=100.0 * len(self._wrong) / num_final if num_final else None,
-            final_val_images=num_final,
-            **(asdict(self._calibrated) if num_final and self._calibrated else {}),
+            **(asdict(self._calibrated) if judges and outcome is Outcome.COMPLETED and self._calibrated else {}),
             **self._meter.usage(seconds.train)._asdict(),
         )
 

@@ -146,7 +146,7 @@ def test_still_pictures_show_what_the_figures_of_the_page_show(
     assert known.importance is not None
     bars, names = drawn["importance"].patches, drawn["importance"].get_yticklabels()
     shares = {label.get_text(): bar.get_width() for label, bar in zip(names, bars, strict=True)}
-    assert shares == known.importance.of_error
+    assert shares == {name: share.mean for name, share in known.importance.of_error.items()}
 
 
 def test_nothing_is_loaded_from_elsewhere(ledger: Ledger, home: Path) -> None:
@@ -226,7 +226,7 @@ def test_few_trials_have_no_importances(ledger: Ledger) -> None:
     found = keys_and_lines(gather(ledger, study.spec.study))
     assert found["importance"] == (
         0,
-        "4 searched trials were trained in full; at least 10 that differ are needed for this.",
+        "4 searched configurations were trained in full; at least 10 that differ are needed.",
     )
     assert found["contours"][0] == 0
     assert found["finding"][0] == 1
@@ -268,9 +268,17 @@ def test_two_objectives_and_settings_that_are_not_always_there(ledger: Ledger, h
     assert [axis.get("type") for axis in axes] == ["log", "category", None]
     assert axes[0]["range"][0] < math.log10(64) < math.log10(1024) < axes[0]["range"][1]  # all of it, searched or not
     assert axes[2]["tickvals"][0] == 0.05
-    dimensions = page.figures["parallel-0"]["data"][0]["dimensions"]
-    assert [one["label"] for one in dimensions] == [*space, "error %"]
-    assert dimensions[2]["ticktext"][0] == "unset"
+    parallel = page.figures["parallel-0"]
+    assert {trace["name"]: trace["x"].count(None) for trace in parallel["data"]} == {
+        "other trials": 11,
+        "best quarter": 2,
+        "best trial": 1,
+    }
+    texts = [note["text"] for note in parallel["layout"]["annotations"]]
+    assert [text for text in texts if text.startswith("<b>")] == [
+        f"<b>{name}</b>" for name in ("units<br>1", "schedule", "warmup<br>share", "error %")
+    ]
+    assert texts.count("unset") == 1
 
 
 def test_mixed_fidelities_and_continued_trials(ledger: Ledger, home: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterator, Sequence
 from html import escape
+from itertools import accumulate, repeat
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,7 @@ def figure(x_title: str, y_title: str, height: int = 420, **layout: Any) -> go.F
             "margin": {"l": 60, "r": 16, "t": 16, "b": 48},
             "height": height,
             "hovermode": "closest",
+            "modebar": {"bgcolor": "rgba(0,0,0,0)", "color": MUTED, "activecolor": INK},
             "hoverlabel": {"bgcolor": CARD, "bordercolor": MUTED, "font": {"color": INK}, "align": "left"},
             "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "bgcolor": "rgba(0,0,0,0)"},
             "xaxis": axis | {"title": {"text": x_title}},
@@ -89,6 +92,13 @@ def log_ticks(low: float, high: float) -> list[float]:
         if len(ticks) >= MIN_TICKS:
             break
     return ticks
+
+
+def whole_step(most: float) -> int:
+    """Distance of at most ten ticks on an axis of whole numbers from 0 to `most`: 1, 2, 5, 10, 20 and so on."""
+    powers: Iterator[int] = accumulate(repeat(10), operator.mul, initial=1)
+    steps = (digit * power for power in powers for digit in (1, 2, 5))
+    return next(step for step in steps if most <= 10 * step)
 
 
 def limit_errors(made: go.Figure, errors_pct: Sequence[float], axis: str = "yaxis") -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from harness.analysis.report.facts import Facts
 from harness.analysis.report.finding_cost import Step, first_below
 from harness.analysis.verdict.sentences import sentences as verdict_sentences
+from harness.analysis.verdict.trainings import Answer
 from harness.study.comparability import Configuration
 from harness.study.findings import best_so_far, noise
 from harness.study.formatting import duration, of_seeds, settings
@@ -32,6 +33,13 @@ def headline(facts: Facts) -> str:
         return "No searched trial has been trained in full yet, so there is no best one."
     of = f"It is the best of {len(facts.configurations.searched)} trained in full"
     return f"{_capital(best_so_far(facts.findings))}. {of}{_times(facts, best, baseline) if baseline else ''}."
+
+
+def is_better(facts: Facts) -> bool:
+    """Whether the best leads by the verdict, or without one by more than noise."""
+    if facts.verdict:
+        return facts.verdict.answer is Answer.BETTER
+    return facts.findings.is_within_noise is False
 
 
 def _trained(facts: Facts) -> str:

@@ -15,15 +15,9 @@
     drawn.add(place);
     const figure = coloured(document.getElementById(place.dataset.figure).textContent);
     const narrow = place.clientWidth < 480;
-    const parallel = figure.data.find((trace) => trace.type === "parcoords");
     if (narrow) {
-      figure.layout.margin = { ...figure.layout.margin, ...(parallel ? { l: 36, r: 36, t: 110 } : { l: 44, r: 8 }) };
+      figure.layout.margin = { ...figure.layout.margin, l: 44, r: 8 };
       figure.layout.font.size = 11;
-      if (parallel) parallel.labelangle = -60;
-    }
-    if (parallel && !document.createElement("canvas").getContext("webgl")) {
-      place.textContent = "This figure needs WebGL, which this browser does not have.";
-      return;
     }
     if (coarse.matches) figure.layout.dragmode = false; // so that a finger scrolls the page
     Plotly.react(place, figure.data, figure.layout, {

@@ -13,15 +13,15 @@ import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
 from harness.analysis.report.facts import Facts
-from harness.analysis.report.headline import headline, headline_lines, outcome_line, subject, verdict_lines
+from harness.analysis.report.headline import headline, headline_lines, is_better, outcome_line, subject, verdict_lines
 from harness.analysis.report.sections import Section
 from harness.analysis.report.tables import Table, provenance
 from harness.study.formatting import duration, of_seeds
 
 _FOLDER = Path(__file__).parent
 
-# The page can send no request, for any content. Plotly's parallel coordinates generate code at run time.
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'; img-src data: blob:"
+# The page can send no request, for any content.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:"
 
 
 def page(facts: Facts, sections: Sequence[Section], made_at: datetime) -> str:
@@ -51,7 +51,8 @@ def _top(facts: Facts, sections: Sequence[Section]) -> Iterator[str]:
     links = [*((section.key, section.title) for section in sections), ("provenance", "Provenance")]
     yield "<nav>" + "".join(f'<a href="#{key}">{escape(title)}</a>' for key, title in links) + "</nav></header>"
     yield '<main><div class="tiles">' + "".join(_tile(*pair) for pair in _tiles(facts)) + "</div>"
-    yield f'<div class="answer" id="headline"><p><strong>{escape(headline(facts))}</strong></p>'
+    good = " good" if is_better(facts) else ""
+    yield f'<div class="answer{good}" id="headline"><p><strong>{escape(headline(facts))}</strong></p>'
     yield _list([*headline_lines(facts), outcome_line(facts)])
     verdict = verdict_lines(facts)
     if verdict:

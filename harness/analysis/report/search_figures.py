@@ -21,6 +21,7 @@ from harness.analysis.report.drawing import (
     limit_errors,
     scaled_time,
     shown,
+    whole_step,
 )
 from harness.analysis.report.facts import Facts, timing_class
 from harness.analysis.report.finding_cost import BestOf, Step
@@ -115,6 +116,7 @@ def error_against_time(facts: Facts) -> go.Figure:
 def best_of_draws(facts: Facts, found: BestOf) -> go.Figure:
     """The lowest error expected of k configurations drawn at random, beside the order in which they were found."""
     made = figure("configurations trained in full", "best validation error (%)")
+    made.update_xaxes(dtick=whole_step(len(facts.configurations.searched)))
     line = {"width": 0}
     band = {"mode": "lines", "line": line, "hoverinfo": "skip"}
     made.add_scatter(x=found.num_draws, y=found.high_pct, showlegend=False, **band)

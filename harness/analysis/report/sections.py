@@ -153,17 +153,19 @@ def _space_check(known: Material) -> Section:
 def _importance(known: Material) -> Section:
     found, facts = known.importance, known.facts
     if found is None:
-        number, needed = len(facts.searched), num_needed(facts.spec)
-        lines = [f"{number} searched trials were trained in full; at least {needed} that differ are needed for this."]
+        number, needed = len(facts.configurations.searched), num_needed(facts.spec)
+        lines = [f"{number} searched configurations were trained in full; at least {needed} that differ are needed."]
     else:
-        lines = [f"fANOVA of a random forest on {found.num_trials} trials trained in full, with a fixed seed."]
+        most = next(iter(found.of_error))
+        clear = f"{most} matters most." if found.is_first_clear else "Which one matters most cannot be told from these."
+        lines = [f"{clear} fANOVA of random forests on resamples of {found.num_configurations} configurations."]
         if found.left_out:
             lines.append(f"Left out, since not every trial has it or it never varied: {', '.join(found.left_out)}.")
     return Section(
         "importance",
         "Which hyperparameters matter",
-        "The share of the differences between trials that each hyperparameter explains. A long bar deserves a closer"
-        " look below; a short one can be fixed. With few trials the bars are rough.",
+        "The share of the differences between configurations that each hyperparameter explains, with its 80 % interval."
+        " Bars whose intervals overlap may stand in another order.",
         [space_figures.importances(found)] if found else [],
         lines,
     )
@@ -173,8 +175,8 @@ def _parallel(known: Material) -> Section:
     return Section(
         "parallel",
         "All hyperparameters",
-        "Each line is one trial, from setting to setting to its error at the right; green is best. Drag along an axis"
-        " to keep only the lines that pass there; drag the name of an axis to reorder.",
+        "Each line is one configuration, from setting to setting to its mean error at the right. A click in the legend"
+        " hides a group.",
         [space_figures.parallel_coordinates(known.facts)] if known.facts.searched else [],
         [] if known.facts.searched else [_NONE_YET],
     )
@@ -197,7 +199,7 @@ def _contours(known: Material) -> Section:
         "contours",
         "Error by pairs of hyperparameters",
         "Error by two hyperparameters, as a smooth surface through the trials (a Gaussian process; the effect of all"
-        " other settings counts as noise). Green regions are good. Far from the points the surface is uncertain.",
+        " other settings counts as noise). Green regions are good. Grey regions are too far from all trials.",
         space_figures.contours(known.facts, found),
         [] if found else ["Too few trials, or fewer than two ranges of numbers, to draw a surface."],
     )
@@ -216,7 +218,7 @@ def _curves(known: Material) -> Section:
             "Dotted trials were given fewer epochs by the search, so their errors are not ranked with the others."
         )
     number, total = facts.spec.validation_images, SPLIT_SIZES[facts.spec.dataset]["validation"]
-    part = f", on {number:,} of the {total:,} validation images on which trials are ranked" if number < total else ""
+    part = f", on {number:,} validation images, and after the last one on all {total:,}" if number < total else ""
     return Section(
         "curves",
         "Learning curves",

@@ -23,7 +23,7 @@ from harness.study.space import Choice, Float, Int
 EDGE = 0.1  # of a range, at either end
 MIN_TOP, TOP_SHARE = 4, 0.25  # the best quarter is used, at most ten
 ALPHA = 0.05
-SMALL = 0.05  # share of the differences; a hyperparameter below it does not matter here
+SMALL = 0.1  # share of the differences; a hyperparameter whose interval lies below it does not matter here
 MANY_INFEASIBLE = 0.2
 
 
@@ -214,15 +214,15 @@ def _infeasible_line(facts: Facts) -> str:
 def _matter_lines(facts: Facts, found: Importance | None) -> Iterator[str]:
     if found is None:
         return
-    small = [name for name, share in found.of_error.items() if share < SMALL]
+    small = [name for name, share in found.of_error.items() if share.high < SMALL]
     if small:
-        shares = ", ".join(f"{name} ({found.of_error[name]:.1%})" for name in small)
+        shares = ", ".join(f"{name} (at most {found.of_error[name].high:.0%})" for name in small)
         yield (
             f"Hardly matters for the error here, with its share of the differences between trials: {shares}. Fixing it,"
             " or choosing it for its device time, leaves more trials for the rest."
         )
     else:
-        yield f"Every hyperparameter explains at least {SMALL:.0%} of the differences between trials."
+        yield "No hyperparameter is known to hardly matter."
 
 
 def _noise_lines(facts: Facts) -> Iterator[str]:

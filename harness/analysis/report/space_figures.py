@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from harness.analysis.report.drawing import (
@@ -15,6 +17,7 @@ from harness.analysis.report.drawing import (
     CARD,
     ERROR_AXIS,
     FAINT,
+    GRID,
     INK,
     MUTED,
     SEARCHED,
@@ -27,60 +30,103 @@ from harness.analysis.report.drawing import (
     shown,
 )
 from harness.analysis.report.facts import Facts
-from harness.analysis.report.importance import Importance, Surface, position
-from harness.study.comparability import error_pct
+from harness.analysis.report.importance import Importance, Share, Surface, position, thinned
+from harness.study.comparability import Configuration, error_pct
 from harness.study.formatting import setting
 from harness.study.records import Record, Scalar
 from harness.study.space import Choice, Domain, Float, Int
 
 MAX_TICKS = 6
+MAX_LINES = 150  # of configurations, on parallel axes
+UNSET = -0.14  # position of a setting that is not active, below its axis
 
 
 def parallel_coordinates(facts: Facts) -> go.Figure:
-    """A line per trial through all its settings to its error; the darkest lines are the best."""
-    records = sorted(shown(facts.searched), key=error_pct, reverse=True)  # the best on top
-    errors = [error_pct(record) for record in records]
+    """A line per configuration through all its settings to its error, on parallel axes that go from 0 to 1."""
+    ranked = facts.configurations.ranked
+    others = thinned(ranked[1:], MAX_LINES)
+    num_good = max(1, len(ranked) // 4) - 1
+    errors = [one.mean_error_pct for one in ranked]
     low, high = errors_range(errors) or (min(errors), max(errors))
-    low, high = math.floor(100 * low) / 100, math.ceil(100 * high) / 100  # shown without a logarithm
-    made = figure("", "", height=460, margin={"l": 60, "r": 60, "t": 80, "b": 30})
-    dimensions = [
-        _dimension(name, domain, [record.trial.params.get(name) for record in records])
-        for name, domain in facts.spec.search_space.domains.items()
-    ]
-    dimensions.append({"label": "error %", "values": [min(error, high) for error in errors], "range": [low, high]})
-    made.add_parcoords(
-        dimensions=dimensions,
-        line={"color": errors, "cmin": low, "cmax": high, "colorscale": [[0, BEST], [0.3, SEARCHED], [1, FAINT]]},
-        labelfont={"color": INK, "size": 12},
-        tickfont={"color": INK, "size": 11},
-        rangefont={"color": MUTED, "size": 10},
-        unselected={"line": {"color": FAINT, "opacity": 0.1}},
-        labelangle=-20,
+    axes = [*(_axis(name, domain) for name, domain in facts.spec.search_space.domains.items()), _error_axis(low, high)]
+    made = figure("", "", height=480, margin={"l": 40, "r": 40, "t": 110, "b": 16})
+    made.update_xaxes(visible=False, range=[-0.3, len(axes) - 0.7])
+    lowest = min(at for axis in axes for at, _ in axis.ticks)
+    made.update_yaxes(visible=False, range=[lowest - 0.04, 1.04])
+    made.update_layout(legend={"y": 1.14})
+    groups: tuple[tuple[str, str, float, Sequence[Configuration]], ...] = (
+        ("other trials", FAINT, 1.5, others[num_good:][::-1]),
+        ("best quarter", SEARCHED, 2, others[:num_good][::-1]),
+        ("baseline", BASELINE, 3.5, [facts.baseline] if facts.baseline else []),
+        ("best trial", BEST, 4.5, ranked[:1]),
     )
+    for name, color, width, configurations in groups:
+        _add_lines(made, facts, axes, configurations, name=name, line={"color": color, "width": width})
+    for place, axis in enumerate(axes):
+        made.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": MUTED, "width": 1})
+        title = {"text": f"<b>{axis.title}</b>", "yanchor": "bottom", "font": {"color": INK, "size": 12}}
+        made.add_annotation(x=place, y=1, yref="paper", showarrow=False, **title)
+        for at, text in axis.ticks:
+            small = {"font": {"color": INK, "size": 10}, "bgcolor": CARD, "opacity": 0.85, "borderpad": 1}
+            made.add_annotation(x=place, y=at, text=text, xanchor="right", xshift=-4, showarrow=False, **small)
     return made
 
 
-def _dimension(name: str, domain: Domain, values: Sequence[Scalar | None]) -> dict[str, Any]:
-    """An axis; inactive settings have a tick below the others."""
-    label = escape(name)
+@dataclass(frozen=True)
+class _Axis:
+    """One of the parallel axes.
+
+    Attributes:
+        title: Its name, escaped, in lines.
+        ticks: (position, text) of its values, also of "unset" if the setting is not always active.
+        place: Gives a configuration's position.
+    """
+
+    title: str
+    ticks: Sequence[tuple[float, str]]
+    place: Callable[[Configuration], float]
+
+
+def _axis(name: str, domain: Domain) -> _Axis:
     if isinstance(domain, Choice):
-        places: list[float | None] = [None if value is None else float(domain.options.index(value)) for value in values]
-        ticks = [(float(place), escape(setting(option))) for place, option in enumerate(domain.options)]
-        low, high = 0.0, max(1.0, len(domain.options) - 1.0)
+        places = {option: place / max(1, len(domain.options) - 1) for place, option in enumerate(domain.options)}
+        values: Sequence[Scalar] = domain.options
     else:
-        places = [None if value is None else _scaled(domain, float(value)) for value in values]
-        low, high = _scaled(domain, domain.low), _scaled(domain, domain.high)
-        ticks = [(_scaled(domain, value), setting(value)) for value in _ticks(domain)]
-    if None in places:
-        unset = low - 0.12 * (high - low)
-        places, ticks, low = [unset if one is None else one for one in places], [(unset, "unset"), *ticks], unset
-    return {
-        "label": label,
-        "values": places,
-        "range": [low, high if high > low else low + 1],
-        "tickvals": [place for place, _ in ticks],
-        "ticktext": [text for _, text in ticks],
-    }
+        values = _ticks(domain)
+        places = {}
+
+    def at(value: Scalar) -> float:
+        return places[value] if isinstance(domain, Choice) else position(domain, value)
+
+    ticks = [(at(value), escape(setting(value))) for value in values]
+    if domain.when:
+        ticks.append((UNSET, "unset"))
+    return _Axis(
+        escape(name).replace("_", "<br>"),
+        ticks,
+        lambda one: at(one.params[name]) if name in one.params else UNSET,
+    )
+
+
+def _error_axis(low: float, high: float) -> _Axis:
+    span = high - low or 1.0
+    ticks = [(share, f"{low + share * span:.2f}") for share in (0.0, 0.25, 0.5, 0.75, 1.0)]
+    return _Axis("error %", ticks, lambda one: min(1.0, (one.mean_error_pct - low) / span))
+
+
+def _add_lines(
+    made: go.Figure, facts: Facts, axes: Sequence[_Axis], configurations: Sequence[Configuration], **style: Any
+) -> None:
+    """Adds one trace with all these lines, separated by gaps."""
+    x: list[int | None] = []
+    y: list[float | None] = []
+    texts: list[str] = []
+    for one in configurations:
+        x += [*range(len(axes)), None]
+        y += [*(axis.place(one) for axis in axes), None]
+        texts += [hover(facts, one.first)] * len(axes) + [""]
+    if configurations:
+        made.add_scatter(x=x, y=y, mode="lines+markers", marker={"size": 5}, hovertext=texts, hoverinfo="text", **style)
 
 
 def _scaled(domain: Domain, value: float) -> float:
@@ -170,17 +216,19 @@ def contours(facts: Facts, found: Sequence[Surface]) -> list[go.Figure]:
     """Error by two hyperparameters, one figure for each pair, all in the same colours."""
     if not found:
         return []
-    low, high = min(one.error_pct.min() for one in found), max(one.error_pct.max() for one in found)
+    low, high = (limit([limit(one.error_pct) for one in found]) for limit in (np.nanmin, np.nanmax))
     return [_contour(facts, surface, float(low), float(high)) for surface in found]
 
 
 def _contour(facts: Facts, surface: Surface, low: float, high: float) -> go.Figure:
     domains = facts.spec.search_space.domains
     made = figure(surface.x, surface.y, height=360, showlegend=False, margin={"l": 50, "r": 12, "t": 12, "b": 44})
+    made.update_layout(plot_bgcolor=GRID)  # seen where the surface has no value
     made.add_contour(
         x=surface.edge,
         y=surface.edge,
         z=surface.error_pct,
+        connectgaps=False,
         colorscale=[[0, BEST], [0.5, FAINT], [1, CARD]],
         zmin=low,
         zmax=high,
@@ -226,24 +274,34 @@ def _name_positions(axis: Any, domain: Domain) -> None:
     )
 
 
+_NO_SHARE = Share(0.0, 0.0, 0.0)
+
+
 def importances(found: Importance) -> go.Figure:
-    """Importances, a bar per hyperparameter."""
+    """Importances, a bar with its interval per hyperparameter."""
     names = list(found.of_error)
     made = figure("share of the differences between trials", "", height=120 + 34 * len(names), barmode="group")
-    made.update_xaxes(tickformat=".0%", rangemode="tozero")
+    widest = max(share.high for shares in (found.of_error, found.of_time) for share in shares.values())
+    made.update_xaxes(tickformat=".0%", range=[0, 1.02 * widest])
     made.update_yaxes(type="category", autorange="reversed", showgrid=False)
     made.update_layout(showlegend=bool(found.of_time))
     for title, shares, color in (("error", found.of_error, SEARCHED), ("device time", found.of_time, BASELINE)):
         if shares:
+            known = {name: shares.get(name, _NO_SHARE) for name in names}
             made.add_bar(
                 orientation="h",
                 name=title,
                 y=names,
-                x=[shares.get(name, 0.0) for name in names],
+                x=[known[name].mean for name in names],
+                error_x={
+                    "array": [known[name].high - known[name].mean for name in names],
+                    "arrayminus": [known[name].mean - known[name].low for name in names],
+                    "color": INK,
+                    "thickness": 1.5,
+                    "width": 5,
+                },
                 marker={"color": color},
-                text=[f"{shares.get(name, 0.0):.0%}" for name in names],
-                textposition="outside",
-                cliponaxis=False,
-                hoverinfo="skip",
+                hovertext=[f"{share.mean:.0%} ({share.low:.0%} to {share.high:.0%})" for share in known.values()],
+                hoverinfo="text",
             )
     return made

@@ -83,16 +83,17 @@ def _draw_bars(axes: Axes, trace: go.Bar, place: int, num_traces: int) -> None:
     """Draws horizontal bars, a group for each category."""
     categories = np.arange(len(trace.y))
     height = 0.8 / num_traces
-    bars = axes.barh(
+    axes.barh(
         categories + (place - (num_traces - 1) / 2) * height,
         trace.x,
         height,
+        xerr=[trace.error_x.arrayminus, trace.error_x.array],
+        capsize=3,
         color=_palette()[trace.marker.color],
+        ecolor=_palette()[trace.error_x.color],
         label=trace.name,
     )
     axes.set_yticks(categories, trace.y)
-    axes.bar_label(bars, trace.text, padding=3)
-    axes.margins(x=0.12)
 
 
 def _draw_scatter(axes: Axes, trace: go.Scatter) -> None:

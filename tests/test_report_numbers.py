@@ -7,8 +7,9 @@ from statistics import fmean
 
 import numpy as np
 import pytest
-from filled_ledger import DOCUMENTED, GPU, WIDTHS, FilledLedger, filled_verdict, make_spec
+from filled_ledger import CPU, DOCUMENTED, GPU, WIDTHS, FilledLedger, filled_verdict, make_spec
 
+from harness.analysis.report import early_errors
 from harness.analysis.report.drawing import log_ticks
 from harness.analysis.report.facts import Facts, TrialAttempt, gather
 from harness.analysis.report.finding_cost import best_of, first_below, steps
@@ -19,7 +20,7 @@ from harness.analysis.report.work_figures import curve
 from harness.analysis.statistics import pareto_front
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger
-from harness.study.records import Outcome, Role
+from harness.study.records import EpochReport, Outcome, Role, Seconds, TrialResult
 from harness.study.space import Choice, Float, Int
 
 
@@ -303,6 +304,30 @@ def test_noise_has_no_clear_importance(study: FilledLedger) -> None:
     assert not found.is_first_clear
     assert all(share.low <= share.mean <= share.high for share in found.of_error.values())
     assert not any("Hardly matters" in line for line in sentences(known, found))
+
+
+def test_how_many_of_the_best_were_good_early_is_counted(ledger: Ledger) -> None:
+    study = FilledLedger(ledger, make_spec("early", epochs=4))
+    for number in range(8):
+        trial = study.ask({"units_1": 100 + number, "units_2": 100})
+        attempt = ledger.start_attempt(trial.uid, "worker-0")
+        for epoch in range(1, 5):
+            error_pct = (
+                9.0 - number if epoch == 1 else 1.0 + number
+            )  # the first epoch has the reverse of the final order
+            ledger.add_epoch(trial.uid, attempt, EpochReport(epoch, 0.1, 0.1, error_pct, 1000, Seconds(train=1.0)), 1.0)
+        result = TrialResult(Outcome.COMPLETED, seconds=Seconds(train=4.0), device=CPU)
+        ledger.finish_attempt(trial.uid, attempt, result, 5.0, is_final=True)
+    assert early_errors.sentence(facts(study)) == (
+        "Stopping early: of the 2 best of 8 trials trained to their end, in the better half were 0 after epoch 1,"
+        " 2 after epoch 2 of 4. A pruner pays if these are nearly all of them."
+    )
+
+
+def test_seven_trials_say_nothing_about_stopping_early(study: FilledLedger) -> None:
+    for number in range(7):
+        study.add(1.0 + number, params={"units_1": 100 + number, "units_2": 100})
+    assert early_errors.sentence(facts(study)) is None
 
 
 def test_a_surface_ends_where_no_trial_is_near(study: FilledLedger) -> None:

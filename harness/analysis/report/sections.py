@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 
 import plotly.graph_objects as go
 
-from harness.analysis.report import search_figures, space_check, space_figures, tables, verdict_figures, work_figures
+from harness.analysis.report import (
+    early_errors,
+    search_figures,
+    space_check,
+    space_figures,
+    tables,
+    verdict_figures,
+    work_figures,
+)
 from harness.analysis.report.facts import Facts
 from harness.analysis.report.finding_cost import Step, best_of, steps
 from harness.analysis.report.headline import cost_lines
@@ -217,6 +225,9 @@ def _curves(known: Material) -> Section:
         lines.append(
             "Dotted trials were given fewer epochs by the search, so their errors are not ranked with the others."
         )
+    stopping = early_errors.sentence(facts)
+    if stopping:
+        lines.append(stopping)
     number, total = facts.spec.validation_images, SPLIT_SIZES[facts.spec.dataset]["validation"]
     part = f", on {number:,} validation images, and after the last one on all {total:,}" if number < total else ""
     return Section(

@@ -41,6 +41,13 @@ validation_images = 100
 baseline_seeds = 1
 epochs = 3
 trials = 40
+[profiles.finals]
+train_images = 96
+validation_images = 100
+baseline_seeds = 1
+epochs = 3
+trials = 16
+finalists_share = 0.5
 [profiles.endless]
 train_images = 96
 validation_images = 100
@@ -244,6 +251,7 @@ def _run_story(client: Any, run: Any) -> tuple[Any, ...]:
 
 
 VARYING_COLUMNS = {"run_id", "git_commit", "attempts", "reserved_time_s", "device_time_s", "gpu_time_s", "rank"}
+VARYING_COLUMNS |= {"started_at", "ended_at"}
 
 
 def table_story(home: Path) -> dict[str, dict[str, str]]:

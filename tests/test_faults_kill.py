@@ -38,6 +38,7 @@ IN_WORKER = "before_checkpoint:2"
 
 PRUNED: tuple[str, ...] = ()
 HYPERBAND = ("--engine", "keras-tuner", "--sampler", "hyperband", "--pruner", "none", "--trials", "8")
+FINALS = ("--profile", "finals", "--pruner", "none")
 ENDLESS = ("--profile", "endless")
 
 
@@ -127,6 +128,19 @@ def test_a_study_that_is_killed_at_random_moments(
             started.goes_on_for(rng.uniform(0.0, 3.0))
     assert len(sweeps.ask("SELECT 1 FROM attempts WHERE outcome = 'crashed'")) == (1 if failpoint else 0)
     assert_equal_in_the_end(sweeps, undisturbed(flags))
+
+
+@slow
+def test_kills_among_the_further_seeds_of_the_best_change_none_of_them(
+    undisturbed: Callable[[tuple[str, ...]], Sweeps], digits_folder: Path, tmp_path: Path
+) -> None:
+    sweeps = Sweeps(tmp_path, digits_folder.parent, FINALS)
+    further_seeds = "SELECT COUNT(*) - COUNT(DISTINCT params) FROM trials WHERE role = 'trial'"
+    for number in (1, 3, 6):
+        with sweeps.start() as started:
+            started.wait_until(lambda: sweeps.ask(further_seeds)[:1] >= [(number,)])  # noqa: B023 - used at once
+    assert_equal_in_the_end(sweeps, undisturbed(FINALS))
+    assert sweeps.ask(further_seeds)[0][0] >= 7
 
 
 # Signals

@@ -332,7 +332,7 @@ def _list() -> int:
             for name, profile in read_sweep_file(path).profiles.items()
         ]
         purpose = path.read_text(encoding="utf-8-sig").partition("\n")[0].removeprefix("# ")
-        _say(f"{path.stem:<12}{purpose}\n{'':<12}profiles: {', '.join(profiles)}")
+        _say(f"{path.stem}\n    {purpose}\n    profiles: {', '.join(profiles)}")
     for entry in SAMPLERS:
         _say(f"--engine {entry.engine} --sampler {entry.name:<11}{entry.properties}")
     for pruner in PRUNERS:

@@ -58,10 +58,11 @@ def test_a_wheel_has_the_sweeps_and_runs_in_an_empty_folder(installed: Path, tmp
 def test_the_list_has_a_short_line_for_each_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep", "--list"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    sweeps = [line for line in listed if line[0] not in " -"]
-    assert [line.split()[0] for line in sweeps] == SWEEPS
-    assert all(len(line) <= 90 and line.endswith(".") for line in sweeps)
-    assert "            profiles: quick (24 trials, 18m), medium (40 trials, 1h), full (100 trials)" in listed
+    starts = [place for place, line in enumerate(listed) if line[0] not in " -"]
+    assert [listed[place] for place in starts] == SWEEPS
+    purposes = [listed[place + 1] for place in starts]
+    assert all(len(line) <= 90 and line.endswith(".") for line in purposes)
+    assert "    profiles: quick (24 trials, 18m), medium (40 trials, 1h), full (100 trials)" in listed
     assert "--engine optuna --sampler tpe        default; any search space; also learns from pruned trials" in listed
 
 
@@ -98,7 +99,7 @@ def test_a_sweep_file_that_is_no_text_is_named(
     mine = (sweeps_folder() / "smoke.toml").read_text()
     (tmp_path / "a.toml").write_text("\ufeff# Mine.\n" + mine, encoding="utf-8")
     assert main(["sweep", "--list"]) == 0
-    assert capsys.readouterr().out.startswith("a           Mine.\n")
+    assert capsys.readouterr().out.startswith("a\n    Mine.\n")
     (tmp_path / "b.toml").write_bytes(b"# Gr\xf6sse\n" + mine.encode())
     assert main(["sweep", "--list"]) == 2
     assert f"{tmp_path / 'b.toml'}: " in capsys.readouterr().err

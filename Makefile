@@ -54,6 +54,9 @@ report-fc: $(READY) ## the same for sweep-fc
 report-%: $(READY) ## the same for the search of sweeps/NAME.toml, or for a study
 	$(BIN)/harness report $* $(call flag,OUT,out) $(ARGS)
 
+ablate-%: $(READY) ## train the best of a search without each of its changes (SEEDS= WORKERS= REUSE=)
+	$(BIN)/harness ablate $* $(call flag,SEEDS,seeds) $(call flag,WORKERS,workers) $(WHERE_FLAGS) $(ARGS)
+
 leaderboard: $(READY) ## print the ranking and export it as CSV
 	$(BIN)/harness leaderboard $(ARGS)
 

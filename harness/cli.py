@@ -147,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_sweep(commands)
     _add_baseline(commands)
     _add_verdict(commands)
+    _add_ablate(commands)
     _add_reproduce(commands)
     _add_predict(commands)
     _add_reading(commands)
@@ -206,6 +207,17 @@ def _add_verdict(commands: _Commands) -> None:
         "--fresh", action="store_true", help="start a new verdict; the old one is kept under a dated name"
     )
     _add_executor_options(verdict)
+
+
+def _add_ablate(commands: _Commands) -> None:
+    text = "train a study's best configuration without each of its changes, to see what each is worth"
+    ablate = _add(commands, "ablate", text)
+    ablate.add_argument("study", metavar="STUDY|NAME", help="a study, or the name of a file in sweeps/ for its study")
+    ablate.add_argument("--seeds", type=_whole, metavar="N", help="seeds of each network (default: 3)")
+    ablate.add_argument("--workers", type=_whole, metavar="N", help="trainings at once (default: one per core or GPU)")
+    _add_no_reuse(ablate)
+    ablate.add_argument("--fresh", action="store_true", help="start a new one; the old one is kept under a dated name")
+    _add_executor_options(ablate)
 
 
 def _add_reproduce(commands: _Commands) -> None:

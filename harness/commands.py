@@ -79,6 +79,35 @@ def verdict(options: argparse.Namespace) -> int:
     return 0
 
 
+def ablate(options: argparse.Namespace) -> int:
+    from harness.analysis.ablation import show_worths, write_worths
+    from harness.planning.progress import StopReason
+    from harness.sweep.display import make_display
+    from harness.workflows.ablation import best_of, run_ablation
+
+    with make_display(sys.stdout) as display:
+        spec, reason = run_ablation(
+            _study_named(options.study),
+            options.seeds,
+            home(),
+            display,
+            num_workers=options.workers,
+            fresh=options.fresh,
+            executor=_executor(options),
+            reuses=options.reuses,
+        )
+    path = home() / "ablations" / f"{spec.study}.csv"
+    with open_ledger() as ledger:
+        records = ledger.history(spec.study)
+    show_worths(spec, best_of(spec), records, sys.stdout)
+    write_worths(spec, best_of(spec), records, path)
+    _say(f"wrote {path}")
+    if reason is StopReason.INTERRUPTED:
+        _say(f"{spec.study}: interrupted; nothing is lost, and the same command continues from here")
+        return 130
+    return 0
+
+
 def predict(options: argparse.Namespace) -> int:
     from harness.workflows.predict import predict, to_json
 
@@ -453,6 +482,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sweep": sweep,
     "baseline": baseline,
     "verdict": verdict,
+    "ablate": ablate,
     "reproduce": reproduce,
     "predict": predict,
     "status": status,

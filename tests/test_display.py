@@ -8,8 +8,9 @@ import pytest
 from filled_ledger import DOCUMENTED, make_spec
 
 from harness.planning.forecast import TimeLeft
-from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
-from harness.study.spec import SPLIT_SIZES
+from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
+from harness.study.seeds import Seeds
+from harness.study.spec import SPLIT_SIZES, Kind
 from harness.sweep.display import QUIET_S, HowFar, LiveDisplay, PlainDisplay, make_display
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -56,6 +57,8 @@ def drawn(live: LiveDisplay, terminal: Terminal) -> list[str]:
         return [re.sub(r" +\d+ s$", "", line).rstrip() for line in terminal.text[start:].splitlines()]
 
 
+AS_DOCUMENTED, CHANGED = "as documented", "units_2=100"
+WHOLE = {"final_error_rate_pct": 2.1, "final_val_images": 10_000}
 RESULTS = (
     "best so far trial 4 at 1.71 % (95 %: 1.47 to 1.98), 0.12 points below the baseline's 1.83 % (mean of 2 seeds):"
     " within noise"
@@ -99,33 +102,34 @@ def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
     first, second = trial(0, Role.BASELINE), trial(1)
     with PlainDisplay(out, clock) as display:
         display.plan(["study     cnn-quick", "budget    2 trials"])
-        display.started(first, "cpu-0", 1)
+        display.started(first, "cpu-0", 1, AS_DOCUMENTED)
         display.epoch(SPEC, first, "cpu-0", report(1))
         clock.now_s += QUIET_S
-        fast = dataclasses.replace(report(2), seconds=Seconds(train=6120 / 12345))
-        display.epoch(SPEC, first, "cpu-0", fast)
+        display.epoch(SPEC, first, "cpu-0", report(2))
         display.retried(first, result(Outcome.CRASHED, error="worker killed by signal 9"))
-        display.started(first, "cpu-1", 2)
-        display.finished(SPEC, first, result())
+        display.started(first, "cpu-1", 2, AS_DOCUMENTED)
+        display.finished(SPEC, first, result(), AS_DOCUMENTED)
         display.progress(HowFar(1, 3, None, "baseline 2.50 %"))
-        display.started(second, "cpu-0", 1)
-        display.finished(SPEC, second, result(Outcome.PRUNED, 2))
+        display.started(second, "cpu-0", 1, CHANGED)
+        display.finished(SPEC, second, result(Outcome.PRUNED, 2), CHANGED)
         display.progress(HowFar(2, 3, TimeLeft(100.0, 160.0), RESULTS))
         display.note("MLflow does not answer")
-        display.finished(SPEC, trial(2), result(Outcome.OUT_OF_MEMORY))
+        display.finished(SPEC, trial(2), result(Outcome.OUT_OF_MEMORY), CHANGED)
+        display.finished(SPEC, trial(3), dataclasses.replace(result(), **WHOLE), "seed 2 of trial 1", "study/trial 9")
         display.progress(HowFar(3, 3, TimeLeft(0.0, 0.0), RESULTS))
     assert out.getvalue().splitlines() == [
         "study     cnn-quick",
         "budget    2 trials",
         "baseline 0  started on cpu-0",
-        "baseline 0  epoch 2/5   2.50 % 12,345 images/s",
+        "baseline 0  epoch 2/5   2.50 % of 1,000",
         "baseline 0  crashed (worker killed by signal 9); it will be tried again",
         "baseline 0  started on cpu-1 (attempt 2)",
-        "baseline 0    2.50 %  75 s    as documented",
+        "baseline 0    2.50 % of 1,000   75 s    as documented",
         "1 of 3 trials; baseline 2.50 %",
-        "trial 1       2.50 %  pruned after 2 of 5 epochs  units_2=100",
+        "trial 1       2.50 % of 1,000   pruned after 2 of 5 epochs  units_2=100",
         "MLflow does not answer",
-        "trial 2               out of memory  units_2=100",
+        "trial 2                         out of memory  units_2=100",
+        "trial 3       2.10 % of 10,000  75 s    seed 2 of trial 1  reused from study/trial 9",
         f"3 of 3 trials; {RESULTS}",
     ]
 
@@ -155,12 +159,12 @@ def test_control_characters_and_markup_are_shown_harmless(live: LiveDisplay, ter
 
 
 def test_live_region_has_a_line_per_worker_a_bar_and_the_best(live: LiveDisplay, terminal: Terminal) -> None:
-    live.started(trial(12), "cpu-0", 1)
-    live.started(trial(0, Role.BASELINE), "cpu-1", 1)
+    live.started(trial(12), "cpu-0", 1, CHANGED)
+    live.started(trial(0, Role.BASELINE), "cpu-1", 1, AS_DOCUMENTED)
     live.epoch(SPEC, trial(12), "cpu-0", report(3))
     live.progress(HowFar(9, 26, TimeLeft(540.0, 830.0), RESULTS))
     lines = drawn(live, terminal)
-    assert "cpu-0  trial 12    epoch 3/5   2.50 %    612 images/s" in lines
+    assert "cpu-0  trial 12    epoch 3/5   2.50 % of 1,000" in lines
     assert "cpu-1  baseline 0  epoch 0/5" in lines
     assert any(line.endswith("9 of 26 trials, about 9 to 14 min left") for line in lines)
     assert RESULTS in " ".join(lines)
@@ -168,11 +172,11 @@ def test_live_region_has_a_line_per_worker_a_bar_and_the_best(live: LiveDisplay,
 
 
 def test_live_keeps_lines_of_what_is_over_and_frees_the_worker(live: LiveDisplay, terminal: Terminal) -> None:
-    live.started(trial(7), "cpu-0", 1)
-    live.finished(SPEC, trial(7), result())
-    assert "trial 7       2.50 %  75 s    units_2=100\n" in terminal.text
+    live.started(trial(7), "cpu-0", 1, CHANGED)
+    live.finished(SPEC, trial(7), result(), CHANGED)
+    assert "trial 7       2.50 % of 1,000   75 s    units_2=100\n" in terminal.text
     assert drawn(live, terminal) == ["cpu-0  waiting"]
-    live.started(trial(8), "cpu-0", 1)
+    live.started(trial(8), "cpu-0", 1, CHANGED)
     live.retried(trial(8), result(Outcome.CRASHED))
     assert "trial 8     crashed; it will be tried again" in terminal.text
     assert drawn(live, terminal) == ["cpu-0  waiting"]
@@ -183,7 +187,7 @@ def test_live_region_leaves_room_however_many_workers(
 ) -> None:
     monkeypatch.setenv("LINES", "10")
     for number in range(30):
-        live.started(trial(number), f"node-{number}", 1)
+        live.started(trial(number), f"node-{number}", 1, CHANGED)
     live.progress(HowFar(0, 99, None, RESULTS))
     lines = drawn(live, terminal)
     assert lines[2:4] == ["node-2  trial 2     epoch 0/5", "and 27 more workers"]
@@ -194,7 +198,7 @@ def test_live_region_leaves_room_however_many_workers(
 def test_an_exception_gives_the_cursor_back(terminal: Terminal) -> None:
     def fail() -> None:
         with LiveDisplay(terminal) as display:
-            display.started(trial(0), "cpu-0", 1)
+            display.started(trial(0), "cpu-0", 1, CHANGED)
             raise RuntimeError("made up")
 
     with pytest.raises(RuntimeError, match="made up"):
@@ -207,16 +211,16 @@ def test_an_exception_gives_the_cursor_back(terminal: Terminal) -> None:
 @pytest.mark.parametrize("kind", [PlainDisplay, LiveDisplay])
 def test_nothing_is_written_after_close(kind: type[PlainDisplay | LiveDisplay], terminal: Terminal) -> None:
     display = kind(terminal)
-    display.started(trial(0), "cpu-0", 1)
+    display.started(trial(0), "cpu-0", 1, CHANGED)
     display.close()
     before = terminal.getvalue()
     display.plan(["late"])
-    display.started(trial(1), "cpu-0", 2)
+    display.started(trial(1), "cpu-0", 2, CHANGED)
     display.epoch(SPEC, trial(1), "cpu-0", report(1))
     display.note("late")
     display.progress(HowFar(1, 1))
     display.retried(trial(1), result(Outcome.CRASHED))
-    display.finished(SPEC, trial(1), result())
+    display.finished(SPEC, trial(1), result(), CHANGED)
     display.close()
     assert terminal.getvalue() == before
 
@@ -258,16 +262,60 @@ def test_notes_from_many_threads_stay_whole() -> None:
     assert len(lines) == 400
 
 
-def test_a_verdicts_trainings_show_what_they_got_wrong_of_the_test_images_alone() -> None:
+def test_a_wide_window_shows_what_each_worker_trains(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with LiveDisplay(terminal) as live:
+        live.started(trial(21), "worker-1", 1, "seed 3 of trial 7")
+        live.epoch(SPEC, trial(21), "worker-1", report(3))
+        with live._live._lock:
+            start = len(terminal.text)
+            live._live.refresh()
+            line = terminal.text[start:].splitlines()[0].rstrip()
+    assert line.startswith("worker-1  trial 21    epoch 3/5   2.50 % of 1,000 ")
+    assert line.endswith(" s  seed 3 of trial 7")
+
+
+def test_a_verdicts_trainings_show_their_error_on_the_test_images_alone() -> None:
     out, clock = io.StringIO(), Clock()
     confirm, spec = trial(3, Role.CONFIRM), make_spec(train_images=sum(SPLIT_SIZES["mnist"].values()))
     with PlainDisplay(out, clock) as display:
         clock.now_s += QUIET_S
-        display.epoch(spec, confirm, "cpu-0", report(2, error_pct=0.01))
-        display.finished(spec, confirm, dataclasses.replace(result(), test_wrong_images=(1, 5, 9)))
-        display.finished(spec, confirm, result())  # trained again, without the test images
-    epoch, end, without_test = out.getvalue().splitlines()
-    assert epoch.split()[:4] == ["confirm", "3", "epoch", "2/5"]
-    assert without_test.split()[:4] == ["confirm", "3", "75", "s"]
-    assert end.split()[:4] == ["confirm", "3", "3", "wrong"]
-    assert "%" not in out.getvalue()
+        fast = dataclasses.replace(report(2, error_pct=0.01), seconds=Seconds(train=spec.train_images / 12345))
+        display.epoch(spec, confirm, "cpu-0", fast)
+        tested = dataclasses.replace(result(), test_wrong_images=(1, 5, 9))
+        display.finished(spec, confirm, tested, "seed 1000 of trial 12")
+        display.finished(spec, confirm, result(), "seed 1000 of trial 12")  # trained again, without the test images
+    assert out.getvalue().splitlines() == [
+        "confirm 3   epoch 2/5 12,345 images/s",
+        "confirm 3     0.03 % of 10,000 test images  75 s    seed 1000 of trial 12",
+        "confirm 3                       75 s    seed 1000 of trial 12",
+    ]
+
+
+def test_a_further_seed_says_of_which_trial_it_is() -> None:
+    spec = make_spec()
+    documented, other = Trial("a", 0, DOCUMENTED, 0, 5, Role.BASELINE), {**DOCUMENTED, "units_2": 100}
+    seeds = Seeds(spec, [Record(documented), Record(Trial("b", 1, DOCUMENTED, 1, 5, Role.BASELINE))])
+    found = [
+        seeds.describe(one)
+        for one in (
+            Trial("c", 2, other, 0, 5),
+            Trial("d", 3, other, 1, 5),
+            Trial("e", 4, {**other, "units_1": 33}, 0, 5),
+            Trial("f", 5, other, 2, 5),
+            Trial("g", 6, DOCUMENTED, 2, 5),
+            Trial("h", 7, other, 0, 9),  # of another number of epochs
+        )
+    ]
+    assert found == [
+        "units_2=100",
+        "seed 2 of trial 2",
+        "units_1=33 units_2=100",
+        "seed 3 of trial 2",
+        "seed 3 of baseline 0",
+        "units_2=100",
+    ]
+    assert seeds.describe(Trial("d", 3, other, 1, 5)) == "seed 2 of trial 2"  # when it has ended
+    verdict = spec.changed(enqueue=(other,), confirms=(7,), kind=Kind.VERDICT)
+    confirmed = [Trial("i", n, params, 1000, 5, Role.CONFIRM) for n, params in enumerate((DOCUMENTED, other))]
+    assert list(map(Seeds(verdict).describe, confirmed)) == ["seed 1000 of the baseline", "seed 1000 of trial 7"]

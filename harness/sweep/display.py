@@ -19,18 +19,20 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.planning.forecast import TimeLeft
-from harness.study.formatting import changes, duration, time_range
-from harness.study.metrics import unless_trained_on
+from harness.study.formatting import duration, time_range
+from harness.study.metrics import test_error_rate_pct, unless_trained_on
 from harness.study.records import EpochReport, Outcome, Trial, TrialResult
-from harness.study.spec import SweepSpec
+from harness.study.spec import SPLIT_SIZES, SweepSpec
 
 QUIET_S = 10.0  # plain lines: an epoch or the progress is written after this time without a line
 
-# The live region has at most `WIDTH` columns: lines narrower than the window survive a change of its size.
+# The live region has few columns: lines narrower than the window survive a change of its size. Only what a trial trains
+# comes after `WIDTH` columns.
 WIDTH = 60
 BAR_WIDTH = 24
 NAME_WIDTH = 12
-SO_FAR_WIDTH = 33
+ERROR_WIDTH = 18
+SO_FAR_WIDTH = 31
 RESULT_LINES = 3
 OTHER_LINES = 4 + RESULT_LINES  # of the region, without the workers', and one free line above
 
@@ -61,8 +63,8 @@ class Display(Protocol):
     def plan(self, lines: Sequence[str]) -> None:
         """Shows the plan of the sweep."""
 
-    def started(self, trial: Trial, worker: str, attempt: int) -> None:
-        """A worker started a trial; attempts count from 1."""
+    def started(self, trial: Trial, worker: str, attempt: int, what: str) -> None:
+        """A worker started a trial, which trains `what` (`harness.study.seeds`); attempts count from 1."""
 
     def epoch(self, spec: SweepSpec, trial: Trial, worker: str, report: EpochReport) -> None:
         """A worker finished an epoch of a trial of the study `spec`."""
@@ -70,8 +72,10 @@ class Display(Protocol):
     def retried(self, trial: Trial, result: TrialResult) -> None:
         """An attempt failed and will be repeated."""
 
-    def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult, reused_from: str | None = None) -> None:
-        """A trial has its final result; shows its differences from the documented hyperparameters.
+    def finished(
+        self, spec: SweepSpec, trial: Trial, result: TrialResult, what: str, reused_from: str | None = None
+    ) -> None:
+        """A trial, which trained `what`, has its final result.
 
         `reused_from` names the trial whose result it took over.
         """
@@ -117,7 +121,7 @@ class PlainDisplay:
         for line in lines:
             self._lines.add(line)
 
-    def started(self, trial: Trial, worker: str, attempt: int) -> None:
+    def started(self, trial: Trial, worker: str, attempt: int, what: str) -> None:
         again = f" (attempt {attempt})" if attempt > 1 else ""
         if trial.number == 0 or again:
             self._lines.add(f"{name(trial):<{NAME_WIDTH}}started on {worker}{again}")
@@ -129,8 +133,10 @@ class PlainDisplay:
     def retried(self, trial: Trial, result: TrialResult) -> None:
         self._lines.add(_retry(trial, result))
 
-    def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult, reused_from: str | None = None) -> None:
-        self._lines.add(_end(spec, trial, result, reused_from))
+    def finished(
+        self, spec: SweepSpec, trial: Trial, result: TrialResult, what: str, reused_from: str | None = None
+    ) -> None:
+        self._lines.add(_end(spec, trial, result, what, reused_from))
 
     def progress(self, state: HowFar) -> None:
         is_due = state.done == state.total or self._clock() - self._shown_at >= QUIET_S
@@ -170,6 +176,7 @@ class _Busy:
     """A worker's running trial."""
 
     trial: Trial
+    what: str  # it trains
     since: float  # monotonic
     last: _Epoch | None = None
 
@@ -188,8 +195,8 @@ class LiveDisplay:
         for line in lines:
             self._lines.add(line)
 
-    def started(self, trial: Trial, worker: str, attempt: int) -> None:
-        self._show(worker, _Busy(trial, time.monotonic()))
+    def started(self, trial: Trial, worker: str, attempt: int, what: str) -> None:
+        self._show(worker, _Busy(trial, what, time.monotonic()))
         if not self._live.is_started and not self._lines.is_closed:
             self._live.start()
 
@@ -202,9 +209,11 @@ class LiveDisplay:
         self._free(trial)
         self._lines.add(_retry(trial, result))
 
-    def finished(self, spec: SweepSpec, trial: Trial, result: TrialResult, reused_from: str | None = None) -> None:
+    def finished(
+        self, spec: SweepSpec, trial: Trial, result: TrialResult, what: str, reused_from: str | None = None
+    ) -> None:
         self._free(trial)
-        self._lines.add(_end(spec, trial, result, reused_from))
+        self._lines.add(_end(spec, trial, result, what, reused_from))
 
     def progress(self, state: HowFar) -> None:
         self._state = state
@@ -239,14 +248,21 @@ class LiveDisplay:
     def _region(self) -> RenderableType:
         workers = list(self._workers.items())
         room = max(1, self._console.height - OTHER_LINES)
-        lines: list[RenderableType] = [_worker_line(worker, busy) for worker, busy in workers[:room]]
+        lines: list[RenderableType] = [
+            _worker_line(worker, busy, self._console.width) for worker, busy in workers[:room]
+        ]
         if len(workers) > room:
             lines.append(Text(f"and {len(workers) - room} more workers", "dim"))
         state = self._state
         if state:
             lines.append(self._bar(state))
             results = textwrap.wrap(
-                state.results, min(WIDTH, self._console.width), max_lines=RESULT_LINES, placeholder=" ..."
+                state.results,
+                min(WIDTH, self._console.width),
+                max_lines=RESULT_LINES,
+                placeholder=" ...",
+                break_long_words=False,
+                break_on_hyphens=False,
             )
             lines += [Text(line, "bold", no_wrap=True, overflow="ellipsis") for line in results]
         return Group(*lines)
@@ -287,39 +303,50 @@ def name(trial: Trial) -> str:
     return f"{trial.role} {trial.number}"
 
 
-def _worker_line(worker: str, busy: _Busy | None) -> Text:
+def _worker_line(worker: str, busy: _Busy | None, width: int) -> Text:
     line = Text(f"{worker}  ", no_wrap=True, overflow="ellipsis")
     if busy is None:
         return line.append("waiting", "dim")
     line.append(f"{name(busy.trial):<{NAME_WIDTH}}", "bold")
     line.append(f"{_so_far(busy.trial, busy.last):<{SO_FAR_WIDTH}}")
-    return line.append(f"{duration(time.monotonic() - busy.since):>7}", "dim")
+    line.append(f"{duration(time.monotonic() - busy.since):>7}", "dim")
+    is_wider = width > WIDTH + NAME_WIDTH
+    return line.append(f"  {busy.what}", "dim") if is_wider else line
 
 
 def _so_far(trial: Trial, last: _Epoch | None) -> str:
+    """The last epoch with its error; with its speed where there is no error to show."""
     if last is None:
         return f"epoch 0/{trial.epochs}"
     report = last.report
     error_pct = unless_trained_on(last.spec, report.val_error_rate_pct)
-    error = " " * 8 if error_pct is None else f"{error_pct:6.2f} %"
-    images_per_s = last.spec.train_images / max(report.seconds.train, 0.001)
-    return f"epoch {report.epoch}/{trial.epochs} {error} {images_per_s:6,.0f} images/s"
+    epoch = f"epoch {report.epoch}/{trial.epochs}"
+    if error_pct is None:
+        return f"{epoch} {last.spec.train_images / max(report.seconds.train, 0.001):6,.0f} images/s"
+    return f"{epoch} {_error(error_pct, report.val_images)}"
 
 
-def _end(spec: SweepSpec, trial: Trial, result: TrialResult, reused_from: str | None) -> str:
+def _error(error_pct: float, num_images: int | None) -> str:
+    """An error and its basis, since after an epoch fewer images are classified than at the end."""
+    return f"{error_pct:6.2f} % of {num_images or 0:,}"
+
+
+def _end(spec: SweepSpec, trial: Trial, result: TrialResult, what: str, reused_from: str | None) -> str:
     """One line for a finished trial."""
-    what = changes(trial.params, spec.baseline_params) or "as documented"
     reused = f"  reused from {reused_from}" if reused_from else ""
-    return f"{name(trial):<{NAME_WIDTH}}{_error(spec, result):>8}  {_how(trial, result):<6}  {what}{reused}"
+    error, how = _final_error(spec, result), _how(trial, result)
+    return f"{name(trial):<{NAME_WIDTH}}{error:<{ERROR_WIDTH}}  {how:<6}  {what}{reused}"
 
 
-def _error(spec: SweepSpec, result: TrialResult) -> str:
+def _final_error(spec: SweepSpec, result: TrialResult) -> str:
+    """Error on the validation images; of a training on these images as well, on the test images."""
     if result.outcome not in (Outcome.COMPLETED, Outcome.PRUNED):
         return ""
     error_pct = unless_trained_on(spec, result.val_error_rate_pct)
     if error_pct is not None:
-        return f"{error_pct:.2f} %"
-    return "" if result.test_wrong_images is None else f"{len(result.test_wrong_images)} wrong"
+        return _error(error_pct, result.num_val_images)
+    tested_pct = test_error_rate_pct(spec, result)
+    return "" if tested_pct is None else f"{_error(tested_pct, SPLIT_SIZES[spec.dataset]['test'])} test images"
 
 
 def _how(trial: Trial, result: TrialResult) -> str:

@@ -23,6 +23,7 @@ from harness.search.base import NoProposal
 from harness.search.proposer import Next
 from harness.study.findings import find, so_far
 from harness.study.records import EpochReport, Outcome, Record, Trial, TrialResult
+from harness.study.seeds import Seeds
 from harness.study.spec import SweepSpec
 from harness.study.trainings import taken_over
 from harness.support.failpoints import Step, reach
@@ -128,6 +129,7 @@ class Sweep:
         self._results, self._results_read_s = "", float("-inf")
         ledger.close_lost_attempts(spec.study)
         reach(Step.AFTER_LOST_ATTEMPTS)
+        self._seeds = Seeds(spec, records)
         self._pending = deque(record.trial for record in records if record.result is None)
         # A slow search proposes the next trial while the current one trains, so that no free worker waits for it.
         self._asks_ahead = spec.is_search and catalogue.sampler(spec).asks_ahead
@@ -208,7 +210,7 @@ class Sweep:
         self._running[worker] = _Running(trial, attempt, self._clock, self._reuse.training(trial, place))
         self._executor.start(worker, self._job(trial))
         reach(Step.AFTER_HAND_OUT)
-        self._display.started(trial, worker, attempt)
+        self._display.started(trial, worker, attempt, self._seeds.describe(trial))
         if self._asks_ahead and not self._pending and (ahead := self._propose()):
             self._commit(ahead)
             self._pending.append(ahead.trial)
@@ -407,7 +409,7 @@ class Sweep:
         reach(Step.AFTER_TELL)
         self._search_times_s[trial.uid] = running.search_time_s + self._clock() - started_s
         self._progress.add(Record(trial, result, reserved_time_s=held_s))
-        self._display.finished(self._spec, trial, result, reused_from)
+        self._display.finished(self._spec, trial, result, self._seeds.describe(trial), reused_from)
 
     def _spread_news(self) -> None:
         """Updates that follow one or more ended trials."""

@@ -31,6 +31,7 @@ from harness.ledger.ledger import Ledger, Study, find_study
 from harness.study.formatting import duration, settings
 from harness.study.metrics import epoch_values
 from harness.study.records import Device, Outcome, Record, Role, Trial, TrialResult
+from harness.study.seeds import Seeds
 from harness.study.spec import SweepSpec
 from harness.support.atomic_files import replaced
 from harness.support.provenance import diff_file, session_provenance
@@ -211,16 +212,17 @@ def _train(spec: SweepSpec, recorded: Recorded, place: Place, home: Path, displa
 
 def _drive(executor: Executor, spec: SweepSpec, trial: Trial, num_epochs: int, display: Display) -> TrialResult:
     """Trains one trial for `num_epochs` on the only worker."""
+    what = Seeds(spec).describe(trial)
     while True:
         for event in executor.events(POLL_S):
             if isinstance(event, Ready):
                 executor.start(event.worker, Job(trial))
-                display.started(trial, event.worker, 1)
+                display.started(trial, event.worker, 1, what)
             elif isinstance(event, EpochDone):
                 display.epoch(spec, trial, event.worker, event.report)
                 executor.answer(event.worker, go_on=event.report.epoch < num_epochs)
             elif isinstance(event, Finished):
-                display.finished(spec, trial, event.result)
+                display.finished(spec, trial, event.result, what)
                 return event.result
             elif isinstance(event, Died):
                 raise TroubleError(f"worker {event.reason} while it trained the trial again")

@@ -194,7 +194,7 @@ def verdict(
     from harness.workflows.champion import crowned
     from harness.workflows.verdict import Request, run_verdict
 
-    wall_s = parse_duration_s(budget) if budget else None
+    wall_s = parse_duration_s(budget, "budget") if budget else None
     request = Request(top, seeds, epochs, wall_s, takes_all_seeds=all_seeds)
     with _display(quiet) as display:
         end = run_verdict(

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.sweep.runner import StudyEnd
 
 TOP = 20  # rows of a leaderboard on the terminal
+MORE_TRIALS = 10  # are proposed at least to continue a study
 FORMS = ("csv", "parquet", "json")  # of an export
 
 
@@ -55,7 +56,7 @@ def verdict(options: argparse.Namespace) -> int:
     from harness.workflows.champion import crowned
     from harness.workflows.verdict import Request, run_verdict
 
-    wall_s = parse_duration_s(options.budget) if options.budget else None
+    wall_s = parse_duration_s(options.budget, "--budget") if options.budget else None
     request = Request(options.top, options.seeds, options.epochs, wall_s, takes_all_seeds=options.all_seeds)
     study = _study_named(options.study)
     with make_display(sys.stdout) as display:
@@ -342,8 +343,8 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
             return 130
         with open_ledger() as ledger:
             _write_leaderboard(ledger, [spec.study], _board([spec.study]), TOP)
-            num_trials = ledger.usage(spec.study).trials
-        _say(how_it_ended(spec, end, num_trials))
+            so_far = ledger.usage(spec.study).trials, ledger.study(spec.study).spec.budget.trials
+        _say(how_it_ended(spec, end, *so_far))
         if spec.is_search:
             _say(f"test whether the best are better than the baseline: {typed()} verdict {spec.study}")
     _say(f"browse: {typed()} ui, or {typed()} report {specs[0].study} for one page with figures")
@@ -375,22 +376,29 @@ def _executor(options: argparse.Namespace) -> ExecutorSettings:
     return chosen(options.executor, vars(options))
 
 
-def how_it_ended(spec: SweepSpec, end: StudyEnd, num_trials: int) -> str:
-    """The last line of a sweep: why it stopped, and how to continue after this number of searched trials."""
+def how_it_ended(spec: SweepSpec, end: StudyEnd, num_trials: int, num_before: int) -> str:
+    """The last line of a sweep: why it stopped, and how to continue.
+
+    Args:
+        spec: The study, with the budget of this call.
+        end: How it ended.
+        num_trials: Number of its searched trials so far.
+        num_before: The largest number of trials that it was started with.
+    """
     if not spec.is_search:
         return f"{spec.study}: done; every seed has read the test images once"
     nothing = "nothing to run, since " if end.ran_nothing else ""
-    return (
-        f"{spec.study}: {nothing}{end.reason.value}; {_how_to_go_on(end.reason, num_trials)}--fresh starts a new study"
-    )
+    how = _how_to_go_on(end.reason, num_trials, num_before)
+    return f"{spec.study}: {nothing}{end.reason.value}; {how}--fresh starts a new study"
 
 
-def _how_to_go_on(reason: StopReason, num_trials: int) -> str:
+def _how_to_go_on(reason: StopReason, num_trials: int, num_before: int) -> str:
     """Options that continue the study; none if the whole space has been tried."""
     from harness.planning.progress import StopReason
 
+    total = num_before if num_before > num_trials else num_trials + max(num_trials, MORE_TRIALS)
     more = {
-        StopReason.TRIALS: f"--trials {num_trials + 16} continues it, ",
+        StopReason.TRIALS: f"--trials {total} runs {total - num_trials} more, ",
         StopReason.WALL_TIME: "a longer --budget continues it, ",
         StopReason.DEVICE_TIME: "a longer device_budget in the sweep file continues it, ",
     }

@@ -194,7 +194,7 @@ def test_no_room_for_the_leaderboard(home: Home, disk: SmallDisk) -> None:
         assert [path.name for path in disk.outside(disk.folder).iterdir()] == ["filler"]
     again = home.sweep()
     assert (again.returncode, again.stderr) == (0, "")
-    assert "nothing to run, since all trials of the budget are done; --trials" in again.stdout
+    assert "nothing to run, since all searched trials of the budget are done; --trials" in again.stdout
     home.assert_sound()
 
 

@@ -95,30 +95,65 @@ def progress(budget: Budget) -> Progress:
 def test_a_plan_tells_how_long_it_will_take() -> None:
     found = make_plan(progress(Budget(trials=10)), [], 2)
     assert found.num_left == 12
-    assert not found.is_cut_short
     assert found.time_left.low_s < found.time_left.high_s < 10 * found.time_left.low_s
 
 
-def test_a_plan_tells_when_the_time_will_not_do() -> None:
+def test_a_plan_knows_the_time_budget_and_whether_any_trial_was_measured(ledger: Ledger) -> None:
     found = make_plan(progress(Budget(trials=10, wall_s=20.0)), [], 2)
-    assert found.is_cut_short
-    assert found.time_left == TimeLeft(20.0, 20.0)
+    assert (found.limit_s, found.is_measured) == (20.0, False)
+    study = fill(ledger, "study")
+    costs = make_costs(ledger, study.spec, PLACES)
+    known = Progress(study.spec, ledger.history("study"), Usage(0, 0.0, 0.0), costs)
+    assert make_plan(known, [], 2).is_measured
 
 
 @pytest.mark.parametrize(
     ("made", "text"),
     [
-        (Plan(12, TimeLeft(540.0, 840.0), False), "12 trials, about 9 to 14 min"),
-        (Plan(12, TimeLeft(900.0, 900.0), True), "12 trials, probably too many for the time"),
-        (Plan(0, TimeLeft(15.0, 15.0), False), "nothing"),
+        (Plan(12, 2, TimeLeft(540.0, 840.0)), "10 searched trials and 2 of the baseline, about 9 to 14 min"),
+        (Plan(7, 0, TimeLeft(540.0, 840.0), 600.0), "7 searched trials, about 9 to 10 min"),
+        (
+            Plan(12, 2, TimeLeft(900.0, 1800.0), 600.0),
+            "10 searched trials and 2 of the baseline, about 15 to 30 min in all; 10 min are left, so the last ones"
+            " will not run",
+        ),
+        (
+            Plan(2, 2, TimeLeft(60.0, 240.0), 600.0, is_measured=False),
+            "2 trials of the baseline, about 60 s to 4 min as a first guess",
+        ),
+        (
+            Plan(10, 0, TimeLeft(900.0, 1800.0), 600.0, is_measured=False),
+            "10 searched trials, at most 10 min; the first trials will tell how long",
+        ),
+        (Plan(0, 0, TimeLeft(15.0, 15.0)), "nothing"),
     ],
 )
 def test_a_plan_for_people(made: Plan, text: str) -> None:
     spec = make_spec(budget=Budget(trials=10, wall_s=900.0))
     assert describe(spec, PLACES, made)[-2:] == [
-        "budget    10 trials and 2 of the baseline, or 15 minutes",
+        "budget    10 searched trials and 2 of the baseline, or 15 minutes",
         f"to run    {text}",
     ]
+
+
+def test_a_plan_says_on_how_many_images_errors_are_measured() -> None:
+    plan = Plan(1, 0, TimeLeft(1.0, 2.0))
+    lines = describe(make_spec(validation_images=1000), PLACES, plan)
+    assert (
+        "errors    on 10,000 validation images at the end of a trial; on 1,000 of them after an earlier epoch" in lines
+    )
+    assert "errors    on 10,000 validation images at the end of a trial" in describe(
+        make_spec(validation_images=10_000), PLACES, plan
+    )
+
+
+def test_a_machine_with_bfloat16_is_expected_to_be_faster(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_product_s", lambda matrix: 0.01)
+    times = []
+    for name in ("float32", "bfloat16"):
+        study = FilledLedger(ledger, make_spec(name, precision=name))
+        times.append(busy_s(make_costs(ledger, study.spec, PLACES), study.spec))
+    assert times[0] == pytest.approx(plan.BFLOAT16_SPEEDUP * times[1])
 
 
 def begin(study: FilledLedger, num_workers: int = 1) -> None:
@@ -130,12 +165,14 @@ def begin(study: FilledLedger, num_workers: int = 1) -> None:
 
 def test_a_plan_names_the_part_for_the_finalists() -> None:
     budget = Budget(trials=10, wall_s=900.0, finalists_share=0.3)
-    plan = Plan(12, TimeLeft(60.0, 120.0), is_cut_short=False)
+    plan = Plan(12, 2, TimeLeft(60.0, 120.0))
     lines = describe(make_spec(budget=budget), PLACES, plan)
-    expected = "budget    10 trials and 2 of the baseline, or 15 minutes, the last 30 % for further seeds of the best"
+    expected = (
+        "budget    10 searched trials and 2 of the baseline, or 15 minutes, the last 30 % for further seeds of the best"
+    )
     assert expected in lines
     both = make_spec(budget=budget, objective=("error", "device_time"), pruner="none")
-    assert "budget    10 trials and 2 of the baseline, or 15 minutes" in describe(both, PLACES, plan)
+    assert "budget    10 searched trials and 2 of the baseline, or 15 minutes" in describe(both, PLACES, plan)
 
 
 def test_a_resting_study_tells_how_long_it_would_go_on(ledger: Ledger) -> None:

@@ -120,7 +120,7 @@ def test_errors_of_two_precisions_are_not_ranked_together(ledger: Ledger) -> Non
 
 
 def test_the_plan_says_the_precision() -> None:
-    lines = describe(make_spec(precision="bfloat16"), [PLAIN], Plan(1, TimeLeft(1.0, 2.0), is_cut_short=False))
+    lines = describe(make_spec(precision="bfloat16"), [PLAIN], Plan(1, 0, TimeLeft(1.0, 2.0)))
     assert any(line.startswith("device ") and line.endswith(", bfloat16") for line in lines)
 
 

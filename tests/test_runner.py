@@ -13,7 +13,7 @@ from harness.errors import InputError, TroubleError
 from harness.ledger.ledger import Ledger
 from harness.planning.progress import StopReason
 from harness.study.records import Trial
-from harness.study.spec import Kind, check_name
+from harness.study.spec import Budget, Kind, check_name
 from harness.sweep.runner import StudyEnd, learned, open_study
 from harness.workflows.verdict import Request, plan_verdict
 
@@ -118,13 +118,31 @@ def test_no_study_begins_with_lessons_of_another_fidelity_and_one_that_has_goes_
 @pytest.mark.parametrize(
     ("reason", "advice"),
     [
-        (StopReason.TRIALS, "--trials 26 continues it, --fresh starts a new study"),
+        (StopReason.TRIALS, "--trials 20 runs 10 more, --fresh starts a new study"),
         (StopReason.WALL_TIME, "a longer --budget continues it, --fresh starts a new study"),
         (StopReason.DEVICE_TIME, "a longer device_budget in the sweep file continues it, --fresh starts a new study"),
         (StopReason.EXHAUSTED, "--fresh starts a new study"),
     ],
 )
 def test_only_what_stopped_a_study_is_said_to_go_on_with_it(reason: StopReason, advice: str) -> None:
-    assert how_it_ended(make_spec(), StudyEnd(reason, ran_nothing=False), 10) == f"study: {reason.value}; {advice}"
-    again = how_it_ended(make_spec(), StudyEnd(reason, ran_nothing=True), 10)
+    assert how_it_ended(make_spec(), StudyEnd(reason, ran_nothing=False), 10, 10) == f"study: {reason.value}; {advice}"
+    again = how_it_ended(make_spec(), StudyEnd(reason, ran_nothing=True), 10, 10)
     assert again == f"study: nothing to run, since {reason.value}; {advice}"
+
+
+@pytest.mark.parametrize(("num_before", "advice"), [(3, "--trials 13 runs 10 more"), (16, "--trials 16 runs 13 more")])
+def test_a_short_run_says_how_to_come_to_the_earlier_number_of_trials(num_before: int, advice: str) -> None:
+    end = StudyEnd(StopReason.TRIALS, ran_nothing=False)
+    assert advice in how_it_ended(make_spec(), end, 3, num_before)
+
+
+def test_a_run_for_fewer_trials_leaves_the_studys_budget_as_it_is(tmp_path: Path) -> None:
+    budgets = [Budget(trials=3, wall_s=600.0), Budget(trials=40), Budget(trials=2, wall_s=60.0), Budget(trials=16)]
+    kept = []
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        for budget in budgets:
+            open_study(ledger, make_spec(budget=budget), fresh=False)
+            if budget is budgets[0]:
+                begin(ledger, "study")
+            kept.append(ledger.study("study").spec.budget)
+    assert kept == [budgets[0], Budget(trials=40), Budget(trials=40), Budget(trials=40)]

@@ -21,15 +21,16 @@ from harness.planning.forecast import Forecast, Open, TimeLeft
 from harness.planning.progress import Progress
 from harness.planning.status import Status
 from harness.search.constraints import broken_limit
-from harness.study.formatting import time_range
+from harness.study.formatting import duration, time_range
 from harness.study.records import Device, Params, Trial
-from harness.study.spec import SweepSpec
+from harness.study.spec import SPLIT_SIZES, SweepSpec
 
 NUM_SAMPLES = 200
 NUM_STUDIES = 10  # newest other studies, whose trials give the speed of the device
 NUM_TRIALS = 50  # newest trials of each
 START_S = 15.0  # workers load their framework
 USUAL_FLOPS_PER_S = 1e11  # of a worker, replaced by measured trials
+BFLOAT16_SPEEDUP = 1.6  # of training in bfloat16 where the processor has it: 1.8 for cnn, 1.4 for fc
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,18 @@ class Plan:
 
     Attributes:
         num_left: Remaining trials, including baseline seeds.
-        time_left: Wall time for them.
-        is_cut_short: Whether a time budget will probably end before them.
-        num_reusable: Number of them that will take over the result of an equal training, as far as known.
+        num_baselines: Number of them that are of the baseline.
+        time_left: Wall time for all of them, also where a time budget ends before.
+        limit_s: Seconds that are left of the time budgets; infinite without one.
+        is_measured: Whether trials on this device were measured; without, the time may be wrong by a factor of two.
+        num_reusable: Number of the trials that will take over the result of an equal training, as far as known.
     """
 
     num_left: int
+    num_baselines: int
     time_left: TimeLeft
-    is_cut_short: bool
+    limit_s: float = math.inf
+    is_measured: bool = True
     num_reusable: int = 0
 
 
@@ -54,7 +59,7 @@ def make_costs(ledger: Ledger, spec: SweepSpec, places: Sequence[Place]) -> Cost
     here = {(*_where(place), backends.backend(), spec.precision) for place in places}
     known = [one for one in _measured_before(ledger, spec) if _whereabouts(one.device) in here]
     on_gpu = places[0].gpu is not None
-    estimate = _usual(spec, on_gpu) if known or on_gpu else cpu_estimate(_gemm_flops_per_s() / places[0].sharing)
+    estimate = _usual(spec, on_gpu) if known or on_gpu else cpu_estimate(_flops_per_s(spec) / places[0].sharing)
     return CostModel(spec, estimate, known, typical_params(spec))
 
 
@@ -68,28 +73,33 @@ def typical_params(spec: SweepSpec) -> list[Params]:
 
 
 def make_plan(progress: Progress, pending: Sequence[Trial], num_workers: int) -> Plan:
-    """The plan, based on the ledger's trials on this device; without any, it may be wrong by a factor of two."""
+    """The plan, based on the ledger's trials on this device."""
     open_ = Open(pending=pending)
-    left, limit_s = progress.forecast(open_, num_workers), progress.budget_left_s(0.0, open_, num_workers)
-    starting = TimeLeft(left.low_s + START_S, left.high_s + START_S)
-    num_left = max(0, progress.total - progress.done)
-    return Plan(num_left, starting.within(limit_s), left.low_s >= limit_s, progress.num_reusable)
+    left = progress.forecast(open_, num_workers)
+    return Plan(
+        num_left=max(0, progress.total - progress.done),
+        num_baselines=progress.num_baselines_left,
+        time_left=TimeLeft(left.low_s + START_S, left.high_s + START_S),
+        limit_s=progress.budget_left_s(0.0, open_, num_workers),
+        is_measured=progress.is_measured,
+        num_reusable=progress.num_reusable,
+    )
 
 
 def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
     """The plan as lines of text."""
-    seeds = f" and {spec.baseline_seeds} of the baseline" if spec.baseline_seeds else ""
-    limits = [f"{spec.budget.trials} trials{seeds}"]
+    limits = [_how_many(spec, spec.budget.trials, spec.baseline_seeds)]
     limits += [f"{spec.budget.wall_s / 60:g} minutes"] if spec.budget.wall_s is not None else []
-    limits += [f"{spec.budget.device_s / 60:g} device minutes"] if spec.budget.device_s is not None else []
+    limits += [f"{spec.budget.device_s / 60:g} minutes of reserved time"] if spec.budget.device_s is not None else []
     share = spec.finalists_share
     finals = [f"the last {100 * share:g} % for further seeds of the best"] if share else []
     return [
         *_subject(spec),
         *_devices(places, spec.precision),
         f"profile   {spec.profile}: {spec.train_images:,} training images, {spec.epochs} epochs",
+        *_errors(spec),
         f"budget    {', '.join([', or '.join(limits), *finals])}",
-        f"to run    {_to_run(plan)}",
+        f"to run    {_to_run(spec, plan)}",
         *([f"reuse     {plan.num_reusable} of them are in the ledger"] if plan.num_reusable else []),
     ]
 
@@ -130,12 +140,39 @@ def _budget_left_s(status: Status, num_workers: int) -> Iterator[float]:
         yield status.device_s.left / num_workers
 
 
-def _to_run(plan: Plan) -> str:
+def _errors(spec: SweepSpec) -> Iterator[str]:
+    """What the errors and settings of the trials' lines mean."""
+    if spec.trains_on_validation:
+        return
+    num_images = SPLIT_SIZES[spec.dataset]["validation"]
+    few = spec.validation_images < num_images
+    before = f"; on {spec.validation_images:,} of them after an earlier epoch" if few else ""
+    yield f"errors    on {num_images:,} validation images at the end of a trial{before}"
+    if spec.is_search:
+        yield "settings  those that differ from the documented network are shown"
+
+
+def _to_run(spec: SweepSpec, plan: Plan) -> str:
+    """The remaining trials and their time; a first guess, which may be wrong by a factor of two, warns of nothing."""
     if plan.num_left == 0:
         return "nothing"
-    if plan.is_cut_short:
-        return f"{plan.num_left} trials, probably too many for the time"
-    return f"{plan.num_left} trials, about {time_range(plan.time_left.low_s, plan.time_left.high_s)}"
+    left, limit_s = plan.time_left, plan.limit_s
+    what = _how_many(spec, plan.num_left - plan.num_baselines, plan.num_baselines)
+    about = f"about {time_range(left.low_s, min(left.high_s, limit_s))}"
+    if not plan.is_measured:
+        if left.high_s < limit_s:
+            return f"{what}, {about} as a first guess"
+        return f"{what}, at most {duration(limit_s)}; the first trials will tell how long"
+    if left.low_s < limit_s:
+        return f"{what}, {about}"
+    whole = time_range(left.low_s, left.high_s)
+    return f"{what}, about {whole} in all; {duration(limit_s)} are left, so the last ones will not run"
+
+
+def _how_many(spec: SweepSpec, num_trials: int, num_baselines: int) -> str:
+    trials = [f"{num_trials} {'searched trials' if spec.is_search else 'trainings'}"] if num_trials else []
+    seeds = [f"{num_baselines}{'' if trials else ' trials'} of the baseline"] if num_baselines else []
+    return " and ".join([*trials, *seeds]) or "0 trials"
 
 
 def _subject(spec: SweepSpec) -> list[str]:
@@ -186,6 +223,11 @@ def _whereabouts(device: Device) -> tuple[str, bool, int, int, str, str]:
 def _usual(spec: SweepSpec, on_gpu: bool) -> Floats:
     """An estimate for devices whose speed comes from measured trials."""
     return gpu_estimate(spec.baseline) if on_gpu else cpu_estimate(USUAL_FLOPS_PER_S)
+
+
+def _flops_per_s(spec: SweepSpec) -> float:
+    """Speed of this machine's processor in the precision of a study."""
+    return _gemm_flops_per_s() * (BFLOAT16_SPEEDUP if spec.precision == "bfloat16" else 1.0)
 
 
 def _gemm_flops_per_s() -> float:

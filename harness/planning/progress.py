@@ -20,7 +20,7 @@ GRACE = 0.05  # share of a time budget by which a running trial may exceed it
 class StopReason(Enum):
     """Why a sweep ended."""
 
-    TRIALS = "all trials of the budget are done"
+    TRIALS = "all searched trials of the budget are done"
     WALL_TIME = "the time budget has no room for another trial"
     DEVICE_TIME = "the device time budget has no room for another trial"
     EXHAUSTED = "the space is exhausted: nothing new is left to try"
@@ -69,6 +69,15 @@ class Progress:
     @property
     def total(self) -> int:
         return self._spec.budget.trials + self._spec.baseline_seeds
+
+    @property
+    def num_baselines_left(self) -> int:
+        return max(0, self._spec.baseline_seeds - self.num_baselines)
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the predicted times come from trials on this device."""
+        return self._costs.num_known > 0
 
     def charge(self, device_s: float) -> None:
         """Adds the cost of an attempt, with or without a result."""
@@ -136,7 +145,7 @@ class Progress:
 
     def time_left(self, wall_s: float, open_: Open, num_workers: int) -> TimeLeft | None:
         """Remaining time of the study; None before any trial has been measured."""
-        if self._costs.num_known == 0:
+        if not self.is_measured:
             return None
         return self.forecast(open_, num_workers).within(self.budget_left_s(wall_s, open_, num_workers))
 

@@ -82,6 +82,15 @@ class Budget(Strict):
     device_s: Seconds | None = None
     finalists_share: Annotated[Share, Since(6)] = 0.0
 
+    def grown(self, other: Budget) -> Budget:
+        """The larger limits of both, with the share of `other`."""
+        return Budget(
+            trials=max(self.trials, other.trials),
+            wall_s=_later(self.wall_s, other.wall_s),
+            device_s=_later(self.device_s, other.device_s),
+            finalists_share=other.finalists_share,
+        )
+
 
 class Decides(Enum):
     """The effect of a setting of a study. Each setting has one, so that no comparison forgets a setting."""
@@ -323,15 +332,19 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def parse_duration_s(text: str) -> float:
+def _later(limit_s: float | None, other_s: float | None) -> float | None:
+    return None if limit_s is None or other_s is None else max(limit_s, other_s)
+
+
+def parse_duration_s(text: str, name: str = "duration") -> float:
     """Seconds of '90s', '15m' or '2h'.
 
     Raises:
-        InputError: it is none of these.
+        InputError: it is none of these; the message begins with `name`.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
     seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
     if not 0 < seconds <= MAX_SECONDS:
         allowed = f"a number above 0 with s, m or h, such as 90s, 15m or 2h; at most {MAX_SECONDS:.0f}s"
-        raise InputError(f"duration is {shown(text)}; allowed: {allowed}")
+        raise InputError(f"{name} is {shown(text)}; allowed: {allowed}")
     return seconds

@@ -231,8 +231,11 @@ def open_study(
         reach(Step.AFTER_STUDY)
         return
     _check_unchanged(ledger, spec)
-    if ledger.study(spec.study).spec.budget != spec.budget:
-        ledger.update_budget(spec)
+    before = ledger.study(spec.study).spec.budget
+    # A search for fewer trials or a shorter time than before leaves the study's budget as it is.
+    budget = before.grown(spec.budget) if spec.is_search else spec.budget
+    if budget != before:
+        ledger.update_budget(spec.changed(budget=budget))
 
 
 def _check_unchanged(ledger: Ledger, spec: SweepSpec) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 import numpy as np
@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from harness.analysis.hyperparameters import hyperparameters
-from harness.analysis.leaderboard.columns import Columns, cell, columns
+from harness.analysis.leaderboard.columns import INTERVAL, Columns, cell, columns
 from harness.analysis.leaderboard.leaderboard import by_configuration, fidelity_columns
 from harness.analysis.terminal import plain_console
 from harness.ledger.ledger import Ledger, find_study
@@ -25,7 +25,8 @@ from harness.study.metrics import metrics
 from harness.study.records import Outcome, Role, Shown
 from harness.study.spec import SweepSpec
 
-MIN_CHANGES = 25  # minimum width of this column
+TIMING_CLASS, INTERVALS = "timing\nclass", "95 % intervals"
+MIN_CHANGES = 25  # minimum width of the column of changes
 NAME_WIDTH = 12  # of a study, where there is no room for its whole name
 TITLE_WIDTH = 10  # of a title without line breaks of its own
 
@@ -47,7 +48,7 @@ def show_leaderboard(
         shown, hidden = _columns(rows, specs, console)
         console.print(_table(rows, shown))
         if hidden:
-            console.print(f"no room in {console.width} columns for: {', '.join(hidden)}; the CSV file has them")
+            console.print(f"no room in {console.width} columns for {', '.join(hidden)}: the CSV file has them")
     for line in [*_left_out(board, rows), *_cautions(board)]:
         console.print(line)
     for spec in specs:
@@ -58,13 +59,19 @@ def show_leaderboard(
 
 
 def _findings(ledger: Ledger, spec: SweepSpec) -> list[str]:
-    return sentences(find(Configurations(spec, ledger.finished(spec.study)), ledger.result))
+    """What was found, and all settings of the best configuration, whatever the table has room for."""
+    findings = find(Configurations(spec, ledger.finished(spec.study)), ledger.result)
+    best = findings.best
+    if best is None:
+        return sentences(findings)
+    mine = changes(best.params, spec.baseline_params)
+    return [*sentences(findings), f"settings of trial {best.first.trial.number}: {mine}; otherwise as documented"]
 
 
 def _table(rows: pd.DataFrame, texts: Columns) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for title in texts:
-        is_text = title in ("study", "trial", "outcome", CHANGES)
+        is_text = title in ("study", "trial", CHANGES)
         lines = title if "\n" in title else textwrap.fill(title, TITLE_WIDTH, break_long_words=False)
         table.add_column(lines, justify="left" if is_text else "right", no_wrap=title != CHANGES)
     fidelity = list(zip(*(rows[name] for name in fidelity_columns(rows)), strict=True))
@@ -77,33 +84,55 @@ def _table(rows: pd.DataFrame, texts: Columns) -> Table:
 def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -> tuple[Columns, list[str]]:
     """The columns that fit, and names of those that do not.
 
-    Hyperparameters are in separate columns, else in one, else left out. Names of studies are broken before that, and
-    metrics and seeds are left out after it, the last metric first.
+    Hyperparameters are in separate columns, else in one, and are left out last. Before that names of studies are
+    broken, then metrics (the last one first), intervals and seeds are left out.
     """
-    whole, end, names = _start(rows), _end(rows), hyperparameters(specs)
+    names, end = hyperparameters(specs), _end(rows)
     texts = {name: [cell(value) for value in rows[name]] for name in names}
     own = {name.replace("_", "_\n"): texts[name] for name in names}
+    changed = {CHANGES: _changes(rows, names, specs)} if names else {}
+    longest = max((len(word) for text in changed.get(CHANGES, []) for word in text.split()), default=0)
 
     def fits(shown: Columns, more: int = 0) -> bool:
         return _width(_table(rows, shown), console) + more <= console.width
 
-    for start in (whole, _with_broken_names(whole)):
+    for start, hidden in _ever_fewer(_start(rows)):
         if fits(start | own | end):
-            return start | own | end, []
-        if names and fits(start | end, MIN_CHANGES):
-            return start | {CHANGES: _changes(rows, names, specs)} | end, []
-    hidden = ["hyperparameters"] if names else []
-    for title in [*(metric.title for metric in reversed(metrics(Shown.TABLE))), "seeds"]:
-        if title in start and not fits(start | end):
-            del start[title]
-            hidden.append(title)
-    return start | end, hidden
+            return start | own | end, hidden
+        if changed and fits(start | end, max(MIN_CHANGES, longest)):
+            return start | changed | end, hidden
+    start, hidden = next(
+        ((start, hidden) for start, hidden in _ever_fewer(_start(rows)) if fits(start | end)), (_start(rows), [])
+    )
+    return start | end, ["hyperparameters", *hidden] if names else hidden
+
+
+def _ever_fewer(columns: Columns) -> Iterator[tuple[Columns, list[str]]]:
+    """The columns, then the same in less and less width, with the names of what is left out."""
+    yield columns, []
+    hidden: list[str] = []
+    columns = _with_broken_names(columns)
+    yield columns, []
+    last, *others = [metric.title for metric in reversed(metrics(Shown.TABLE))]
+    for title in (last, INTERVAL, *others, TIMING_CLASS, "seeds"):
+        fewer = _without_intervals(columns) if title == INTERVAL else {k: v for k, v in columns.items() if k != title}
+        if fewer != columns:
+            columns, hidden = fewer, [*hidden, INTERVALS if title == INTERVAL else title.replace("\n", " ")]
+            yield columns, hidden
+
+
+def _without_intervals(columns: Columns) -> Columns:
+    return {
+        title.removesuffix(INTERVAL): [text.partition(" (")[0] for text in texts] if INTERVAL in title else texts
+        for title, texts in columns.items()
+    }
 
 
 def _with_broken_names(columns: Columns) -> Columns:
     if "study" not in columns:
         return dict(columns)
-    return columns | {"study": [textwrap.fill(name, NAME_WIDTH) for name in columns["study"]]}
+    broken = [textwrap.fill(name, NAME_WIDTH, break_long_words=False) for name in columns["study"]]
+    return columns | {"study": broken}
 
 
 def _width(table: Table, console: Console) -> int:
@@ -111,19 +140,19 @@ def _width(table: Table, console: Console) -> int:
 
 
 def _start(rows: pd.DataFrame) -> Columns:
+    """The columns before the hyperparameters; a trial that was not trained to its end has its outcome beside it."""
     found = columns(rows)
+    found["trial"] = [
+        trial if outcome == Outcome.COMPLETED else f"{trial} {str(outcome).replace('_', ' ')}"
+        for trial, outcome in zip(found["trial"], rows["outcome"], strict=True)
+    ]
     if rows["clock"].nunique() > 1:
-        found["timing\nclass"] = list(rows["clock"].fillna(""))
+        found[TIMING_CLASS] = list(rows["clock"].fillna(""))
     return found
 
 
 def _end(rows: pd.DataFrame) -> Columns:
-    found: Columns = {}
-    if rows["epochs"].nunique() > 1:
-        found["epochs"] = [str(epochs) for epochs in rows["epochs"]]
-    if (rows["outcome"] != Outcome.COMPLETED).any():
-        found["outcome"] = [outcome.replace("_", " ") for outcome in rows["outcome"]]
-    return found
+    return {"epochs": [str(epochs) for epochs in rows["epochs"]]} if rows["epochs"].nunique() > 1 else {}
 
 
 def _changes(rows: pd.DataFrame, names: list[str], specs: Sequence[SweepSpec]) -> list[str]:

@@ -96,14 +96,14 @@ def test_status_for_people(study: FilledLedger) -> None:
         "  baseline  2.50 % (mean of 2 seeds)",
         f"  best      {BEST}",
         "  settings  units_2=200 (trained in 10 s)",
-        "  budget    5 of 10 trials, 4 min of 10 min, 112 s of device time",
+        "  budget    5 of 10 trials, 4 min of 10 min, 112 s of reserved time",
         "  test      1 model saw the test images",
         "",
         "new",
         "  done      0, 0 pending",
         "  baseline  no result yet",
         "  best      no searched trial is trained in full yet",
-        "  budget    0 of 5 trials, 0 s, 0 s of 2 h 00 min of device time",
+        "  budget    0 of 5 trials, 0 s, 0 s of 2 h 00 min of reserved time",
     ]
     assert [line for line in lines if "session" in line] == [f"  session   {found[0].last_session_at}, 2 min"]
 
@@ -135,6 +135,6 @@ def test_a_verdict_has_no_best_so_far(study: FilledLedger) -> None:
     assert [line for line in out.getvalue().splitlines() if not line.startswith("  session")] == [
         "study.verdict",
         "  done      3, 0 pending (3 completed)",
-        "  budget    3 of 6 trials, 0 s, 42 s of device time",
+        "  budget    3 of 6 trials, 0 s, 42 s of reserved time",
         "  test      3 models saw the test images",
     ]

@@ -202,7 +202,7 @@ def _baseline(status: Status) -> str:
 def _budget(status: Status) -> str:
     limit = status.trials.limit or 0
     wall, device = _time(status.wall_s), _time(status.device_s)
-    return f"{status.trials.used:g} of {limit:g} trials, {wall}, {device} of device time"
+    return f"{status.trials.used:g} of {limit:g} trials, {wall}, {device} of reserved time"
 
 
 def _time(share: Share) -> str:

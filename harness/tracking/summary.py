@@ -234,7 +234,7 @@ def _cost(progress: Progress) -> str:
     shares = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in outcomes.most_common())
     usage = progress.usage
     return (
-        f"{len(progress.records)} trials ({shares or 'none yet'}); {usage.device_s / 60:.1f} minutes of device time,"
+        f"{len(progress.records)} trials ({shares or 'none yet'}); {usage.device_s / 60:.1f} minutes of reserved time,"
         f" failed and pruned ones included, in {usage.wall_s / 60:.1f} minutes."
         f" Models that were shown the test images: {progress.num_test_reads}."
     )

@@ -87,7 +87,7 @@ def verdict_lines(facts: Facts) -> list[str]:
 
 
 def cost_lines(facts: Facts, steps: Sequence[Step]) -> Iterator[str]:
-    """The device time until the search was better than the baseline."""
+    """The reserved time until the search was better than the baseline."""
     if facts.baseline is None or not facts.searched:
         return
     baseline_pct = facts.baseline.mean_error_pct
@@ -95,11 +95,11 @@ def cost_lines(facts: Facts, steps: Sequence[Step]) -> Iterator[str]:
     first = first_below(steps, baseline_pct)
     if first is None:
         spent = duration(steps[-1].device_s)
-        yield f"No trial came below the baseline's {baseline_pct:.2f} % in {spent} of device time."
+        yield f"No trial came below the baseline's {baseline_pct:.2f} % in {spent} of reserved time."
         return
     yield (
         f"First below the baseline: trial {first.trial}, the {_nth(first.num_searched)} trained in full, after"
-        f" {duration(first.device_s)} of device time {total}."
+        f" {duration(first.device_s)} of reserved time {total}."
     )
     lead = facts.findings.lead_by_chance
     if lead is None:
@@ -118,9 +118,9 @@ def _nth(number: int) -> str:
 
 
 def outcome_line(facts: Facts) -> str:
-    """Numbers of trials by outcome, and their device time."""
+    """Numbers of trials by outcome, and the time for which workers were reserved for them."""
     outcomes = ", ".join(f"{count} {name}" for name, count in facts.outcomes.most_common())
     return (
-        f"{len(facts.records)} trials ({outcomes or 'none yet'}), {duration(facts.usage.device_s)} of device time in"
+        f"{len(facts.records)} trials ({outcomes or 'none yet'}), {duration(facts.usage.device_s)} of reserved time in"
         f" {duration(facts.usage.wall_s)}."
     )

@@ -263,7 +263,7 @@ def _time_use(known: Material) -> Section:
         f"Devices were held for {duration(found.device_s)}, of which training took {found.training_share:.0%}.",
         "Logging to MLflow runs in a thread of its own, which no trial waits for, and is not measured.",
     ]
-    lines = lines if found.device_s else ["No device time was used yet."]
+    lines = lines if found.device_s else ["No time was reserved yet."]
     if found.reused_s:
         num_reused = sum(record.reused_time_s > 0 for record in known.facts.records)
         lines.append(
@@ -272,9 +272,9 @@ def _time_use(known: Material) -> Section:
         )
     return Section(
         "time",
-        "Use of device time",
-        "Device time by use. Training should be most of it. Evaluation, compiling and building are overhead. The time"
-        " of failed attempts is lost.",
+        "Use of reserved time",
+        "Time for which workers were reserved, by use. Training should be most of it. Evaluation, compiling and building"
+        " are overhead. The time of failed attempts is lost.",
         [work_figures.time_bars(found)] if found.device_s else [],
         lines,
     )

@@ -76,7 +76,7 @@ def provenance(facts: Facts) -> Table:
 def _budget(budget: Budget) -> str:
     limits = [f"{budget.trials} trials"]
     limits += [f"{duration(budget.wall_s)} in all"] if budget.wall_s else []
-    limits += [f"{duration(budget.device_s)} of device time"] if budget.device_s else []
+    limits += [f"{duration(budget.device_s)} of reserved time"] if budget.device_s else []
     return ", ".join(limits)
 
 

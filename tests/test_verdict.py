@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from verdict_workers import Killed, VerdictWorkers, Wrong, train
 
 from harness.analysis.verdict import picture
-from harness.analysis.verdict.findings import find_verdict
+from harness.analysis.verdict.findings import Configuration, Interval, find_verdict
 from harness.analysis.verdict.sentences import sentences
 from harness.analysis.verdict.table import show_verdict, write_verdict
 from harness.analysis.verdict.trainings import Answer
@@ -285,6 +285,30 @@ def test_a_tie_says_how_well_the_cheapest_is_known(study: FilledLedger) -> None:
     assert ", which may be chance (" in answer
     worst = min(candidate.comparison.corrected.high for candidate in found.candidates)
     assert f"is as good to within {worst:.2f} points at 0.40x the device time" in cost
+
+
+def test_an_interval_that_says_nothing_is_not_said(study: FilledLedger) -> None:
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(a_tie))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
+    wide = Interval(-32.0, 31.0)
+
+    def with_interval(candidate: Configuration) -> Configuration:
+        assert candidate.comparison
+        comparison = dataclasses.replace(candidate.comparison, corrected=wide, num_seeds_needed=8)
+        return dataclasses.replace(candidate, comparison=comparison)
+
+    found = dataclasses.replace(found, candidates=tuple(map(with_interval, found.candidates)))
+    answer, cost, _ = sentences(found)
+    assert answer.endswith(
+        "; too few seeds for an interval that says anything). A difference of this size would show with about 8 seeds"
+        " (--seeds 8)"
+    )
+    assert "as good" not in cost
+    assert "0.40x the device time" in cost
+    stream = io.StringIO()
+    show_verdict(found, stream)
+    assert "32.0" not in stream.getvalue()
+    assert "(too few seeds)" in stream.getvalue()
 
 
 def test_a_tie_that_takes_longer_is_not_praised(study: FilledLedger) -> None:

@@ -9,6 +9,7 @@ from scipy import stats
 from harness.analysis.verdict.statistics import (
     ALPHA,
     LOOKS,
+    Differences,
     bootstrap_interval_pct,
     corrected_confidence,
     differences,
@@ -18,6 +19,7 @@ from harness.analysis.verdict.statistics import (
     mcnemar_pooled,
     paired_difference,
     probability_of_improvement,
+    seeds_to_show,
 )
 
 # "Student" 1908: additional hours of sleep under two drugs, ten patients; t = 4.0621, p = 0.00283.
@@ -206,6 +208,16 @@ def test_the_looks_share_alpha_out() -> None:
     assert sum(LOOKS.values()) <= 1.0
     assert list(LOOKS) == sorted(LOOKS)
     assert corrected_confidence(3, 5) == pytest.approx(1 - ALPHA * LOOKS[5] / 3)
+
+
+def test_the_seeds_that_a_difference_takes_are_those_of_the_first_look_that_excludes_zero() -> None:
+    # By hand for one candidate: after 5 of 3 seeds the error is 0.1 sqrt(3/5) = 0.0775, there are 2 x 2 = 4 degrees of
+    # freedom and the confidence is 1 - 0.05 x 0.70, so the interval reaches 3.13 x 0.0775 = 0.243 to each side.
+    found = Differences(np.array([0.25, -0.25, 0.20, 0.01]), np.full(4, 0.1), np.full(4, 2.0))
+    assert stats.t.ppf(1 - 0.05 * 0.70 / 2, 4) * 0.1 * math.sqrt(3 / 5) == pytest.approx(0.243, abs=5e-4)
+    assert seeds_to_show(found, 3, 1) == [5, 5, 12, None]
+    assert seeds_to_show(found, 5, 1)[0] == 20
+    assert seeds_to_show(found, 20, 1) == [None] * 4
 
 
 def test_a_look_costs_its_share_and_is_not_taken_back() -> None:

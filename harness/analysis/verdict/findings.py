@@ -76,6 +76,8 @@ class Comparison:
         mcnemar_p_values: By seed; not corrected.
         mcnemar_pooled_p_value: One vote per image; not corrected.
         device_time_ratio: Candidate's over baseline's; None if their times cannot be compared.
+        num_seeds_needed: The first look after this one whose interval would exclude 0 if difference and spread stayed
+            as they are (`statistics.seeds_to_show`); None: no look's would.
     """
 
     points: float
@@ -87,6 +89,14 @@ class Comparison:
     mcnemar_p_values: tuple[float, ...]
     mcnemar_pooled_p_value: float
     device_time_ratio: float | None
+    num_seeds_needed: int | None
+
+    def says_something(self, baseline: Errors) -> bool:
+        """Whether the interval is narrow enough to be of use: its reach to each side is no more than the error itself.
+
+        After three seeds it often reaches further than any error can lie.
+        """
+        return self.corrected.high - self.corrected.low <= 2 * baseline.mean_pct
 
 
 @dataclass(frozen=True)
@@ -179,6 +189,7 @@ class _Findings:
             self._wrong: Wrong = trainings.wrong()
             self._rates_pct: Floats = 100 * self._wrong.sum(-1) / trainings.num_images
             self._differences: Differences = statistics.differences(self._wrong, trainings.num_images)
+            self._needed = statistics.seeds_to_show(self._differences, trainings.num_seeds, len(self._rows) - 1)
             self._labels: Labels = statistics.labels(self._wrong, trainings.num_images)
 
     def configurations(self) -> list[Configuration]:
@@ -242,6 +253,7 @@ class _Findings:
             mcnemar_p_values=tuple(map(statistics.mcnemar, candidate, baseline)),
             mcnemar_pooled_p_value=statistics.mcnemar_pooled(candidate, baseline),
             device_time_ratio=time_ratio,
+            num_seeds_needed=self._needed[row - 1],
         )
 
 

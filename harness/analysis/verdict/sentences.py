@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from harness.analysis.verdict.findings import Comparison, Cost, Errors, Verdict
+from harness.analysis.verdict.statistics import LOOKS
 from harness.analysis.verdict.trainings import Answer
 
 
@@ -44,13 +45,28 @@ def _reason(verdict: Verdict) -> str:
     best = _pairs(verdict)[0]
     which = f"{best.name} of {verdict.study}" + (f", the best of {number}," if number > 1 else "")
     chance = ", which may be chance" if verdict.answer is Answer.NOT_DISTINGUISHABLE else ""
-    limits = best.comparison.corrected
     return (
         f"{which} has an error {_apart(best.comparison.points)} than the documented baseline{chance}"
         f" ({best.errors.mean_pct:.2f} % against {best.baseline_errors.mean_pct:.2f} % of the test images,"
         f" worst seed {best.errors.worst_pct:.2f} % against {best.baseline_errors.worst_pct:.2f} %;"
-        f" 95 % interval from {_apart(limits.low)} to {_apart(limits.high)})"
+        f" {_interval(best)}){_more_seeds(verdict, best)}"
     )
+
+
+def _interval(pair: _Pair) -> str:
+    if not pair.comparison.says_something(pair.baseline_errors):
+        return "too few seeds for an interval that says anything"
+    limits = pair.comparison.corrected
+    return f"95 % interval from {_apart(limits.low)} to {_apart(limits.high)}"
+
+
+def _more_seeds(verdict: Verdict, best: _Pair) -> str:
+    """How many seeds would show such a difference."""
+    if verdict.answer is not Answer.NOT_DISTINGUISHABLE:
+        return ""
+    needed = best.comparison.num_seeds_needed
+    how_many = f"about {needed} seeds (--seeds {needed})" if needed else f"more than {max(LOOKS)} seeds"
+    return f". A difference of this size would show with {how_many}"
 
 
 def _cost(verdict: Verdict) -> str:

@@ -185,6 +185,24 @@ def corrected_confidence(num_candidates: int, num_seeds: int, looks: Mapping[int
     return 1 - ALPHA * looks[num_seeds] / num_candidates
 
 
+def seeds_to_show(
+    found: Differences, num_seeds: int, num_candidates: int, looks: Mapping[int, float] = LOOKS
+) -> list[int | None]:
+    """By candidate (candidate,): the seeds of the first look whose interval would exclude 0, if nothing else changed.
+
+    The difference and the variance of a training stay as they are after `num_seeds`; standard errors fall with the root
+    of the number of seeds, and degrees of freedom grow with it. None: not even the last look's interval would.
+    """
+    needed: list[int | None] = [None] * len(found.points)
+    for more in sorted((look for look in looks if look > num_seeds), reverse=True):
+        degrees = found.degrees * (more - 1) / (num_seeds - 1)
+        confidence = corrected_confidence(num_candidates, more, looks)
+        later = Differences(found.points, found.standard_error * math.sqrt(num_seeds / more), degrees)
+        low, high = later.interval(confidence)
+        needed = [more if shows else known for shows, known in zip((low > 0) | (high < 0), needed, strict=True)]
+    return needed
+
+
 def holm(p_values: Floats) -> Floats:
     """p-values (..., hypothesis) corrected for their number.
 

@@ -14,7 +14,7 @@ from rich.table import Table
 
 from harness.analysis.files import replaced, write_csv
 from harness.analysis.terminal import plain_console
-from harness.analysis.verdict.findings import Comparison, Configuration, Verdict
+from harness.analysis.verdict.findings import Comparison, Configuration, Errors, Verdict
 from harness.analysis.verdict.picture import draw_verdict
 from harness.analysis.verdict.sentences import sentences
 from harness.study.formatting import CHANGES, changes, signed
@@ -28,7 +28,7 @@ def show_verdict(verdict: Verdict, stream: TextIO) -> None:
     rows = [verdict.baseline, *verdict.candidates]
     failures = [f"{row.name} failed with {failure}" for row in rows for failure in row.failures]
     for line in [*sentences(verdict), *failures]:
-        console.print(line, soft_wrap=True)
+        console.print(line, soft_wrap=not console.is_terminal)  # a terminal breaks words
     if any(row.errors for row in rows):
         for columns in (_error_columns(rows), _test_columns(rows), _cost_columns(rows)):
             console.print()
@@ -65,7 +65,7 @@ def _error_columns(rows: list[Configuration]) -> Columns:
         "answer": [row.answer or "" for row in rows],
         "test error %\nmean ± sd": [f"{one.mean_pct:.2f} ± {one.sd_pct:.2f}" if one else "" for one in errors],
         "worst\nseed": [f"{one.worst_pct:.2f}" if one else "" for one in errors],
-        "difference, points\n(corrected 95 %)": [_difference(row.comparison) for row in rows],
+        "difference, points\n(corrected 95 %)": [_difference(row.comparison, rows[0].errors) for row in rows],
     }
 
 
@@ -86,11 +86,12 @@ def _test_columns(rows: list[Configuration]) -> Columns:
 def _cost_columns(rows: list[Configuration]) -> Columns:
     costs, comparisons = [row.cost for row in rows], [row.comparison for row in rows]
     ratios = [one.device_time_ratio if one else None for one in comparisons]
+    gpu_times = [f"{cost.gpu_time_s:.1f}" if cost else "" for cost in costs]
     return {
         "": [row.name for row in rows],
         "device\ntime s": [f"{cost.device_time_s:.1f}" if cost else "" for cost in costs],
         "ratio": ["" if ratio is None else f"{ratio:.2f}x" for ratio in ratios],
-        "gpu\ntime s": [f"{cost.gpu_time_s:.1f}" if cost else "" for cost in costs],
+        **({"GPU\ntime s": gpu_times} if any(cost and cost.gpu_time_s for cost in costs) else {}),
         "parameters": [f"{cost.num_params:,}" if cost else "" for cost in costs],
         "MFLOP\nper image": [f"{cost.flops_per_image / 1e6:.1f}" if cost else "" for cost in costs],
         CHANGES: [changes(row.params, rows[0].params) for row in rows],
@@ -107,9 +108,11 @@ def _table(columns: Columns) -> Table:
     return table
 
 
-def _difference(comparison: Comparison | None) -> str:
-    if comparison is None:
+def _difference(comparison: Comparison | None, baseline: Errors | None) -> str:
+    if comparison is None or baseline is None:
         return ""
+    if not comparison.says_something(baseline):
+        return f"{signed(comparison.points)} (too few seeds)"
     limits = comparison.corrected
     return f"{signed(comparison.points)} ({signed(limits.low)} to {signed(limits.high)})"
 

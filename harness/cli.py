@@ -66,7 +66,7 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _fail(why: str, status: int) -> int:
     lines = "\n".join(map(standard_streams.one_line, why.splitlines()))
-    sys.stderr.write(f"harness: {lines}\n")
+    sys.stderr.write(standard_streams.for_people(f"harness: {lines}", sys.stderr) + "\n")
     return status
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from harness.errors import InputError, TroubleError
 from harness.support.atomic_files import STDOUT, destination, is_stream
 from harness.support.home import home, sweeps_folder
 from harness.support.own_code import typed
+from harness.support.standard_streams import for_people
 
 if TYPE_CHECKING:
     from harness.execution.executors import ExecutorSettings
@@ -57,6 +58,7 @@ def verdict(options: argparse.Namespace) -> int:
     from harness.workflows.verdict import Request, run_verdict
 
     wall_s = parse_duration_s(options.budget, "--budget") if options.budget else None
+    _say_that_it_works("reading the study and its ledger")
     request = Request(options.top, options.seeds, options.epochs, wall_s, takes_all_seeds=options.all_seeds)
     study = _study_named(options.study)
     with make_display(sys.stdout) as display:
@@ -112,9 +114,10 @@ def ablate(options: argparse.Namespace) -> int:
 def predict(options: argparse.Namespace) -> int:
     from harness.workflows.predict import predict, to_json
 
+    _say_that_it_works("loading the network, which takes some seconds")
     model, predictions = predict(home(), options.model, [Path(image) for image in options.images])
     if options.json:
-        _say(json.dumps(to_json(model, predictions), indent=2))
+        _print(json.dumps(to_json(model, predictions), indent=2))
         return 0
     _say(f"{model.describe()}\n{model.file}\n\ndigit  probability  file")
     for one in predictions:
@@ -152,7 +155,7 @@ def status(options: argparse.Namespace) -> int:
 
         found = [seen(options.study)] if options.study else of_each(ledger, left_out.append, seen)
         if options.json:
-            _say(json.dumps([to_json(one) for one in found], indent=2, allow_nan=False))
+            _print(json.dumps([to_json(one) for one in found], indent=2, allow_nan=False))
         elif found:
             render(found, sys.stdout)
         elif not left_out:
@@ -201,6 +204,7 @@ def compare(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     from harness.workflows.report import bring_to_mlflow, write_report
 
+    _say_that_it_works("drawing the figures, which takes some seconds")
     where = nullcontext(None) if options.out is None else destination("--out", options.out)
     with where as out:
         report = write_report(home(), _study_named(options.study), out)
@@ -272,6 +276,7 @@ def data(options: argparse.Namespace) -> int:
 
 
 def ui(options: argparse.Namespace) -> int:
+    _say_that_it_works("starting MLflow, which takes some seconds")
     from harness.tracking.ui import serve
 
     return serve(home(), options.port)
@@ -322,6 +327,7 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
+    _say_that_it_works(f"{', '.join(spec.study for spec in specs)}: reading the ledger and the machine")
     from harness.planning.progress import StopReason
     from harness.sweep.display import make_display
     from harness.sweep.runner import run_study
@@ -345,10 +351,18 @@ def _run(specs: list[SweepSpec], options: argparse.Namespace) -> int:
             _write_leaderboard(ledger, [spec.study], _board([spec.study]), TOP)
             so_far = ledger.usage(spec.study).trials, ledger.study(spec.study).spec.budget.trials
         _say(how_it_ended(spec, end, *so_far))
-        if spec.is_search:
-            _say(f"test whether the best are better than the baseline: {typed()} verdict {spec.study}")
-    _say(f"browse: {typed()} ui, or {typed()} report {specs[0].study} for one page with figures")
+    _say_what_is_next(specs)
     return 0
+
+
+def _say_what_is_next(specs: Sequence[SweepSpec]) -> None:
+    """Commands as they can be typed here, each on a line, so that none is broken."""
+    commands = [(f"{typed()} verdict {spec.study}", "are the best better?") for spec in specs if spec.is_search]
+    commands += [(f"{typed()} report {spec.study}", "a page with figures") for spec in specs]
+    commands += [(f"{typed()} ui", "all runs in MLflow")]
+    width = max(len(command) for command, _ in commands)
+    for command, what in commands:
+        _say(f"  {command:<{width}}  {what}")
 
 
 def _list() -> int:
@@ -478,12 +492,22 @@ def _flags(options: argparse.Namespace) -> Flags:
 
 
 def _say(text: str) -> None:
+    _print(for_people(text, sys.stdout))
+
+
+def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
 
 
 def _warn(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
+    sys.stderr.write(f"{for_people(text, sys.stderr)}\n")
+
+
+def _say_that_it_works(what: str) -> None:
+    """A line for a person who waits for slow imports; none in a log."""
+    if sys.stdout.isatty() and sys.stderr.isatty():
+        _warn(what)
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

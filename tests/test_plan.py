@@ -119,12 +119,13 @@ def test_a_plan_knows_the_time_budget_and_whether_any_trial_was_measured(ledger:
         ),
         (
             Plan(2, 2, TimeLeft(60.0, 240.0), 600.0, is_measured=False),
-            "2 trials of the baseline, about 60 s to 4 min as a first guess",
+            "2 seeds of the baseline, about 60 s to 4 min (a first guess)",
         ),
         (
             Plan(10, 0, TimeLeft(900.0, 1800.0), 600.0, is_measured=False),
             "10 searched trials, at most 10 min; the first trials will tell how long",
         ),
+        (Plan(1, 0, TimeLeft(15.0, 15.0)), "1 searched trial, about 15 s"),
         (Plan(0, 0, TimeLeft(15.0, 15.0)), "nothing"),
     ],
 )
@@ -139,9 +140,7 @@ def test_a_plan_for_people(made: Plan, text: str) -> None:
 def test_a_plan_says_on_how_many_images_errors_are_measured() -> None:
     plan = Plan(1, 0, TimeLeft(1.0, 2.0))
     lines = describe(make_spec(validation_images=1000), PLACES, plan)
-    assert (
-        "errors    on 10,000 validation images at the end of a trial; on 1,000 of them after an earlier epoch" in lines
-    )
+    assert "errors    on 10,000 validation images at the end of a trial, on 1,000 before" in lines
     assert "errors    on 10,000 validation images at the end of a trial" in describe(
         make_spec(validation_images=10_000), PLACES, plan
     )

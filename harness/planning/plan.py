@@ -146,7 +146,7 @@ def _errors(spec: SweepSpec) -> Iterator[str]:
         return
     num_images = SPLIT_SIZES[spec.dataset]["validation"]
     few = spec.validation_images < num_images
-    before = f"; on {spec.validation_images:,} of them after an earlier epoch" if few else ""
+    before = f", on {spec.validation_images:,} before" if few else ""
     yield f"errors    on {num_images:,} validation images at the end of a trial{before}"
     if spec.is_search:
         yield "settings  those that differ from the documented network are shown"
@@ -161,7 +161,7 @@ def _to_run(spec: SweepSpec, plan: Plan) -> str:
     about = f"about {time_range(left.low_s, min(left.high_s, limit_s))}"
     if not plan.is_measured:
         if left.high_s < limit_s:
-            return f"{what}, {about} as a first guess"
+            return f"{what}, {about} (a first guess)"
         return f"{what}, at most {duration(limit_s)}; the first trials will tell how long"
     if left.low_s < limit_s:
         return f"{what}, {about}"
@@ -170,8 +170,9 @@ def _to_run(spec: SweepSpec, plan: Plan) -> str:
 
 
 def _how_many(spec: SweepSpec, num_trials: int, num_baselines: int) -> str:
-    trials = [f"{num_trials} {'searched trials' if spec.is_search else 'trainings'}"] if num_trials else []
-    seeds = [f"{num_baselines}{'' if trials else ' trials'} of the baseline"] if num_baselines else []
+    noun = ("searched trial" if spec.is_search else "training") + "s" * (num_trials != 1)
+    trials = [f"{num_trials} {noun}"] if num_trials else []
+    seeds = [f"{num_baselines}{'' if trials else ' seeds'} of the baseline"] if num_baselines else []
     return " and ".join([*trials, *seeds]) or "0 trials"
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
+import textwrap
+from typing import TextIO
 
 MAX_LINE = 600  # characters
 
@@ -33,6 +36,30 @@ def one_line(text: str) -> str:
     """`text` with unprintable characters escaped, truncated if it is very long."""
     line = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
     return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 2]} ... {line[-MAX_LINE // 2 :]}"
+
+
+def at_words(line: str, width: int, *, indent: int = 0, max_lines: int | None = None) -> list[str]:
+    """A line in parts of at most `width` characters, broken between words alone; a longer word is a part of its own.
+
+    Parts after the first are indented; the last of `max_lines` ends in an ellipsis where something is left out.
+    """
+    return textwrap.wrap(
+        line,
+        width,
+        subsequent_indent=" " * indent,
+        max_lines=max_lines,
+        placeholder=" ...",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def for_people(text: str, stream: TextIO) -> str:
+    """`text` with its lines broken between words where `stream` is a terminal, which would break them anywhere."""
+    if not stream.isatty():
+        return text
+    width = shutil.get_terminal_size().columns
+    return "\n".join("\n".join(at_words(line, width)) if len(line) > width else line for line in text.split("\n"))
 
 
 def show_all_text() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import textwrap
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -23,6 +22,7 @@ from harness.study.formatting import duration, time_range
 from harness.study.metrics import test_error_rate_pct, unless_trained_on
 from harness.study.records import EpochReport, Outcome, Trial, TrialResult
 from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.support.standard_streams import at_words
 
 QUIET_S = 10.0  # plain lines: an epoch or the progress is written after this time without a line
 
@@ -30,6 +30,7 @@ QUIET_S = 10.0  # plain lines: an epoch or the progress is written after this ti
 # comes after `WIDTH` columns.
 WIDTH = 60
 BAR_WIDTH = 24
+PLAN_INDENT = 10  # of the values in the lines of a plan
 NAME_WIDTH = 12
 ERROR_WIDTH = 18
 SO_FAR_WIDTH = 31
@@ -193,7 +194,8 @@ class LiveDisplay:
 
     def plan(self, lines: Sequence[str]) -> None:
         for line in lines:
-            self._lines.add(line)
+            for part in at_words(line, self._console.width, indent=PLAN_INDENT):
+                self._lines.add(part)
 
     def started(self, trial: Trial, worker: str, attempt: int, what: str) -> None:
         self._show(worker, _Busy(trial, what, time.monotonic()))
@@ -256,14 +258,7 @@ class LiveDisplay:
         state = self._state
         if state:
             lines.append(self._bar(state))
-            results = textwrap.wrap(
-                state.results,
-                min(WIDTH, self._console.width),
-                max_lines=RESULT_LINES,
-                placeholder=" ...",
-                break_long_words=False,
-                break_on_hyphens=False,
-            )
+            results = at_words(state.results, min(WIDTH, self._console.width), max_lines=RESULT_LINES)
             lines += [Text(line, "bold", no_wrap=True, overflow="ellipsis") for line in results]
         return Group(*lines)
 

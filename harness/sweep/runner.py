@@ -148,6 +148,7 @@ def _run_at(
         if ended_by is not None:
             bring_to_mlflow(home, spec.study, display.note)
             return StudyEnd(ended_by, ran_nothing=True)
+        display.note(f"starting {len(places)} workers, which takes some seconds")
         # The workers load their framework while this process rebuilds the search.
         executor = workplace.executor(spec, data_folder, home / "logs" / spec.study)
         tracker, reason = None, StopReason.INTERRUPTED

@@ -273,8 +273,8 @@ def _time_use(known: Material) -> Section:
     return Section(
         "time",
         "Use of reserved time",
-        "Time for which workers were reserved, by use. Training should be most of it. Evaluation, compiling and building"
-        " are overhead. The time of failed attempts is lost.",
+        "Time for which workers were reserved, by use. Training should be most of it. Evaluation, compiling and"
+        " building are overhead. The time of failed attempts is lost.",
         [work_figures.time_bars(found)] if found.device_s else [],
         lines,
     )

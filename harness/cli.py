@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from harness.errors import InputError, TroubleError
 from harness.execution.executors import EXECUTORS, options_of
 from harness.study.options import SWEEP_OPTIONS, Option
 from harness.support import standard_streams
+from harness.support.suggestions import did_you_mean
 
 if TYPE_CHECKING:
     _Commands = argparse._SubParsersAction["_Parser"]  # argparse has no public name for it
@@ -60,7 +62,9 @@ def _parsed(arguments: Sequence[str]) -> argparse.Namespace:
             raise InputError(f"{argument.removesuffix('=--')} is '--'; allowed: a value")
     options, unknown = _parser().parse_known_args(arguments)
     if unknown:
-        raise InputError(f"unrecognized arguments: {' '.join(unknown)}; see harness {options.command} --help")
+        flags = re.findall(r"--[a-z][a-z-]*", options.parser.format_help())
+        meant = next(filter(None, (did_you_mean(word.partition("=")[0], flags) for word in unknown)), "")
+        raise InputError(f"unrecognized arguments: {' '.join(unknown)}{meant}; see {options.parser.prog} --help")
     return options
 
 
@@ -95,7 +99,9 @@ class _Parser(argparse.ArgumentParser):
         self.register("type", None, _text)  # for all arguments without another type
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}; see {self.prog} --help")
+        chosen = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+        meant = did_you_mean(chosen[1], re.findall(r"[\w-]+", chosen[2])) if chosen else ""
+        raise InputError(f"{message}{meant}; see {self.prog} --help")
 
 
 class _Version(argparse.Action):
@@ -152,12 +158,13 @@ def _parser() -> argparse.ArgumentParser:
     _add_predict(commands)
     _add_reading(commands)
     _add_upkeep(commands)
+    _add_completion(commands, parser)
     return parser
 
 
 def _add(commands: _Commands, name: str, text: str) -> _Parser:
     parser = commands.add_parser(name, help=text, description=text)
-    parser.set_defaults(command=name)
+    parser.set_defaults(command=name, parser=parser)
     return parser
 
 
@@ -334,6 +341,18 @@ def _add_upkeep(commands: _Commands) -> None:
     )
     bench.add_argument("--quick", action="store_true", help="take less than 5 minutes on two cores")
     bench.add_argument("--repeats", type=partial(_count, low=1), metavar="N", help="number of seeds or rounds")
+
+
+def _add_completion(commands: _Commands, whole: argparse.ArgumentParser) -> None:
+    completion = _add(commands, "completion", "print a script with which your shell completes this command")
+    completion.description = (
+        'Prints a script. For bash, this line in ~/.bashrc loads it: eval "$(harness completion bash)". For zsh, write'
+        " it to a file _harness in a folder of $fpath, for fish to ~/.config/fish/completions/harness.fish."
+    )
+    completion.add_argument(
+        "shell", choices=("bash", "zsh", "fish", "tcsh", "studies"), help="studies prints their names, for the scripts"
+    )
+    completion.set_defaults(whole=whole)
 
 
 if __name__ == "__main__":

@@ -510,6 +510,18 @@ def _say_that_it_works(what: str) -> None:
         _warn(what)
 
 
+def completion(options: argparse.Namespace) -> int:
+    from harness.workflows import completion
+
+    if options.shell != completion.STUDIES:
+        _print(completion.script(options.whole, options.shell))
+        return 0
+    with open_ledger() as ledger:
+        for name in ledger.study_names():
+            _print(name)
+    return 0
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sweep": sweep,
     "baseline": baseline,
@@ -528,4 +540,5 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "sync": sync,
     "doctor": doctor,
     "bench": bench,
+    "completion": completion,
 }

@@ -38,6 +38,7 @@ POSITIONALS = {
     "import": ["study.study.gz"],
     "data": ["verify"],
     "bench": ["engine"],
+    "completion": ["bash"],
 }
 FLAGS = {
     "baseline": ["--dataset=digits"],

@@ -35,9 +35,9 @@ def test_an_empty_value_is_refused_by_the_name_of_its_option(value: str, capsys:
 
 @pytest.mark.parametrize("command", ["sweep smoke", "baseline fc", "status"])
 def test_an_unknown_option_points_to_the_help_of_its_command(command: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main([*command.split(), "--trails=3"]) == cli.EXIT_INPUT
+    assert cli.main([*command.split(), "--zzz=3"]) == cli.EXIT_INPUT
     name = command.split()[0]
-    assert capsys.readouterr().err == f"harness: unrecognized arguments: --trails=3; see harness {name} --help\n"
+    assert capsys.readouterr().err == f"harness: unrecognized arguments: --zzz=3; see harness {name} --help\n"
 
 
 def test_each_variable_of_make_is_an_option_of_its_command() -> None:

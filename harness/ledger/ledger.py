@@ -28,6 +28,7 @@ from harness.study.records import Attempt, EpochReport, Outcome, Record, Role, T
 from harness.study.spec import NAMES, SweepSpec, is_name
 from harness.support.redaction import reason
 from harness.support.strict_json import shown
+from harness.support.suggestions import did_you_mean
 
 T = TypeVar("T")
 
@@ -644,9 +645,9 @@ def find_study(ledger: Ledger, name: str) -> Study:
     try:
         return ledger.study(name)
     except KeyError:
-        raise InputError(
-            f"study is {shown(name)}; allowed: {', '.join(ledger.study_names()) or none_yet(ledger)}"
-        ) from None
+        known = ledger.study_names()
+        allowed = f"{', '.join(known) or none_yet(ledger)}{did_you_mean(name, known)}"
+        raise InputError(f"study is {shown(name)}; allowed: {allowed}") from None
 
 
 def none_yet(ledger: Ledger) -> str:

@@ -18,6 +18,7 @@ class Option:
         metavar: How the help shows its value; None: as the flag.
         flag: The flag without its dashes, where it is not the name.
         kind: Type of its value on the command line.
+        choices: Its values, for shells that complete them; what takes the value checks it.
         is_for_baselines: Whether `harness baseline` has it too, for one of a sweep.
     """
 
@@ -27,6 +28,7 @@ class Option:
     flag: str = ""
     kind: type[int | float | str] = str
     is_for_baselines: bool = False
+    choices: tuple[str, ...] = ()
 
     @property
     def long_flag(self) -> str:
@@ -34,9 +36,18 @@ class Option:
 
 
 SWEEP_OPTIONS = (
-    Option("engine", "optuna or keras-tuner"),
-    Option("sampler", "how configurations are proposed"),
-    Option("pruner", "which running trials are stopped early"),
+    Option("engine", "optuna or keras-tuner", choices=("optuna", "keras-tuner")),
+    Option(
+        "sampler",
+        "how configurations are proposed: by optuna tpe, random, qmc, grid, nsga2, cmaes, gp; by keras-tuner random,"
+        " bayesian, hyperband, grid",
+        choices=("tpe", "random", "qmc", "grid", "nsga2", "cmaes", "gp", "bayesian", "hyperband"),
+    ),
+    Option(
+        "pruner",
+        "which running trials are stopped early: none, median, percentile, successive_halving, hyperband",
+        choices=("none", "median", "percentile", "successive_halving", "hyperband"),
+    ),
     Option("objective", "error, or error,device_time for a Pareto front", "A[,B]"),
     Option("trials", "stop after N searched trials in total", "N", kind=int),
     Option("budget", "stop after this time in total, such as 90s, 15m or 2h", "15m"),
@@ -44,11 +55,14 @@ SWEEP_OPTIONS = (
     Option("learn_from", "give the finished trials of a study to the sampler", "STUDY"),
     Option("study", "name of the study", "STUDY", flag="as"),
     Option("profile", "a profile of the sweep file (default: full with a GPU, quick without)", is_for_baselines=True),
-    Option("dataset", "mnist, or digits (small, needs no download)", is_for_baselines=True),
+    Option(
+        "dataset", "mnist, or digits (small, needs no download)", is_for_baselines=True, choices=("mnist", "digits")
+    ),
     Option("seed", "seed of the search and of the first training", "N", kind=int, is_for_baselines=True),
     Option(
         "precision",
         "auto, float32 or bfloat16 (default: auto, which is bfloat16 where the device multiplies it in hardware)",
         is_for_baselines=True,
+        choices=("auto", "float32", "bfloat16"),
     ),
 )

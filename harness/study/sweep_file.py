@@ -39,6 +39,7 @@ from harness.study.spec import (
 from harness.support.given_files import open_given
 from harness.support.home import sweeps_folder
 from harness.support.strict_json import check_whole, explain, shown
+from harness.support.suggestions import did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -213,8 +214,9 @@ def read_sweep_file(path: Path) -> SweepFile:
         InputError: one line with the file, the key, its value and what is allowed.
     """
     if not os.path.exists(path):  # noqa: PTH110 - Path.exists raises where the name is too long
-        known = ", ".join(sorted(p.stem for p in sweeps_folder().glob("*.toml")))
-        raise InputError(f"sweep is {shown(str(path))}, which is not there; allowed: a TOML file or one of {known}")
+        known = sorted(p.stem for p in sweeps_folder().glob("*.toml"))
+        allowed = f"allowed: a TOML file or one of {', '.join(known)}{did_you_mean(str(path), known)}"
+        raise InputError(f"sweep is {shown(str(path))}, which is not there; {allowed}")
     return validated(SweepFile, _read_toml(path), str(path))
 
 

@@ -25,7 +25,7 @@ VERDICT_FLAGS = $(call flag,TOP,top) $(call flag,SEEDS,seeds) $(call flag,EPOCHS
 BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(call flag,PRECISION,precision) $(WHERE_FLAGS) $(ARGS)
 
 .PHONY: help setup data baselines leaderboard compare status doctor ui test test-faults test-lowest storm lint \
-	audit lock clean
+	audit lock systems clean
 
 help:
 	@awk -F ': .*## ' '/^[a-z%-]+: .*## / { sub(/%/, "NAME", $$1); printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -95,6 +95,7 @@ lint: $(READY) ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin harness baselines
 
 # The GPU lock holds all of the other one. What pip-audit finds is its own table; why it could not look, one line of ours.
 PIP_AUDIT = $(BIN)/pip-audit --strict --progress-spinner off --require-hashes --disable-pip --requirement requirements-gpu.lock
@@ -111,6 +112,17 @@ COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 lock: $(READY) ## update the lock files from pyproject.toml (UPGRADE=1 takes newer versions)
 	$(COMPILE) --output-file requirements.lock
 	$(COMPILE) --extra gpu --constraint requirements.lock --output-file requirements-gpu.lock
+	$(MAKE) systems
+
+# By the package index, without installing anything: each locked package has a wheel for each system and Python.
+SYSTEMS := x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu aarch64-apple-darwin
+PYTHON_VERSIONS := 3.11 3.12 3.13
+systems: $(READY) ## check that the lock installs on each supported system and Python (needs a network)
+	@for system in $(SYSTEMS); do for python in $(PYTHON_VERSIONS); do \
+		$(UV_INSTALL) --dry-run --quiet --python-platform $$system --python-version $$python --only-binary :all: \
+			--require-hashes --target build/none --requirement requirements.lock || exit 1; \
+		echo "requirements.lock installs on $$system with Python $$python"; \
+	done; done
 
 clean: ## remove environments and caches; results in mlruns/ stay
 	rm -rf .venv .venv-* build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -10,6 +10,11 @@ The functions of the command in Python:
     print(verdict(spec, top=1, seeds=3).answer)
 """
 
+import sys
+
+if sys.platform == "win32":  # before the first import that fails there
+    raise SystemExit("harness: the system is Windows; allowed: Linux or macOS, or Linux inside Windows (WSL)")
+
 from harness.api import compare, export_study, import_study, leaderboard, load_sweep, run_sweep, verdict
 from harness.errors import InputError, TroubleError
 

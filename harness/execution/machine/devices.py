@@ -8,6 +8,8 @@ import importlib.metadata
 import os
 import platform
 import resource
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,7 +28,7 @@ from harness.support.own_code import SAFE_PATH
 
 WORKER_MEMORY_MB = 1500  # a worker with TensorFlow loaded and the documented CNN in training
 MAX_CPU_WORKERS = 8
-CPU_INFO = Path("/proc/cpuinfo")
+CPU_INFO, PROCESS_STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
 OUT_OF_MEMORY_SCORE = 500  # of 1000, see proc(5) on oom_score_adj
 
@@ -198,12 +200,13 @@ def check_gpu(place: Place) -> None:
 
 
 def peak_memory_mb() -> float:
-    """Peak resident memory of this process since `reset_peak_memory`, MiB."""
+    """Peak resident memory of this process, MiB: on Linux since `reset_peak_memory`, elsewhere since its start."""
     with suppress(OSError):
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in PROCESS_STATUS.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) / 1024
-    return float(psutil.Process().memory_info().rss) / 2**20
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 2**20
 
 
 def gpu_peak_memory_mb(place: Place) -> float | None:
@@ -261,7 +264,24 @@ def _gpu_places(machine: Machine, count: int) -> list[Place]:
 
 
 def _cpu_name() -> str:
-    return _cpu_says("model name") or platform.processor() or platform.machine()
+    """The model, which is a part of the timing class."""
+    return _cpu_says("model name") or _arm_name() or _mac_name() or platform.processor() or platform.machine()
+
+
+def _arm_name() -> str:
+    """Such as "aarch64 0x41 0xd0c", implementer and part: Linux knows no other name of an ARM processor."""
+    known = [_cpu_says("CPU implementer"), _cpu_says("CPU part")]
+    return " ".join([platform.machine(), *known]) if all(known) else ""
+
+
+def _mac_name() -> str:
+    """Such as "Apple M4 Pro"; Python's own answer is "arm" for each Apple chip."""
+    if sys.platform != "darwin":
+        return ""
+    command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+    with suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return ""
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -240,7 +240,8 @@ def _add_predict(commands: _Commands) -> None:
     predict = _add(commands, "predict", "classify PNG pictures of digits with the champion of a verdict")
     predict.description = (
         "Classifies PNG pictures of digits with a registered network. A picture with a light border is inverted; the"
-        " digit is cut out, scaled and centred as in MNIST. A picture of 28 x 28 pixels is only inverted, if necessary."
+        " digit is cut out, scaled and centred as in the network's data set. A picture of 28 x 28 pixels is only"
+        " inverted, if necessary."
     )
     predict.add_argument("images", nargs="+", metavar="IMAGE", help="PNG files")
     predict.add_argument(

@@ -85,6 +85,17 @@ def test_a_digit_fills_the_box_and_is_centred_by_its_mass(save: Save) -> None:
         assert abs((np.arange(SIDE) * mass).sum() / mass.sum() - 14) <= 0.5
 
 
+def test_for_the_digits_of_8_by_8_a_digit_fills_the_cells_and_is_centred_by_its_width(save: Save) -> None:
+    digit = read_digit(save(seven()), "digits")
+    assert (digit.shape, digit.dtype, digit.max()) == ((SIDE, SIDE), np.float32, 1.0)
+    cells = digit[2:26:3, 2:26:3]
+    assert (digit[2:26, 2:26] == cells.repeat(3, 0).repeat(3, 1)).all()
+    assert np.count_nonzero(digit) == np.count_nonzero(digit[2:26, 2:26])
+    rows, columns = (np.flatnonzero(cells.max(axis) > 0) for axis in (1, 0))
+    assert np.ptp(rows) + 1 == 8
+    assert abs(columns[0] - (7 - columns[-1])) <= 1
+
+
 def test_a_thin_line_is_as_strong_as_a_thick_one(save: Save) -> None:
     assert read_digit(save(seven(thickness=2))).max() == 1.0
 

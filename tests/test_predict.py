@@ -62,6 +62,17 @@ def trained(digits_folder: Path) -> keras.Model:
     return model
 
 
+@pytest.mark.parametrize("side", [56, 280])
+def test_a_digit_is_known_at_any_size(home: Path, digits_folder: Path, tmp_path: Path, side: int) -> None:
+    images, labels = cache.load("digits", "validation", digits_folder)
+    paths = [tmp_path / f"{number}.png" for number in range(200)]
+    for image, path in zip(images, paths, strict=False):
+        Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC).save(path)
+    _, predictions = predict(home, "champion", paths)
+    right = [one.digit == label for one, label in zip(predictions, labels, strict=False)]
+    assert np.mean(right) > 0.8  # in MNIST's layout it is half of them
+
+
 @pytest.fixture(autouse=True)
 def environment(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HARNESS_HOME", str(home))

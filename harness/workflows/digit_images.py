@@ -1,12 +1,14 @@
-"""Converts pictures of digits to MNIST's format: 28 x 28, light on dark, the digit centred.
+"""Converts pictures of digits to the format of the data set that a network was trained on: 28 x 28, light on dark.
 
 MNIST's digits were scaled into 20 x 20 pixels and laid into 28 x 28 by their centre of mass (LeCun et al., Proceedings
-of the IEEE 86 (1998) 2278-2324).
+of the IEEE 86 (1998) 2278-2324). Those of `digits` were scaled into 8 x 8 cells (E. Alpaydin and C. Kaynak, Kybernetika
+34 (1998) 369-374), which fill 24 x 24 of the pixels here.
 """
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +16,38 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from harness.errors import InputError
+from harness.study.spec import Dataset
 from harness.support.given_files import open_given
 
 Floats = NDArray[np.float32]
 
-SIDE, BOX = 28, 20
+SIDE = 28
 MAX_PIXELS = 2**25
 WORKING_SIDE = 512  # a larger picture is reduced first
 FAINTEST = 16 / 255  # a picture with less contrast is empty
 OF_THE_DIGIT = 0.2  # of the strongest ink; less is noise around it
 
 
-def read_digit(path: Path) -> Floats:
-    """The digit of a PNG file: (28, 28) in 0..1, light on dark.
+@dataclass(frozen=True)
+class Layout:
+    """How a data set lays digits out.
+
+    Attributes:
+        box: Side of the square into which a digit is scaled, in cells.
+        cell: Side of a cell, pixels.
+        by_mass: The centre of mass is in the middle; otherwise the middle of the digit.
+    """
+
+    box: int
+    cell: int = 1
+    by_mass: bool = True
+
+
+LAYOUTS: dict[Dataset, Layout] = {"mnist": Layout(20), "digits": Layout(8, cell=3, by_mass=False)}
+
+
+def read_digit(path: Path, dataset: Dataset = "mnist") -> Floats:
+    """The digit of a PNG file: (28, 28) in 0..1, light on dark, laid out as in `dataset`.
 
     A picture with a light border is inverted. One of 28 x 28 pixels is otherwise unchanged; in any other the digit is
     cropped, scaled and centred.
@@ -44,7 +65,7 @@ def read_digit(path: Path) -> Floats:
         digit = np.clip(ground - grey if is_light else grey - ground, 0.0, None)
     if np.ptp(digit) < FAINTEST:
         raise InputError(f"{path} shows nothing: all of it is one shade; allowed: a digit")
-    return digit if grey.shape == (SIDE, SIDE) else _centred(_fitted(digit / digit.max()))
+    return digit if grey.shape == (SIDE, SIDE) else _laid_out(digit / digit.max(), LAYOUTS[dataset])
 
 
 def _read(path: Path) -> Floats:
@@ -81,24 +102,30 @@ def _grey(image: Image.Image) -> Floats:
     return grey
 
 
-def _fitted(digit: Floats) -> Floats:
-    """The cropped digit, its longer side scaled to the box."""
+def _laid_out(digit: Floats, layout: Layout) -> Floats:
+    fitted = _fitted(digit, layout)
+    num_cells = SIDE // layout.cell if layout.by_mass else layout.box
+    cells = np.zeros((num_cells, num_cells), np.float32)
+    top, left = (
+        _by_mass(fitted.sum(axis), num_cells) if layout.by_mass else (num_cells - len(fitted.sum(axis))) // 2
+        for axis in (1, 0)
+    )
+    cells[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
+    pixels = cells.repeat(layout.cell, axis=0).repeat(layout.cell, axis=1)
+    return np.pad(pixels, (SIDE - len(pixels)) // 2)
+
+
+def _fitted(digit: Floats, layout: Layout) -> Floats:
+    """The cropped digit, its longer side scaled to the box; in cells."""
     rows, columns = (np.flatnonzero((digit > OF_THE_DIGIT).any(axis)) for axis in (1, 0))
     cut = digit[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = (max(1, round(BOX * side / max(cut.shape))) for side in cut.shape)
+    height, width = (max(1, round(layout.box * side / max(cut.shape))) for side in cut.shape)
     scaled = np.asarray(Image.fromarray(cut).resize((width, height), Image.Resampling.BILINEAR))
     fitted: Floats = scaled / scaled.max()
     return fitted
 
 
-def _centred(digit: Floats) -> Floats:
-    """The digit with its centre of mass at 14, 14, as in MNIST, or as near as it fits."""
-    picture = np.zeros((SIDE, SIDE), np.float32)
-    top, left = (_offset(digit.sum(axis)) for axis in (1, 0))
-    picture[top : top + digit.shape[0], left : left + digit.shape[1]] = digit
-    return picture
-
-
-def _offset(mass: Floats) -> int:
+def _by_mass(mass: Floats, room: int) -> int:
+    """Where a digit begins whose centre of mass is in the middle, or as near as it fits."""
     centre = float((np.arange(len(mass)) * mass).sum() / mass.sum())
-    return min(max(0, round(SIDE / 2 - centre)), SIDE - len(mass))
+    return min(max(0, round(room / 2 - centre)), room - len(mass))

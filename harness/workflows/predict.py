@@ -13,10 +13,10 @@ import numpy as np
 import baselines
 from harness.errors import InputError
 from harness.execution.training import models
-from harness.study.spec import SPLIT_SIZES
+from harness.study.spec import SPLIT_SIZES, Dataset
 from harness.tracking.registry import CHAMPION, Registered, Registry, has_store
 from harness.workflows.champion import model_name
-from harness.workflows.digit_images import read_digit
+from harness.workflows.digit_images import LAYOUTS, read_digit
 
 NAMES = [model_name(dataset, baseline) for dataset in SPLIT_SIZES for baseline in baselines.NAMES]
 ALLOWED = f"{CHAMPION}, NAME, NAME@ALIAS or NAME/VERSION"
@@ -56,11 +56,16 @@ def predict(home: Path, model: str, paths: Sequence[Path]) -> tuple[Registered, 
         InputError: there is no such model, or a file cannot be read.
         TroubleError: MLflow is unavailable, or the model's file is missing.
     """
-    digits = np.stack([read_digit(path) for path in paths])
     found = _find(home, model)
+    digits = np.stack([read_digit(path, _dataset(found)) for path in paths])
     network = models.open_model(Registry(home).fetch(found))
     answers = models.probabilities(network, digits)
     return found, [Prediction(path, tuple(answer.tolist())) for path, answer in zip(paths, answers, strict=True)]
+
+
+def _dataset(model: Registered) -> Dataset:
+    """What the network was trained on, from its name (`model_name`); MNIST for models of others."""
+    return next((dataset for dataset in LAYOUTS if model.name.startswith(model_name(dataset, ""))), "mnist")
 
 
 def to_json(model: Registered, predictions: Sequence[Prediction]) -> dict[str, Any]:

@@ -258,7 +258,7 @@ def test_no_study_is_refused(ledger: Ledger) -> None:
 
 
 def test_an_unknown_study_is_refused_with_the_known_ones(study: FilledLedger) -> None:
-    with pytest.raises(InputError, match=r"study is 'stduy'; allowed: study$"):
+    with pytest.raises(InputError, match=r"study is 'stduy'; allowed: study; did you mean study\?$"):
         leaderboard(study.ledger, ["stduy"])
 
 

@@ -339,7 +339,7 @@ def _final_error(spec: SweepSpec, result: TrialResult) -> str:
         return ""
     error_pct = unless_trained_on(spec, result.val_error_rate_pct)
     if error_pct is not None:
-        return _error(error_pct, result.num_val_images)
+        return _error(error_pct, result.val_images)
     tested_pct = test_error_rate_pct(spec, result)
     return "" if tested_pct is None else f"{_error(tested_pct, SPLIT_SIZES[spec.dataset]['test'])} test images"
 

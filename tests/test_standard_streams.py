@@ -9,11 +9,13 @@ import sys
 from contextlib import closing
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filled_ledger import FilledLedger, make_spec
 
 from harness.ledger.ledger import Ledger
+from harness.support import standard_streams
 
 # A C library does not ask Python which streams there are.
 PRINTS_ON_ALL = """
@@ -124,3 +126,19 @@ def test_names_that_are_no_text_are_shown(environment: dict[str, str], tmp_path:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"wrote {tmp_path}/\\udcff.csv\n"
     assert Path(name).exists()
+
+
+def test_a_terminals_lines_are_broken_between_words_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    text = "one two-three four five\n/a/path/that/is/longer/than/a/line\nshort"
+    stream = SimpleNamespace(isatty=lambda: True)
+    assert standard_streams.for_people(text, stream) == (
+        "one two-three four\nfive\n/a/path/that/is/longer/than/a/line\nshort"
+    )
+    assert standard_streams.for_people(text, SimpleNamespace(isatty=lambda: False)) == text
+    assert standard_streams.at_words("trial 3  units_1=16 units_2=55", 20, indent=4) == [
+        "trial 3  units_1=16",
+        "    units_2=55",
+    ]
+    assert standard_streams.at_words("", 20) == [""]
+    assert standard_streams.at_words("a b c d e f", 7, max_lines=1) == ["a b ..."]

@@ -95,7 +95,7 @@ def test_status_for_people(study: FilledLedger) -> None:
         "  done      8, 1 pending (6 completed, 1 pruned, 1 infeasible)",
         "  baseline  2.50 % (mean of 2 seeds)",
         f"  best      {BEST}",
-        "  settings  units_2=200 (trained in 10 s)",
+        "  settings  units_2=200; otherwise as documented (trained in 10 s)",
         "  budget    5 of 10 trials, 4 min of 10 min, 112 s of reserved time",
         "  test      1 model saw the test images",
         "",

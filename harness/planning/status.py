@@ -16,6 +16,9 @@ from harness.study.findings import Findings, against_baseline, find
 from harness.study.formatting import changed, duration, of_seeds, settings, time_range
 from harness.study.records import Record, Scalar
 from harness.study.spec import Kind, SweepSpec
+from harness.support.standard_streams import for_people
+
+INDENT = 12  # of the values
 
 
 @dataclass(frozen=True)
@@ -134,7 +137,8 @@ def to_json(status: Status) -> dict[str, Any]:
 
 def render(found: Iterable[Status], stream: TextIO) -> None:
     """Prints a block of lines for each study."""
-    print("\n\n".join(_block(one) for one in found), file=stream)
+    blocks = "\n\n".join(_block(one) for one in found)
+    print(for_people(blocks, stream, indent=INDENT), file=stream)
 
 
 def _results(records: Iterable[Record], spec: SweepSpec) -> tuple[Counter[str], Configurations]:
@@ -181,7 +185,7 @@ def _block(status: Status) -> str:
         lines += [f"  baseline  {_baseline(status)}", f"  best      {status.summary}"]
     if status.best:
         trained = duration(status.best.device_time_s)
-        lines.append(f"  settings  {settings(status.best.changed)} (trained in {trained})")
+        lines.append(f"  settings  {settings(status.best.changed)}; otherwise as documented (trained in {trained})")
     lines.append(f"  budget    {_budget(status)}")
     if status.time_left is not None:
         lines.append(f"  left      about {time_range(status.time_left.low_s, status.time_left.high_s)}")

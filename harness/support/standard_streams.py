@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 import textwrap
+from itertools import chain
 from typing import TextIO
 
 MAX_LINE = 600  # characters
@@ -43,7 +44,7 @@ def at_words(line: str, width: int, *, indent: int = 0, max_lines: int | None = 
 
     Parts after the first are indented; the last of `max_lines` ends in an ellipsis where something is left out.
     """
-    return textwrap.wrap(
+    parts = textwrap.wrap(
         line,
         width,
         subsequent_indent=" " * indent,
@@ -52,14 +53,16 @@ def at_words(line: str, width: int, *, indent: int = 0, max_lines: int | None = 
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return parts or [""]
 
 
-def for_people(text: str, stream: TextIO) -> str:
+def for_people(text: str, stream: TextIO, *, indent: int = 0) -> str:
     """`text` with its lines broken between words where `stream` is a terminal, which would break them anywhere."""
     if not stream.isatty():
         return text
     width = shutil.get_terminal_size().columns
-    return "\n".join("\n".join(at_words(line, width)) if len(line) > width else line for line in text.split("\n"))
+    lines = (at_words(line, width, indent=indent) if len(line) > width else [line] for line in text.split("\n"))
+    return "\n".join(chain.from_iterable(lines))
 
 
 def show_all_text() -> None:

@@ -245,7 +245,8 @@ class LiveDisplay:
         self._workers = {**self._workers, worker: busy}
 
     def _write(self, line: str) -> None:
-        self._console.print(Text(line))
+        for part in at_words(line, self._console.width, indent=NAME_WIDTH):
+            self._console.print(Text(part))
 
     def _region(self) -> RenderableType:
         workers = list(self._workers.items())

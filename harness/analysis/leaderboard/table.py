@@ -26,7 +26,7 @@ from harness.study.records import Outcome, Role, Shown
 from harness.study.spec import SweepSpec
 
 TIMING_CLASS, INTERVALS = "timing\nclass", "95 % intervals"
-MIN_CHANGES = 25  # minimum width of the column of changes
+MIN_CHANGES, MAX_LINES = 25, 4  # minimum width of the column of changes, and wanted number of lines of its cells
 NAME_WIDTH = 12  # of a study, where there is no room for its whole name
 TITLE_WIDTH = 10  # of a title without line breaks of its own
 
@@ -91,20 +91,27 @@ def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -
     texts = {name: [cell(value) for value in rows[name]] for name in names}
     own = {name.replace("_", "_\n"): texts[name] for name in names}
     changed = {CHANGES: _changes(rows, names, specs)} if names else {}
-    longest = max((len(word) for text in changed.get(CHANGES, []) for word in text.split()), default=0)
+    least, ample = _widths(changed.get(CHANGES, []))
 
     def fits(shown: Columns, more: int = 0) -> bool:
         return _width(_table(rows, shown), console) + more <= console.width
 
-    for start, hidden in _ever_fewer(_start(rows)):
-        if fits(start | own | end):
-            return start | own | end, hidden
-        if changed and fits(start | end, max(MIN_CHANGES, longest)):
-            return start | changed | end, hidden
+    for width in (ample, least):
+        for start, hidden in _ever_fewer(_start(rows)):
+            if fits(start | own | end):
+                return start | own | end, hidden
+            if changed and fits(start | end, width):
+                return start | changed | end, hidden
     start, hidden = next(
         ((start, hidden) for start, hidden in _ever_fewer(_start(rows)) if fits(start | end)), (_start(rows), [])
     )
     return start | end, ["hyperparameters", *hidden] if names else hidden
+
+
+def _widths(changed: Sequence[str]) -> tuple[int, int]:
+    """Widths of the column of changes: the least that breaks no word, and one in which a row has few lines."""
+    least = max([MIN_CHANGES, *(len(word) for text in changed for word in text.split())])
+    return least, max([least, *(len(text) // MAX_LINES for text in changed)])
 
 
 def _ever_fewer(columns: Columns) -> Iterator[tuple[Columns, list[str]]]:

@@ -83,6 +83,7 @@ def verdict(options: argparse.Namespace) -> int:
 
 
 def ablate(options: argparse.Namespace) -> int:
+    _say_that_it_works("reading the study and its ledger")
     from harness.analysis.ablation import show_worths, write_worths
     from harness.planning.progress import StopReason
     from harness.sweep.display import make_display

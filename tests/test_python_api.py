@@ -112,7 +112,7 @@ def test_a_sweep_is_loaded_as_by_the_command(tmp_path: Path) -> None:
         ({"enqueue": 3}, "load_sweep: enqueue is 3; allowed: a path"),
         ({"objective": 3}, "load_sweep: objective is 3; allowed: a valid tuple"),
         ({"objective": "error"}, "load_sweep: objective is 'error'; allowed: a valid tuple"),
-        ({"budget": "soon"}, "duration is 'soon'; allowed:"),
+        ({"budget": "soon"}, "budget is 'soon'; allowed:"),
         ({"sweep": "nope"}, "sweep is 'nope', which is not there; allowed: a TOML file or one of cnn"),
     ],
 )
@@ -178,7 +178,7 @@ def test_a_verdict_asks_what_the_command_asks(tmp_path: Path) -> None:
         verdict(spec, home=tmp_path, quiet=True)
     with pytest.raises(InputError, match="--seeds is 4; allowed: 3, 5, 8, 12, 20"):
         verdict("study", seeds=4, home=tmp_path)
-    with pytest.raises(InputError, match="duration is 'soon'"):
+    with pytest.raises(InputError, match="budget is 'soon'"):
         verdict("study", budget="soon", home=tmp_path)
 
 

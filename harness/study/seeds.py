@@ -22,17 +22,21 @@ class Seeds:
         self._spec = spec
         self._trained: dict[tuple[Key, int], dict[int, Trial]] = {}  # trials by seed, of each configuration
         for record in records:
-            self.describe(record.trial)
+            self._trainings_of(record.trial)
 
     def describe(self, trial: Trial) -> str:
         """ "units_1=64" (what differs from the documented network), "as documented", or "seed 3 of trial 7"."""
         if trial.role is Role.CONFIRM:
             confirmed = self._spec.confirmed_trial(trial.params)
             return f"seed {trial.seed} of {'the baseline' if confirmed is None else f'trial {confirmed}'}"
-        same = self._trained.setdefault((key_of(trial.params), trial.epochs), {})
-        same.setdefault(trial.seed, trial)
-        first, seeds = next(iter(same.values())), list(same)
+        same = self._trainings_of(trial)
+        first = next(iter(same.values()))
         if trial.role is Role.BASELINE or first.seed == trial.seed:
             return changes(trial.params, self._spec.baseline_params) or "as documented"
-        whose = f"{first.role} {first.number}"
-        return f"seed {seeds.index(trial.seed) + 1} of {whose}"
+        return f"seed {list(same).index(trial.seed) + 1} of {first.role} {first.number}"
+
+    def _trainings_of(self, trial: Trial) -> dict[int, Trial]:
+        """The trainings of its configuration by seed, in their order, this trial's among them."""
+        same = self._trained.setdefault((key_of(trial.params), trial.epochs), {})
+        same.setdefault(trial.seed, trial)
+        return same

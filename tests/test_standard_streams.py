@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 import subprocess
 import sys
@@ -14,8 +15,10 @@ from types import SimpleNamespace
 import pytest
 from filled_ledger import FilledLedger, make_spec
 
+from harness import cli
 from harness.ledger.ledger import Ledger
 from harness.support import standard_streams
+from harness.tracking import ui
 
 # A C library does not ask Python which streams there are.
 PRINTS_ON_ALL = """
@@ -142,3 +145,24 @@ def test_a_terminals_lines_are_broken_between_words_alone(monkeypatch: pytest.Mo
     ]
     assert standard_streams.at_words("", 20) == [""]
     assert standard_streams.at_words("a b c d e f", 7, max_lines=1) == ["a b ..."]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_a_slow_command_says_at_once_that_it_works_but_not_in_a_log(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stream(io.StringIO):
+        def isatty(self) -> bool:
+            return is_terminal
+
+    out, err = Stream(), Stream()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+
+    def serve(home: Path, port: int) -> int:
+        assert err.getvalue() == ("starting MLflow, which takes some seconds\n" if is_terminal else "")
+        return 0
+
+    monkeypatch.setattr(ui, "serve", serve)
+    assert cli.main(["ui"]) == 0
+    assert out.getvalue() == ""

@@ -100,7 +100,11 @@ def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
         *_errors(spec),
         f"budget    {', '.join([', or '.join(limits), *finals])}",
         f"to run    {_to_run(spec, plan)}",
-        *([f"reuse     {plan.num_reusable} of them are in the ledger"] if plan.num_reusable else []),
+        *(
+            [f"reuse     {plan.num_reusable} of them {'is' if plan.num_reusable == 1 else 'are'} in the ledger"]
+            if plan.num_reusable
+            else []
+        ),
     ]
 
 

@@ -158,7 +158,7 @@ def test_the_same_command_says_that_the_budget_is_used(
 ) -> None:
     again = harness("sweep", "smoke", "--trials", "4")
     assert again.returncode == 0
-    assert "nothing to run, since all trials of the budget are done; --trials" in again.stdout
+    assert "nothing to run, since all searched trials of the budget are done; --trials" in again.stdout
     assert "--trials 20" in again.stdout
     assert "--fresh" in again.stdout
     assert len(runs_of(home, "smoke-quick")) == 6
@@ -293,7 +293,7 @@ def test_a_verdict_is_interrupted_goes_on_and_reads_the_test_images_once_per_mod
         [sys.executable, "-u", "-m", "harness.cli", *command],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     ) as process:  # fmt: skip
-        while "wrong" not in (line := process.stdout.readline()):
+        while "of 300 test images" not in (line := process.stdout.readline()):
             assert line, "the verdict ended before its first training"
         process.send_signal(signal.SIGINT)
         output = process.stdout.read()

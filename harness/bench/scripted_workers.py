@@ -118,7 +118,7 @@ def _end(ledger: Ledger, spec: SweepSpec, trial: Trial, num_epochs: int) -> None
     ledger.propose(spec.study, trial, asks=int(trial.role is Role.TRIAL), search_time_s=SEARCH_TIME_S)
     attempt = ledger.start_attempt(trial.uid, "worker-0")
     curve = [report(trial, epoch) for epoch in range(1, num_epochs + 1)]
-    for report in curve:
-        ledger.add_epoch(trial.uid, attempt, report, 5.0 * report.epoch)
+    for epoch in curve:
+        ledger.add_epoch(trial.uid, attempt, epoch, 5.0 * epoch.epoch)
     ledger.finish_attempt(trial.uid, attempt, result(trial, curve), 5.0 * num_epochs, is_final=True)
     ledger.add_search_time(trial.uid, SEARCH_TIME_S)

@@ -159,7 +159,7 @@ def test_the_same_command_says_that_the_budget_is_used(
     again = harness("sweep", "smoke", "--trials", "4")
     assert again.returncode == 0
     assert "nothing to run, since all searched trials of the budget are done; --trials" in again.stdout
-    assert "--trials 20" in again.stdout
+    assert "--trials 14 runs 10 more" in again.stdout
     assert "--fresh" in again.stdout
     assert len(runs_of(home, "smoke-quick")) == 6
 
@@ -204,7 +204,7 @@ def test_a_changed_file_is_refused_with_the_keys_and_the_ways_on(harness: Harnes
         (("reproduce", "nope", "0"), "study is 'nope'; allowed:"),
         (("reproduce", "nope", "first"), "argument TRIAL: it is 'first'; allowed: a whole number"),
         (("verdict", "smoke", "--seeds", "4"), "--seeds is 4; allowed: 3, 5, 8, 12, 20"),
-        (("verdict", "smoke", "--budget", "soon"), "duration is 'soon'; allowed:"),
+        (("verdict", "smoke", "--budget", "soon"), "--budget is 'soon'; allowed:"),
         (
             ("sweep", "smoke", "--as", "x.verdict"),
             "study is 'x.verdict'; allowed: a name that does not end in .verdict",

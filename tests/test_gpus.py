@@ -1,5 +1,8 @@
 """Which GPUs a study takes and which one each worker sees, with a stand-in for `nvidia-smi`: no GPU is needed."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +12,7 @@ import pytest
 from harness.errors import InputError, TroubleError
 from harness.execution.base import Place
 from harness.execution.local import LocalExecutor
-from harness.execution.machine import devices
+from harness.execution.machine import backends, devices
 from harness.execution.machine.gpus import Gpu, usable_gpus
 from harness.study.spec import SweepSpec
 
@@ -212,3 +215,46 @@ def test_a_gpu_that_the_framework_does_not_see_is_one_clear_error(
             list(iter(lambda: executor.events(60.0), None))
     finally:
         executor.close()
+
+
+def test_a_worker_on_a_gpu_keeps_what_jax_compiles(nvidia_smi: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    nvidia_smi(cards(1))
+    (on_gpu,), on_cpu = places(), Place("worker-0", "a processor", 1, 1)
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    assert Path(devices.worker_environment(on_gpu)["JAX_COMPILATION_CACHE_DIR"]).name == "compiled"
+    assert "JAX_COMPILATION_CACHE_DIR" not in devices.worker_environment(on_cpu)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
+    assert devices.worker_environment(on_gpu)["JAX_COMPILATION_CACHE_DIR"] == "/elsewhere"
+
+
+COMPILES_TWICE = """
+import numpy as np, keras, jax
+from test_engines import CONFIGS, BATCH, PICTURES, LABELS, model
+from harness.execution.training import engine_base
+from harness.execution.training.jax_engine import JaxSteps
+
+found = []
+jax.monitoring.register_event_listener(lambda name, **details: found.append(name.rpartition("/")[2]))
+held = engine_base.hold(PICTURES[:BATCH], LABELS[:BATCH])
+for _ in range(2):
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(len(found))
+    engine = model(*CONFIGS[0])
+    found.clear()
+    JaxSteps(engine, held, held, BATCH, whole_epochs=True)
+    print(*sorted({name for name in found if name in ("cache_hits", "cache_misses")}))
+"""
+
+
+@pytest.mark.skipif("jax" not in backends.installed(), reason="jax is not installed")
+def test_a_second_trial_of_a_network_is_compiled_already(
+    nvidia_smi: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here with the variables of a worker on a GPU, in a process on the CPU."""
+    nvidia_smi(cards(1))
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path))
+    environment = {**os.environ, **devices.worker_environment(places()[0]), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", COMPILES_TWICE]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "cache_misses\ncache_hits\n", done.stderr

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from platformdirs import user_cache_path
 
 from harness.errors import TroubleError
 from harness.execution.base import Place
@@ -30,6 +31,7 @@ WORKER_MEMORY_MB = 1500  # a worker with TensorFlow loaded and the documented CN
 MAX_CPU_WORKERS = 8
 CPU_INFO, PROCESS_STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
 _BFLOAT16_FLAGS = frozenset({"avx512_bf16", "amx_bf16"})
+MAX_COMPILED_BYTES = 2**30  # of programs that are kept on disk; the oldest go first
 OUT_OF_MEMORY_SCORE = 500  # of 1000, see proc(5) on oom_score_adj
 
 # In exceptions, and in messages of a library before it aborts.
@@ -130,6 +132,7 @@ def worker_environment(place: Place) -> dict[str, str]:
     """Environment for a worker's process; must be set before its framework is loaded."""
     threads = str(place.threads)
     return {
+        **(_compiled_before() if place.gpu else {}),
         "CUDA_VISIBLE_DEVICES": place.gpu or "",
         **FRAMEWORK_ENVIRONMENT,
         "TF_NUM_INTRAOP_THREADS": threads,
@@ -141,6 +144,21 @@ def worker_environment(place: Place) -> dict[str, str]:
         **SAFE_PATH,
         "PYTHONHASHSEED": "0",
         "HARNESS_WORKER": place.name,  # shown in the process list
+    }
+
+
+def _compiled_before() -> dict[str, str]:
+    """Environment with which JAX keeps on disk what it has compiled, so that it compiles equal networks once.
+
+    For GPUs only, whose model and driver are part of the key. A CPU's instructions are not, and the folder may be on a
+    disk of several machines.
+    """
+    folder = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(user_cache_path("harness") / "compiled")
+    return {
+        "JAX_COMPILATION_CACHE_DIR": folder,
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(MAX_COMPILED_BYTES),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
 
 

@@ -115,7 +115,10 @@ def test_a_gpu_that_cannot_be_used_is_said(home: Path, monkeypatch: pytest.Monke
     ((level, text),) = found(home, "gpu")
     assert (level, text.split(";")[0]) == (Level.PROBLEM, "H100, H100")
     monkeypatch.setattr(doctor, "CUDA_LIBRARY", "numpy")
-    assert found(home, "gpu") == [(Level.OK, "H100, H100")]
+    assert found(home, "gpu") == [(Level.OK, "H100, H100; --gpu tries what holds on them")]
+    monkeypatch.setattr(doctor, "CUDA_LIBRARY", "nowhere")  # which is TensorFlow's
+    monkeypatch.setattr(doctor.backends, "backend", lambda: "jax")
+    assert found(home, "gpu")[0][0] is Level.OK
 
 
 def test_a_home_that_is_no_folder_is_a_problem(tmp_path: Path) -> None:

@@ -200,6 +200,8 @@ def _problems(entry: Sampler, spec: SweepSpec) -> Iterator[str]:
 
 
 def _check_module(chosen: Sampler) -> None:
+    if chosen.engine == "keras-tuner" and importlib.util.find_spec("keras_tuner") is None:
+        raise InputError("engine is keras-tuner, which is not installed; allowed here: optuna")
     if chosen.module is not None and importlib.util.find_spec(chosen.module) is None:
         extra = _EXTRAS[chosen.module]
         raise InputError(

@@ -32,6 +32,7 @@ from harness.tracking.store import open_client, sqlite_file, tracking_uri
 
 NAMED_LIBRARIES = ("tensorflow", "keras", "keras-tuner", "optuna", "mlflow", "pandas", "numpy")
 CUDA_LIBRARY = "nvidia-cudnn-cu12"  # installed by tensorflow[and-cuda]; without it TensorFlow finds no GPU
+OF_TENSORFLOW = ("tensorflow", "keras-tuner")  # not needed on another backend, except for `--engine keras-tuner`
 LITTLE_SPACE_GB = 2.0  # the size of the checkpoints of a Hyperband study
 NO_SPACE_GB = 0.1
 
@@ -99,9 +100,18 @@ def _libraries() -> Finding:
         return _problem("libraries", "harness itself is not installed; `make setup` installs it")
     required = [line for line in metadata.requires("harness") or () if "extra ==" not in line]
     names = [re.split(r"[^\w.-]", line)[0] for line in required]
-    if missing := [name for name in names if _version(name) is None]:
-        return _problem("libraries", f"{', '.join(missing)} not installed; `make clean setup` installs all again")
-    return _ok("libraries", ", ".join(f"{name} {_version(name)}" for name in NAMED_LIBRARIES))
+    missing = [name for name in names if _version(name) is None]
+    if needed := [name for name in missing if name not in OF_TENSORFLOW or _needs_tensorflow()]:
+        return _problem("libraries", f"{', '.join(needed)} not installed; `make clean setup` installs all again")
+    versions = [f"{name} {version}" for name in NAMED_LIBRARIES if (version := _version(name))]
+    return _ok("libraries", "; without ".join(", ".join(names) for names in (versions, missing) if names))
+
+
+def _needs_tensorflow() -> bool:
+    try:
+        return backends.backend() == backends.DEFAULT
+    except InputError:
+        return True
 
 
 def _backend() -> Finding:
@@ -129,11 +139,11 @@ def _machine(machine: devices.Machine) -> Finding:
 
 def _gpu(machine: devices.Machine) -> Finding:
     names = ", ".join(machine.gpu_names)
-    if names and _version(CUDA_LIBRARY) is None:
+    if names and _needs_tensorflow() and _version(CUDA_LIBRARY) is None:
         return _problem("gpu", f"{names}; TensorFlow's CUDA libraries are missing: `make clean setup` installs them")
     if not names and shutil.which("nvidia-smi") and "CUDA_VISIBLE_DEVICES" not in os.environ:
         return _warning("gpu", "nvidia-smi is there and names none; run it and see; sweeps take the CPU")
-    return _ok("gpu", names or "none; sweeps take the CPU")
+    return _ok("gpu", f"{names}; --gpu tries what holds on them" if names else "none; sweeps take the CPU")
 
 
 def _home(home: Path) -> Finding:

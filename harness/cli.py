@@ -331,6 +331,8 @@ def _add_upkeep(commands: _Commands) -> None:
     doctor = _add(commands, "doctor", "check the installation, or audit studies")
     what = doctor.add_mutually_exclusive_group()
     what.add_argument("--audit", nargs="+", metavar="STUDY", help="check that ledger, MLflow and exported CSV agree")
+    text = "try each GPU for up to six minutes: what holds and what does not, with measurements"
+    what.add_argument("--gpu", action="store_true", help=text)
     what.add_argument("--remove", metavar="STUDY", help="remove a study from the ledger; a copy of the ledger is kept")
     bench = _add(commands, "bench", "measure speed and overhead, and compare with other tools")
     bench.add_argument(

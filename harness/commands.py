@@ -303,9 +303,13 @@ def sync(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Audits or removes the named studies; without names, checks the installation."""
+    """Audits or removes the named studies, or tries the GPUs; without names, checks the installation."""
     from harness.workflows.doctor import Level, examine
 
+    if options.gpu:
+        from harness.gpu_check.command import check_gpus
+
+        return 0 if check_gpus(home(), _say) else 1
     if options.audit:
         return max(_audit(study) for study in options.audit)
     if options.remove:

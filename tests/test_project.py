@@ -39,6 +39,7 @@ PACKAGES = [
     {"sweep", "audit"},
     {"workflows"},
     {"bench"},
+    {"gpu_check"},
 ]
 MODULES = ["api", "commands", "cli"]  # files beside the packages, in layers above them; `errors` is below
 LAYER_OF = {"errors": 0}

@@ -6,11 +6,13 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from harness.support import atomic_files
 from harness.support.failpoints import Step, reach
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # A spreadsheet reads a cell with this start as a formula (OWASP, "CSV Injection"), also in full-width forms.
 _FORMULA = re.compile("'*[=+\\-@\t\n\uff1d\uff0b\uff0d\uff20]")

@@ -99,9 +99,8 @@ class Timing:
         return statistics.median(ours / theirs for ours, theirs in pairs)
 
     def share_of_peak(self, contender: str) -> float:
-        config = _config(self.network)
-        flops = BACKWARD_AND_FORWARD * baselines.load(self.network.architecture).cost(config).flops_per_image
-        return statistics.median(self.images_per_s[contender]) * flops / self.gemm_flops_per_s[_precision(contender)]
+        flops_per_s = statistics.median(self.images_per_s[contender]) * flops_per_image(self.network)
+        return flops_per_s / self.gemm_flops_per_s[_precision(contender)]
 
 
 def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.DataFrame:
@@ -127,13 +126,13 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
 
 def measure(network: Network, num_rounds: int) -> Timing:
     """Trains one network with all contenders in turn; compilation is done before."""
-    epochs = {name: make(network, *_data(network)) for name, make in _contenders().items()}
+    epochs = {name: make(network, *random_data(network)) for name, make in _contenders().items()}
     for epoch in epochs.values():
         epoch()
     peak = dict.fromkeys(map(_precision, epochs), 0.0)
     images_per_s = {name: list[float]() for name in epochs}
     for _ in range(num_rounds):
-        peak = {precision: max(flops, _gemm_flops_per_s(precision)) for precision, flops in peak.items()}
+        peak = {precision: max(flops, gemm_flops_per_s(precision, GEMM_SIDE)) for precision, flops in peak.items()}
         for name, epoch in epochs.items():
             started = time.perf_counter()
             epoch()
@@ -150,11 +149,11 @@ def _memory_of(network: Network, contender: str) -> float:
 def main() -> None:
     settings, contender = sys.argv[1:]
     network = Network(**json.loads(settings))
-    _contenders()[contender](network, *_data(network))()
+    _contenders()[contender](network, *random_data(network))()
     sys.stdout.write(str(round(peak_memory_mb())))
 
 
-def _data(network: Network) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+def random_data(network: Network) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Random images and labels."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (network.num_images, 28, 28), dtype=np.uint8)
@@ -215,34 +214,49 @@ def _precision(contender: str) -> str:
 def _contenders() -> dict[str, Contender]:
     """All of this backend and device; those in bfloat16 only where it is multiplied in hardware."""
     found: dict[str, Contender] = {
-        STOCK: partial(_stock, precision="float32"),
-        OURS: partial(_ours, precision="float32"),
+        STOCK: partial(stock_epoch, precision="float32"),
+        OURS: partial(engine_epoch, precision="float32"),
     }
     if backend() == "tensorflow":
         found[BY_HAND] = _by_hand
     if fastest_precision(places(this_machine(), 1)) == "bfloat16":
-        found[STOCK_BFLOAT16] = partial(_stock, precision="bfloat16")
-        found[OURS_BFLOAT16] = partial(_ours, precision="bfloat16")
+        found[STOCK_BFLOAT16] = partial(stock_epoch, precision="bfloat16")
+        found[OURS_BFLOAT16] = partial(engine_epoch, precision="bfloat16")
     return found
 
 
-def _stock(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, precision: str) -> Epoch:
+def stock_epoch(
+    network: Network,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    *,
+    precision: str,
+    batch_size: int = RECIPE.batch_size,
+) -> Epoch:
     """As Keras's guides do it: arrays of floats, layers that augment, `compile` and `fit` with their defaults."""
     model = with_augmentation_layers(_model(network, precision), _config(network))
     model.compile(optimizer(RECIPE, 10**6), loss="categorical_crossentropy")
     floats, targets = as_floats(images), one_hot(labels)
-    return lambda: model.fit(floats, targets, batch_size=RECIPE.batch_size, verbose=0)
+    return lambda: model.fit(floats, targets, batch_size=batch_size, verbose=0)
 
 
-def _ours(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uint8], *, precision: str) -> Epoch:
+def engine_epoch(
+    network: Network,
+    images: NDArray[np.uint8],
+    labels: NDArray[np.uint8],
+    *,
+    precision: str,
+    batch_size: int = RECIPE.batch_size,
+) -> Epoch:
+    """The engine as a worker uses it on this device."""
     from harness.execution.training import engine_base, engines
 
     model, varied = _model(network, precision), augmentation(_config(network))
     compile_model(model, RECIPE, 10**6)
     held, is_gpu = engine_base.hold(images, labels), bool(this_machine().gpu_names)
-    engine = engines.make_engine(model, held, held, RECIPE.batch_size, augments=bool(varied), xla=is_gpu)
+    engine = engines.make_engine(model, held, held, batch_size, augments=bool(varied), xla=is_gpu)
     rng = np.random.default_rng(0)
-    shape = (len(images) // RECIPE.batch_size, RECIPE.batch_size)
+    shape = (len(images) // batch_size, batch_size)
 
     def epoch() -> float:
         order = rng.permutation(len(images))[: shape[0] * shape[1]].astype(np.int32).reshape(shape)
@@ -285,17 +299,22 @@ def _config(network: Network) -> Any:
     return dataclasses.replace(baselines.load(network.architecture).DOCUMENTED, **network.params)
 
 
-def _gemm_flops_per_s(precision: str) -> float:
-    """Speed of the framework's own matrix product, the best of three runs."""
+def flops_per_image(network: Network) -> float:
+    """Floating point operations of training with one image."""
+    return BACKWARD_AND_FORWARD * baselines.load(network.architecture).cost(_config(network)).flops_per_image
+
+
+def gemm_flops_per_s(precision: str, side: int) -> float:
+    """Speed of the framework's own product of square matrices, the best of three runs."""
     import keras
 
-    matrix = keras.ops.ones((GEMM_SIDE, GEMM_SIDE), precision)
+    matrix = keras.random.normal((side, side), dtype=precision)  # of zeros or ones a GPU needs less power
     seconds = []
     for _ in range(3):
         started = time.perf_counter()
         float(keras.ops.matmul(matrix, matrix)[0, 0])
         seconds.append(time.perf_counter() - started)
-    return 2 * GEMM_SIDE**3 / min(seconds)
+    return 2 * side**3 / min(seconds)
 
 
 if __name__ == "__main__":

@@ -95,7 +95,7 @@ def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
     finals = [f"the last {100 * share:g} % for further seeds of the best"] if share else []
     return [
         *_subject(spec),
-        *_devices(places, spec.precision),
+        *device_lines(places, spec.precision),
         f"profile   {spec.profile}: {spec.train_images:,} training images, {spec.epochs} epochs",
         *_errors(spec),
         f"budget    {', '.join([', or '.join(limits), *finals])}",
@@ -108,7 +108,7 @@ def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
     ]
 
 
-def _devices(places: Sequence[Place], precision: str) -> Iterator[str]:
+def device_lines(places: Sequence[Place], precision: str) -> Iterator[str]:
     """One line per kind of place, and one for the nodes of a cluster."""
     for kind, count in Counter(map(_where, places)).items():
         device_name, is_gpu, threads, sharing = kind

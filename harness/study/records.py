@@ -160,6 +160,11 @@ class Device:
         _check_numbers(self)
 
     @property
+    def gpu_time_source(self) -> str:
+        """How GPU time is measured: "reserved", or "none" without a GPU."""
+        return "reserved" if self.gpu_fraction else "none"
+
+    @property
     def timing_class(self) -> str:
         parts = [self.name, self.backend, self.precision, self.engine]
         parts.append(

@@ -156,7 +156,7 @@ def _device_tags(record: Record, device: Device | None) -> dict[str, str]:
     if device is None:
         return {"gpu_time_source": "none"}
     return {
-        "gpu_time_source": "reserved" if device.gpu_fraction else "none",
+        "gpu_time_source": device.gpu_time_source,
         "device": device.name,
         "backend": device.backend,
         "timing_class": str(record.timing_class),

@@ -24,7 +24,7 @@ VERDICT_FLAGS = $(call flag,TOP,top) $(call flag,SEEDS,seeds) $(call flag,EPOCHS
 	$(call flag,WORKERS,workers) $(WHERE_FLAGS) $(ARGS)
 BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(call flag,PRECISION,precision) $(WHERE_FLAGS) $(ARGS)
 
-.PHONY: help setup data baselines leaderboard compare status doctor gpu-check ui test test-faults test-lowest storm lint \
+.PHONY: help setup data baselines leaderboard compare status doctor gpu-check gpu-wheels ui test test-faults test-lowest storm lint \
 	audit lock systems clean
 
 help:
@@ -71,6 +71,9 @@ doctor: $(READY) ## check the installation (ARGS='--audit STUDY' audits a study)
 
 gpu-check: $(READY) ## try each GPU for up to six minutes: what holds, what does not, measurements
 	$(BIN)/harness doctor --gpu
+
+gpu-wheels: $(READY) ## collect what a GPU machine without a network lacks for gpu-check (OUT= HAVE=)
+	$(BIN)/python scripts/gpu_wheels.py $(or $(OUT),gpu-wheels) $(call flag,HAVE,have) $(ARGS)
 
 ui: $(READY) ## browse the runs in MLflow (PORT=)
 	$(BIN)/harness ui $(call flag,PORT,port) $(ARGS)

@@ -51,6 +51,15 @@ def prepare(dataset: str, progress: Progress) -> Path:
     return _put_right(dataset, progress, lambda: _split(wanted, _fetch(wanted, folder, progress)))
 
 
+def fetch(dataset: str, progress: Progress) -> Arrays:
+    """The raw arrays of `dataset` from its first source that has the right ones; nothing is kept.
+
+    Raises:
+        InputError, TroubleError: as `prepare`.
+    """
+    return _fetch(_dataset(dataset), dataset_folder(dataset), progress)
+
+
 def keep(dataset: str, arrays: Arrays) -> Path:
     """Like `prepare`, with arrays from another machine's cache instead of a source; they are verified as well.
 

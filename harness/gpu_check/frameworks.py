@@ -56,7 +56,7 @@ def _gpus(backend: str) -> tuple[str, ...]:
     if backend == "jax":
         import jax
 
-        return tuple(str(device.device_kind) for device in jax.devices() if device.platform == "gpu")
+        return tuple(str(device.device_kind) for device in jax.devices() if device.platform != "cpu")
     if backend == "tensorflow":
         import tensorflow as tf
 

@@ -209,7 +209,8 @@ def check_gpu(place: Place) -> None:
     if keras.backend.backend() == "torch":
         num_gpus = int(importlib.import_module("torch").cuda.device_count())
     else:
-        num_gpus = sum(device.startswith("gpu") for device in keras.distribution.list_devices())
+        # All but the CPU, since a backend may call a GPU "gpu" or "cuda".
+        num_gpus = sum(not device.startswith("cpu") for device in keras.distribution.list_devices())
     if num_gpus != 1:
         raise TroubleError(
             f"{place.name} has {place.device_name} ({place.gpu}), but {backend_name()} sees {num_gpus} GPUs; are its"

@@ -251,8 +251,7 @@ def engine_epoch(
     """The engine as a worker uses it on this device."""
     from harness.execution.training import engine_base, engines
 
-    model, varied = _model(network, precision), augmentation(_config(network))
-    compile_model(model, RECIPE, 10**6)
+    model, varied = compiled(network, precision), augmentation(_config(network))
     held, is_gpu = engine_base.hold(images, labels), bool(this_machine().gpu_names)
     engine = engines.make_engine(model, held, held, batch_size, augments=bool(varied), xla=is_gpu)
     rng = np.random.default_rng(0)
@@ -263,6 +262,13 @@ def engine_epoch(
         return engine.train(order, varied.transforms(shape, images.shape[1], rng))
 
     return epoch
+
+
+def compiled(network: Network, precision: str) -> keras.Model:
+    """The network with the documented recipe."""
+    model = _model(network, precision)
+    compile_model(model, RECIPE, 10**6)
+    return model
 
 
 def _by_hand(network: Network, images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> Epoch:

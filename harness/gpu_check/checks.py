@@ -20,7 +20,7 @@ from harness.gpu_check import judge
 from harness.gpu_check.claims import Check, Claim, claim, measured, untried
 from harness.gpu_check.frameworks import Seen
 from harness.gpu_check.site import REFERENCES, Site
-from harness.gpu_check.speed import BATCH_SIZES, Order, Speed
+from harness.gpu_check.speed import Order, Speed
 from harness.gpu_check.trainings import documented, train_at_once, train_each, trial
 from harness.planning.plan import device_lines
 from harness.support.own_code import program
@@ -118,8 +118,8 @@ def speed(site: Site, deadline_s: float, *, baseline: baselines.Name) -> Iterato
     if ours := [one for one in speeds if one.contender == engine.OURS]:
         yield judge.of_regions(ours[0].region_s, ours[0].left_over_s)
     yield from map(_shown, speeds)
-    if len(speeds) < 2 * len(precisions) * len(BATCH_SIZES):
-        yield untried("speeds of all precisions and batch sizes", failure or "its time was up")
+    if failure is not None:
+        yield untried("speeds of all precisions and batch sizes", failure)
 
 
 def _shown(speed: Speed) -> Claim:

@@ -47,14 +47,14 @@ class JaxSteps:
         self._steps_a_call = num_steps if whole_epochs else 1
         order = np.zeros((self._steps_a_call, batch_size), np.int32)
         transforms = np.zeros((*order.shape, NUM_COEFFICIENTS if augments else 0), np.float32)
-        steps = jax.jit(self._steps, donate_argnums=0)
-        self._train = steps.lower(self._state, order, transforms, train.images, train.labels).compile()
+        steps = jax.jit(self.steps, donate_argnums=0)
+        self._train = steps.lower(self.state, order, transforms, train.images, train.labels).compile()
         self._predict = jax.jit(self._probabilities)
         self._probabilities_from(validation, 0)
 
     def train(self, order: Order, transforms: Floats | None = None) -> float:
         transforms = transforms_of(order, transforms)
-        state, losses = self._state, []
+        state, losses = self.state, []
         for start in range(0, len(order), self._steps_a_call):
             part = slice(start, start + self._steps_a_call)
             state, loss = self._train(state, order[part], transforms[part], self._data.images, self._data.labels)
@@ -74,14 +74,15 @@ class JaxSteps:
         return model.trainable_variables, model.non_trainable_variables, model.optimizer.variables
 
     @property
-    def _state(self) -> tuple[list[Any], ...]:
+    def state(self) -> tuple[list[Any], ...]:
+        """All that training changes: weights, other variables of the network, and those of the optimizer."""
         return tuple([variable.value for variable in variables] for variables in self._variables)
 
     def _probabilities_from(self, images: Images, start: int) -> Floats:
-        trainable, others, _ = self._state
+        trainable, others, _ = self.state
         return np.asarray(self._predict(trainable, others, images.images, start))
 
-    def _steps(self, state: Any, order: Any, transforms: Any, images: Any, labels: Any) -> Any:
+    def steps(self, state: Any, order: Any, transforms: Any, images: Any, labels: Any) -> Any:
         """The state after a step for each row of `order`, and the losses (steps,)."""
 
         def step(state: Any, batch: Any) -> Any:

@@ -17,7 +17,7 @@ class Augmentation:
     """Ranges of the transform; each is drawn evenly from minus to plus its value, and 0 changes nothing.
 
     Attributes:
-        shift: Share of the image's side, in each direction by itself.
+        shift: Share of the image's width and height, in each direction by itself.
         rotation: Share of a full turn about the centre.
         zoom: Share by which the image is made smaller or larger about the centre.
         shear: Tangent of the angle by which the columns lean over.
@@ -31,8 +31,10 @@ class Augmentation:
     def __bool__(self) -> bool:
         return any(astuple(self))
 
-    def transforms(self, shape: tuple[int, ...], side: int, rng: np.random.Generator) -> NDArray[np.float32]:
-        """A transform for each of so many images of side x side pixels, shape (*shape, 8).
+    def transforms(
+        self, shape: tuple[int, ...], size: tuple[int, int], rng: np.random.Generator
+    ) -> NDArray[np.float32]:
+        """A transform for each of so many images of `size` (height, width) in pixels, shape (*shape, 8).
 
         They are the coefficients a0, a1, a2, b0, b1, b2, c0, c1 of `keras.ops.image.affine_transform`: the pixel
         (x, y) of the result is read at (a0 x + a1 y + a2, b0 x + b1 y + b2). The image is shifted, then rotated, then
@@ -42,16 +44,18 @@ class Augmentation:
 
         if not self:
             return np.empty((*shape, 0), np.float32)
-        drawn = rng.uniform(-1.0, 1.0, (5, *shape))
-        shift_x, shift_y = self.shift * side * drawn[:2]
+        drawn, (height, width) = rng.uniform(-1.0, 1.0, (5, *shape)), size
+        shift_x, shift_y = self.shift * width * drawn[0], self.shift * height * drawn[1]
         angle, scale = 2 * np.pi * self.rotation * drawn[2], 1.0 + self.zoom * drawn[3]
-        lean, centre, zero = self.shear * drawn[4], (side - 1) / 2, np.zeros(shape)
+        lean, zero = self.shear * drawn[4], np.zeros(shape)
+        x, y = (width - 1) / 2, (height - 1) / 2  # of the centre
         cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
         across = (cosine, cosine * lean - sine)
         down = (sine, sine * lean + cosine)
+        # The quotients keep equal bits for square images, where they are 1.
         rows = [
-            *(*across, centre + shift_x - centre * (across[0] + across[1])),
-            *(*down, centre + shift_y - centre * (down[0] + down[1])),
+            *(*across, x + shift_x - x * (across[0] + across[1] * (y / x))),
+            *(*down, y + shift_y - y * (down[0] * (x / y) + down[1])),
             *(zero, zero),
         ]
         return np.stack(rows, axis=-1).astype(np.float32)

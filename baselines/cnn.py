@@ -13,16 +13,19 @@ total                                       3,274,634
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 from baselines.layers import (
+    MNIST,
     Cost,
     Dropped,
     Normalised,
     Shear,
     Shift,
+    Task,
     Turn,
     Units,
     Zoom,
@@ -36,9 +39,8 @@ from baselines.settings import OneOf, Whole
 if TYPE_CHECKING:
     import keras
 
-SIDE = 28  # of an image
-
 Filters = Annotated[int, Whole(1, 1024)]
+Size = tuple[int, int]  # (height, width) in pixels
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ GPU_STEP_S = 4e-3
 
 @dataclass(frozen=True)
 class _Conv:
-    """A convolution of the network: `side` and `side_out` are pixels of its input and output in each direction."""
+    """A convolution of the network: `size` and `size_out` are (height, width) of its input and output in pixels."""
 
     name: str
     filters: int
@@ -95,29 +97,31 @@ class _Conv:
     strides: int
     padding: str
     channels_in: int
-    side: int
+    size: Size
 
     @property
-    def side_out(self) -> int:
+    def size_out(self) -> Size:
         if self.strides == 2:
-            return _half(self.side)
-        return self.side if self.padding == "same" else self.side - self.kernel + 1
+            return _half(self.size)
+        height, width = self.size
+        lost = 0 if self.padding == "same" else self.kernel - 1
+        return height - lost, width - lost
 
 
 @dataclass(frozen=True)
 class _Stage:
     number: int
     convs: tuple[_Conv, ...]
-    side_out: int
+    size_out: Size
 
 
-def build(config: Config) -> keras.Model:
-    """The network of `config`: (batch, 28, 28, 1) grey images in 0..1 to (batch, 10) class probabilities."""
+def build(config: Config, task: Task = MNIST) -> keras.Model:
+    """The network of `config`: images (batch, height, width, channels) to class probabilities (batch, classes)."""
     import keras
     from keras import layers
 
     body: list[keras.Layer] = []
-    for stage in _stages(config):
+    for stage in _stages(config, task):
         for conv in stage.convs:
             layer = layers.Conv2D(conv.filters, conv.kernel, conv.strides, padding=conv.padding, name=conv.name)
             body += hidden(layer, config.batch_norm)
@@ -131,40 +135,44 @@ def build(config: Config) -> keras.Model:
         body += dropout(config.dropout, "dense_dropout")
     else:
         body.append(layers.GlobalAveragePooling2D(name="mean"))
-    classes = layers.Dense(10, activation="softmax", dtype="float32", name="classes")
-    return keras.Sequential([keras.Input((SIDE, SIDE, 1), name="image"), *body, classes], name="cnn")
+    classes = layers.Dense(task.num_classes, activation="softmax", dtype="float32", name="classes")
+    return keras.Sequential([keras.Input(task.shape, name="image"), *body, classes], name="cnn")
 
 
-def cost(config: Config) -> Cost:
+def cost(config: Config, task: Task = MNIST) -> Cost:
     """Parameters, operations and activations of `config`, in closed form."""
-    total, stages = Cost(0, 0, 0), list(_stages(config))
+    total, stages = Cost(0, 0, 0), list(_stages(config, task))
     for stage in stages:
         for conv in stage.convs:
-            total += conv2d_cost(conv.side_out, conv.channels_in, conv.filters, conv.kernel, config.batch_norm)
-    channels, side = stages[-1].convs[-1].filters, stages[-1].side_out
+            total += conv2d_cost(
+                math.prod(conv.size_out), conv.channels_in, conv.filters, conv.kernel, config.batch_norm
+            )
+    channels, num_positions = stages[-1].convs[-1].filters, math.prod(stages[-1].size_out)
     if config.head == "global_average":
-        return total + dense_cost(channels, 10)
-    dense = dense_cost(side * side * channels, config.dense_units, config.batch_norm)
-    return total + dense + dense_cost(config.dense_units, 10)
+        return total + dense_cost(channels, task.num_classes)
+    dense = dense_cost(num_positions * channels, config.dense_units, config.batch_norm)
+    return total + dense + dense_cost(config.dense_units, task.num_classes)
 
 
-def _half(side: int) -> int:
+def _half(size: Size) -> Size:
     """Pixels after a pooling or a stride of 2."""
-    return (side + 1) // 2
+    height, width = size
+    return (height + 1) // 2, (width + 1) // 2
 
 
-def _stages(config: Config) -> Iterator[_Stage]:
-    side, channels = SIDE, 1
+def _stages(config: Config, task: Task) -> Iterator[_Stage]:
+    *_, channels = task.shape
+    size = task.shape[:2]
     own = (config.filters_1, config.kernel_1), (config.filters_2, config.kernel_2), (config.filters_3, config.kernel_3)
     for number, (filters, first_kernel) in enumerate(own[: config.stages], start=1):
         kernels = [first_kernel] + [config.inner_kernel] * (config.stage_convs - 1)
         convs = []
         for position, kernel in enumerate(kernels, start=1):
             name = f"conv_{number}" if position == 1 else f"conv_{number}_{position}"
-            padding = config.padding if kernel <= side else "same"
-            convs.append(_Conv(name, filters, kernel, 1, padding, channels, side))
-            side, channels = convs[-1].side_out, filters
+            padding = config.padding if kernel <= min(size) else "same"
+            convs.append(_Conv(name, filters, kernel, 1, padding, channels, size))
+            size, channels = convs[-1].size_out, filters
         if config.stage_end == "stride":
-            convs.append(_Conv(f"stride_{number}", filters, config.stride_kernel, 2, "same", channels, side))
-        side = _half(side)
-        yield _Stage(number, tuple(convs), side)
+            convs.append(_Conv(f"stride_{number}", filters, config.stride_kernel, 2, "same", channels, size))
+        size = _half(size)
+        yield _Stage(number, tuple(convs), size)

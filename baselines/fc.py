@@ -15,11 +15,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated
 
 from baselines.layers import (
+    MNIST,
     Cost,
     Dropped,
     Normalised,
     Shear,
     Shift,
+    Task,
     Turn,
     Units,
     Zoom,
@@ -64,8 +66,8 @@ NUM_PARAMS = 669_706  # of the table above
 GPU_STEP_S = 1.3e-3
 
 
-def build(config: Config) -> keras.Model:
-    """The network of `config`: (batch, 28, 28, 1) grey images in 0..1 to (batch, 10) class probabilities."""
+def build(config: Config, task: Task = MNIST) -> keras.Model:
+    """The network of `config`: images (batch, height, width, channels) to class probabilities (batch, classes)."""
     import keras
     from keras import layers
 
@@ -75,20 +77,20 @@ def build(config: Config) -> keras.Model:
         body += dropout(config.dropout, f"dense_{i}_dropout")
     return keras.Sequential(
         [
-            keras.Input((28, 28, 1), name="image"),
+            keras.Input(task.shape, name="image"),
             layers.Flatten(name="flatten"),
             *dropout(config.input_dropout, "input_dropout"),
             *body,
-            layers.Dense(10, activation="softmax", dtype="float32", name="classes"),
+            layers.Dense(task.num_classes, activation="softmax", dtype="float32", name="classes"),
         ],
         name="fc",
     )
 
 
-def cost(config: Config) -> Cost:
+def cost(config: Config, task: Task = MNIST) -> Cost:
     """Parameters, operations and activations of `config`, in closed form."""
-    widths = (784, *config.widths)
-    total = dense_cost(widths[-1], 10)
+    widths = (task.num_pixels, *config.widths)
+    total = dense_cost(widths[-1], task.num_classes)
     for units_in, units in pairwise(widths):
         total += dense_cost(units_in, units, config.batch_norm)
     return total

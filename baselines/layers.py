@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,22 @@ Turn = Annotated[float, Real(0, 1)]  # share of a full turn
 Zoom = Annotated[float, Real(0, 1, is_below_high=True)]  # zoom by 1 would shrink the image to one point
 Shear = Annotated[float, Real(0, 1)]  # tangent of the angle
 Normalised = Annotated[bool, YES_OR_NO]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a network classifies: images of shape (height, width, channels) into so many classes."""
+
+    shape: tuple[int, int, int]
+    num_classes: int
+
+    @property
+    def num_pixels(self) -> int:
+        """Input values of an image, all channels counted."""
+        return math.prod(self.shape)
+
+
+MNIST = Task((28, 28, 1), 10)
 
 
 @dataclass(frozen=True)
@@ -48,12 +65,11 @@ class Cost:
         return 4 * (4 * self.num_params + 2 * batch_size * self.activations_per_image) / 2**20
 
 
-def conv2d_cost(side: int, channels_in: int, filters: int, kernel: int, batch_norm: bool) -> Cost:
-    """Cost of a convolution with bias and side x side outputs of each filter."""
+def conv2d_cost(positions: int, channels_in: int, filters: int, kernel: int, batch_norm: bool = False) -> Cost:
+    """Cost of a convolution with bias, a square kernel and outputs of each filter at so many positions."""
     weights = kernel * kernel * channels_in * filters
-    return Cost(weights + filters, 2 * side * side * weights, side * side * filters) + _norm_cost(
-        side * side, filters, batch_norm
-    )
+    plain = Cost(weights + filters, 2 * positions * weights, positions * filters)
+    return plain + _norm_cost(positions, filters, batch_norm)
 
 
 def dense_cost(units_in: int, units: int, batch_norm: bool = False) -> Cost:

@@ -84,6 +84,7 @@ def marked(record: type, kind: type[M]) -> dict[str, M]:
 
 
 def declared(settings: type) -> dict[str, Allowed]:
-    """The allowed values of each field of a dataclass."""
+    """The allowed values of each field of a dataclass that states them."""
     hints = get_type_hints(settings, include_extras=True)
-    return {name: hint.__metadata__[0] for name, hint in hints.items()}
+    marks = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
+    return {name: mark for name, found in marks.items() for mark in found[:1] if isinstance(mark, Allowed)}

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
 TOP = 20  # rows of a leaderboard on the terminal
 MORE_TRIALS = 10  # are proposed at least to continue a study
-FORMS = ("csv", "parquet", "json")  # of an export
 
 
 def sweep(options: argparse.Namespace) -> int:
@@ -238,7 +237,7 @@ def export(options: argparse.Namespace) -> int:
         if options.study_file != STDOUT:
             _say(f"wrote {path}")
         return 0
-    from harness.analysis.export.trials import Table, export_table
+    from harness.analysis.export.trials import FORMS, Table, export_table
 
     form, named = next((form, named) for form in FORMS if (named := getattr(options, form)) is not None)
     with destination(f"--{form}", named, f".{form}") as path, open_ledger() as ledger:

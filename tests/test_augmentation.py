@@ -14,7 +14,7 @@ NUM = 4_000
 
 
 def draw(varied: Augmentation, *, seed: int = 0, num: int = NUM) -> np.ndarray:
-    return varied.transforms((num,), 28, np.random.default_rng(seed))
+    return varied.transforms((num,), (28, 28), np.random.default_rng(seed))
 
 
 def test_the_documented_networks_see_the_images_as_they_are() -> None:
@@ -35,7 +35,7 @@ def test_a_seed_draws_the_same_transforms_for_any_shape_of_batches() -> None:
     varied = Augmentation(0.1, 0.05, 0.1)
     assert (draw(varied) == draw(varied)).all()
     assert not (draw(varied) == draw(varied, seed=1)).all()
-    batches = varied.transforms((NUM // 100, 100), 28, np.random.default_rng(0))
+    batches = varied.transforms((NUM // 100, 100), (28, 28), np.random.default_rng(0))
     np.testing.assert_array_equal(batches.reshape(NUM, 8), draw(varied))
 
 

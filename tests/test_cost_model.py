@@ -103,7 +103,9 @@ def test_the_estimate_serves_while_nothing_is_known() -> None:
     assert model.error == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("estimate", [ESTIMATE, *map(gpu_estimate, baselines.NAMES)])
+@pytest.mark.parametrize(
+    "estimate", [ESTIMATE, *(gpu_estimate(baselines.load(name).GPU_STEP_S) for name in baselines.NAMES)]
+)
 def test_trials_say_more_than_the_estimate(estimate: Floats) -> None:
     model = CostModel(SPEC, estimate, trials(lambda work: 3 * by_estimate(work), 20))
     work = of({"units_1": 700, "units_2": 100})

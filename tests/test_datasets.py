@@ -10,6 +10,7 @@ import pytest
 from harness.execution.data import datasets
 from harness.execution.data.datasets import DIGITS, MNIST, Content, stratified_cut
 from harness.execution.data.sources import Arrays
+from harness.support.splits import split_training
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_mnist_cuts_validation_from_training_and_leaves_test_alone() -> None:
         "x_test": np.arange(20, dtype=np.uint8).reshape(20, 1, 1),
         "y_test": np.zeros(20, np.uint8),
     }
-    kept = datasets.split_mnist(raw, num_validation=20)
+    kept = split_training(raw, num_validation=20)
     np.testing.assert_array_equal(kept["test_images"], raw["x_test"])
     for split, size in (("train", 80), ("validation", 20)):
         images, labels = kept[f"{split}_images"].ravel(), kept[f"{split}_labels"]

@@ -8,9 +8,10 @@ import pytest
 from filled_ledger import DOCUMENTED, make_spec
 
 from harness.planning.forecast import TimeLeft
+from harness.study.data import BUILT_IN
 from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
 from harness.study.seeds import Seeds
-from harness.study.spec import SPLIT_SIZES, Kind
+from harness.study.spec import Kind
 from harness.sweep.display import QUIET_S, HowFar, LiveDisplay, PlainDisplay, make_display
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -277,7 +278,7 @@ def test_a_wide_window_shows_what_each_worker_trains(terminal: Terminal, monkeyp
 
 def test_a_verdicts_trainings_show_their_error_on_the_test_images_alone() -> None:
     out, clock = io.StringIO(), Clock()
-    confirm, spec = trial(3, Role.CONFIRM), make_spec(train_images=sum(SPLIT_SIZES["mnist"].values()))
+    confirm, spec = trial(3, Role.CONFIRM), make_spec(train_images=sum(BUILT_IN["mnist"].sizes.values()))
     with PlainDisplay(out, clock) as display:
         clock.now_s += QUIET_S
         fast = dataclasses.replace(report(2, error_pct=0.01), seconds=Seconds(train=spec.train_images / 12345))

@@ -34,13 +34,13 @@ def model(name: str, params: dict[str, object], recipe: Recipe = RECIPE) -> kera
 
 
 def compiled(
-    model: keras.Model, *, xla: bool = False, augments: bool = False, pictures: engine_base.Bytes = PICTURES
+    model: keras.Model, *, xla: bool = False, augments: bool = False, pictures: engine_base.Pixels = PICTURES
 ) -> CompiledEpochs:
     held = engine_base.hold(pictures, LABELS)
     return CompiledEpochs(model, held, held, BATCH, augments=augments, xla=xla)
 
 
-def fit(model: keras.Model, *, augments: bool = False, pictures: engine_base.Bytes = PICTURES) -> KerasFit:
+def fit(model: keras.Model, *, augments: bool = False, pictures: engine_base.Pixels = PICTURES) -> KerasFit:
     return KerasFit(model, Images(pictures, LABELS, len(pictures)), BATCH)
 
 

@@ -76,6 +76,11 @@ def test_what_is_stored_is_fit_to_be_seen(stored: NotebookNode) -> None:
     assert re.search(r"^(BETTER|NOT DISTINGUISHABLE|WORSE): ", text, re.MULTILINE)
 
 
+def test_it_uses_what_people_may_use(stored: NotebookNode) -> None:
+    code = "\n".join(cell.source for cell in stored.cells if cell.cell_type == "code")
+    assert not re.findall(r"\b(?:from|import) harness\.\S+", code), "an internal module"
+
+
 @pytest.mark.parametrize(
     ("output", "problem"),
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
@@ -28,8 +30,10 @@ from harness.execution.ray.connection import connect
 from harness.execution.ray.share import Share, share
 from harness.execution.ray.workplace import RayWorkplace
 from harness.ledger.ledger import Ledger
-from harness.study.records import Outcome
+from harness.study.records import Outcome, Trial
 from harness.study.spec import SweepSpec
+from harness.study.sweep_file import Flags, load_sweep
+from harness.support.home import project_root
 
 if find_spec("ray") is None:  # not imported here, since Ray reads its environment when it is
     pytest.skip("Ray comes with the extra `cluster`", allow_module_level=True)
@@ -449,3 +453,23 @@ def test_a_node_that_is_lost_in_the_middle_of_a_study_loses_nothing(
     assert attempts.count(Outcome.CRASHED) <= 1
     assert len(runs_of(tmp_path / "home", "smoke-quick")) == 22
     assert run(environment, "doctor", "--audit", "smoke-quick").stdout == "smoke-quick: no differences\n"
+
+
+def test_a_users_own_network_and_data_reach_a_node(
+    two_nodes: Nodes, node_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HARNESS_DATA", str(tmp_path / "data"))
+    for name in ("strided.py", "strided.toml"):
+        shutil.copy(project_root() / "docs" / "examples" / name, tmp_path)
+    rng = np.random.default_rng(0)
+    arrays = {f"x_{part}": rng.integers(0, 256, (60, 8, 10, 3), np.uint8) for part in ("train", "test")}
+    np.savez(tmp_path / "shapes.npz", **arrays, **{f"y_{part}": np.arange(60) % 3 for part in ("train", "test")})  # type: ignore[arg-type]
+    spec = load_sweep(tmp_path / "strided.toml", Flags(precision="float32"), "quick")
+    folder = cache.prepare(spec.data, lambda line: None)
+    with closing(executor_on(two_nodes.address, spec, folder, [], 2)) as executor:
+        driver = Driver(executor)
+        jobs = [Job(Trial(f"own{number}", number, spec.baseline_params, number, epochs=1)) for number in range(2)]
+        found = [driver.finish(worker) for worker in [driver.start(job) for job in jobs]]
+    assert [result.outcome for result in found] == [Outcome.COMPLETED] * 2
+    assert {result.num_params for result in found} == {spec.cost(spec.baseline_params).num_params}
+    assert (node_data / spec.dataset / "train_images.npy").exists()

@@ -3,26 +3,50 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from filled_ledger import FilledLedger, make_spec
 
 import harness
-from harness import InputError, TroubleError, compare, leaderboard, load_sweep, run_sweep, verdict
+from baselines.recipe import Recipe
+from harness import (
+    InputError,
+    TroubleError,
+    best,
+    compare,
+    export_optuna,
+    export_trials,
+    leaderboard,
+    load_baseline,
+    load_sweep,
+    predict,
+    report,
+    reproduce,
+    run_sweep,
+    status,
+    tracking_uri,
+    trials,
+    verdict,
+)
 from harness.analysis.comparison.comparison import compare as compare_studies
 from harness.analysis.leaderboard.leaderboard import leaderboard as board
+from harness.api import default_profile
 from harness.ledger.ledger import Ledger
 from harness.ledger.locks import study_lock
+from harness.planning.status import status as status_of
 from harness.study.spec import SweepSpec
-from harness.study.sweep_file import Flags
+from harness.study.sweep_file import Flags, baseline_spec
 from harness.study.sweep_file import load_sweep as load_as_the_command_does
 from harness.support.home import sweeps_folder
 
@@ -112,7 +136,12 @@ def test_a_sweep_is_loaded_as_by_the_command(tmp_path: Path) -> None:
         ({"enqueue": 3}, "load_sweep: enqueue is 3; allowed: a path"),
         ({"objective": 3}, "load_sweep: objective is 3; allowed: a valid tuple"),
         ({"objective": "error"}, "load_sweep: objective is 'error'; allowed: a valid tuple"),
-        ({"budget": "soon"}, "budget is 'soon'; allowed:"),
+        ({"budget": "soon"}, "budget: duration is 'soon'; allowed:"),
+        ({"sampler": "tpee"}, "sampler is 'tpee'; allowed with engine optuna: tpe, random"),
+        ({"pruner": "xx"}, "pruner is 'xx'; allowed: none, median"),
+        ({"engine": "keras-tuner", "pruner": "median"}, "pruner is median with engine keras-tuner; allowed: none"),
+        ({"sampler": "cmaes", "objective": ["error", "device_time"]}, "minimises one objective"),
+        ({"learn_from": "other", "sampler": "grid"}, "sampler grid "),
         ({"sweep": "nope"}, "sweep is 'nope', which is not there; allowed: a TOML file or one of cnn"),
     ],
 )
@@ -151,6 +180,58 @@ def test_studies_are_compared_as_by_the_command(filled: Path) -> None:
     assert found.table.equals(expected.table)
     assert list(found.table["method"]) == ["optuna tpe", "optuna random"]
     assert found.curves.equals(expected.curves)
+
+
+def test_what_the_command_reads_python_reads(filled: Path, tmp_path: Path) -> None:
+    with closing(Ledger(filled / "ledger.db")) as ledger:
+        spec, record = ledger.study("tpe").spec, ledger.history("tpe")[-1]
+        expected = status_of(ledger, "tpe")
+    (found,) = status("tpe", home=filled)
+    assert replace(found, time_left=None) == expected
+    assert [one.study for one in status(home=filled)] == ["tpe", "random"]
+    table = trials(spec, home=filled)
+    assert list(table["uid"]) == [record.trial.uid]
+    assert list(trials(spec, epochs=True, home=filled)["epoch"]) == [report.epoch for report in record.result.curve]
+    export_trials(spec, tmp_path / "t.csv", home=filled)
+    assert pd.read_csv(tmp_path / "t.csv")["uid"].tolist() == [record.trial.uid]
+    assert export_optuna("tpe", f"sqlite:///{tmp_path / 'optuna.db'}", home=filled) == 1
+    with pytest.raises(InputError, match=r"file is 't\.xls'; allowed: a name that ends in \.csv, \.parquet, \.json"):
+        export_trials(spec, "t.xls", home=filled)
+    page = report(spec, tmp_path / "page.html", home=shutil.copytree(filled, tmp_path / "home"))
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    assert tracking_uri(filled) == f"sqlite:///{filled / 'mlflow.db'}"
+
+
+def test_the_best_configuration_has_all_settings_of_its_network(filled: Path) -> None:
+    with closing(Ledger(filled / "ledger.db")) as ledger:
+        spec, record = ledger.study("tpe").spec, ledger.history("tpe")[-1]
+    found = best("tpe", home=filled)
+    assert spec.architecture.Config(**found.config) == spec.config(record.trial.params)
+    assert Recipe(**found.recipe) == spec.trial_recipe(record.trial.params)
+    assert (found.trial, found.error_rate_pct, found.num_seeds) == (record.trial.number, 3.0, 1)
+
+
+def test_a_study_without_a_result_has_no_best(tmp_path: Path) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        FilledLedger(ledger, make_spec())
+    with pytest.raises(InputError, match="study study has no searched trial that was trained to the end yet"):
+        best("study", home=tmp_path)
+
+
+def test_a_baseline_is_loaded_as_by_the_command() -> None:
+    expected = baseline_spec("fc", Flags(dataset="digits", seed=3), 2, default_profile())
+    assert load_baseline("fc", dataset="digits", seed=3, seeds=2) == expected
+    with pytest.raises(InputError, match=r"baseline is 'resnet'; allowed: 'cnn', 'fc'"):
+        load_baseline("resnet")
+
+
+def test_pictures_and_trials_are_named_in_errors(filled: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="images are none; allowed: one or more PNG files"):
+        predict(home=filled)
+    with pytest.raises(InputError, match="--model is 'champion', which is not there"):
+        predict(tmp_path / "a.png", home=tmp_path)
+    with pytest.raises(InputError, match="study is 'nope'; allowed: tpe, random"):
+        reproduce("nope", 0, home=filled, quiet=True)
 
 
 def test_home_is_where_it_is_told_or_where_the_environment_says(

@@ -35,8 +35,9 @@ from harness.execution.machine.devices import Machine, this_machine
 from harness.execution.machine.gpus import Gpu
 from harness.execution.training.trainer import Trainer
 from harness.ledger.ledger import Ledger
+from harness.study.data import BUILT_IN
 from harness.study.records import Device, EpochReport, Outcome, Params, Role, Seconds, Trial, TrialResult
-from harness.study.spec import SPLIT_SIZES, Kind, SweepSpec
+from harness.study.spec import Kind, SweepSpec
 from harness.support.provenance import diff_file, session_provenance
 from harness.sweep.display import PlainDisplay
 from harness.workflows.reproduce import Reproduction, find_place, reproduce
@@ -201,7 +202,7 @@ def test_a_trial_whose_worker_died_is_compared_as_far_as_it_came(make_study: Cal
 
 def test_the_test_images_stay_sealed(make_study: Callable[..., Study], monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the trial has read them: a verdict's trainings, which learn from the validation images."""
-    sizes = SPLIT_SIZES["digits"]
+    sizes = BUILT_IN["digits"].sizes
     study = make_study(
         study="study.verdict",
         kind=Kind.VERDICT,
@@ -382,7 +383,7 @@ def test_what_is_said_of_a_match_within_the_interval() -> None:
 
 
 def test_no_error_on_images_that_were_trained_on_is_shown() -> None:
-    verdict = make_spec(train_images=sum(SPLIT_SIZES["mnist"].values()))
+    verdict = make_spec(train_images=sum(BUILT_IN["mnist"].sizes.values()))
     agreement = judge(verdict, result(3.0, wrong=(2, 3)), result(3.5), Interval(2.0, 4.0, "seeds"), [NEWER])
     assert (agreement.recorded_pct, agreement.now_pct, agreement.interval) == (None, None, None)
     assert [(deviation.recorded, deviation.now) for deviation in agreement.deviations] == [(None, None)] * 3

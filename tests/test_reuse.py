@@ -83,11 +83,12 @@ class Workers(ScriptedWorkers):
 
     def result(self, trial: Trial, curve: Sequence[EpochReport]) -> TrialResult:
         if self._crash or len(curve) < trial.epochs:
-            return TrialResult(Outcome.CRASHED if self._crash else Outcome.PRUNED)
+            return TrialResult(Outcome.CRASHED if self._crash else Outcome.PRUNED, curve=tuple(curve))
         wrong = self._wrong(trial)
         judges = not self._spec.trains_on_validation
         return TrialResult(
             Outcome.COMPLETED,
+            curve=tuple(curve),
             seconds=Seconds(train=sum(report.seconds.train for report in curve)),
             num_params=1000,
             peak_memory_mb=600.0,

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from harness.errors import InputError
 from harness.execution.data.datasets import DATASETS
-from harness.study.spec import SPLIT_SIZES, Decides, SweepSpec, check_name, parse_duration_s, settings_that_decide
+from harness.study.data import BUILT_IN
+from harness.study.spec import Decides, SweepSpec, check_name, parse_duration_s, settings_that_decide
 from harness.study.sweep_file import Flags, Profile, SweepFile, baseline_spec, given_flags, load_sweep
 from harness.support.home import sweeps_folder
 
@@ -144,9 +145,9 @@ def test_the_data_set_bounds_the_number_of_images(tmp_path: Path) -> None:
 
 
 def test_the_sizes_of_the_splits_are_the_data_sets_own() -> None:
-    for name, sizes in SPLIT_SIZES.items():
+    for name, facts in BUILT_IN.items():
         kept = DATASETS[name].kept
-        assert sizes == {split: kept[f"{split}_labels"].shape[0] for split in sizes}
+        assert facts.sizes == {split: kept[f"{split}_labels"].shape[0] for split in facts.sizes}
 
 
 def test_baseline_study_reads_test_images_and_searches_nothing() -> None:

@@ -16,8 +16,9 @@ from harness.execution.base import Job, Place
 from harness.execution.data import cache
 from harness.execution.training import models
 from harness.execution.training.trainer import Trainer
+from harness.study.data import BUILT_IN
 from harness.study.records import EpochReport, Outcome, Trial, TrialResult
-from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.study.spec import SweepSpec
 
 PLACE = Place("worker-0", "a processor", threads=1, sharing=1)
 TRIAL = Trial("uid", 0, {"units_1": 256, "units_2": 64}, seed=1, epochs=3)
@@ -62,15 +63,15 @@ def test_a_trial_learns_and_says_what_it_cost(trainer: Trainer, smoke: SweepSpec
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ("build", r"fc.py: what build\(\) made has 6,442 parameters; allowed: 669,706$"),
-        ("cost", r"fc.py: the documented network by cost\(\) has 6,442 parameters; allowed: 669,706$"),
+        ("build", r"fc.py: what build\(\) made has 6,442 parameters; allowed: 669,706, as cost\(\) counts$"),
+        ("cost", r"fc.py: NUM_PARAMS is 669706, and cost\(DOCUMENTED, Task.* has 6442$"),
     ],
 )
 def test_a_baseline_that_is_not_the_documented_one_ends_the_study(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch, changed: str, message: str
 ) -> None:
     function, narrow = getattr(fc, changed), fc.Config(units_1=8, units_2=8)
-    monkeypatch.setattr(fc, changed, lambda config: function(narrow))
+    monkeypatch.setattr(fc, changed, lambda config, task: function(narrow))
     with pytest.raises(TroubleError, match=message):
         train(trainer, dataclasses.replace(TRIAL, params={"units_1": 512, "units_2": 512}))
 
@@ -217,7 +218,7 @@ def test_a_checkpoint_that_cannot_be_written_is_trouble_and_leaves_no_half(train
 def test_want_of_memory_is_recognised(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> None:
     import tensorflow as tf
 
-    def build(config: object) -> None:
+    def build(config: object, task: object) -> None:
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
 
     monkeypatch.setattr("baselines.fc.build", build)
@@ -267,7 +268,7 @@ def test_the_timing_class_says_how_a_step_was_really_run(smoke: SweepSpec, digit
 def test_a_verdicts_training_learns_from_the_validation_images_and_is_not_judged_by_them(
     smoke: SweepSpec, digits_folder: Path
 ) -> None:
-    sizes = SPLIT_SIZES["digits"]
+    sizes = BUILT_IN["digits"].sizes
     everything = sizes["train"] + sizes["validation"]
     trainer = Trainer(smoke.model_copy(update={"train_images": everything, "reads_test": True}), PLACE, digits_folder)
     assert trainer.train_images.num_images == everything

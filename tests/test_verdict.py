@@ -24,15 +24,16 @@ from harness.execution import local
 from harness.ledger.ledger import Ledger
 from harness.ledger.locks import study_lock
 from harness.planning.progress import StopReason
+from harness.study.data import BUILT_IN
 from harness.study.records import Outcome, Role, Trial
-from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.study.spec import SweepSpec
 from harness.sweep import runner
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
 from harness.workflows.verdict import Request, VerdictEnd, best_trials, plan_verdict, run_verdict
 
 EPOCHS = 2
-NUM_IMAGES = SPLIT_SIZES["mnist"]["test"]
+NUM_IMAGES = BUILT_IN["mnist"].sizes["test"]
 
 
 def every(number: int, seed: int, first: int = 0) -> set[int]:

@@ -11,7 +11,7 @@ from harness.audit.difference import Advice, Difference
 from harness.audit.rows import AttemptRow, StudyRows, TrialRow
 from harness.ledger.ledger import Ledger
 from harness.study.records import Outcome, Role, TrialResult
-from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.study.spec import SweepSpec
 
 MAX_SHOWN = 10  # of numbers that are missing
 _CLOCK_S = 1.0  # tolerance for the clocks of coordinator and worker, and for rounding
@@ -201,7 +201,7 @@ def _asked(row: TrialRow, spec: SweepSpec) -> Iterator[str]:
 
 def _looked_at(row: TrialRow, spec: SweepSpec) -> Iterator[str]:
     """Checks the images that it was evaluated on."""
-    sizes = SPLIT_SIZES[spec.dataset]
+    sizes = spec.sizes
     for attempt in row.attempts:
         if attempt.test_wrong_images is not None and not spec.reads_test:
             yield f"attempt {attempt.attempt}: read the test images, which are sealed in a sweep"

@@ -259,7 +259,7 @@ def engine_epoch(
 
     def epoch() -> float:
         order = rng.permutation(len(images))[: shape[0] * shape[1]].astype(np.int32).reshape(shape)
-        return engine.train(order, varied.transforms(shape, images.shape[1], rng))
+        return engine.train(order, varied.transforms(shape, images.shape[1:3], rng))
 
     return epoch
 

@@ -23,7 +23,7 @@ from harness.bench.results import write_json
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
 from harness.study.records import Params
-from harness.study.spec import SPLIT_SIZES, Budget, Kind, Precision, SweepSpec
+from harness.study.spec import Budget, Kind, Precision, SweepSpec
 from harness.study.sweep_file import Flags, load_sweep
 from harness.support.home import sweeps_folder
 from harness.sweep.display import PlainDisplay
@@ -190,7 +190,7 @@ def _trained(spec: SweepSpec, home: Path) -> Wrong:
     """Trains what is left to train; returns the misclassified validation images (seed, image)."""
     run_study(spec, home, PlainDisplay(sys.stderr), num_workers=None, fresh=False)
     num_seeds = spec.baseline_seeds + len(spec.enqueue)
-    found = np.zeros((num_seeds, SPLIT_SIZES[spec.dataset]["validation"]), np.bool_)
+    found = np.zeros((num_seeds, spec.sizes["validation"]), np.bool_)
     with closing(Ledger(home / "ledger.db", makes=False)) as ledger:
         results = [ledger.record(record.trial.uid).result for record in ledger.history(spec.study)]
     for row, result in zip(found, results, strict=False):

@@ -54,7 +54,7 @@ def with_augmentation_layers(model: keras.Model, config: Any) -> keras.Model:
     return keras.Sequential([keras.Input(model.input_shape[1:]), *moving, model])
 
 
-def arrays(dataset: str, split: cache.Split, folder: Path, count: int) -> tuple[Floats, Floats]:
+def arrays(dataset: cache.Data, split: cache.Split, folder: Path, count: int) -> tuple[Floats, Floats]:
     """Images (count, 28, 28, 1) in 0..1 and one-hot labels (count, 10)."""
     images, labels = cache.load(dataset, split, folder)
     return as_floats(images[:count]), one_hot(labels[:count])

@@ -21,7 +21,8 @@ from harness.bench.programs import output
 from harness.bench.results import write_json
 from harness.execution.data import cache
 from harness.execution.machine.devices import this_machine
-from harness.study.spec import SPLIT_SIZES, Budget, SweepSpec
+from harness.study.data import BUILT_IN
+from harness.study.spec import Budget, SweepSpec
 from harness.study.sweep_file import Flags, load_sweep
 from harness.support.home import sweeps_folder
 from harness.support.own_code import program
@@ -65,7 +66,7 @@ class Hunt:
         return spec.changed(
             dataset=self.dataset,
             train_images=self.train_images,
-            validation_images=min(spec.validation_images, SPLIT_SIZES[self.dataset]["validation"]),
+            validation_images=min(spec.validation_images, BUILT_IN[self.dataset].sizes["validation"]),
             epochs=self.epochs,
             baseline_seeds=1,
             budget=Budget(trials=self.max_trials),
@@ -129,10 +130,10 @@ def baseline_error_pct(sweep: str, train_images: int, epochs: int) -> float:
     from harness.study.records import Role, Trial
 
     spec = Hunt(sweep, 0, train_images, epochs, 0.0).spec()
-    trainer = Trainer(spec, places(this_machine(), 1)[0], cache.prepare(spec.dataset, lambda line: None))
+    trainer = Trainer(spec, places(this_machine(), 1)[0], cache.prepare(spec.data, lambda line: None))
     trials = [Trial("", n, spec.baseline_params, 100 + n, epochs, Role.BASELINE) for n in range(BASELINE_SEEDS)]
     results = [trainer.run(Job(trial), lambda report: True) for trial in trials]
-    num_images = SPLIT_SIZES[spec.dataset]["validation"]
+    num_images = spec.sizes["validation"]
     return statistics.fmean(100.0 * len(result.wrong_images or ()) / num_images for result in results)
 
 

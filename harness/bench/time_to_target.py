@@ -23,7 +23,6 @@ from harness.bench.target import CONFIRMING_SEED, Effort, Hunt
 from harness.search.constraints import broken_limit
 from harness.search.factory import make_search
 from harness.study.records import Params
-from harness.study.spec import SPLIT_SIZES
 from harness.support import keras_settings
 
 STARTED = time.monotonic()
@@ -48,10 +47,10 @@ class Stock:
         from harness.execution.data import cache
 
         spec = self.hunt.spec()
-        folder, all_images = cache.prepare(spec.dataset, lambda line: None), SPLIT_SIZES[spec.dataset]["validation"]
-        self._arrays["train"] = arrays(spec.dataset, "train", folder, spec.train_images)
-        self._arrays["each epoch"] = arrays(spec.dataset, "validation", folder, spec.validation_images)
-        self._arrays["at the end"] = arrays(spec.dataset, "validation", folder, all_images)
+        folder, all_images = cache.prepare(spec.data, lambda line: None), spec.sizes["validation"]
+        self._arrays["train"] = arrays(spec.data, "train", folder, spec.train_images)
+        self._arrays["each epoch"] = arrays(spec.data, "validation", folder, spec.validation_images)
+        self._arrays["at the end"] = arrays(spec.data, "validation", folder, all_images)
 
     def model(self, params: Params) -> Any:
         spec = self.hunt.spec()

@@ -25,6 +25,7 @@ from harness.execution.messages import (
     read_report,
     to_line,
 )
+from harness.study.network import required_source
 from harness.study.records import Outcome
 from harness.study.spec import SweepSpec
 from harness.support import own_code
@@ -76,7 +77,8 @@ class LocalExecutor:
         self._trouble: str | None = None
         self._processes: dict[str, _Process] = {}
         code = code or own_code.digest()
-        self._setup = {place.name: Setup(spec, place, data_folder, code) for place in places}
+        source = required_source(spec.network) if spec.network else None
+        self._setup = {place.name: Setup(spec, place, data_folder, code, source) for place in places}
         for place in places:
             self._spawn(place)
 

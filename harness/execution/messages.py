@@ -22,6 +22,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel
 
 from harness.execution.base import Job, Place
+from harness.study.network import Source
 from harness.study.records import EpochReport, TrialResult
 from harness.study.spec import SweepSpec
 from harness.support.strict_json import parse_json, shown
@@ -42,12 +43,14 @@ class Setup:
         place: The worker's place.
         data_folder: Folder of the data set.
         code: Digest of the coordinator's training code; the worker's must be equal.
+        network: The content of the network's file, if it is a user's own.
     """
 
     spec: SweepSpec
     place: Place
     data_folder: Path
     code: str
+    network: Source | None = None
 
 
 @dataclass(frozen=True)

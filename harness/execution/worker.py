@@ -17,6 +17,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 from harness.errors import TroubleError
 from harness.execution.machine import devices
 from harness.execution.messages import Command, ProtocolError, Report, Setup, read_command, to_line
+from harness.study.network import permit
 from harness.study.records import EpochReport
 from harness.support import own_code
 
@@ -56,6 +57,8 @@ def _trainer(setup: Setup) -> Trainer:
             f"{setup.place.name} has other code than the command that started it ({own_code.described()}):"
             " was it changed meanwhile? start the command again"
         )
+    if setup.network is not None:
+        permit(setup.network)
     # The framework reads its environment at import, so it is imported here and not above.
     try:
         from harness.execution.training.trainer import Trainer

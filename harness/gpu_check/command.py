@@ -19,7 +19,6 @@ from harness.execution.machine import backends, devices
 from harness.gpu_check.checks import checks, look
 from harness.gpu_check.claims import Claim, State, run_checks
 from harness.gpu_check.site import Site, Sizes
-from harness.study.spec import Dataset
 
 CHOICES = ("tensorflow", "jax")  # in this order, if KERAS_BACKEND names none
 LOOK_S = 30.0  # a backend starts within it
@@ -100,7 +99,7 @@ def line(check: str, one: Claim) -> str:
     return f"{one.state:<18} {check:<10} {one.text}: {one.seen}"
 
 
-def _data(say: Say) -> tuple[Dataset, Path]:
+def _data(say: Say) -> tuple[str, Path]:
     """MNIST, or without it the digits, which are in scikit-learn; and its folder."""
     try:
         return "mnist", cache.prepare("mnist", say)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import baselines
 from harness.execution.base import Place
-from harness.study.spec import SPLIT_SIZES, Dataset, SweepSpec
+from harness.study.data import BUILT_IN
+from harness.study.spec import SweepSpec
 from harness.study.sweep_file import Flags, baseline_spec
 
 CURVE_IMAGES = 1_000  # validation images after each epoch
@@ -30,7 +31,7 @@ class Reference:
     num_seeds: int
     mean_pct: float
     sd_pct: float
-    dataset: Dataset = "mnist"
+    dataset: str = "mnist"
 
 
 REFERENCES: dict[baselines.Name, Reference] = {
@@ -77,7 +78,7 @@ class Site:
     """
 
     place: Place
-    dataset: Dataset
+    dataset: str
     data_folder: Path
     logs: Path
     sizes: Sizes = Sizes()
@@ -89,7 +90,7 @@ class Site:
 
     def study(self, baseline: baselines.Name, train_images: int, epochs: int) -> SweepSpec:
         """A study of the documented network, in float32, that never reads the test images."""
-        sizes = SPLIT_SIZES[self.dataset]
+        sizes = BUILT_IN[self.dataset].sizes
         return baseline_spec(baseline, Flags(dataset=self.dataset, precision="float32"), 1, "quick").changed(
             study=f"gpu-check-{baseline}",
             reads_test=False,

@@ -24,6 +24,7 @@ from harness.ledger import rows as ledger_rows
 from harness.ledger import schema
 from harness.ledger.checksums import ADD_EPOCH, KEYS, changed
 from harness.ledger.schema import STUDY_TABLES, Row, Say, ignore, open_database, patiently, transaction
+from harness.study import network as networks
 from harness.study.records import Attempt, EpochReport, Outcome, Record, Role, Trial, TrialResult
 from harness.study.spec import NAMES, SweepSpec, is_name
 from harness.support.redaction import reason
@@ -78,6 +79,7 @@ class Ledger:
         self.path = path
         self._say = say
         self._db = open_database(path, say, makes=makes, checks=checks)
+        networks.look_in(path.parent)
 
     def close(self) -> None:
         self._db.close()

@@ -22,9 +22,8 @@ from itertools import chain, combinations
 import numpy as np
 from numpy.typing import NDArray
 
-import baselines
 from harness.study.records import Device, EpochReport, Outcome, Params, Record, Trial
-from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.study.spec import SweepSpec
 
 Floats = NDArray[np.float64]
 
@@ -62,12 +61,12 @@ def count_work(spec: SweepSpec, params: Params, epochs: int, *, is_to_the_end: b
 
     A forward pass costs a third of an image's training. Only the last epoch is evaluated on the whole validation split.
     """
-    cost = baselines.load(spec.baseline).cost(spec.config(params))
+    cost = spec.cost(params)
     batch_size = max(1, spec.trial_recipe(params).batch_size)  # studies of earlier versions may have 0
     num_steps = epochs * (spec.train_images // batch_size)
     num_validated = epochs * spec.validation_images
     if is_to_the_end:
-        num_validated += SPLIT_SIZES[spec.dataset]["validation"] - spec.validation_images
+        num_validated += spec.sizes["validation"] - spec.validation_images
     num_images = epochs * spec.train_images + num_validated / 3
     operations, activations = 3 * cost.flops_per_image * num_images, cost.activations_per_image * num_images
     return np.array([operations, cost.num_params * num_steps, activations, num_steps], float)
@@ -93,9 +92,9 @@ def cpu_estimate(flops_per_s: float) -> Floats:
     return np.array([1.0, UPDATE_FLOPS, ACTIVATION_FLOPS, 0.0]) / (CPU_EFFICIENCY * flops_per_s)
 
 
-def gpu_estimate(baseline: baselines.Name) -> Floats:
-    """Seconds per unit of each kind of work on a GPU."""
-    return np.array([0.0, 0.0, 0.0, baselines.load(baseline).GPU_STEP_S])
+def gpu_estimate(step_s: float) -> Floats:
+    """Seconds per unit of each kind of work on a GPU, from the seconds of a training step."""
+    return np.array([0.0, 0.0, 0.0, step_s])
 
 
 class CostModel:

@@ -23,7 +23,7 @@ from harness.planning.status import Status
 from harness.search.constraints import broken_limit
 from harness.study.formatting import duration, time_range
 from harness.study.records import Device, Params, Trial
-from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.study.spec import SweepSpec
 
 NUM_SAMPLES = 200
 NUM_STUDIES = 10  # newest other studies, whose trials give the speed of the device
@@ -120,8 +120,10 @@ def device_lines(places: Sequence[Place], precision: str) -> Iterator[str]:
 
 
 def time_left(ledger: Ledger, status: Status) -> TimeLeft | None:
-    """Remaining time of a study on its last device; None: nothing is left, or its speed is unknown."""
+    """Remaining time of a study on its last device; None: nothing is left, or its speed or cost is unknown."""
     spec, records = ledger.study(status.study).spec, ledger.newest(status.study, NUM_KNOWN)
+    if not spec.has_code:
+        return None
     known = [one for record in records if (one := measured(spec, record))]
     if not known:
         return None
@@ -148,7 +150,7 @@ def _errors(spec: SweepSpec) -> Iterator[str]:
     """What the errors and settings of the trials' lines mean."""
     if spec.trains_on_validation:
         return
-    num_images = SPLIT_SIZES[spec.dataset]["validation"]
+    num_images = spec.sizes["validation"]
     few = spec.validation_images < num_images
     before = f", on {spec.validation_images:,} before" if few else ""
     yield f"errors    on {num_images:,} validation images at the end of a trial{before}"
@@ -227,7 +229,7 @@ def _whereabouts(device: Device) -> tuple[str, bool, int, int, str, str]:
 
 def _usual(spec: SweepSpec, on_gpu: bool) -> Floats:
     """An estimate for devices whose speed comes from measured trials."""
-    return gpu_estimate(spec.baseline) if on_gpu else cpu_estimate(USUAL_FLOPS_PER_S)
+    return gpu_estimate(spec.architecture.GPU_STEP_S) if on_gpu else cpu_estimate(USUAL_FLOPS_PER_S)
 
 
 def _flops_per_s(spec: SweepSpec) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-import baselines
 from harness.errors import InputError
 from harness.study.records import Params
 from harness.study.spec import SweepSpec
@@ -42,7 +41,7 @@ def _costs(spec: SweepSpec, params: Params) -> Iterator[tuple[str, float, float]
     limits = spec.constraints
     if limits == type(limits)():
         return
-    cost = baselines.load(spec.baseline).cost(spec.config(params))
+    cost = spec.cost(params)
     if limits.max_params is not None:
         yield "max_params", cost.num_params, limits.max_params
     if limits.max_mflops_per_image is not None:

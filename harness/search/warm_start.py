@@ -60,10 +60,10 @@ def _translated(spec: SweepSpec, source: SweepSpec, record: Record) -> Record | 
 
 def _same_point(spec: SweepSpec, source: SweepSpec, params: Params) -> Params | None:
     """`params` of `source` as a point of `spec`'s space; None if that configuration is not in it."""
-    config, recipe = source.config(params), source.trial_recipe(params)
-    point = spec.search_space.restrict({**dataclasses.asdict(config), **dataclasses.asdict(recipe)})
+    network, recipe = source.network_settings(params), source.trial_recipe(params)
+    point = spec.search_space.restrict({**network, **dataclasses.asdict(recipe)})
     try:
         spec.search_space.validate(point)
     except SpaceError:
         return None
-    return point if (spec.config(point), spec.trial_recipe(point)) == (config, recipe) else None
+    return point if (spec.network_settings(point), spec.trial_recipe(point)) == (network, recipe) else None

@@ -13,11 +13,10 @@ from functools import cached_property
 from operator import attrgetter
 from typing import Literal, TypeVar
 
-import baselines
 from baselines.layers import Cost
 from baselines.settings import marked
 from harness.study.records import EpochReport, Record, Shown, TrialResult
-from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.study.spec import SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 
 LEADERBOARD = Shown.LEADERBOARD | Shown.LEADERBOARD_END | Shown.LEADERBOARD_IF_KNOWN
@@ -41,9 +40,9 @@ class Reading:
         return self.record.result
 
     @cached_property
-    def cost(self) -> Cost:
-        """The cost of the network, in closed form."""
-        return baselines.load(self.spec.baseline).cost(self.spec.config(self.record.trial.params))
+    def cost(self) -> Cost | None:
+        """The cost of the network, in closed form; None if it is a user's own that was never run here."""
+        return self.spec.cost(self.record.trial.params) if self.spec.has_code else None
 
     @cached_property
     def interval_pct(self) -> tuple[Value, Value]:
@@ -122,7 +121,11 @@ def test_error_rate_pct(spec: SweepSpec, result: TrialResult) -> float | None:
     """Error on the test images, percent; None unless they were read."""
     if result.test_wrong_images is None:
         return None
-    return 100 * len(result.test_wrong_images) / SPLIT_SIZES[spec.dataset]["test"]
+    return 100 * len(result.test_wrong_images) / spec.sizes["test"]
+
+
+def _counted(reading: Reading, what: Literal["num_params", "flops_per_image"]) -> Value:
+    return None if reading.cost is None else int(getattr(reading.cost, what))
 
 
 def with_unit(name: str) -> str:
@@ -178,10 +181,10 @@ METRICS: tuple[Metric, ...] = (
         "num_params",
         "int",
         _M | _L | _E | _O | _T,
-        lambda t: t.cost.num_params if t.result.num_params is None else t.result.num_params,
+        lambda t: _counted(t, "num_params") if t.result.num_params is None else t.result.num_params,
         label="params",
     ),
-    Metric("flops_per_image", "int", _M | _L, lambda t: t.cost.flops_per_image),
+    Metric("flops_per_image", "int", _M | _L, lambda t: _counted(t, "flops_per_image")),
     Metric("gpu_busy_time_s", "float", _M | _KNOWN | _E, lambda t: t.record.gpu_busy_time_s),
     Metric("gpu_energy_j", "float", _M | _KNOWN | _E, lambda t: t.record.gpu_energy_j),
     *_measured(),

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
-import baselines
 from baselines.settings import Allowed, Whole
 from harness.errors import InputError
 from harness.study.records import Scalar
@@ -39,7 +38,7 @@ def check_new(spec: SweepSpec) -> None:
 def allowed_for(spec: SweepSpec) -> dict[str, Allowed]:
     """The allowed values of each setting of the study's networks and of their recipe."""
     batch_size = Whole(1, spec.train_images, "the number of training images")
-    return {**baselines.allowed(spec.baseline), "batch_size": batch_size}
+    return {**spec.allowed, "batch_size": batch_size}
 
 
 def _check(key: str, values: Iterable[Scalar], allowed: Allowed) -> None:

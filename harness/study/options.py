@@ -56,7 +56,10 @@ SWEEP_OPTIONS = (
     Option("study", "name of the study", "STUDY", flag="as"),
     Option("profile", "a profile of the sweep file (default: full with a GPU, quick without)", is_for_baselines=True),
     Option(
-        "dataset", "mnist, or digits (small, needs no download)", is_for_baselines=True, choices=("mnist", "digits")
+        "dataset",
+        "mnist, digits (small, needs no download), or the path of an .npz file",
+        is_for_baselines=True,
+        choices=("mnist", "digits"),
     ),
     Option("seed", "seed of the search and of the first training", "N", kind=int, is_for_baselines=True),
     Option(

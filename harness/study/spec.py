@@ -15,24 +15,21 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 import baselines
+from baselines.layers import Cost, Task
 from baselines.recipe import Recipe
 from baselines.settings import Allowed, OneOf, Real, Since
 from harness.errors import InputError
+from harness.study import network as networks
+from harness.study.data import OwnData, Sizes, facts_of
+from harness.study.network import OwnNetwork
 from harness.study.records import Params, Scalar
 from harness.study.space import Domain, Float, SearchSpace, SpaceError, domain_from_toml
 from harness.support.strict_json import explain, shown, shown_key
 
-Dataset = Literal["mnist", "digits"]
 Engine = Literal["optuna", "keras-tuner"]
 Objective = Literal["error", "device_time"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Prior = Literal["none", "documented"]
-
-# Number of images in each split of a data set; a profile uses at most these.
-SPLIT_SIZES = {
-    "mnist": {"train": 50_000, "validation": 10_000, "test": 10_000},
-    "digits": {"train": 1_200, "validation": 297, "test": 300},
-}
 
 NAMES = "1 to 64 letters, digits, '.', '_' or '-', not starting with '.'"
 
@@ -105,6 +102,9 @@ class Decides(Enum):
 class SweepSpec(Strict):
     """One study, every setting resolved. Those of `identity` decide what is found, and are its digest.
 
+    `baseline` and `dataset` name built-in ones, or a user's own, which `network` and `own_data` describe. The name of
+    an own one ends in the hash of its content, so that all that compares names keeps other contents apart.
+
     `enqueue` holds configurations to try before the search proposes any, or those that a verdict is about; `learn_from`
     names a study whose finished trials the search learns from without counting them. `full_epochs` are those of the
     sweep file's profile `full`, if it has one: what a verdict trains. `confirms` are the numbers of the trials that a
@@ -117,8 +117,10 @@ class SweepSpec(Strict):
 
     study: Annotated[str, Decides.NOTHING]
     kind: Annotated[Kind, Decides.NOTHING] = Kind.SEARCH
-    baseline: Annotated[baselines.Name, Decides.ARCHITECTURE]
-    dataset: Annotated[Dataset, Decides.ERRORS] = "mnist"
+    baseline: Annotated[str, Decides.ARCHITECTURE]
+    network: Annotated[Annotated[OwnNetwork | None, Since(8)], Decides.NOTHING] = None
+    dataset: Annotated[str, Decides.ERRORS] = "mnist"
+    own_data: Annotated[Annotated[OwnData | None, Since(8)], Decides.NOTHING] = None
     engine: Annotated[Engine, Decides.TRIALS] = "optuna"
     sampler: Annotated[str, Decides.TRIALS] = "tpe"
     pruner: Annotated[str, Decides.TRIALS] = "median"
@@ -148,7 +150,8 @@ class SweepSpec(Strict):
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
         check_name(self.study, "study")
-        _check_recipe(self.recipe, baselines.allowed(self.baseline))
+        facts_of(self.dataset, self.own_data)
+        _check_recipe(self.recipe, self.allowed)
         self._check_space()
         return self
 
@@ -168,10 +171,34 @@ class SweepSpec(Strict):
         return SearchSpace({name: domain_from_toml(domain) for name, domain in self.space.items()})
 
     @property
+    def documented(self) -> Mapping[str, Any]:
+        """The documented value of each setting of the network."""
+        return networks.documented_and_allowed(self.baseline, self.network)[0]
+
+    @property
+    def allowed(self) -> Mapping[str, Allowed]:
+        """The allowed values of each setting of the network and of the recipe."""
+        return networks.documented_and_allowed(self.baseline, self.network)[1]
+
+    @property
+    def task(self) -> Task:
+        """Shape and number of classes of the images."""
+        return facts_of(self.dataset, self.own_data).task
+
+    @property
+    def sizes(self) -> Sizes:
+        """Number of images in each split of the data set: train, validation, test."""
+        return facts_of(self.dataset, self.own_data).sizes
+
+    @property
+    def data(self) -> str | OwnData:
+        """The data set for the cache."""
+        return self.own_data or self.dataset
+
+    @property
     def baseline_params(self) -> Params:
         """The documented configuration as a point of the space, with the study's recipe."""
-        documented = dataclasses.asdict(baselines.load(self.baseline).DOCUMENTED)
-        return self.search_space.restrict({**documented, **self.recipe})
+        return self.search_space.restrict({**self.documented, **self.recipe})
 
     def sets(self, name: str) -> bool:
         """Whether a setting differs from its default, which describes studies made before the setting existed."""
@@ -203,17 +230,38 @@ class SweepSpec(Strict):
     @property
     def trains_on_validation(self) -> bool:
         """Whether the validation images are trained on, so that errors on them are meaningless."""
-        return self.train_images > SPLIT_SIZES[self.dataset]["train"]
+        return self.train_images > self.sizes["train"]
 
     def confirmed_trial(self, params: Params) -> int | None:
         """Of a verdict: the number of the trial that a training with `params` confirms; None: the baseline."""
         pairs = zip(self.confirms, self.enqueue, strict=True)
         return next((number for number, finalist in pairs if dict(params) == finalist), None)
 
+    def network_settings(self, params: Params) -> dict[str, Scalar]:
+        """The network's settings with `params` in place of the documented values."""
+        return {name: params.get(name, value) for name, value in self.documented.items()}
+
+    @property
+    def architecture(self) -> baselines.Baseline:
+        """The code of the network.
+
+        Raises:
+            TroubleError: it is a user's own that was never run here; only the study can be read.
+        """
+        return networks.required_code(self.network) if self.network else baselines.load(self.baseline)
+
     def config(self, params: Params) -> Any:
-        """The architecture's configuration with `params` in place of the documented values."""
-        documented, known = _documented(self.baseline)
-        return dataclasses.replace(documented, **{k: v for k, v in params.items() if k in known})
+        """The architecture's configuration of `network_settings`. Raises TroubleError as `architecture`."""
+        return self.architecture.Config(**self.network_settings(params))
+
+    def cost(self, params: Params) -> Cost:
+        """The cost of a configuration, in closed form. Raises TroubleError as `architecture`."""
+        return self.architecture.cost(self.config(params), self.task)
+
+    @property
+    def has_code(self) -> bool:
+        """Whether the network can be built here, and its cost be computed."""
+        return self.network is None or networks.code(self.network) is not None
 
     def trial_recipe(self, params: Params) -> Recipe:
         """The study's recipe with `params` in place of its values."""
@@ -223,7 +271,7 @@ class SweepSpec(Strict):
         if not self.is_verdict and bool(self.space) != self.is_search:
             which = "one or more hyperparameters" if self.is_search else "none"
             raise InputError(f"space is {shown(self.space)}; allowed for a {self.kind}: {which}")
-        allowed = baselines.allowed(self.baseline)
+        allowed = self.allowed
         for name, domain in self.space.items():
             if name not in allowed:
                 raise InputError(
@@ -302,13 +350,6 @@ def _check_domain(domain: Domain, allowed: Allowed) -> None:
     """Checks the type of the domain's values; `new_study` checks the values."""
     if isinstance(domain, Float) and not isinstance(allowed, Real):
         raise SpaceError(f"it is {domain}; allowed: {allowed}")
-
-
-@cache
-def _documented(baseline: baselines.Name) -> tuple[Any, frozenset[str]]:
-    """The documented configuration, and the names of its settings."""
-    documented = baselines.load(baseline).DOCUMENTED
-    return documented, frozenset(field.name for field in dataclasses.fields(documented))
 
 
 def is_name(text: str) -> bool:

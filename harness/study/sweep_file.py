@@ -5,24 +5,26 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 import baselines
 from baselines.recipe import RECIPE
 from harness.errors import InputError
+from harness.study.data import BUILT_IN, OwnData, Sizes, facts_of
+from harness.study.network import OwnNetwork, read_network
 from harness.study.new_study import check_new
 from harness.study.options import SWEEP_OPTIONS
 from harness.study.records import Scalar
 from harness.study.spec import (
     MAX_WHOLE,
-    SPLIT_SIZES,
     VERDICT_ENDING,
     Budget,
     Constraints,
-    Dataset,
     Engine,
     Kind,
     Objective,
@@ -48,6 +50,8 @@ Objectives = Annotated[tuple[Objective, ...], Field(strict=False)]
 Natural = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
 
 MAX_FILE_BYTES = 1_000_000
+
+NETWORK_ENDING, DATA_ENDING = ".py", ".npz"  # of files of users' own
 
 DEFAULT_SAMPLER = {"optuna": "tpe", "keras-tuner": "bayesian"}
 DEFAULT_PRUNER = {"optuna": "percentile", "keras-tuner": "none"}
@@ -79,8 +83,8 @@ class Profile(Strict):
 class SweepFile(Strict):
     """The keys of a sweep file; sweeps/cnn.toml explains each."""
 
-    baseline: baselines.Name
-    dataset: Dataset = "mnist"
+    baseline: str
+    dataset: str = "mnist"
     engine: Engine = "optuna"
     sampler: str | None = None
     pruner: str | None = None
@@ -97,6 +101,16 @@ class SweepFile(Strict):
     constraints: Constraints = Constraints()
     profiles: Annotated[dict[str, Profile], Field(min_length=1)]
 
+    @field_validator("baseline")
+    @classmethod
+    def _is_network(cls, value: str) -> str:
+        return _named_or_file(value, baselines.NAMES, NETWORK_ENDING)
+
+    @field_validator("dataset")
+    @classmethod
+    def _is_data_set(cls, value: str) -> str:
+        return _checked_dataset(value)
+
     @field_validator("trial_timeout")
     @classmethod
     def _is_duration(cls, value: str | None) -> str | None:
@@ -110,7 +124,7 @@ class Flags(Strict):
     sampler: str | None = None
     pruner: str | None = None
     objective: Objectives | None = None
-    dataset: Dataset | None = None
+    dataset: str | None = None
     seed: Seed | None = None
     trials: Positive | None = None
     budget: str | None = None
@@ -119,6 +133,11 @@ class Flags(Strict):
     enqueue: Annotated[Path, Field(strict=False)] | None = None
     learn_from: str | None = None
     precision: Precision | None = None
+
+    @field_validator("dataset")
+    @classmethod
+    def _is_data_set(cls, value: str | None) -> str | None:
+        return None if value is None else _checked_dataset(value)
 
     @field_validator("budget")
     @classmethod
@@ -158,12 +177,18 @@ def load_sweep(path: Path, flags: Flags, default_profile: str) -> SweepSpec:
         )
     profile = file.profiles[profile_name]
     search = _search_settings(file, flags)
+    network, data = _own_network(path, file.baseline), _own_data(path, file, flags)
+    dataset = data.name if data else search["dataset"]
     spec = validated(
         SweepSpec,
         {
             **search,
             **{key: getattr(file, key) for key in _AS_IN_THE_FILE},
-            **_fidelity(profile, search["dataset"]),
+            "baseline": network.name if network else file.baseline,
+            "network": network,
+            "dataset": dataset,
+            "own_data": data,
+            **_fidelity(profile, facts_of(dataset, data).sizes),
             "study": _checked_name(
                 _study_name(path, file, profile_name, search, flags) if flags.study is None else flags.study
             ),
@@ -271,6 +296,31 @@ def _enqueued(path: Path) -> tuple[dict[str, Scalar], ...]:
     return tuple(data["trial"])
 
 
+def _named_or_file(value: str, names: Iterable[str], ending: str) -> str:
+    if value not in names and not value.endswith(ending):
+        raise PydanticCustomError("choice", f"{', '.join(map(repr, names))}, or the path of a {ending} file")
+    return value
+
+
+def _checked_dataset(value: str) -> str:
+    return _named_or_file(value, BUILT_IN, DATA_ENDING)
+
+
+def _own_network(sweep: Path, baseline: str) -> OwnNetwork | None:
+    """The network of a file that the sweep file names; its path is relative to the sweep file."""
+    return read_network(sweep.parent / baseline) if baseline.endswith(NETWORK_ENDING) else None
+
+
+def _own_data(sweep: Path, file: SweepFile, flags: Flags) -> OwnData | None:
+    """The data set of a file, whose path is relative to the sweep file, or if it is a flag's to the working folder."""
+    path = sweep.parent / file.dataset if flags.dataset is None else Path(flags.dataset)
+    if path.suffix != DATA_ENDING:
+        return None
+    from harness.study.own_data import read_data
+
+    return read_data(path)
+
+
 def _search_settings(file: SweepFile, flags: Flags) -> dict[str, Any]:
     engine: Engine = _first(flags.engine, file.engine)
     objective = _first(flags.objective, file.objective)
@@ -304,6 +354,8 @@ def _study_name(path: Path, file: SweepFile, profile: str, search: dict[str, Any
 
 
 def _label(name: str, value: Any) -> str:
+    if name == "dataset":
+        value = Path(value).stem
     return _LABELS.get(name, f"{name}-{{}}").format("-".join(value) if isinstance(value, tuple) else value)
 
 
@@ -315,8 +367,7 @@ def _checked_name(study: str) -> str:
     return check_name(study, "study")
 
 
-def _fidelity(profile: Profile, dataset: Dataset) -> dict[str, int]:
-    sizes = SPLIT_SIZES[dataset]
+def _fidelity(profile: Profile, sizes: Sizes) -> dict[str, int]:
     return {
         "epochs": profile.epochs,
         "train_images": min(profile.train_images, sizes["train"]),

@@ -33,7 +33,7 @@ def training_settings(spec: SweepSpec, trial: Trial) -> dict[str, Any]:
     recipe = dataclasses.asdict(spec.trial_recipe(trial.params))
     found = {
         "study": _of_the_study(spec),
-        "network": dataclasses.asdict(spec.config(trial.params)),
+        "network": spec.network_settings(trial.params),
         "recipe": _without(recipe, marked(Recipe, Since), dataclasses.asdict(Recipe())),
         "trained_epochs": trial.epochs,
         "seed": trial.seed,

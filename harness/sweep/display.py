@@ -21,7 +21,7 @@ from harness.planning.forecast import TimeLeft
 from harness.study.formatting import duration, time_range
 from harness.study.metrics import test_error_rate_pct, unless_trained_on
 from harness.study.records import EpochReport, Outcome, Trial, TrialResult
-from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.study.spec import SweepSpec
 from harness.support.standard_streams import at_words
 
 QUIET_S = 10.0  # plain lines: an epoch or the progress is written after this time without a line
@@ -342,7 +342,7 @@ def _final_error(spec: SweepSpec, result: TrialResult) -> str:
     if error_pct is not None:
         return _error(error_pct, result.val_images)
     tested_pct = test_error_rate_pct(spec, result)
-    return "" if tested_pct is None else f"{_error(tested_pct, SPLIT_SIZES[spec.dataset]['test'])} test images"
+    return "" if tested_pct is None else f"{_error(tested_pct, spec.sizes['test'])} test images"
 
 
 def _how(trial: Trial, result: TrialResult) -> str:

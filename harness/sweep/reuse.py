@@ -56,7 +56,7 @@ class Reuse:
 
     def __init__(self, spec: SweepSpec, ledger: Ledger, checkpoints: Checkpoints, *, is_on: bool = True) -> None:
         self._spec, self._ledger, self._checkpoints, self._is_on = spec, ledger, checkpoints, is_on
-        self._conditions = conditions(spec.dataset)
+        self._conditions = conditions(spec.data)
         self._is_repeatable = backends.backend() in _REPEATABLE
 
     def training(self, trial: Trial, place: Place | None) -> str | None:
@@ -100,12 +100,12 @@ class Reuse:
         return sum(self.find(trial, place) is not None for number, trial in planned.items() if number not in ended)
 
 
-def conditions(dataset: str) -> dict[str, Any]:
+def conditions(data: cache.Data) -> dict[str, Any]:
     """What decides the numbers of all trainings of a study, besides its settings and the processor."""
     packages = versions()
     return {
         "code": TRAINING_VERSION if is_code_committed() else own_code.digest(),
-        "data": cache.data_digest(dataset),
+        "data": cache.data_digest(data),
         "keras": keras_settings.described(),
         "versions": {name: packages.get(name) for name in (backends.backend(), "keras", "numpy")},
         "kernels": {

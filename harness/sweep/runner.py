@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -14,6 +15,7 @@ from typing import Any
 
 from harness.errors import InputError, TroubleError
 from harness.execution.base import Place, Workplace
+from harness.execution.build_check import check_builds
 from harness.execution.data import cache
 from harness.execution.executors import LOCAL, ExecutorSettings, open_workplace
 from harness.execution.machine import backends, devices
@@ -26,7 +28,9 @@ from harness.search import catalogue
 from harness.search.factory import make_search
 from harness.search.proposer import Proposer
 from harness.search.warm_start import check_fidelity, learnable
+from harness.study.network import keep, required_source
 from harness.study.new_study import check_new
+from harness.study.own_data import file_of
 from harness.study.records import Record
 from harness.study.spec import Kind, SweepSpec, verdict_name
 from harness.support.failpoints import Step, reach
@@ -124,17 +128,23 @@ def _run_at(
     reuses: bool,
     origin: Mapping[str, Any],
 ) -> StudyEnd:
-    data_folder = cache.prepare(spec.dataset, display.note)
+    data_folder = cache.prepare(spec.data, display.note)
     with closing(Ledger(home / "ledger.db", makes=False, say=display.note)) as ledger:
         if not fresh:  # reports a changed sweep file before the lock, so also while the study runs
             _check_unchanged(ledger, with_precision(ledger, spec, workplace.places, fresh=False))
             _check_backend(ledger, spec, origin["backend"])
+        is_new = fresh or not ledger.has_trials(spec.study)
+    if is_new and spec.is_search and (spec.network or spec.own_data):
+        display.note(f"{spec.baseline} on {spec.dataset} is built once, to check it")
+        check_builds(spec)
     with study_lock(home, spec.study), closing(Ledger(home / "ledger.db", say=display.note)) as ledger:
         for name, why in ledger.unreadable_studies().items():
             if name != spec.study:
                 display.note(f"study {name} is left out: {why}")
         places = workplace.places
         spec = with_precision(ledger, spec, places, fresh=fresh)
+        if spec.network:
+            keep(spec.network, home)
         open_study(ledger, spec, fresh=fresh, origin=origin)
         records, costs = ledger.history(spec.study), make_costs(ledger, spec, places)
         checkpoints = home / "checkpoints" / spec.study
@@ -226,7 +236,7 @@ def open_study(
         lessons = [lesson.trial.uid for lesson in _lessons(ledger, spec, is_new=True)]
         if exists:
             _keep(ledger, spec)
-        known = {"data_digest": cache.data_digest(spec.dataset), "lessons": lessons}
+        known = {"data_digest": cache.data_digest(spec.data), "lessons": lessons, **_files(spec)}
         reach(Step.BEFORE_STUDY)
         ledger.create_study(spec, provenance() | known | dict(origin))
         reach(Step.AFTER_STUDY)
@@ -239,15 +249,31 @@ def open_study(
         ledger.update_budget(spec.changed(budget=budget))
 
 
+def _files(spec: SweepSpec) -> dict[str, str]:
+    """The user's own files of a new study, with the hash of the network's; the data have a digest."""
+    found = {}
+    if spec.network:
+        found["network_file"] = os.path.realpath(required_source(spec.network).file)
+        found["network_sha256"] = spec.network.sha256
+    file = file_of(spec.dataset)
+    return {**found, **({"data_file": os.path.realpath(file)} if file else {})}
+
+
 def _check_unchanged(ledger: Ledger, spec: SweepSpec) -> None:
     """Raises InputError if the study has trials with other settings."""
     if not ledger.has_trials(spec.study):
         return
-    changed = ledger.study(spec.study).spec.differing_keys(spec)
+    begun = ledger.study(spec.study).spec
+    changed = [_change(begun, spec, name) for name in begun.differing_keys(spec)]
     if changed:
         raise InputError(
             f"study {spec.study} was started with other settings ({', '.join(changed)}); allowed: {_ways_on(spec)}"
         )
+
+
+def _change(begun: SweepSpec, spec: SweepSpec, name: str) -> str:
+    """The name of a changed setting, with both values where it names a network or data."""
+    return f"{name} {getattr(begun, name)}, now {getattr(spec, name)}" if name in ("baseline", "dataset") else name
 
 
 def _check_backend(ledger: Ledger, spec: SweepSpec, backend: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CHAMPION = "champion"  # the alias
 TRAINING = "training"  # tag of models registered by the harness: uid of their training
+DATASET, PIXELS = "dataset", "pixels"  # tags: name of the data set, and type of its images
 
 _FILE = "data/model.keras"  # its path in `mlflow.keras`
 
@@ -92,10 +93,10 @@ class Registry:
                 found = unless_missing(lambda: self.client.get_model_version(name, version))
             return None if found is None else self.describe(found)
 
-    def newest_champion(self, names: Sequence[str]) -> Registered | None:
-        """The newest champion of these models, without models that the harness has not registered."""
+    def newest_champion(self) -> Registered | None:
+        """The newest champion of all models that the harness has registered."""
         with self.asked():
-            found = [version for name in names if (version := self._by_alias(name, CHAMPION))]
+            found = [version for name in self._names() if (version := self._by_alias(name, CHAMPION))]
             ours = [version for version in found if TRAINING in version.tags]
             newest = max(ours, key=lambda version: int(version.creation_timestamp), default=None)
             return None if newest is None else self.describe(newest)
@@ -118,6 +119,15 @@ class Registry:
             raise TroubleError(f"{model} is not where MLflow looks for it ({model.file}); was its home moved?")
         with self.asked():
             return Path(download_artifacts(f"{model.source}/{_FILE}", tracking_uri=self._uri))
+
+    def _names(self) -> Iterator[str]:
+        token = None
+        while True:
+            page = self.client.search_registered_models(page_token=token)
+            yield from (model.name for model in page)
+            token = page.token
+            if not token:
+                return
 
     def _by_alias(self, name: str, alias: str) -> ModelVersion | None:
         return unless_missing(lambda: self.client.get_model_version_by_alias(name, alias))

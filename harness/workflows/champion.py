@@ -30,7 +30,7 @@ from harness.study.spec import SweepSpec, verdict_name
 from harness.support.failpoints import Step, reach
 from harness.tracking.champion import Candidate, register
 from harness.tracking.content import Parent, trial_content
-from harness.tracking.registry import Registered, Registry
+from harness.tracking.registry import DATASET, PIXELS, Registered, Registry
 
 if TYPE_CHECKING:
     import keras
@@ -111,7 +111,7 @@ def _candidate(
         points=[point for point in content.points if point.step == 0],
         params=content.params,
         dataset=(spec.dataset, str(study.provenance["data_digest"])),
-        tags=_tags(verdict, winner, record),
+        tags=_tags(verdict, winner, record) | _data_tags(spec),
         description="\n\n".join([*sentences(verdict), _WHICH.format(record.trial.seed)]),
         build=partial(_build, spec, record, _weights(home / "checkpoints" / spec.study, record)),
     )
@@ -133,11 +133,18 @@ def _tags(verdict: Verdict, winner: Configuration, record: Record) -> dict[str, 
     return tags
 
 
+def _data_tags(spec: SweepSpec) -> dict[str, str]:
+    """What `harness predict` needs in order to read pictures."""
+    images = spec.own_data.kept["train_images"].dtype if spec.own_data else "uint8"
+    return {DATASET: spec.dataset, PIXELS: images}
+
+
 def _build(spec: SweepSpec, record: Record, weights: Path) -> tuple[keras.Model, NDArray[np.float32]]:
     """The network, and a training image as an example of its input."""
     network = models.rebuild(spec, record.trial.params, weights)
-    images, _ = cache.load(spec.dataset, "train", cache.prepare(spec.dataset, lambda line: None))
-    return network, images[:1, ..., np.newaxis].astype(np.float32) / 255.0
+    images, _ = cache.load(spec.data, "train", cache.prepare(spec.data, lambda line: None))
+    first = images[:1].astype(np.float32) / (255.0 if images.dtype == np.uint8 else 1.0)
+    return network, first if first.ndim == 4 else first[..., np.newaxis]
 
 
 def _weights(folder: Path, record: Record) -> Path:

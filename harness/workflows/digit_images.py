@@ -1,4 +1,4 @@
-"""Converts pictures of digits to the format of the data set that a network was trained on: 28 x 28, light on dark.
+"""Reads pictures: of digits as the data set of the network has them, 28 x 28, light on dark; others as they are.
 
 MNIST's digits were scaled into 20 x 20 pixels and laid into 28 x 28 by their centre of mass (LeCun et al., Proceedings
 of the IEEE 86 (1998) 2278-2324). Those of `digits` were scaled into 8 x 8 cells (E. Alpaydin and C. Kaynak, Kybernetika
@@ -8,6 +8,7 @@ of the IEEE 86 (1998) 2278-2324). Those of `digits` were scaled into 8 x 8 cells
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from harness.errors import InputError
-from harness.study.spec import Dataset
 from harness.support.given_files import open_given
 
 Floats = NDArray[np.float32]
@@ -43,10 +43,10 @@ class Layout:
     by_mass: bool = True
 
 
-LAYOUTS: dict[Dataset, Layout] = {"mnist": Layout(20), "digits": Layout(8, cell=3, by_mass=False)}
+LAYOUTS: dict[str, Layout] = {"mnist": Layout(20), "digits": Layout(8, cell=3, by_mass=False)}
 
 
-def read_digit(path: Path, dataset: Dataset = "mnist") -> Floats:
+def read_digit(path: Path, dataset: str = "mnist") -> Floats:
     """The digit of a PNG file: (28, 28) in 0..1, light on dark, laid out as in `dataset`.
 
     A picture with a light border is inverted. One of 28 x 28 pixels is otherwise unchanged; in any other the digit is
@@ -55,7 +55,7 @@ def read_digit(path: Path, dataset: Dataset = "mnist") -> Floats:
     Raises:
         InputError: the file cannot be read, is no PNG, is too large, or is empty.
     """
-    grey = _read(path)
+    grey = _read(path, _grey)
     border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
     ground = float(np.median(border))
     is_light = ground > (float(grey.min()) + float(grey.max())) / 2
@@ -68,8 +68,25 @@ def read_digit(path: Path, dataset: Dataset = "mnist") -> Floats:
     return digit if grey.shape == (SIDE, SIDE) else _laid_out(digit / digit.max(), LAYOUTS[dataset])
 
 
-def _read(path: Path) -> Floats:
-    """Grey values in 0..1; transparent pixels become background."""
+def read_picture(path: Path, shape: tuple[int, int, int]) -> Floats:
+    """A PNG file scaled to `shape` (height, width, channels), in 0..1; grey with one channel, colours with three.
+
+    Raises:
+        InputError: the file cannot be read, is no PNG, or is too large, or no picture has so many channels.
+    """
+    height, width, channels = shape
+    if channels not in (1, 3):
+        raise InputError(f"{path} cannot have {channels} channels; allowed: a network of images with 1 or 3 channels")
+
+    def scaled(image: Image.Image) -> Floats:
+        layers = image.convert("L" if channels == 1 else "RGB").resize((width, height), Image.Resampling.BOX)
+        return np.asarray(layers, np.float32).reshape(shape) / np.float32(255.0)
+
+    return _read(path, scaled)
+
+
+def _read(path: Path, convert: Callable[[Image.Image], Floats]) -> Floats:
+    """The values of a PNG file, as `convert` takes them from the picture."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -77,7 +94,7 @@ def _read(path: Path) -> Floats:
             with open_given(path) as file, Image.open(file, formats=["PNG"]) as image:
                 if image.width * image.height > MAX_PIXELS:
                     raise Image.DecompressionBombError
-                return _grey(image)
+                return convert(image)
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             raise InputError(f"{path} is too large; allowed: at most {MAX_PIXELS // 10**6} million pixels") from None
         except UnidentifiedImageError:
@@ -89,6 +106,7 @@ def _read(path: Path) -> Floats:
 
 
 def _grey(image: Image.Image) -> Floats:
+    """Grey values in 0..1; transparent pixels become background."""
     if image.mode.startswith("I"):  # 16 bits, which `convert` would clip
         deep = np.asarray(image).astype(np.float32) / 257.0
         image = Image.fromarray(np.clip(deep, 0, 255).astype(np.uint8))

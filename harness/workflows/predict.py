@@ -1,4 +1,4 @@
-"""`harness predict`: classifies pictures of digits with a registered network."""
+"""`harness predict`: classifies pictures with a registered network; those of digits are fitted to MNIST's format."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ from typing import Any
 
 import numpy as np
 
-import baselines
 from harness.errors import InputError
 from harness.execution.training import models
-from harness.study.spec import SPLIT_SIZES, Dataset
-from harness.tracking.registry import CHAMPION, Registered, Registry, has_store
+from harness.tracking.registry import CHAMPION, DATASET, PIXELS, Registered, Registry, has_store
 from harness.workflows.champion import model_name
-from harness.workflows.digit_images import LAYOUTS, read_digit
+from harness.workflows.digit_images import LAYOUTS, read_digit, read_picture
 
-NAMES = [model_name(dataset, baseline) for dataset in SPLIT_SIZES for baseline in baselines.NAMES]
 ALLOWED = f"{CHAMPION}, NAME, NAME@ALIAS or NAME/VERSION"
 
 
@@ -28,7 +25,7 @@ class Prediction:
 
     Attributes:
         path: The picture.
-        probabilities: Probabilities of the digits 0 to 9.
+        probabilities: Probabilities of the classes, of the digits 0 to 9 for the built-in data sets.
     """
 
     path: Path
@@ -36,6 +33,7 @@ class Prediction:
 
     @property
     def digit(self) -> int:
+        """The digit, or the number of the class."""
         return int(np.argmax(self.probabilities))
 
     @property
@@ -50,22 +48,30 @@ def predict(home: Path, model: str, paths: Sequence[Path]) -> tuple[Registered, 
         home: Folder of all state.
         model: `champion` for the newest champion of any baseline, or NAME, NAME@ALIAS or NAME/VERSION of a registered
             model; NAME alone is its champion.
-        paths: PNG files; `read_digit` describes their conversion.
+        paths: PNG files; `read_digit` describes their conversion, `read_picture` that for a data set of one's own.
 
     Raises:
         InputError: there is no such model, or a file cannot be read.
         TroubleError: MLflow is unavailable, or the model's file is missing.
     """
     found = _find(home, model)
-    digits = np.stack([read_digit(path, _dataset(found)) for path in paths])
+    if found.tags.get(PIXELS, "uint8") != "uint8":
+        raise InputError(
+            f"--model is {model!r}, which was trained on floats; allowed: a network of pictures of bytes. Load"
+            f" {found.file} with Keras for others"
+        )
+    dataset = _dataset(found)  # pictures of digits are read, and wrong ones found, before Keras is loaded
+    images = [read_digit(path, dataset) for path in paths] if dataset in LAYOUTS else []
     network = models.open_model(Registry(home).fetch(found))
-    answers = models.probabilities(network, digits)
+    images = images or [read_picture(path, network.input_shape[1:]) for path in paths]
+    answers = models.probabilities(network, np.stack(images))
     return found, [Prediction(path, tuple(answer.tolist())) for path, answer in zip(paths, answers, strict=True)]
 
 
-def _dataset(model: Registered) -> Dataset:
-    """What the network was trained on, from its name (`model_name`); MNIST for models of others."""
-    return next((dataset for dataset in LAYOUTS if model.name.startswith(model_name(dataset, ""))), "mnist")
+def _dataset(model: Registered) -> str:
+    """What the network was trained on: by its tag, of earlier ones by their name; MNIST for models of others."""
+    by_name = (dataset for dataset in LAYOUTS if model.name.startswith(model_name(dataset, "")))
+    return model.tags.get(DATASET) or next(by_name, "mnist")
 
 
 def to_json(model: Registered, predictions: Sequence[Prediction]) -> dict[str, Any]:
@@ -93,7 +99,7 @@ def _find(home: Path, model: str) -> Registered:
     found = None
     if has_store(home):
         registry, is_any = Registry(home), model == CHAMPION
-        found = registry.newest_champion(NAMES) if is_any else registry.find(name, version, alias or CHAMPION)
+        found = registry.newest_champion() if is_any else registry.find(name, version, alias or CHAMPION)
     if found is None:
         raise InputError(
             f"--model is {model!r}, which is not there; allowed: {ALLOWED} of what `harness verdict` has registered"

@@ -205,7 +205,7 @@ def _plan(recorded: Recorded, place: Place) -> list[str]:
 
 def _train(spec: SweepSpec, recorded: Recorded, place: Place, home: Path, display: Display) -> TrialResult:
     trial = dataclasses.replace(recorded.trial, continues=None)
-    data_folder = cache.prepare(spec.dataset, display.note)
+    data_folder = cache.prepare(spec.data, display.note)
     with closing(LocalExecutor(spec, [place], data_folder, home / "logs" / FOLDER)) as executor:
         return _drive(executor, spec, trial, recorded.num_epochs, display)
 
@@ -230,7 +230,7 @@ def _drive(executor: Executor, spec: SweepSpec, trial: Trial, num_epochs: int, d
 
 def _conditions(recorded: Recorded, now: TrialResult) -> Iterator[Condition]:
     """All differing conditions, each once, of the trial and those that it continues."""
-    here = {**session_provenance(), "data_digest": cache.data_digest(recorded.study.spec.dataset)}
+    here = {**session_provenance(), "data_digest": cache.data_digest(recorded.study.spec.data)}
     changed: list[Condition] = []
     for origin, device in zip(recorded.origins, recorded.devices, strict=True):
         changed += [*changed_origin(origin, here), *changed_device(device, now.device)]

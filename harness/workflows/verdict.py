@@ -27,7 +27,7 @@ from harness.search.base import NoProposal
 from harness.search.proposer import Next
 from harness.study.comparability import Configuration, Configurations
 from harness.study.records import EpochReport, Record, Role, Trial, TrialResult
-from harness.study.spec import MAX_SECONDS, MAX_WHOLE, SPLIT_SIZES, Budget, Kind, SweepSpec, check_name, verdict_name
+from harness.study.spec import MAX_SECONDS, MAX_WHOLE, Budget, Kind, SweepSpec, check_name, verdict_name
 from harness.support.strict_json import check_whole, shown
 from harness.sweep.display import Display
 from harness.sweep.runner import bring_to_mlflow, run_trials
@@ -255,7 +255,7 @@ def _is_settled(
 
 def _new(source: SweepSpec, name: str, records: Sequence[Record], epochs: int | None) -> SweepSpec:
     """A new verdict: all training and validation images, and the epochs of the full profile."""
-    num_images = SPLIT_SIZES[source.dataset]["train"] + SPLIT_SIZES[source.dataset]["validation"]
+    num_images = source.sizes["train"] + source.sizes["validation"]
     epochs = epochs or source.full_epochs or source.epochs
     longer = max(1.0, epochs * num_images / (source.epochs * source.train_images))
     timeout_s = source.trial_timeout_s

@@ -66,17 +66,27 @@ def export_table(ledger: Ledger, study: str, path: Path, form: str, table: Table
         InputError: there is no such study.
         TroubleError: the file cannot be written, or the ledger's contents break the schema.
     """
+    _WRITERS[form](checked_table(ledger, study, table), path)
+
+
+def checked_table(ledger: Ledger, study: str, table: Table) -> pd.DataFrame:
+    """The trials of a study, or their epochs, as exported.
+
+    Raises:
+        InputError: there is no such study.
+        TroubleError: the ledger's contents break the schema.
+    """
     from pandera.errors import SchemaError
 
     spec = find_study(ledger, study).spec
     frame = (_trials if table is Table.TRIALS else _epochs)(ledger, spec)
     try:
-        checked = schema(spec, table).validate(frame)
+        checked: pd.DataFrame = schema(spec, table).validate(frame)
     except SchemaError as error:
         line = " ".join(str(error).split())
         why = f"its ledger holds a value that is not allowed: {line}"
         raise TroubleError(f"study {spec.study} cannot be exported: {why}") from error
-    _WRITERS[form](checked, path)
+    return checked
 
 
 def schema(spec: SweepSpec, table: Table) -> pa.DataFrameSchema:
@@ -165,3 +175,4 @@ _WRITERS: Mapping[str, Callable[[pd.DataFrame, Path], None]] = {
     "parquet": _write_parquet,
     "json": _write_json,
 }
+FORMS = tuple(_WRITERS)

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
+from harness.study.data import BUILT_IN
 from harness.study.formatting import setting
 from harness.study.metrics import metrics
 from harness.study.records import Role, Shown
-from harness.study.spec import SPLIT_SIZES
 from harness.support.intervals import error_rate_interval_pct
 
 Columns = dict[str, list[str]]  # texts by title, top to bottom
@@ -61,4 +61,6 @@ def _error(error: float, low: float, high: float) -> str:
 def _test_error(error: float, dataset: str) -> str:
     if pd.isna(error):
         return ""
-    return _error(error, *error_rate_interval_pct(error, SPLIT_SIZES[dataset]["test"]))
+    if dataset not in BUILT_IN:  # the table does not know on how many images
+        return f"{error:.2f}"
+    return _error(error, *error_rate_interval_pct(error, BUILT_IN[dataset].sizes["test"]))

@@ -23,7 +23,6 @@ from harness.analysis.report.importance import Importance, importance, num_neede
 from harness.analysis.report.time_use import time_use, timeline
 from harness.analysis.report.work_figures import curves_shown, with_curves
 from harness.study.formatting import duration
-from harness.study.spec import SPLIT_SIZES
 
 MIN_DRAWS = 3  # minimum number of trials for the figure of random orders
 
@@ -228,7 +227,7 @@ def _curves(known: Material) -> Section:
     stopping = early_errors.sentence(facts)
     if stopping:
         lines.append(stopping)
-    number, total = facts.spec.validation_images, SPLIT_SIZES[facts.spec.dataset]["validation"]
+    number, total = facts.spec.validation_images, facts.spec.sizes["validation"]
     part = f", on {number:,} validation images, and after the last one on all {total:,}" if number < total else ""
     return Section(
         "curves",

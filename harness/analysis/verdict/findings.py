@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from statistics import fmean
 
-import baselines
 from harness.analysis.verdict import statistics
 from harness.analysis.verdict.statistics import Differences, Floats, Labels, Wrong
 from harness.analysis.verdict.trainings import Answer, Trainings, configurations
@@ -50,14 +49,14 @@ class Cost:
         device_time_s: Seconds of the training region.
         gpu_time_s: GPUs reserved times these seconds; 0 without a GPU.
         num_params: Parameters of the network.
-        flops_per_image: Operations of one forward pass.
+        flops_per_image: Operations of one forward pass; None for a network of a user's own that was never run here.
         timing_classes: Timing classes of the times.
     """
 
     device_time_s: float
     gpu_time_s: float
     num_params: int
-    flops_per_image: int
+    flops_per_image: int | None
     timing_classes: tuple[str, ...]
 
 
@@ -226,12 +225,15 @@ class _Findings:
     def _cost(self, position: int) -> Cost:
         spec, by_seed = self._spec, self._trainings.results[position]
         results = [by_seed[seed] for seed in self._trainings.seeds]
-        cost = baselines.load(spec.baseline).cost(spec.config(configurations(spec)[position]))
+        cost = spec.cost(configurations(spec)[position]) if spec.has_code else None
         return Cost(
             fmean(result.train_time_s for result in results),  # they continue no other trial
             fmean(result.gpu_train_time_s for result in results),
-            next((result.num_params for result in results if result.num_params is not None), cost.num_params),
-            cost.flops_per_image,
+            next(
+                (result.num_params for result in results if result.num_params is not None),
+                cost.num_params if cost else 0,
+            ),
+            cost.flops_per_image if cost else None,
             tuple(sorted({result.device.timing_class for result in results if result.device})),
         )
 

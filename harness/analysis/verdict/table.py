@@ -93,7 +93,9 @@ def _cost_columns(rows: list[Configuration]) -> Columns:
         "ratio": ["" if ratio is None else f"{ratio:.2f}x" for ratio in ratios],
         **({"GPU\ntime s": gpu_times} if any(cost and cost.gpu_time_s for cost in costs) else {}),
         "parameters": [f"{cost.num_params:,}" if cost else "" for cost in costs],
-        "MFLOP\nper image": [f"{cost.flops_per_image / 1e6:.1f}" if cost else "" for cost in costs],
+        "MFLOP\nper image": [
+            f"{cost.flops_per_image / 1e6:.1f}" if cost and cost.flops_per_image else "" for cost in costs
+        ],
         CHANGES: [changes(row.params, rows[0].params) for row in rows],
     }
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from harness.analysis.verdict.statistics import LOOKS, Wrong, labels
 from harness.study.records import Outcome, Params, Trial, TrialResult
-from harness.study.spec import SPLIT_SIZES, SweepSpec
+from harness.study.spec import SweepSpec
 
 
 class Answer(StrEnum):
@@ -56,7 +56,7 @@ class Trainings:
     @property
     def num_images(self) -> int:
         """Test images."""
-        return SPLIT_SIZES[self.spec.dataset]["test"]
+        return self.spec.sizes["test"]
 
     def has_failed(self, position: int) -> bool:
         """Whether a training of this configuration failed."""

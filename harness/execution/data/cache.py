@@ -21,11 +21,14 @@ from filelock import BaseFileLock, FileLock, Timeout
 from platformdirs import user_cache_path
 
 from harness.errors import InputError, TroubleError
-from harness.execution.data.datasets import DATASETS, Content, Dataset
+from harness.execution.data import datasets
+from harness.execution.data.datasets import Content, Dataset
 from harness.execution.data.sources import Arrays, Images, Progress, reason
+from harness.study.data import OwnData
 from harness.support.home import named_folder
 
 Split = Literal["train", "validation", "test"]
+Data = str | OwnData  # a built-in data set by its name, or a user's own
 
 LOCK_TIMEOUT_S = 1800.0
 
@@ -38,8 +41,8 @@ class FileCheck:
     problem: str | None
 
 
-def prepare(dataset: str, progress: Progress) -> Path:
-    """The folder of `dataset`, verified by hash; a missing data set is fetched first.
+def prepare(data: Data, progress: Progress) -> Path:
+    """The folder of a data set, verified by hash; a missing data set is fetched first.
 
     Several processes may call it at once. `progress` gets messages, none if the data set is complete.
 
@@ -47,20 +50,20 @@ def prepare(dataset: str, progress: Progress) -> Path:
         InputError: there is no such data set, or HARNESS_DATA is no folder.
         TroubleError: no source has it (a line for each, and what to do), or the cache cannot be written.
     """
-    wanted, folder = _dataset(dataset), dataset_folder(dataset)
-    return _put_right(dataset, progress, lambda: _split(wanted, _fetch(wanted, folder, progress)))
+    wanted, folder = _dataset(data), dataset_folder(data)
+    return _put_right(data, progress, lambda: _split(wanted, _fetch(wanted, folder, progress)))
 
 
-def fetch(dataset: str, progress: Progress) -> Arrays:
-    """The raw arrays of `dataset` from its first source that has the right ones; nothing is kept.
+def fetch(data: Data, progress: Progress) -> Arrays:
+    """The raw arrays of a data set from its first source that has the right ones; nothing is kept.
 
     Raises:
         InputError, TroubleError: as `prepare`.
     """
-    return _fetch(_dataset(dataset), dataset_folder(dataset), progress)
+    return _fetch(_dataset(data), dataset_folder(data), progress)
 
 
-def keep(dataset: str, arrays: Arrays) -> Path:
+def keep(data: Data, arrays: Arrays) -> Path:
     """Like `prepare`, with arrays from another machine's cache instead of a source; they are verified as well.
 
     Raises:
@@ -70,22 +73,22 @@ def keep(dataset: str, arrays: Arrays) -> Path:
 
     def checked() -> Arrays:
         try:
-            _require(_dataset(dataset).kept, arrays)
+            _require(_dataset(data).kept, arrays)
         except (KeyError, ValueError) as error:
-            raise TroubleError(f"{dataset}: another machine's copy is not what it should be: {error}") from error
+            raise TroubleError(f"{_name(data)}: another machine's copy is not what it should be: {error}") from error
         return arrays
 
-    return _put_right(dataset, lambda line: None, checked)
+    return _put_right(data, lambda line: None, checked)
 
 
-def files(dataset: str, folder: Path) -> dict[str, Path]:
-    """The files in the folder that `prepare` returned for `dataset`, by the names of their arrays."""
-    return {name: _file(folder, name) for name in _dataset(dataset).kept}
+def files(data: Data, folder: Path) -> dict[str, Path]:
+    """The files in the folder that `prepare` returned for a data set, by the names of their arrays."""
+    return {name: _file(folder, name) for name in _dataset(data).kept}
 
 
-def _put_right(dataset: str, progress: Progress, make: Callable[[], Arrays]) -> Path:
-    """The folder of `dataset`; wrong or missing files are replaced by the arrays that `make` returns."""
-    wanted, folder = _dataset(dataset), dataset_folder(dataset)
+def _put_right(data: Data, progress: Progress, make: Callable[[], Arrays]) -> Path:
+    """The folder of a data set; wrong or missing files are replaced by the arrays that `make` returns."""
+    wanted, folder = _dataset(data), dataset_folder(data)
     if not _problems(wanted, folder):
         return folder
     with _writing(folder, progress):
@@ -95,12 +98,14 @@ def _put_right(dataset: str, progress: Progress, make: Callable[[], Arrays]) -> 
                 progress(f"{check.path}: {check.problem}; it will be replaced")
         if problems:
             _write(folder, make())
-            progress(f"{dataset}: verified, kept in {folder}")
+            progress(f"{_name(data)}: verified, kept in {folder}")
     return folder
 
 
-def load(dataset: str, split: Split, folder: Path) -> tuple[Images, Images]:
-    """Images (n, 28, 28) in 0..255 and labels (n,) of a split, both uint8, memory-mapped read-only.
+def load(data: Data, split: Split, folder: Path) -> tuple[Images, Images]:
+    """Images (n, height, width[, channels]) and labels (n,) of a split, memory-mapped read-only.
+
+    Images are uint8 in 0..255, or float32; labels are uint8 or int32.
 
     Train and validation are shuffled and stratified: their first N images are a fair sample. `folder` is the result of
     `prepare`, which has verified the hashes; they are not verified again.
@@ -109,29 +114,30 @@ def load(dataset: str, split: Split, folder: Path) -> tuple[Images, Images]:
         InputError: there is no such data set.
         TroubleError: a file is missing, unreadable or of another shape.
     """
-    kept = _dataset(dataset).kept
+    kept = _dataset(data).kept
     images, labels = (_load_file(folder, name, kept[name]) for name in (f"{split}_images", f"{split}_labels"))
     return images, labels
 
 
-def verify(dataset: str) -> tuple[FileCheck, ...]:
-    """Verifies `dataset` in the cache by hash, one result per file. Fetches and changes nothing.
+def verify(data: Data) -> tuple[FileCheck, ...]:
+    """Verifies a data set in the cache by hash, one result per file. Fetches and changes nothing.
 
     Raises:
         InputError: there is no such data set, or HARNESS_DATA is no folder.
     """
-    folder = dataset_folder(dataset)
-    return tuple(_check(_file(folder, name), content) for name, content in _dataset(dataset).kept.items())
+    folder = dataset_folder(data)
+    return tuple(_check(_file(folder, name), content) for name, content in _dataset(data).kept.items())
 
 
-def data_digest(dataset: str) -> str:
+def data_digest(data: Data) -> str:
     """The data set's name and 16 hex digits, which identify its images, split and order; reads no file.
 
     Raises:
         InputError: there is no such data set.
     """
-    kept = {name: asdict(content) for name, content in _dataset(dataset).kept.items()}
-    return f"{dataset}-{hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]}"
+    kept = {name: _pinned(content) for name, content in _dataset(data).kept.items()}
+    # MLflow allows 36 characters.
+    return f"{_name(data)[:19]}-{hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]}"
 
 
 def cache_folder() -> Path:
@@ -144,15 +150,26 @@ def cache_folder() -> Path:
     return named_folder("HARNESS_DATA", moved) if moved else user_cache_path("harness")
 
 
-def _dataset(name: str) -> Dataset:
-    if name not in DATASETS:
-        raise InputError(f"dataset is {name!r}; allowed: {', '.join(DATASETS)}")
-    return DATASETS[name]
+def _dataset(data: Data) -> Dataset:
+    try:
+        return datasets.dataset(data)
+    except KeyError:
+        raise InputError(f"dataset is {data!r}; allowed: {', '.join(datasets.DATASETS)}") from None
 
 
-def dataset_folder(name: str) -> Path:
+def _name(data: Data) -> str:
+    return data if isinstance(data, str) else data.name
+
+
+def _pinned(content: Content) -> dict[str, object]:
+    """What the digest rests on; bytes had no type at first."""
+    plain = asdict(content)
+    return plain if content.dtype != "uint8" else {name: plain[name] for name in ("shape", "sha256")}
+
+
+def dataset_folder(data: Data) -> Path:
     """The folder of a data set in this machine's cache, which may not exist."""
-    return cache_folder() / name
+    return cache_folder() / _name(data)
 
 
 def _file(folder: Path, name: str) -> Path:

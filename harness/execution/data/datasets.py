@@ -1,4 +1,4 @@
-"""The data sets: sources, splits, and the exact content of every array.
+"""The data sets: sources, splits, and the exact content of every array; built-in ones, and those of users' own.
 
 The train and validation splits are stratified and shuffled, so that the first N images of either are a fair sample.
 Every kept array is pinned by the SHA-256 of its bytes, which pins the images, the split and its order at once.
@@ -15,17 +15,19 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.execution.data.sources import IDX_FILES, Arrays, Images, Source, mnist_sources
-
-SPLIT_SEED = 1998
+from harness.execution.data.sources import IDX_FILES, Arrays, Progress, Source, mnist_sources
+from harness.study.data import OwnData
+from harness.study.own_data import file_of, read_arrays
+from harness.support.splits import split_training, stratified_cut
 
 
 @dataclass(frozen=True)
 class Content:
-    """The required content of an array: unsigned bytes of this shape with this SHA-256."""
+    """The required content of an array: this shape and type, and this SHA-256 of its bytes."""
 
     shape: tuple[int, ...]
     sha256: str
+    dtype: str = "uint8"
 
     def problem(self, array: NDArray[np.generic]) -> str | None:
         """The problem of `array`, in one line; None if it is correct."""
@@ -36,9 +38,9 @@ class Content:
 
     def shape_problem(self, array: NDArray[np.generic]) -> str | None:
         """Like `problem`, but without the SHA-256."""
-        if array.dtype == np.uint8 and array.shape == self.shape:
+        if array.dtype.name == self.dtype and array.shape == self.shape:
             return None
-        return f"holds {array.dtype} of shape {array.shape}; expected uint8 of shape {self.shape}"
+        return f"holds {array.dtype} of shape {array.shape}; expected {self.dtype} of shape {self.shape}"
 
 
 @dataclass(frozen=True)
@@ -60,42 +62,11 @@ class Dataset:
     remedy: str
 
 
-def stratified_cut(labels: Images, num_held: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Shuffled positions of `labels` in two parts: the rest, and a stratified part of `num_held`."""
-    # RandomState's stream is frozen; those of newer generators may change with numpy's version.
-    order = np.random.RandomState(SPLIT_SEED).permutation(len(labels))
-    held = np.zeros(len(labels), bool)
-    for label, quota in enumerate(_quotas(np.bincount(labels), num_held)):
-        held[order[labels[order] == label][:quota]] = True
-    return order[~held[order]], order[held[order]]
-
-
-def _quotas(counts: NDArray[np.intp], total: int) -> NDArray[np.intp]:
-    """`total` divided in proportion to `counts`, the largest remainders rounded up (Hamilton's method)."""
-    quotas, remainders = np.divmod(counts * total, counts.sum())
-    rounded_up = np.argsort(-remainders, kind="stable")[: total - quotas.sum()]
-    quotas[rounded_up] += 1
-    return quotas
-
-
-def split_mnist(raw: Arrays, num_validation: int) -> Arrays:
-    """Cuts the validation split from the training images; the test images keep their published order."""
-    train, validation = stratified_cut(raw["y_train"], num_validation)
-    return {
-        "train_images": raw["x_train"][train],
-        "train_labels": raw["y_train"][train],
-        "validation_images": raw["x_train"][validation],
-        "validation_labels": raw["y_train"][validation],
-        "test_images": raw["x_test"],
-        "test_labels": raw["y_test"],
-    }
-
-
 def split_digits(raw: Arrays, num_validation: int, num_test: int) -> Arrays:
     """Cuts the test split from all images, then the validation split from the others."""
     rest, test = stratified_cut(raw["y"], num_test)
     parts = {"x_train": raw["x"][rest], "y_train": raw["y"][rest], "x_test": raw["x"][test], "y_test": raw["y"][test]}
-    return split_mnist(parts, num_validation)
+    return split_training(parts, num_validation)
 
 
 def read_digits() -> Arrays:
@@ -126,7 +97,7 @@ MNIST = Dataset(
         "test_labels": Content((10000,), "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5"),
     },
     sources=mnist_sources,
-    split=partial(split_mnist, num_validation=10000),
+    split=partial(split_training, num_validation=10000),
     remedy=f"Put mnist.npz as Keras keeps it, or {', '.join(IDX_FILES.values())} (plain or .gz), into {{folder}} and "
     "try again. The data set digits needs no download.",
 )
@@ -150,3 +121,28 @@ DIGITS = Dataset(
 )
 
 DATASETS: Mapping[str, Dataset] = {"mnist": MNIST, "digits": DIGITS}
+
+
+def dataset(data: str | OwnData) -> Dataset:
+    """A built-in data set by its name, or a user's own.
+
+    Raises:
+        KeyError: there is none of that name.
+    """
+    if isinstance(data, str):
+        return DATASETS[data]
+    kept = {name: Content(array.shape, array.sha256, array.dtype) for name, array in data.kept.items()}
+
+    def read(_: Progress) -> Arrays:
+        file = file_of(data.name)
+        if file is None:
+            raise FileNotFoundError("no sweep file that names it was read")
+        return read_arrays(file)
+
+    return Dataset(
+        raw=kept,
+        kept=kept,
+        sources=lambda _: (Source(f"{data.stem}.npz", read),),
+        split=lambda arrays: arrays,
+        remedy=f"Run the sweep file that names {data.stem}.npz with this content.",
+    )

@@ -27,6 +27,7 @@ from harness.execution.data import cache
 from harness.execution.local import LocalExecutor
 from harness.execution.machine import devices
 from harness.execution.messages import read_command, to_json
+from harness.study.network import permit
 from harness.support.provenance import versions
 
 Files = Mapping[str, bytes]
@@ -81,9 +82,9 @@ class Host:
         )
         return to_json(seen)
 
-    def has_data(self, dataset: str) -> bool:
+    def has_data(self, data: cache.Data) -> bool:
         """Whether this node's cache has the complete data set, verified by hash."""
-        return not any(check.problem for check in cache.verify(dataset))
+        return not any(check.problem for check in cache.verify(data))
 
     def open(self, command: bytes, files: Files | None) -> None:
         """Starts the worker; `files` has a data set that the node lacks, for the node's cache.
@@ -93,10 +94,12 @@ class Host:
         """
         setup = read_command(command).setup
         assert setup is not None  # noqa: S101 - for the type checker
-        folder = cache.dataset_folder(setup.spec.dataset)
+        if setup.network is not None:
+            permit(setup.network)
+        folder = cache.dataset_folder(setup.spec.data)
         if files:
             arrays = {name: np.load(io.BytesIO(content), allow_pickle=False) for name, content in files.items()}
-            folder = cache.keep(setup.spec.dataset, arrays)
+            folder = cache.keep(setup.spec.data, arrays)
         _end_with_raylet()
         self._scratch = Path(tempfile.gettempdir()) / f"harness-{secrets.token_hex(16)}"
         log_folder = user_log_path("harness") / setup.spec.study

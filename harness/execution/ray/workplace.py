@@ -22,6 +22,7 @@ from harness.execution.messages import Command, Setup, to_line
 from harness.execution.ray.connection import connect
 from harness.execution.ray.host import Host, Seen
 from harness.execution.ray.share import MEMORY_BYTES, share
+from harness.study.network import required_source
 from harness.study.spec import SweepSpec
 from harness.support import own_code
 from harness.support.atomic_files import replaced
@@ -256,15 +257,17 @@ class RayWorkplace:
 
     def _ask_for_data(self, host: _Host) -> None:
         assert self._spec is not None  # noqa: S101 - for the type checker
-        host.has_called("has_data", host.actor.has_data.remote(self._spec.dataset), START_TIMEOUT_S)
+        host.has_called("has_data", host.actor.has_data.remote(self._spec.data), START_TIMEOUT_S)
 
     def _open(self, host: _Host, *, has_data: bool) -> None:
         assert self._spec is not None  # noqa: S101 - for the type checker
         assert host.place is not None  # noqa: S101
         if not has_data and self._files is None:
-            paths = cache.files(self._spec.dataset, self._data_folder)
+            paths = cache.files(self._spec.data, self._data_folder)
             self._files = self._ray.put({name: path.read_bytes() for name, path in paths.items()})
-        command = to_line(Command(setup=Setup(self._spec, host.place, self._data_folder, own_code.digest())))
+        source = required_source(self._spec.network) if self._spec.network else None
+        setup = Setup(self._spec, host.place, self._data_folder, own_code.digest(), source)
+        command = to_line(Command(setup=setup))
         host.has_called("open", host.actor.open.remote(command, None if has_data else self._files), START_TIMEOUT_S)
 
     def _on_words(self, host: _Host, lines: list[bytes], weights: bytes | None) -> list[Event]:

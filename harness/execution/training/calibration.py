@@ -33,7 +33,7 @@ class Calibrated:
     cross_entropy: float
 
 
-def calibrate(probabilities: NDArray[np.float32], labels: NDArray[np.uint8]) -> Calibrated | None:
+def calibrate(probabilities: NDArray[np.float32], labels: NDArray[np.uint8] | NDArray[np.int32]) -> Calibrated | None:
     """Calibrates class probabilities (n, classes) of images with these labels (n,); None if one is not finite."""
     from scipy.optimize import brentq
 

@@ -14,25 +14,28 @@ import numpy as np
 from numpy.typing import NDArray
 
 EVALUATION_BATCH = 500
-NUM_CLASSES = 10
 
-Bytes = NDArray[np.uint8]
+Pixels = NDArray[np.uint8] | NDArray[np.float32]
+Labels = NDArray[np.uint8] | NDArray[np.int32]
 Floats = NDArray[np.float32]
 Order = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class Images:
-    """Images (n, 28, 28) in 0..255 and labels (n,) in the backend's memory; n is at least `num_images`."""
+    """Images (n, height, width[, channels]) and labels (n,) in the backend's memory; n is at least `num_images`.
+
+    Images are uint8 in 0..255, or float32.
+    """
 
     images: Any
     labels: Any
     num_images: int
 
     @property
-    def side(self) -> int:
-        """Pixels of an image in each direction."""
-        return int(self.images.shape[1])
+    def size(self) -> tuple[int, int]:
+        """(height, width) of an image in pixels."""
+        return int(self.images.shape[1]), int(self.images.shape[2])
 
 
 class Engine(Protocol):
@@ -48,23 +51,28 @@ class Engine(Protocol):
         """
 
     def predict(self, images: Images, num_images: int) -> Floats:
-        """Class probabilities (num_images, 10) of the first images."""
+        """Class probabilities (num_images, classes) of the first images."""
 
 
-def hold(images: Bytes, labels: Bytes) -> Images:
+def hold(images: Pixels, labels: Labels) -> Images:
     """Copies images to the device, for the lifetime of the result."""
     # Padded to whole batches, since another shape of batch would need its own compilation.
     fill = -len(images) % EVALUATION_BATCH
-    padded = np.pad(images, ((0, fill), (0, 0), (0, 0))), np.pad(labels, (0, fill))
+    padded = tuple(np.pad(array, ((0, fill), *[(0, 0)] * (array.ndim - 1))) for array in (images, labels))
     if keras.backend.backend() == "torch":
-        return Images(*padded, len(images))  # `fit` takes them from here
+        return Images(padded[0], padded[1], len(images))  # `fit` takes them from here
     on_device = keras.ops.convert_to_tensor
     return Images(on_device(padded[0]), on_device(padded[1]), len(images))
 
 
 def scaled(images: Any, transforms: Any | None = None) -> Any:
-    """Grey values 0..255 to 0..1, with a channel: (n, 28, 28) to (n, 28, 28, 1), each moved by its transform (n, 8)."""
-    shown = keras.ops.expand_dims(keras.ops.cast(images, "float32") / 255.0, -1)
+    """What networks get, (n, height, width, channels), each image moved by its transform (n, 8).
+
+    Bytes are scaled to 0..1, and floats are used as they are. Grey images, (n, height, width), get a channel.
+    """
+    is_bytes = keras.backend.standardize_dtype(images.dtype) == "uint8"
+    shown = keras.ops.cast(images, "float32") / 255.0 if is_bytes else images
+    shown = keras.ops.expand_dims(shown, -1) if len(shown.shape) == 3 else shown
     if transforms is None or transforms.shape[-1] == 0:
         return shown
     return keras.ops.image.affine_transform(shown, transforms, interpolation="bilinear", fill_mode="constant")

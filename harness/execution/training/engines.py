@@ -13,7 +13,6 @@ import numpy as np
 from baselines.augmentation import NUM_COEFFICIENTS
 from harness.execution.training.engine_base import (
     EVALUATION_BATCH,
-    NUM_CLASSES,
     Engine,
     Floats,
     Images,
@@ -65,8 +64,8 @@ class CompiledEpochs:
         # XLA does not support TensorFlow's image transform.
         xla = xla and not augments and all(layer.supports_jit for layer in model.layers)
         self.name = "compiled+xla" if xla else "compiled"
-        self._model, self._data = model, train
-        count, images = tf.TensorSpec((), tf.int32), tf.TensorSpec((None, *train.images.shape[1:]), tf.uint8)
+        self._model, self._data, self._num_classes = model, train, model.output_shape[-1]
+        count, images = tf.TensorSpec((), tf.int32), tf.TensorSpec((None, *train.images.shape[1:]), train.images.dtype)
         order = tf.TensorSpec((None, batch_size), tf.int32)
         transforms = tf.TensorSpec((None, batch_size, NUM_COEFFICIENTS if augments else 0), tf.float32)
         train_function = tf.function(self._epoch, (order, transforms, count), jit_compile=xla, autograph=False)
@@ -107,7 +106,7 @@ class CompiledEpochs:
         import tensorflow as tf
 
         images = scaled(tf.gather(self._data.images, positions), transforms)
-        labels = tf.one_hot(tf.gather(self._data.labels, positions), NUM_CLASSES)
+        labels = tf.one_hot(tf.gather(self._data.labels, positions), self._num_classes)
         with tf.GradientTape() as tape:
             loss = self._model.loss(labels, self._model(images, training=True))
         self._apply(tape.gradient(loss, [variable.value for variable in self._model.trainable_variables]))
@@ -138,13 +137,13 @@ class CompiledEpochs:
         adam.iterations.value.assign_add(1)
 
     def _probabilities(self, images: Any, num_batches: Any) -> Any:
-        """Probabilities of all images, shape (-1, 10); zeros after the first `num_batches` evaluation batches."""
+        """Probabilities of all images, shape (-1, classes); zeros after the first `num_batches` evaluation batches."""
         import tensorflow as tf
 
         batches = tf.reshape(images, (-1, EVALUATION_BATCH, *images.shape[1:]))
         # The length is that of all images, not `num_batches`: XLA would compile again for each length.
         size = tf.shape(batches)[0]
-        found = tf.TensorArray(tf.float32, size=size, element_shape=(EVALUATION_BATCH, NUM_CLASSES))
+        found = tf.TensorArray(tf.float32, size=size, element_shape=(EVALUATION_BATCH, self._num_classes))
 
         def batch(number: Any, found: Any) -> tuple[Any, Any]:
             return number + 1, found.write(number, self._model(scaled(batches[number]), training=False))
@@ -158,7 +157,7 @@ class KerasFit:
     name = "fit"
 
     def __init__(self, model: keras.Model, train: Images, batch_size: int) -> None:
-        self._model, self._data = model, train
+        self._model, self._data, self._num_classes = model, train, model.output_shape[-1]
         variables = [*model.variables, *model.optimizer.variables]
         before = [keras.ops.convert_to_numpy(variable).copy() for variable in variables]
         self.train(np.zeros((1, batch_size), np.int32))
@@ -173,7 +172,7 @@ class KerasFit:
         positions = order.reshape(-1)
         transforms = transforms_of(order, transforms)
         images = scaled(self._data.images[positions], transforms.reshape(len(positions), transforms.shape[-1]))
-        labels = np.eye(NUM_CLASSES, dtype=np.float32)[self._data.labels[positions]]
+        labels = np.eye(self._num_classes, dtype=np.float32)[self._data.labels[positions]]
         history = self._model.fit(images, labels, batch_size=order.shape[1], shuffle=False, verbose=0)
         return float(history.history["loss"][0])
 

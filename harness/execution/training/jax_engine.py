@@ -13,7 +13,6 @@ import numpy as np
 from baselines.augmentation import NUM_COEFFICIENTS
 from harness.execution.training.engine_base import (
     EVALUATION_BATCH,
-    NUM_CLASSES,
     Floats,
     Images,
     Order,
@@ -42,7 +41,7 @@ class JaxSteps:
         augments: bool = False,
         whole_epochs: bool,
     ) -> None:
-        self._model, self._data = model, train
+        self._model, self._data, self._num_classes = model, train, model.output_shape[-1]
         num_steps = train.num_images // batch_size
         self._steps_a_call = num_steps if whole_epochs else 1
         order = np.zeros((self._steps_a_call, batch_size), np.int32)
@@ -87,7 +86,7 @@ class JaxSteps:
 
         def step(state: Any, batch: Any) -> Any:
             positions, moved_by = batch
-            one_hot = jax.nn.one_hot(labels[positions], NUM_CLASSES)
+            one_hot = jax.nn.one_hot(labels[positions], self._num_classes)
             return self._step(state, scaled(images[positions], moved_by), one_hot)
 
         return jax.lax.scan(step, state, (order, transforms), unroll=self._steps_a_call == 1)

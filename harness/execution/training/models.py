@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 
-IMAGE_SHAPE, NUM_CLASSES = (28, 28, 1), 10
-
 
 def rebuild(spec: SweepSpec, params: Params, weights: Path) -> keras.Model:
     """The network of a trial with the weights that its training saved.
@@ -52,7 +50,7 @@ def rebuild(spec: SweepSpec, params: Params, weights: Path) -> keras.Model:
 
 
 def open_model(path: Path) -> keras.Model:
-    """The network of a `.keras` file without custom code, from images (n, 28, 28, 1) to 10 classes.
+    """The network of a `.keras` file without custom code, from images (n, height, width, channels) to classes.
 
     Raises:
         TroubleError: it is no such file.
@@ -65,16 +63,22 @@ def open_model(path: Path) -> keras.Model:
             model = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # an invalid file may raise nearly any exception
         raise TroubleError(f"{path} cannot be loaded: {reason(error)}") from error
-    shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
-    if shapes != ((None, *IMAGE_SHAPE), (None, NUM_CLASSES)):
-        raise TroubleError(f"{path} takes and gives {shapes}; allowed: images {IMAGE_SHAPE} to {NUM_CLASSES} classes")
+    taken, given = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    if not (_has_sizes(taken, 3) and _has_sizes(given, 1)):
+        allowed = "images (height, width, channels) to a number of classes"
+        raise TroubleError(f"{path} takes and gives {(taken, given)}; allowed: {allowed}")
     return model
 
 
+def _has_sizes(shape: object, number: int) -> bool:
+    """Whether a shape is a batch of any size and so many further sizes."""
+    return isinstance(shape, tuple) and len(shape) == number + 1 and shape[0] is None and None not in shape[1:]
+
+
 def probabilities(model: keras.Model, images: Floats) -> Floats:
-    """(n, 10) for grey images (n, 28, 28) in 0..1."""
+    """(n, classes) for images (n, height, width, channels), or grey ones without channels, as the network gets them."""
     with pinned():
-        predicted: Floats = model.predict(images[..., np.newaxis], verbose=0)
+        predicted: Floats = model.predict(images if images.ndim == 4 else images[..., np.newaxis], verbose=0)
     return predicted
 
 

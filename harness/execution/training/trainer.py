@@ -34,7 +34,7 @@ AUGMENTATION_STREAM = 1  # independent of the order of the images, which is draw
 
 OnEpoch = Callable[[EpochReport], bool]
 Floats = NDArray[np.float32]
-Labels = NDArray[np.uint8]
+Labels = NDArray[np.uint8] | NDArray[np.int32]
 Positions = NDArray[np.intp]
 
 
@@ -46,8 +46,8 @@ class Trainer:
         self.spec = spec
         self._place = place
         self._data_folder = data_folder
-        images, labels = cache.load(spec.dataset, "train", data_folder)
-        validation_images, self._validation_labels = cache.load(spec.dataset, "validation", data_folder)
+        images, labels = cache.load(spec.data, "train", data_folder)
+        validation_images, self._validation_labels = cache.load(spec.data, "validation", data_folder)
         if spec.trains_on_validation:
             images = np.concatenate([images, validation_images])
             labels = np.concatenate([labels, self._validation_labels])
@@ -105,7 +105,7 @@ class Trainer:
 
     def test(self, engine: Engine) -> Positions:
         """Positions of misclassified test images. No other function opens the test images."""
-        images, labels = cache.load(self.spec.dataset, "test", self._data_folder)
+        images, labels = cache.load(self.spec.data, "test", self._data_folder)
         probabilities = engine.predict(engine_base.hold(images, labels), len(labels))
         return _judged(probabilities, labels)[1]
 
@@ -114,19 +114,23 @@ def build(spec: SweepSpec, params: Params) -> keras.Model:
     """The network of a configuration.
 
     Raises:
-        TroubleError: it, or the documented network, differs from its documentation, so its results would be invalid.
+        TroubleError: its file is wrong, or its code was never run here, so its results would be invalid.
     """
-    architecture, config = baselines.load(spec.baseline), spec.config(params)
-    model = architecture.build(config)
-    documented, counted = (architecture.cost(one).num_params for one in (architecture.DOCUMENTED, config))
-    numbers = {
-        "the documented network by cost()": (documented, architecture.NUM_PARAMS),
-        "what build() made": (model.count_params(), counted),
-    }
-    for what, (num_params, allowed) in numbers.items():
-        if num_params != allowed:
-            file = Path(str(baselines.__file__)).with_name(f"{spec.baseline}.py")
-            raise TroubleError(f"{file}: {what} has {num_params:,} parameters; allowed: {allowed:,}")
+    architecture, task = spec.architecture, spec.task
+    file = getattr(architecture, "__file__", spec.baseline)
+    try:
+        baselines.check(architecture)
+    except ValueError as error:
+        raise TroubleError(f"{file}: {error}") from error
+    model, counted = architecture.build(spec.config(params), task), spec.cost(params).num_params
+    shapes = getattr(model, "input_shape", None), getattr(model, "output_shape", None)
+    allowed = (None, *task.shape), (None, task.num_classes)
+    if shapes != allowed:
+        raise TroubleError(f"{file}: what build() made takes and gives {shapes}; allowed: {allowed}")
+    if model.count_params() != counted:
+        raise TroubleError(
+            f"{file}: what build() made has {model.count_params():,} parameters; allowed: {counted:,}, as cost() counts"
+        )
     return model
 
 
@@ -168,7 +172,7 @@ class _Attempt:
         for epoch in range(epochs_done, trial.epochs):
             order = self._order(epoch, steps, recipe.batch_size)
             rng = np.random.default_rng((trial.seed, epoch, AUGMENTATION_STREAM))
-            transforms = varied.transforms(order.shape, self._trainer.train_images.side, rng)
+            transforms = varied.transforms(order.shape, self._trainer.train_images.size, rng)
             if epoch < self._job.epochs_before:
                 engine.train(order, transforms)  # again, without its checkpoint; it was reported then
                 self._cpu_s()
@@ -302,7 +306,7 @@ def _of_these_layers(values: list[NDArray[Any]], num_variables: int) -> list[NDA
     return values
 
 
-def _judged(probabilities: Floats, labels: NDArray[np.uint8]) -> tuple[Floats, Positions]:
+def _judged(probabilities: Floats, labels: Labels) -> tuple[Floats, Positions]:
     """(cross-entropies, positions of misclassified images)."""
     chosen = probabilities[np.arange(len(labels)), labels]
     losses = -np.log(np.maximum(chosen, 1e-7))  # as Keras clips

@@ -137,9 +137,17 @@ for config, whole_epochs in ((CONFIGS[0], False), (CONFIGS[0], True), (CONFIGS[1
     engine = JaxSteps(ours, held, held, BATCH, whole_epochs=whole_epochs)
     for one, other in zip(before, values(ours), strict=True):
         np.testing.assert_array_equal(one, other)
+    by_steps, counted = model(*config), 0
+    steps = JaxSteps(by_steps, held, held, BATCH, whole_epochs=False)
+    for positions in order:
+        predicted = by_steps(PICTURES[positions][..., np.newaxis] / np.float32(255), training=True)
+        counted += int((np.asarray(predicted).argmax(-1) != LABELS[positions]).sum())
+        steps.train(positions[np.newaxis])
     by_keras = engines.KerasFit(theirs, engine_base.Images(PICTURES[:number], LABELS[:number], number), BATCH)
     for _ in range(2):
         np.testing.assert_allclose(engine.train(order), by_keras.train(order), rtol=1e-4)
+        assert counted is None or engine.num_wrong == counted  # of the first epoch
+        counted = None
     for one, other in zip(values(ours), values(theirs), strict=True):
         np.testing.assert_allclose(one, other, rtol=0.02, atol=2e-4)
     assert int(ours.optimizer.iterations) == 2 * STEPS

@@ -81,6 +81,21 @@ def test_a_compiled_epoch_is_an_epoch_of_keras(name: str, params: dict[str, obje
     assert int(ours.optimizer.iterations) == 2 * STEPS
 
 
+@pytest.mark.parametrize(("name", "params"), CONFIGS[1:])
+def test_training_counts_the_images_that_were_wrong_before_their_step(name: str, params: dict[str, object]) -> None:
+    subject = model(name, params)
+    engine = compiled(subject)
+    wrong = []
+    for positions in ORDER:
+        predicted = subject.predict(PICTURES[positions][..., np.newaxis] / np.float32(255), verbose=0)
+        wrong.append(int((predicted.argmax(-1) != LABELS[positions]).sum()))
+        engine.train(positions[np.newaxis])
+        assert engine.num_wrong == wrong[-1]
+    whole = compiled(model(name, params))
+    whole.train(ORDER)
+    assert whole.num_wrong == sum(wrong)
+
+
 @pytest.mark.parametrize("recipe", [Recipe(weight_decay=0.5), Recipe(label_smoothing=0.2)])
 def test_an_option_of_the_recipe_is_that_of_keras(recipe: Recipe) -> None:
     name, params = CONFIGS[1]

@@ -54,6 +54,17 @@ def test_a_reading_tells_how_busy_the_time_before_it_was() -> None:
     assert usage(readings, train_s=2.7).gpu_busy_time_s == 1.8  # the rest of the three seconds was spent on reading
 
 
+def test_the_last_region_is_told_apart_from_all() -> None:
+    meter = GpuMeter(gauge := MadeUp(), interval_s=0.0)
+    for busy_share, memory_mb in ((1.0, 900.0), (0.5, 700.0)):
+        gauge.renew([Reading(at_s, busy_share=busy_share, memory_mb=memory_mb) for at_s in (0.0, 2.0)])
+        with meter.region():
+            assert gauge.all_read.wait(WAIT_S)
+    last, both = meter.last_usage(2.0), meter.usage(4.0)
+    assert (last.gpu_busy_time_s, last.gpu_peak_memory_mb) == (1.0, 700.0)
+    assert (both.gpu_busy_time_s, both.gpu_peak_memory_mb) == (3.0, 900.0)
+
+
 def test_energy_is_what_the_counter_went_up_by() -> None:
     readings = [Reading(0.0, energy_j=1000.0, power_w=5.0), Reading(2.0, energy_j=1700.0, power_w=5.0)]
     assert usage(readings).gpu_energy_j == 700.0

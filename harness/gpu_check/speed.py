@@ -116,7 +116,7 @@ def _together_epoch(
     def epoch() -> float:
         nonlocal state
         order = rng.integers(0, len(images), shape, np.int32)
-        state, losses = steps(state, order, np.zeros((*shape, 0), np.float32), held.images, held.labels)
+        state, (losses, _) = steps(state, order, np.zeros((*shape, 0), np.float32), held.images, held.labels)
         return float(losses.mean())
 
     return epoch

@@ -114,6 +114,12 @@ class EpochReport:
         val_images: Number of validation images used: the study's `validation_images`, and all of them after the last
             epoch of a trial.
         seconds: Times of this epoch.
+        train_error_rate_pct: Share of the training images that were classified wrongly during the epoch, each with its
+            augmentation and dropout and before its own step, in percent. None like the next ones if it was not
+            measured, and for epochs of earlier versions.
+        memory_mb: Resident memory of the worker process at the end of the epoch, MiB.
+        gpu_busy_pct: Share of the epoch's training in which the GPU, used by this trial alone, was busy, in percent.
+        gpu_memory_mb: Peak memory in use on the GPU during the epoch's training, MiB.
     """
 
     epoch: int
@@ -122,6 +128,10 @@ class EpochReport:
     val_error_rate_pct: float
     val_images: int
     seconds: Seconds
+    train_error_rate_pct: Annotated[float | None, Since(7)] = None
+    memory_mb: Annotated[float | None, Since(7)] = None
+    gpu_busy_pct: Annotated[float | None, Since(7)] = None
+    gpu_memory_mb: Annotated[float | None, Since(7)] = None
 
     def __post_init__(self) -> None:
         _check_numbers(self)

@@ -228,6 +228,11 @@ def peak_memory_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 2**20
 
 
+def memory_mb() -> float:
+    """Resident memory of this process, MiB."""
+    return float(psutil.Process().memory_info().rss) / 2**20
+
+
 def gpu_peak_memory_mb(place: Place) -> float | None:
     """Peak GPU memory of this process since `reset_peak_memory`, MiB; None if the backend does not report it."""
     memory = _tensorflow_memory(place)

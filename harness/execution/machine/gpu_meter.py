@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -92,11 +92,18 @@ class GpuMeter:
 
     def usage(self, train_s: float) -> GpuUsage:
         """The use over all regions, which took `train_s` seconds."""
-        readings = [reading for region in self._regions for reading in region]
+        return self._usage(self._regions, train_s)
+
+    def last_usage(self, train_s: float) -> GpuUsage:
+        """The use over the last region, which took `train_s` seconds."""
+        return self._usage(self._regions[-1:], train_s)
+
+    def _usage(self, regions: Sequence[Sequence[Reading]], train_s: float) -> GpuUsage:
+        readings = [reading for region in regions for reading in region]
         if self._has_failed or any((reading.num_processes or 0) > 1 for reading in readings):
             return GpuUsage()
         memory_mb = [reading.memory_mb for reading in readings if reading.memory_mb is not None]
-        pairs = [pair for region in self._regions for pair in pairwise(region)]
+        pairs = [pair for region in regions for pair in pairwise(region)]
         if train_s < MIN_TRAIN_S:
             pairs = []
         busy_s, energy_j = (_total(of(*pair) for pair in pairs) for of in (_busy_s, _energy_j))

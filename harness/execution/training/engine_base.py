@@ -39,9 +39,14 @@ class Images:
 
 
 class Engine(Protocol):
-    """Trains one model. Its constructor traces and compiles everything and leaves the model unchanged."""
+    """Trains one model. Its constructor traces and compiles everything and leaves the model unchanged.
+
+    `num_wrong` is the number of images that the last call of `train` classified wrongly, each before its own step; None
+    if the engine does not count them.
+    """
 
     name: str
+    num_wrong: int | None
 
     def train(self, order: Order, transforms: Floats | None = None) -> float:
         """Trains on batches of these positions, shape (steps, batch size); returns the mean loss over them.

@@ -65,6 +65,7 @@ class CompiledEpochs:
         xla = xla and not augments and all(layer.supports_jit for layer in model.layers)
         self.name = "compiled+xla" if xla else "compiled"
         self._model, self._data, self._num_classes = model, train, model.output_shape[-1]
+        self.num_wrong: int | None = None
         count, images = tf.TensorSpec((), tf.int32), tf.TensorSpec((None, *train.images.shape[1:]), train.images.dtype)
         order = tf.TensorSpec((None, batch_size), tf.int32)
         transforms = tf.TensorSpec((None, batch_size, NUM_COEFFICIENTS if augments else 0), tf.float32)
@@ -81,7 +82,9 @@ class CompiledEpochs:
         self._run(self._predict, validation.images, count=0)
 
     def train(self, order: Order, transforms: Floats | None = None) -> float:
-        return float(self._run(self._train, order, transforms_of(order, transforms), count=len(order))) / len(order)
+        loss, num_wrong = self._run(self._train, order, transforms_of(order, transforms), count=len(order))
+        self.num_wrong = round(float(num_wrong))
+        return float(loss) / len(order)
 
     def predict(self, images: Images, num_images: int) -> Floats:
         return self._run(self._predict, images.images, count=-(-num_images // EVALUATION_BATCH))[:num_images]
@@ -94,23 +97,31 @@ class CompiledEpochs:
         return np.asarray(function(*map(tf.convert_to_tensor, data), tf.constant(count)))
 
     def _epoch(self, order: Any, transforms: Any, num_steps: Any) -> Any:
-        """Sum of the losses of `num_steps` batches. With 0 steps the call compiles and trains nothing."""
+        """(sum of the losses, number of wrong images) of `num_steps` batches, shape (2,).
+
+        With 0 steps the call compiles and trains nothing.
+        """
         import tensorflow as tf
 
-        def step(number: Any, total: Any) -> tuple[Any, Any]:
-            return number + 1, total + self._step(order[number], transforms[number])
+        def step(number: Any, loss: Any, num_wrong: Any) -> tuple[Any, Any, Any]:
+            of_batch = self._step(order[number], transforms[number])
+            return number + 1, loss + of_batch[0], num_wrong + of_batch[1]
 
-        return tf.while_loop(lambda number, _: number < num_steps, step, (0, 0.0))[1]
+        return tf.stack(tf.while_loop(lambda number, *_: number < num_steps, step, (0, 0.0, 0.0))[1:])
 
-    def _step(self, positions: Any, transforms: Any) -> Any:
+    def _step(self, positions: Any, transforms: Any) -> tuple[Any, Any]:
+        """(loss, number of wrong images) of a batch."""
         import tensorflow as tf
 
         images = scaled(tf.gather(self._data.images, positions), transforms)
-        labels = tf.one_hot(tf.gather(self._data.labels, positions), self._num_classes)
+        classes = tf.gather(self._data.labels, positions)
+        labels = tf.one_hot(classes, self._num_classes)
         with tf.GradientTape() as tape:
-            loss = self._model.loss(labels, self._model(images, training=True))
+            predicted = self._model(images, training=True)
+            loss = self._model.loss(labels, predicted)
         self._apply(tape.gradient(loss, [variable.value for variable in self._model.trainable_variables]))
-        return loss
+        is_wrong = tf.argmax(predicted, -1, tf.int32) != tf.cast(classes, tf.int32)
+        return loss, tf.reduce_sum(tf.cast(is_wrong, tf.float32))
 
     def _apply(self, gradients: Sequence[Any]) -> None:
         """Keras's Adam step in TensorFlow's own kernel, which passes over the memory once instead of ten times."""
@@ -155,6 +166,7 @@ class KerasFit:
     """Runs an epoch by `fit`, on any backend of Keras."""
 
     name = "fit"
+    num_wrong: int | None = None
 
     def __init__(self, model: keras.Model, train: Images, batch_size: int) -> None:
         self._model, self._data, self._num_classes = model, train, model.output_shape[-1]

@@ -42,6 +42,7 @@ class JaxSteps:
         whole_epochs: bool,
     ) -> None:
         self._model, self._data, self._num_classes = model, train, model.output_shape[-1]
+        self.num_wrong: int | None = None
         num_steps = train.num_images // batch_size
         self._steps_a_call = num_steps if whole_epochs else 1
         order = np.zeros((self._steps_a_call, batch_size), np.int32)
@@ -53,15 +54,17 @@ class JaxSteps:
 
     def train(self, order: Order, transforms: Floats | None = None) -> float:
         transforms = transforms_of(order, transforms)
-        state, losses = self.state, []
+        state, of_steps = self.state, []
         for start in range(0, len(order), self._steps_a_call):
             part = slice(start, start + self._steps_a_call)
-            state, loss = self._train(state, order[part], transforms[part], self._data.images, self._data.labels)
-            losses.append(loss)
+            state, done = self._train(state, order[part], transforms[part], self._data.images, self._data.labels)
+            of_steps.append(done)
         for variables, values in zip(self._variables, state, strict=True):
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
-        return float(jnp.concatenate(losses).mean())  # waits for the device
+        losses, num_wrong = map(jnp.concatenate, zip(*of_steps, strict=True))
+        self.num_wrong = int(num_wrong.sum())
+        return float(losses.mean())  # waits for the device
 
     def predict(self, images: Images, num_images: int) -> Floats:
         starts = range(0, num_images, EVALUATION_BATCH)
@@ -82,7 +85,7 @@ class JaxSteps:
         return np.asarray(self._predict(trainable, others, images.images, start))
 
     def steps(self, state: Any, order: Any, transforms: Any, images: Any, labels: Any) -> Any:
-        """The state after a step for each row of `order`, and the losses (steps,)."""
+        """The state after a step for each row of `order`, and (losses, numbers of wrong images), each (steps,)."""
 
         def step(state: Any, batch: Any) -> Any:
             positions, moved_by = batch
@@ -94,13 +97,14 @@ class JaxSteps:
     def _step(self, state: Any, images: Any, labels: Any) -> Any:
         trainable, others, of_optimizer = state
         differentiate = jax.value_and_grad(self._loss, has_aux=True)
-        (loss, others), gradients = differentiate(trainable, others, images, labels)
+        (loss, (others, num_wrong)), gradients = differentiate(trainable, others, images, labels)
         trainable, of_optimizer = self._model.optimizer.stateless_apply(of_optimizer, gradients, trainable)
-        return (list(trainable), list(others), list(of_optimizer)), loss
+        return (list(trainable), list(others), list(of_optimizer)), (loss, num_wrong)
 
     def _loss(self, trainable: Sequence[Any], others: Sequence[Any], images: Any, labels: Any) -> tuple[Any, Any]:
         predicted, others = self._model.stateless_call(trainable, others, images, training=True)
-        return self._model.loss(labels, predicted), others
+        num_wrong = (predicted.argmax(-1) != labels.argmax(-1)).sum()
+        return self._model.loss(labels, predicted), (others, num_wrong)
 
     def _probabilities(self, trainable: Sequence[Any], others: Sequence[Any], images: Any, start: Any) -> Any:
         batch = jax.lax.dynamic_slice_in_dim(images, start, EVALUATION_BATCH)

@@ -208,7 +208,19 @@ class _Attempt:
             evaluate=_milliseconds(time.monotonic() - trained),
             cpu=self._cpu_s(),
         )
-        report = EpochReport(epoch + 1, _finite(train_loss), _finite(val_loss), error_rate_pct, num_images, seconds)
+        used = self._meter.last_usage(train_s)
+        report = EpochReport(
+            epoch + 1,
+            _finite(train_loss),
+            _finite(val_loss),
+            error_rate_pct,
+            num_images,
+            seconds,
+            train_error_rate_pct=None if engine.num_wrong is None else 100.0 * engine.num_wrong / order.size,
+            memory_mb=round(devices.memory_mb(), 1),
+            gpu_busy_pct=None if used.gpu_busy_time_s is None else min(100.0, 100.0 * used.gpu_busy_time_s / train_s),
+            gpu_memory_mb=used.gpu_peak_memory_mb,
+        )
         self._curve.append(report)
         self._was_stopped = (not self._on_epoch(report) or report.has_diverged) and not is_last
         return not self._was_stopped

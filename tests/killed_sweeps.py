@@ -232,13 +232,14 @@ def runs_story(home: Path) -> dict[str, Any]:
     return story
 
 
-VARYING_TAGS = {"trial_uid", "attempts", "continues", "continues_run_id", "mlflow.parentRunId"}
+VARYING_TAGS = {"trial_uid", "attempts", "curve_since_attempt", "continues", "continues_run_id", "mlflow.parentRunId"}
 VARYING_TAGS |= {"mlflow.note.content", "mlflow.source.git.commit"}
 VARYING_METRICS = {"images_per_s", "peak_memory_mb"}
 
 
 def _run_story(client: Any, run: Any) -> tuple[Any, ...]:
-    metrics = {key for key in run.data.metrics if key not in VARYING_METRICS and not key.endswith("_time_s")}
+    fixed = [key for key in run.data.metrics if not (key.endswith("_time_s") or key.startswith("system/"))]
+    metrics = {key for key in fixed if key not in VARYING_METRICS}
     histories = {key: [(p.step, p.value) for p in client.get_metric_history(run.info.run_id, key)] for key in metrics}
     tags = {key: value for key, value in run.data.tags.items() if key not in VARYING_TAGS}
     return (

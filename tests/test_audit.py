@@ -395,15 +395,13 @@ def test_second_runs_are_named(home: Path, mlflow: MlflowClient, found_runs: dic
     ]
 
 
-def test_a_run_of_a_trial_that_is_not_finished_is_named(
+def test_a_run_of_a_trial_that_was_not_started_is_named(
     home: Path, mlflow: MlflowClient, found_runs: dict[str, Run]
 ) -> None:
     mlflow.create_run(found_runs["study"].info.experiment_id, tags={"trial_uid": "study-8"}, run_name="trial-008")
     mlflow.create_run(found_runs["study"].info.experiment_id, run_name="a colleague's own")
     (line,) = audit(home, "study")
-    assert line.startswith(
-        "MLflow: run trial-008: is RUNNING, and of no finished trial; if it is not needed: MLFLOW_TR"
-    )
+    assert line.startswith("MLflow: run trial-008: is RUNNING, and of no trial that was started; if it is not need")
 
 
 @pytest.mark.parametrize(("name", "whose"), [("trial-002", "trial 2"), ("study", "parent run")])
@@ -425,12 +423,12 @@ CHANGES: dict[str, tuple[Callable[[MlflowClient, str], None], list[str]]] = {
         ["metric beauty is 1.0, should not be there"],
     ),
     "point": (
-        lambda mlflow, run: mlflow.log_metric(run, "val_error_rate_pct", 0.7, timestamp=1, step=2),
-        ["curve val_error_rate_pct, step 2 is 0.7 and 3.5, should be 3.5"],
+        lambda mlflow, run: mlflow.log_metric(run, "epoch/val_error_rate_pct", 0.7, timestamp=1, step=2),
+        ["curve epoch/val_error_rate_pct, step 2 is 0.7 and 3.5, should be 3.5"],
     ),
     "point beyond the end": (
-        lambda mlflow, run: mlflow.log_metric(run, "train_loss", 0.1, step=4),
-        ["curve train_loss, step 4 is 0.1, should not be there"],
+        lambda mlflow, run: mlflow.log_metric(run, "epoch/train_loss", 0.1, step=4),
+        ["curve epoch/train_loss, step 4 is 0.1, should not be there"],
     ),
     "tag": (
         lambda mlflow, run: mlflow.set_tag(run, "outcome", "splendid"),
@@ -470,7 +468,7 @@ def test_changes_to_a_run_are_named(
 def test_changes_behind_mlflows_back_are_named(home: Path, found_runs: dict[str, Run]) -> None:
     run_id = found_runs["trial-007"].info.run_id
     for statement in (
-        "DELETE FROM metrics WHERE run_uuid = ? AND key = 'val_loss' AND step = 2",
+        "DELETE FROM metrics WHERE run_uuid = ? AND key = 'epoch/val_loss' AND step = 2",
         "DELETE FROM latest_metrics WHERE run_uuid = ? AND key = 'gpu_time_s'",
         "UPDATE params SET value = '101' WHERE run_uuid = ? AND key = 'units_1'",
     ):
@@ -478,7 +476,7 @@ def test_changes_behind_mlflows_back_are_named(home: Path, found_runs: dict[str,
     assert audit(home, "study") == [
         "MLflow: trial 7: parameter units_1 is 101, should be 100; `harness sync` mends it",
         "MLflow: trial 7: metric gpu_time_s is missing, should be 0.0; `harness sync` mends it",
-        "MLflow: trial 7: curve val_loss, step 2 is missing, should be 0.2; `harness sync` mends it",
+        "MLflow: trial 7: curve epoch/val_loss, step 2 is missing, should be 0.2; `harness sync` mends it",
     ]
 
 
@@ -830,7 +828,7 @@ DONE: dict[str, tuple[Callable[[Hand], object], set[Advice]]] = {
     "nothing tracked": (lambda hand: hand.tell("ledger.db", "DELETE FROM tracked"), {Advice.SYNC, Advice.LEADERBOARD}),
     "not a number": (lambda hand: hand.mlflow.log_metric(hand.trial, "error_rate_pct", NAN, step=1), {Advice.SYNC}),
     "not a number in a curve": (
-        lambda hand: hand.mlflow.log_metric(hand.trial, "train_loss", NAN, timestamp=1, step=2),
+        lambda hand: hand.mlflow.log_metric(hand.trial, "epoch/train_loss", NAN, timestamp=1, step=2),
         {Advice.SYNC},
     ),
     "metric of the parent": (
@@ -839,7 +837,7 @@ DONE: dict[str, tuple[Callable[[Hand], object], set[Advice]]] = {
     ),
     "metric behind MLflow's back": (
         lambda hand: hand.tell(
-            "mlflow.db", "DELETE FROM metrics WHERE run_uuid = ? AND key = 'train_loss' AND step = 2", hand.trial
+            "mlflow.db", "DELETE FROM metrics WHERE run_uuid = ? AND key = 'epoch/train_loss' AND step = 2", hand.trial
         ),
         {Advice.SYNC},
     ),

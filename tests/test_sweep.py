@@ -29,7 +29,7 @@ from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
 from harness.sweep.reuse import Reuse
-from harness.tracking.content import Parent, trial_content
+from harness.tracking.trial_runs import trial_run
 
 EPOCHS = 3
 
@@ -318,9 +318,9 @@ def test_a_clock_that_jumps_changes_no_duration_and_uses_no_budget(
     assert 0.0 < ledger.usage("study").wall_s < 600.0
     assert 0.0 < status(ledger, "study").last_session_s < 600.0
     for record in ledger.history("study"):
-        last = ledger.attempts(record.trial.uid)[-1]
-        run = trial_content(ledger.study("study"), record, last, Parent("run", None))
-        assert run.end_ms - run.start_ms == round(last.held_s * 1000)
+        run = trial_run(ledger, ledger.study("study"), record.trial.uid)
+        held_s = sum(attempt.held_s for attempt in ledger.attempts(record.trial.uid))
+        assert run.end_ms - run.start_ms == round(held_s * 1000)
 
 
 def test_an_exhausted_search_ends_the_study(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from mlflow.entities import Experiment, Run, ViewType
 from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.errors import InputError, TroubleError
 from harness.ledger.ledger import Ledger
-from harness.ledger.locks import InUseError, runs_lock
+from harness.ledger.locks import InUseError, runs_lock, study_lock
 from harness.study.records import Outcome, Role
 from harness.study.spec import SweepSpec
 from harness.support.provenance import diff_file
@@ -30,6 +30,7 @@ from harness.support.redaction import reason, redact
 from harness.tracking import mlflow_runs, store, study_runs
 from harness.tracking.mlflow_runs import Patience, SyncReport, Tracker, sync
 from harness.tracking.study_runs import StudyRuns
+from harness.tracking.views import _FILTERS
 
 WAIT_S = 60.0
 
@@ -127,7 +128,8 @@ def test_every_finished_trial_has_one_run_that_shows_what_the_ledger_and_the_lea
         assert numbers - of_the_configuration <= set(data.metrics)
         for column in ("outcome", "role", "study", "profile", "dataset", "engine", "sampler"):
             assert data.tags[column] == row[column]
-        assert data.params == {name: str(row[name]) for name in ("units_1", "units_2", "seed", "epochs")}
+        for name in ("units_1", "units_2", "seed", "epochs"):
+            assert data.params[name] == str(row[name])
         assert row["run_id"] == shown[str(uid)].info.run_id
 
 
@@ -142,7 +144,7 @@ def test_pruned_and_failed_trials_show_error_times_and_how_they_ended(home: Path
         "trial-002": "FINISHED",
         "trial-003": "FINISHED",
         "trial-004": "FAILED",
-        "trial-005": "FAILED",
+        "trial-005": "FINISHED",  # it was refused, which is no failure
     }
     assert "error_rate_pct" not in found["trial-003"].data.metrics, "only trainings that reached their end are ranked"
     assert found["trial-003"].data.metrics["val_error_rate_pct"] == 4.5
@@ -151,6 +153,18 @@ def test_pruned_and_failed_trials_show_error_times_and_how_they_ended(home: Path
     assert found["trial-004"].data.tags["error"] == "training loss is not finite in epoch 2"
     assert found["trial-005"].data.metrics["device_time_s"] == 0.0
     assert "error_rate_pct" not in found["trial-005"].data.metrics
+
+
+def test_each_run_has_all_settings_of_its_training(home: Path, ledger: Ledger) -> None:
+    space = {"units_1": {"low": 64, "high": 1024}, "learning_rate": {"low": 1e-4, "high": 1e-1, "log": True}}
+    study = Study(ledger, make_spec(space=space, dataset="digits"))
+    study.add(2.5, params={"units_1": 96, "learning_rate": 0.01})
+    synced(home)
+    params = runs(home)["trial-000"].data.params
+    searched = {"units_1": "96", "learning_rate": "0.01"}
+    fixed = {"units_2": "512", "schedule": "warmup_cosine", "batch_size": "128", "weight_decay": "0.0"}
+    fixed |= {"augment_shift": "0.0", "dropout": "0.0", "precision": "float32", "seed": "0", "epochs": "3"}
+    assert (searched | fixed).items() <= params.items()
 
 
 def test_the_baseline_has_a_colour_of_its_own_in_charts(home: Path, study: Study) -> None:
@@ -162,10 +176,10 @@ def test_the_baseline_has_a_colour_of_its_own_in_charts(home: Path, study: Study
 def test_curves_go_by_epoch_and_leave_out_what_is_not_finite(home: Path, study: Study) -> None:
     synced(home)
     run = runs(home)["trial-002"]
-    history = client(home).get_metric_history(run.info.run_id, "val_error_rate_pct")
+    history = client(home).get_metric_history(run.info.run_id, "epoch/val_error_rate_pct")
     assert [(point.step, point.value) for point in history] == [(1, 4.5), (2, 3.5), (3, 2.5)]
     assert run.info.start_time < history[0].timestamp < history[-1].timestamp <= run.info.end_time
-    assert "val_loss" not in run.data.metrics  # None in every epoch
+    assert "epoch/val_loss" not in run.data.metrics  # None in every epoch
 
 
 def test_gpu_time_is_zero_and_so_marked_where_there_is_no_gpu(home: Path, study: Study) -> None:
@@ -253,8 +267,17 @@ def test_the_runs_of_a_verdict_say_what_they_confirm_and_show_test_errors_alone(
     run = shown["trial-007-seed-41"].data
     assert (run.tags["role"], run.tags["confirms"]) == ("confirm", "trial-007")
     assert run.metrics["test_error_rate_pct"] == pytest.approx(100 * 2 / 300)
-    assert not {"error_rate_pct", "error_rate_ci_low_pct", "val_error_rate_pct", "val_loss"} & run.metrics.keys()
-    assert "train_loss" in run.metrics
+    assert (
+        not {
+            "error_rate_pct",
+            "error_rate_ci_low_pct",
+            "val_error_rate_pct",
+            "epoch/val_error_rate_pct",
+            "epoch/val_loss",
+        }
+        & run.metrics.keys()
+    )
+    assert "epoch/train_loss" in run.metrics
     assert "mlflow.runColor" in shown["baseline-seed-40"].data.tags
     parent = shown["study.verdict"]
     note = parent.data.tags["mlflow.note.content"]
@@ -263,6 +286,32 @@ def test_the_runs_of_a_verdict_say_what_they_confirm_and_show_test_errors_alone(
     assert "| documented baseline | 1.00 % | 1 |" in note
     assert "| trial 7 | 0.50 % | 2 |" in note
     assert "`harness verdict study` continues it" in note
+
+
+def test_the_data_set_has_its_schema(home: Path, study: Study) -> None:
+    synced(home)
+    (data,) = runs(home)["trial-002"].inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("digits", "digits-0123456789abcdef")
+    features = json.loads(json.loads(data.dataset.schema)["mlflow_tensorspec"]["features"])
+    assert features == [{"type": "tensor", "tensor-spec": {"dtype": "uint8", "shape": [-1, 28, 28]}}]
+    assert json.loads(data.dataset.profile)["used_train_images"] == 1000
+
+
+def test_the_views_show_running_trials_and_neither_the_study_itself_nor_what_was_refused(
+    home: Path, study: Study
+) -> None:
+    study.ledger.start_attempt(study.ask().uid, "worker-0")
+    with study_lock(home, "study"):
+        synced(home)
+
+    def found(view: str) -> set[str]:
+        experiment = experiments(home)["study"]
+        return {run.info.run_name for run in client(home).search_runs([experiment.experiment_id], _FILTERS[view])}
+
+    completed = {"baseline", "baseline-001", "trial-002"}
+    assert found("search-space") == completed
+    assert found("leaderboard") == completed | {"trial-006"}
+    assert found("curves") == completed | {"trial-003", "trial-004", "trial-006"}
 
 
 # Repeating, and mending what went wrong
@@ -377,8 +426,8 @@ BY_HAND: dict[str, dict[str, Any]] = {
     "a later step": {"key": "error_rate_pct", "value": 0.1, "step": 1},
     "a later time": {"key": "error_rate_pct", "value": 0.1, "timestamp": 2**42},
     "not a number": {"key": "error_rate_pct", "value": float("nan"), "step": 1},
-    "a point of a curve": {"key": "val_error_rate_pct", "value": 0.1, "timestamp": 1, "step": 2},
-    "beyond the curve's end": {"key": "train_loss", "value": 0.1, "step": 9},
+    "a point of a curve": {"key": "epoch/val_error_rate_pct", "value": 0.1, "timestamp": 1, "step": 2},
+    "beyond the curve's end": {"key": "epoch/train_loss", "value": 0.1, "step": 9},
     "another metric": {"key": "beauty", "value": 1.0},
 }
 

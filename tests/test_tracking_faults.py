@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import math
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -15,11 +16,14 @@ from pathlib import Path
 
 import pytest
 from filled_ledger import FilledLedger, make_spec
+from killed_sweeps import STUDY, Started, Sweeps
 from mlflow import MlflowClient
 from mlflow_server import Server
 
+from harness.audit import audit
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
+from harness.study.records import EpochReport, Outcome, Seconds, TrialResult
 from harness.tracking import mlflow_runs, store
 from harness.tracking.mlflow_runs import Tracker, sync
 
@@ -127,6 +131,14 @@ class Screen:
         (self.again if "again" in line else self.trouble).set()
 
 
+def statuses(uri: str, study: str) -> dict[str, str]:
+    """Of the runs, by name."""
+    client = MlflowClient(tracking_uri=uri)
+    found = client.search_runs([client.get_experiment_by_name(study).experiment_id])
+    assert len({run.info.run_name for run in found}) == len(found), "two runs of one trial"
+    return {run.info.run_name: run.info.status for run in found}
+
+
 def names_of_runs(uri: str, study: str) -> list[str]:
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(study)
@@ -156,6 +168,87 @@ def test_a_server_that_comes_to_itself_gets_each_run_once(
         gate.mode = "open"
         assert tracker.close(WAIT_S) == 0
     assert names_of_runs(gate.uri, f"study-{mode}") == ["baseline", f"study-{mode}", "trial-001", "trial-002"]
+
+
+@pytest.mark.parametrize("mode", ["hangs", "500", "lost"])
+def test_a_running_trial_has_one_run_whenever_the_server_fails(
+    gate: Gate, mode: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails when the trial is handed out, while it trains, and when it ends."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", gate.uri)
+    monkeypatch.setattr(mlflow_runs, "OPEN_S", 0.01)
+    name = f"running-{mode}"
+    gate.mode = "open"
+    with contextlib.closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        study = FilledLedger(ledger, make_spec(name))
+        trial = study.ask()
+        screen = Screen()
+        tracker = Tracker(ledger.path, tmp_path, name, screen)
+        attempt = 0
+        for epoch in range(4):
+            screen.trouble.clear()
+            screen.again.clear()
+            gate.mode = mode
+            if epoch == 0:
+                attempt = ledger.start_attempt(trial.uid, "worker-0")
+            else:
+                seconds = Seconds(train=1.0)
+                ledger.add_epoch(trial.uid, attempt, EpochReport(epoch, 0.1, 0.2, 9.0 - epoch, 100, seconds), 1.0)
+            if mode != "lost" or epoch == 0:  # later on no run is created, so no answer is lost
+                assert screen.trouble.wait(WAIT_S)
+            gate.mode = "open"
+            if mode != "lost" or epoch == 0:
+                assert screen.again.wait(WAIT_S)
+        result = TrialResult(Outcome.COMPLETED, seconds=Seconds(train=3.0), num_params=1000)
+        ledger.finish_attempt(trial.uid, attempt, result, 4.0, is_final=True)
+        tracker.notify()
+        assert tracker.close(WAIT_S) == 0
+    assert statuses(gate.uri, name) == {name: "KILLED", "trial-000": "FINISHED"}
+    assert audit(tmp_path, name) == []
+
+
+def test_a_kill_leaves_runs_running_which_a_sync_ends_and_a_resume_continues(
+    digits_folder: Path, tmp_path: Path
+) -> None:
+    sweeps = Sweeps(tmp_path, digits_folder.parent, ("--profile", "endless", "--workers", "2"))
+    uri = store.tracking_uri(sweeps.home)
+
+    def are_running(started: Started) -> dict[str, str]:
+        """Ids of the runs of both trials once they have a curve."""
+        found: dict[str, str] = {}
+
+        def look() -> bool:
+            client = MlflowClient(tracking_uri=uri)
+            experiment = client.get_experiment_by_name(STUDY) if (sweeps.home / "mlflow.db").exists() else None
+            runs = client.search_runs([experiment.experiment_id]) if experiment else []
+            trained = [run for run in runs if run.info.status == "RUNNING" and "epoch/train_loss" in run.data.metrics]
+            found.update({run.info.run_name: run.info.run_id for run in trained})
+            return len(trained) == 2
+
+        started.wait_until(look)
+        return found
+
+    with sweeps.start() as started:
+        first = are_running(started)
+        table = sweeps.harness("status").stdout
+        assert "  running   baseline 0, epoch " in table
+        assert "            baseline 1, epoch " in table
+    assert set(statuses(uri, STUDY).values()) == {"RUNNING"}
+    assert "running" not in sweeps.harness("status").stdout
+    assert sweeps.harness("sync").returncode == 0
+    assert set(statuses(uri, STUDY).values()) == {"KILLED"}
+    (line,) = {line.split(": ", 2)[2] for line in audit(sweeps.home, STUDY)}
+    assert (
+        line == "attempt 1: has no outcome, though no process works on the study; the next start of the study ends it"
+    )
+    with sweeps.start() as started:
+        started.wait_until(lambda: bool(sweeps.ask("SELECT 1 FROM epochs WHERE attempt = 2")))
+        assert are_running(started) == first
+        started.send(signal.SIGINT)
+        assert started.wait() == 130
+    sync(sweeps.home, [STUDY], print)
+    assert set(statuses(uri, STUDY).values()) == {"KILLED"}
+    assert audit(sweeps.home, STUDY) == []
 
 
 def test_a_server_that_never_comes_back_is_drained_later(

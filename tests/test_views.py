@@ -31,9 +31,9 @@ def test_a_view_has_its_name_and_the_same_content_each_time() -> None:
 def test_the_leaderboard_is_sorted_by_error_and_shows_error_times_and_hyperparameters() -> None:
     board = state(View.LEADERBOARD)
     assert (board["orderByKey"], board["orderByAsc"]) == ("metrics.`error_rate_pct`", True)
-    assert board["searchFilter"] == "tags.outcome = 'completed'"
     columns = board["selectedColumns"]
-    assert columns[:2] == ["tags.`outcome`", "metrics.`error_rate_pct`"]
+    assert columns[:2] == ["metrics.`error_rate_pct`", "metrics.`device_time_s`"]
+    assert set(columns[-3:]) == {"tags.`outcome`", "metrics.`gpu_time_s`", "metrics.`test_error_rate_pct`"}
     assert {"metrics.`gpu_time_s`", "metrics.`device_time_s`"} < set(columns)
     assert {"params.`filters_1`", "params.`dense_units`"} < set(columns)
     assert set(columns) < set(board["columnOrder"]) == set(board["columnWidths"])
@@ -61,7 +61,10 @@ def test_every_chart_has_a_key_of_its_own_and_a_section(view: View) -> None:
 
 def test_curves_are_drawn_by_epoch_as_they_are() -> None:
     view = state(View.CURVES)
-    assert [c["metricKey"] for c in view["compareRunCharts"]] == ["val_error_rate_pct", "val_loss", "train_loss"]
+    keys = [chart["metricKey"] for chart in view["compareRunCharts"]]
+    errors, losses = ["epoch/val_error_rate_pct", "epoch/train_error_rate_pct"], ["epoch/val_loss", "epoch/train_loss"]
+    assert keys == [*errors, *losses]
+    assert (view["orderByKey"], view["orderByAsc"]) == ("attributes.`start_time`", False)
     assert {c["lineSmoothness"] for c in view["compareRunCharts"]} == {0}
     assert view["globalLineChartConfig"]["xAxisKey"] == "step"
 

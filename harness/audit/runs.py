@@ -1,4 +1,7 @@
-"""Compares MLflow with the ledger: one run for each finished trial, none for others, all with the ledger's content."""
+"""Compares MLflow with the ledger: one run for each trial that was started, none for others, all with its content.
+
+The audit holds the study's lock, so no process works on it: no run may be RUNNING.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,13 @@ from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
 from harness.support.redaction import reason, redact
 from harness.tracking import differences
-from harness.tracking.content import Parent, RunContent, trial_content
+from harness.tracking.content import RunContent
 from harness.tracking.experiments import find_experiments
 from harness.tracking.owners import PARENT, Owners
 from harness.tracking.store import open_client, set_environment, sqlite_file, tracking_uri
 from harness.tracking.study_runs import ENDED
 from harness.tracking.summary import parent_content, progress, report_of
+from harness.tracking.trial_runs import trial_run
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -78,6 +82,7 @@ class _Audit:
         if len(live) > 1:
             yield _for_sync(f"experiments {', '.join(live)} are all of this study; must be one")
         numbers = {record.trial.uid: record.trial.number for record in self._ledger.finished(self._name)}
+        numbers |= {uid: self._ledger.whereabouts(uid)[1] for uid in self._ledger.open_attempts(self._name)}
         owners = Owners(self._ledger, self._name)
         for run in live_runs(self._client, live):
             uid = owners.of(run)
@@ -89,7 +94,7 @@ class _Audit:
             for problem in self._trial_problems(uid):
                 yield _for_sync(f"trial {number}: {problem}")
         for run in (run for uid, runs in self._runs.items() if uid not in {*numbers, PARENT} for run in runs):
-            what = f"MLflow: run {run.info.run_name}: is {run.info.status}, and of no finished trial"
+            what = f"MLflow: run {run.info.run_name}: is {run.info.status}, and of no trial that was started"
             uri = shlex.quote(redact(self._uri))
             command = f"MLFLOW_TRACKING_URI={uri} mlflow runs delete --run-id {run.info.run_id}"
             yield Difference(what, Advice.DELETE_RUN, command)
@@ -105,12 +110,9 @@ class _Audit:
         yield from self._content_problems(run, content)
 
     def _trial_problems(self, uid: str) -> Iterator[str]:
-        record = self._ledger.record(uid)
-        last = self._ledger.attempts(uid)[-1]
-        run, parent, before = self._run(uid), self._run(PARENT), self._run(record.trial.continues or "")
-        hangs = Parent(parent.info.run_id if parent else "", before.info.run_id if before else None)
-        study = replace(self._study, provenance=self._ledger.origin(uid))
-        content = trial_content(study, record, last, hangs)
+        run, parent = self._run(uid), self._run(PARENT)
+        parent_id = parent.info.run_id if parent else ""
+        content = trial_run(self._ledger, self._study, uid, parent_id, self._run_id)
         yield from self._one_run(uid, uid)
         if run is None:
             return
@@ -122,6 +124,10 @@ class _Audit:
         """The only live run of a trial, or of the study itself."""
         runs = self._runs.get(uid, [])
         return runs[0] if len(runs) == 1 else None
+
+    def _run_id(self, uid: str) -> str | None:
+        run = self._run(uid)
+        return run.info.run_id if run else None
 
     def _one_run(self, uid: str, tracked_as: str) -> Iterator[str]:
         """Checks that there is one run, and that its id is the ledger's."""

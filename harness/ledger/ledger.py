@@ -416,6 +416,18 @@ class Ledger:
             found[uid] = start_s, attempt.ended_at_s
         return found
 
+    def open_attempts(self, study: str) -> dict[str, Attempt]:
+        """The last attempt of each trial that was started and has no final result, by uid, in order of number."""
+        return dict(self._read(_with_uid, ledger_rows.OPEN_ATTEMPT, study))
+
+    def curves(self, uid: str) -> dict[int, list[EpochReport]]:
+        """The epochs of each attempt at a trial, by the attempt's number; attempts without an epoch are left out."""
+        query = ledger_rows.EPOCH + "WHERE e.uid = ? ORDER BY e.attempt, e.epoch"
+        found: dict[int, list[EpochReport]] = {}
+        for attempt, report in self._read(lambda row: (row["attempt"], ledger_rows.epoch_report(row)), query, uid):
+            found.setdefault(attempt, []).append(report)
+        return found
+
     def origin(self, uid: str) -> dict[str, Any]:
         """Code, versions and machine of the last attempt at a trial, as far as recorded."""
         query = ledger_rows.ORIGIN + "WHERE a.uid = ? ORDER BY a.attempt DESC LIMIT 1"

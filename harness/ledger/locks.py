@@ -9,12 +9,14 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from harness.errors import TroubleError
+
+_GLANCE_S = 0.2  # `is_in_use` holds a lock for less
 
 
 class InUseError(TroubleError):
@@ -42,6 +44,19 @@ def study_lock(home: Path, study: str) -> Iterator[None]:
         lock.release()
 
 
+def is_in_use(home: Path, study: str) -> bool:
+    """Whether a process holds the study; also False if this process may not write there, and so cannot tell."""
+    path = home / "locks" / f"{study}.lock"
+    if not path.exists():
+        return False
+    with suppress(TroubleError):
+        lock = _take(path)
+        if lock is None:
+            return True
+        lock.release()
+    return False
+
+
 @contextmanager
 def runs_lock(home: Path, study: str) -> Iterator[None]:
     """Holds the right to write a study's runs to MLflow for as long as the block runs.
@@ -67,11 +82,11 @@ def _folder(home: Path) -> Path:
 
 
 def _take(path: Path) -> FileLock | None:
-    """Takes a lock; None if another process holds it."""
+    """Takes a lock; None if another process holds it for longer than `is_in_use` does."""
     lock = FileLock(path)
     with _writing(path.parent):
         try:
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=_GLANCE_S, poll_interval=_GLANCE_S / 4)
         except Timeout:
             return None
     return lock

@@ -62,6 +62,12 @@ STUDY = f"SELECT s.*, {is_intact('studies', 's')} AS is_intact FROM studies s "
 TRIAL_ROW = f"SELECT t.*, {is_intact('trials', 't')} AS is_intact FROM trials t "
 SESSION = f"SELECT x.*, {is_intact('sessions', 'x')} AS is_intact FROM sessions x "
 ATTEMPT = f"SELECT a.*, {is_intact('attempts', 'a')} AS is_intact FROM attempts a "
+# The last attempts of the trials of a study that have no final result.
+OPEN_ATTEMPT = (
+    ATTEMPT + "JOIN trials t ON t.uid = a.uid WHERE t.study = ?"
+    " AND NOT EXISTS (SELECT 1 FROM attempts f WHERE f.uid = a.uid AND f.told_at IS NOT NULL)"
+    " AND a.attempt = (SELECT max(x.attempt) FROM attempts x WHERE x.uid = a.uid) ORDER BY t.number"
+)
 # Trials by `TrialResult.training`, through an index of its own.
 TRAINED = (
     "SELECT a.uid FROM attempts a WHERE a.told_at IS NOT NULL AND json_valid(a.result)"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from operator import attrgetter
 from typing import Literal, TypeVar
@@ -102,15 +103,30 @@ class Metric:
         return f"{value:.2f}" if self.name.endswith("_pct") else f"{value:,.1f}"
 
 
+class Section(StrEnum):
+    """Where MLflow draws the curves; the start of their names there.
+
+    Sections come before the numbers without one, and those of the machine have a page of their own.
+    """
+
+    EPOCH = "epoch"
+    MACHINE = "system"
+
+
 @dataclass(frozen=True)
 class EpochMetric:
-    """A number of an epoch: a curve in MLflow if `is_curve`, and a column of the export."""
+    """A number of an epoch: a column of the export, and a curve in MLflow if it has a `section` there."""
 
     name: str
     kind: Literal["int", "float"]
     read: Callable[[EpochReport], Value]
-    is_curve: bool = False
+    section: Section | None = None
     of_validation: bool = False
+
+    @property
+    def curve(self) -> str | None:
+        """Its name in MLflow; None if it is no curve."""
+        return f"{self.section}/{self.name}" if self.section else None
 
     @property
     def dtype(self) -> str:
@@ -165,7 +181,7 @@ METRICS: tuple[Metric, ...] = (
         lambda t: test_error_rate_pct(t.spec, t.result),
         label="test error %",
     ),
-    Metric("val_error_rate_pct", "float", _END | _E, lambda t: t.result.val_error_rate_pct, of_validation=True),
+    Metric("val_error_rate_pct", "float", _M | _END | _E, lambda t: t.result.val_error_rate_pct, of_validation=True),
     Metric("val_images", "int", _M | _END | _E, lambda t: t.result.val_images, of_validation=True),
     Metric("epochs_done", "int", _M | _END, lambda t: t.result.last.epoch if t.result.last else 0),
     Metric("gpu_time_s", "float", _M | _L | _E | _O | _T, lambda t: t.record.gpu_time_s, label="GPU time s"),
@@ -192,12 +208,16 @@ METRICS: tuple[Metric, ...] = (
 
 EPOCH_METRICS: tuple[EpochMetric, ...] = (
     EpochMetric("epoch", "int", lambda epoch: epoch.epoch),
-    EpochMetric("train_loss", "float", lambda epoch: epoch.train_loss, is_curve=True),
-    EpochMetric("val_loss", "float", lambda epoch: epoch.val_loss, is_curve=True, of_validation=True),
-    EpochMetric("val_error_rate_pct", "float", lambda e: e.val_error_rate_pct, is_curve=True, of_validation=True),
+    EpochMetric("train_loss", "float", lambda epoch: epoch.train_loss, Section.EPOCH),
+    EpochMetric("train_error_rate_pct", "float", lambda epoch: epoch.train_error_rate_pct, Section.EPOCH),
+    EpochMetric("val_loss", "float", lambda epoch: epoch.val_loss, Section.EPOCH, of_validation=True),
+    EpochMetric("val_error_rate_pct", "float", lambda e: e.val_error_rate_pct, Section.EPOCH, of_validation=True),
     EpochMetric("val_images", "int", lambda epoch: epoch.val_images, of_validation=True),
-    EpochMetric("epoch_train_s", "float", lambda epoch: epoch.seconds.train),
-    EpochMetric("epoch_eval_s", "float", lambda epoch: epoch.seconds.evaluate),
+    EpochMetric("epoch_train_s", "float", lambda epoch: epoch.seconds.train, Section.MACHINE),
+    EpochMetric("epoch_eval_s", "float", lambda epoch: epoch.seconds.evaluate, Section.MACHINE),
+    EpochMetric("memory_mb", "float", lambda epoch: epoch.memory_mb, Section.MACHINE),
+    EpochMetric("gpu_busy_pct", "float", lambda epoch: epoch.gpu_busy_pct, Section.MACHINE),
+    EpochMetric("gpu_memory_mb", "float", lambda epoch: epoch.gpu_memory_mb, Section.MACHINE),
 )
 
 

@@ -156,6 +156,7 @@ def _run_at(
         display.plan(describe(spec, places, make_plan(progress, pending, len(places))))
         ended_by = progress.reason_to_end(0.0, Open(pending=pending))
         if ended_by is not None:
+            ledger.close_lost_attempts(spec.study)
             bring_to_mlflow(home, spec.study, display.note)
             return StudyEnd(ended_by, ran_nothing=True)
         display.note(f"starting {len(places)} workers, which takes some seconds")
@@ -181,9 +182,9 @@ def _run_at(
 
 
 def bring_to_mlflow(home: Path, study: str, say: Callable[[str], None]) -> None:
-    """Logs the runs that MLflow lacks; a server that is down does not fail the command."""
+    """Logs the runs that MLflow lacks, of a study of which no trial runs; a server that is down fails no command."""
     try:
-        sync(home, [study], say)
+        sync(home, [study], say, is_idle=True)
     except TroubleError as error:
         say(f"{error}; `harness sync` tries again")
 

@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
 from harness.ledger.ledger import Study
 from harness.study.metrics import EPOCH_METRICS, Value, epoch_values, values
-from harness.study.records import Attempt, Device, EpochReport, Outcome, Record, Role, Shown, TrialResult
+from harness.study.records import Attempt, Device, EpochReport, Outcome, Record, Role, Shown
 from harness.study.spec import SweepSpec
 from harness.support.provenance import PACKAGES, diff_file
+from harness.tracking.shown_curve import TimedEpoch, shown_curve
 
-_STATUS = {Outcome.COMPLETED: "FINISHED", Outcome.PRUNED: "FINISHED", Outcome.CANCELLED: "KILLED"}
+RUNNING = "running"  # tag `outcome` of a trial whose attempt runs
+# MLflow draws a failed run in red. A configuration that was refused for its size is no failure.
+_STATUS = {
+    None: "RUNNING",
+    Outcome.COMPLETED: "FINISHED",
+    Outcome.PRUNED: "FINISHED",
+    Outcome.INFEASIBLE: "FINISHED",
+    Outcome.CANCELLED: "KILLED",
+}
+_CURVE_SINCE = "curve_since_attempt"  # tag with the first attempt that the curve shows
 _MAX_ERROR = 500
 MAX_TAG = 8000  # characters; MLflow truncates or refuses longer text
 _BASELINE_COLOR = "#ff00ff"  # different from MLflow's own colours, and visible on light and dark pages
@@ -37,7 +47,9 @@ class RunContent:
         status: MLflow's status.
         start_ms, end_ms: Milliseconds since 1970.
         tags, params: As stored by MLflow, all text.
-        points: Curves by epoch, and summary numbers at step 0.
+        curves: Numbers by step; while the run is RUNNING, points are added at the end only.
+        summary: Numbers at step 0.
+        is_open: It is of a trial without a final result.
     """
 
     name: str
@@ -46,10 +58,16 @@ class RunContent:
     end_ms: int
     tags: dict[str, str]
     params: dict[str, str]
-    points: list[Point] = field(default_factory=list)
+    curves: list[Point] = field(default_factory=list)
+    summary: list[Point] = field(default_factory=list)
+    is_open: bool = False
 
     def __post_init__(self) -> None:
         self.tags.update({key: text[:MAX_TAG] for key, text in self.tags.items()})
+
+    @property
+    def points(self) -> list[Point]:
+        return [*self.curves, *self.summary]
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -72,34 +90,59 @@ def run_name(study: Study, record: Record) -> str:
     return str(role) if role is Role.BASELINE and number == 0 else f"{role}-{number:03}"
 
 
-def trial_content(study: Study, record: Record, last: Attempt, parent: Parent) -> RunContent:
-    """The run of a trial that has its final result.
+def trial_content(
+    study: Study,
+    record: Record,
+    attempts: Sequence[Attempt],
+    curves: Mapping[int, Sequence[EpochReport]],
+    parent: Parent,
+) -> RunContent:
+    """The run of a trial that was started.
+
+    A trial that has its final result shows all its numbers. Another one shows its curve so far and is RUNNING while an
+    attempt runs, else KILLED, since it was interrupted or waits for another attempt.
 
     Args:
         study: The trial's study.
-        record: The trial, with its result.
-        last: Its last attempt.
+        record: The trial.
+        attempts: Its attempts, in order.
+        curves: Their epochs, by the attempt's number.
         parent: The parents of the run.
     """
-    result = record.result
-    if result is None:
-        raise ValueError(f"trial {record.trial.uid} has no final result")
-    start_ms = round(last.started_at_s * 1000)
-    end_ms = start_ms + round(last.held_s * 1000)
-    params = {**record.trial.params, "seed": record.trial.seed, "epochs": record.trial.epochs}
-    summary = _finite(values(Shown.MLFLOW, study.spec, record))
+    result, last = record.result, attempts[-1]
+    curve = shown_curve(attempts, curves, is_final=result is not None)
+    summary = {} if result is None else _finite(values(Shown.MLFLOW, study.spec, record))
     return RunContent(
         name=run_name(study, record),
-        status=_STATUS.get(result.outcome, "FAILED"),
-        start_ms=start_ms,
-        end_ms=end_ms,
-        tags=_tags(study, record, result, parent),
-        params={key: str(value) for key, value in params.items()},
-        points=[
-            *_curves(study.spec, result.shown_curve, start_ms),
-            *(Point(key, value, 0, end_ms) for key, value in summary.items()),
-        ],
+        status=_STATUS.get(last.outcome if result is None else result.outcome, "FAILED" if result else "KILLED"),
+        start_ms=curve.start_ms,
+        end_ms=curve.end_ms,
+        tags=_tags(study, record, last, parent) | {_CURVE_SINCE: str(curve.since_attempt)},
+        params=_params(study.spec, record),
+        curves=list(_curve_points(study.spec, curve.epochs)),
+        summary=[Point(key, value, 0, curve.end_ms) for key, value in summary.items()],
+        is_open=result is None,
     )
+
+
+def can_become(run_tags: Mapping[str, str], content: RunContent) -> bool:
+    """Whether a run has no point of an attempt that `content` leaves out; MLflow never removes points."""
+    since = content.tags.get(_CURVE_SINCE)
+    return run_tags.get(_CURVE_SINCE, since) == since
+
+
+def _params(spec: SweepSpec, record: Record) -> dict[str, str]:
+    """All settings of a training: the network's and the recipe's, searched and fixed ones."""
+    trial = record.trial
+    settings = {
+        **asdict(spec.config(trial.params)),
+        **asdict(spec.trial_recipe(trial.params)),
+        **trial.params,
+        "precision": spec.precision,
+        "seed": trial.seed,
+        "epochs": trial.epochs,
+    }
+    return {key: str(value) for key, value in settings.items()}
 
 
 def _finite(values: Mapping[str, Value]) -> dict[str, float]:
@@ -107,23 +150,23 @@ def _finite(values: Mapping[str, Value]) -> dict[str, float]:
     return {key: float(value) for key, value in values.items() if value is not None and math.isfinite(value)}
 
 
-def _curves(spec: SweepSpec, curve: tuple[EpochReport, ...], start_ms: int) -> Iterator[Point]:
-    curves, wall_s = [metric.name for metric in EPOCH_METRICS if metric.is_curve], 0.0
-    for epoch in curve:
-        wall_s += epoch.seconds.wall
-        numbers = epoch_values(spec, epoch)
-        for key, value in _finite({key: numbers[key] for key in curves}).items():
-            yield Point(key, value, epoch.epoch, start_ms + round(wall_s * 1000))
+def _curve_points(spec: SweepSpec, epochs: Iterable[TimedEpoch]) -> Iterator[Point]:
+    for at_ms, report in epochs:
+        numbers = epoch_values(spec, report)
+        curves = {metric.curve: numbers[metric.name] for metric in EPOCH_METRICS if metric.curve}
+        for key, value in _finite(curves).items():
+            yield Point(key, value, report.epoch, at_ms)
 
 
-def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> dict[str, str]:
+def _tags(study: Study, record: Record, last: Attempt, parent: Parent) -> dict[str, str]:
+    result = record.result
     tags = {
         **study_tags(study),
-        **_device_tags(record, result.device),
+        **(_device_tags(record, result.device) if result else {}),
         "trial_uid": record.trial.uid,
         "trial": str(record.trial.number),
         "role": record.trial.role,
-        "outcome": result.outcome,
+        "outcome": result.outcome if result else last.outcome or RUNNING,
         "attempts": str(record.attempts),
         "mlflow.parentRunId": parent.run_id,
         "mlflow.runName": run_name(study, record),
@@ -133,9 +176,9 @@ def _tags(study: Study, record: Record, result: TrialResult, parent: Parent) -> 
         tags["confirms"] = confirmed
     if record.trial.role is Role.BASELINE or confirmed == Role.BASELINE:
         tags["mlflow.runColor"] = _BASELINE_COLOR
-    if result.error:
+    if result and result.error:
         tags["error"] = result.error[:_MAX_ERROR].replace("\0", "\N{REPLACEMENT CHARACTER}")  # PostgreSQL refuses it
-    if result.reused_from:
+    if result and result.reused_from:
         tags["reused_from"] = result.reused_from
     if record.trial.continues:
         tags["continues"] = record.trial.continues

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 
+_VIEWS = "Views: {}. In the list of all runs, the + before the study's own run shows its trials."
+
+
 def study_id(study: Study) -> str:
     """A unique id of a study, which does not change when it is renamed."""
     return f"{study.created_at:.6f}"
@@ -87,6 +90,6 @@ def _tags(study: Study, experiment_id: str) -> dict[str, str]:
     return {
         "study_id": study_id(study),
         "mlflow.experimentKind": "custom_model_development",
-        "mlflow.note.content": f"{subject(study.spec)}. Views: {views}",
+        "mlflow.note.content": f"{subject(study.spec)}. {_VIEWS.format(views)}",
         **view_tags(list(study.spec.search_space), round(study.created_at * 1000), error),
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from harness.errors import InputError, TroubleError
 from harness.ledger.ledger import Ledger
-from harness.ledger.locks import InUseError, runs_lock
+from harness.ledger.locks import InUseError, is_in_use, runs_lock
 from harness.support.redaction import reason, redact
 from harness.tracking.store import making_cpu_s, tracking_uri
 from harness.tracking.study_runs import Repairs, Status, StudyRuns
@@ -22,8 +22,9 @@ LONGEST_WAIT_S = 60.0
 PATIENCE_S = 60.0  # time limit of a close without progress
 NEWS_S = 5.0  # a longer close is reported after this time, then after twice the time, and so on
 _LOOK_S = 0.5
-PROGRESS_S = 30.0  # maximum age of the parent run's summary
-PROGRESS_PAUSES = 100  # or this multiple of the time of an update, which takes seconds in a long study
+# What a sweep shows while it runs may be so old, or this multiple of the time that it takes to show it.
+PROGRESS_S, PROGRESS_PAUSES = 30.0, 100  # the parent run's summary, which takes seconds in a long study
+OPEN_S, OPEN_PAUSES = 2.0, 25  # running trials and their curves
 
 
 class Patience:
@@ -39,6 +40,29 @@ class Patience:
         if trace != self._seen:
             self._seen, self._moved_at = trace, self._clock()
         return self._clock() - self._moved_at < self._patience_s
+
+
+class Pace:
+    """Limits how often something is done: every `every_s`, but at most a share 1 / `pauses` of the time.
+
+    It is due `every_s` after its start.
+    """
+
+    def __init__(self, every_s: float, pauses: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every_s, self._pauses, self._clock = every_s, pauses, clock
+        self._due_s = clock() + every_s
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until it is due."""
+        return max(0.0, self._due_s - self._clock())
+
+    def run_if_due(self, action: Callable[[], None]) -> None:
+        began_s = self._clock()
+        if began_s >= self._due_s:
+            action()
+            ended_s = self._clock()
+            self._due_s = ended_s + max(self._every_s, self._pauses * (ended_s - began_s))
 
 
 class Tracker:
@@ -148,17 +172,14 @@ class Tracker:
         runs = self._runs = StudyRuns(self._home, ledger, self._study)
         runs.reconcile("RUNNING")
         self._note_success(runs.repairs)
-        pause_s = PROGRESS_S
+        progress, open_trials = Pace(PROGRESS_S, PROGRESS_PAUSES), Pace(OPEN_S, OPEN_PAUSES)
         while not self._closing.is_set():
-            shown_at = time.monotonic()
-            while not self._closing.is_set() and time.monotonic() - shown_at < pause_s:
-                self._wake.wait(pause_s)
+            if self._wake.wait(open_trials.wait_s):
                 self._wake.clear()
                 runs.add_new()
             if not self._closing.is_set():
-                began = time.monotonic()
-                runs.show_progress("RUNNING")
-                pause_s = max(PROGRESS_S, PROGRESS_PAUSES * (time.monotonic() - began))
+                open_trials.run_if_due(runs.show_open)
+                progress.run_if_due(lambda: runs.show_progress("RUNNING"))
         runs.add_new()
         runs.finish(self._end_status)
 
@@ -194,13 +215,14 @@ class SyncReport:
         return "\n".join(lines) or "nothing to do"
 
 
-def sync(home: Path, studies: Sequence[str], say: Callable[[str], None]) -> SyncReport:
+def sync(home: Path, studies: Sequence[str], say: Callable[[str], None], *, is_idle: bool = False) -> SyncReport:
     """Makes MLflow match the ledger, also if runs were deleted, duplicated or left running.
 
     Args:
         home: Folder of all state, with the ledger.
         studies: Names of studies.
         say: Called with a message about a study that is skipped, because a sweep is logging its runs.
+        is_idle: No trial of these studies runs, though this process may hold them.
 
     Raises:
         InputError: there is no such study, or MLFLOW_TRACKING_URI is not a valid address.
@@ -216,17 +238,18 @@ def sync(home: Path, studies: Sequence[str], say: Callable[[str], None]) -> Sync
         for study in studies:
             try:
                 with runs_lock(home, study):
-                    repairs[study] = _sync_study(home, ledger, study, uri)
+                    is_live = not is_idle and is_in_use(home, study)
+                    repairs[study] = _sync_study(home, ledger, study, uri, is_live=is_live)
             except InUseError as error:
                 say(str(error))
                 num_missing += len(ledger.untracked(study))
     return SyncReport(repairs, num_missing)
 
 
-def _sync_study(home: Path, ledger: Ledger, study: str, uri: str) -> Repairs:
+def _sync_study(home: Path, ledger: Ledger, study: str, uri: str, *, is_live: bool) -> Repairs:
     try:
         runs = StudyRuns(home, ledger, study)
-        runs.reconcile(is_thorough=True)
+        runs.reconcile("RUNNING" if is_live else None, is_thorough=True)
     except TroubleError:  # for example the ledger's, which is not MLflow's fault
         raise
     except Exception as error:

@@ -17,15 +17,18 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
+from harness.study.records import Attempt
 from harness.support.failpoints import Step, reach
 from harness.support.provenance import diff_file
 from harness.support.redaction import reason
-from harness.tracking.content import MAX_TAG, Parent, RunContent, trial_content
+from harness.tracking.content import MAX_TAG, RunContent, can_become
+from harness.tracking.dataset import dataset_of
 from harness.tracking.differences import curve_differences, logged_differences, run_differences
 from harness.tracking.experiments import lost_artifacts, open_experiment
 from harness.tracking.owners import PARENT, Owners
 from harness.tracking.store import open_client
 from harness.tracking.summary import REPORT_TAG, parent_content, progress, report_of
+from harness.tracking.trial_runs import open_trials, trial_run
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -34,9 +37,9 @@ Status = Literal["RUNNING", "FINISHED", "KILLED"]
 
 _PAGE = 1000
 _POINTS_PER_BATCH = 900  # MLflow takes 1,000 items at once, parameters and tags among them
-_MAX_DIGEST = 36
 _SPEC_FILE = "sweep.json"
 _REPORT_FOLDER = "report"
+_OPEN = "open"  # logged state of a trial without a final result; no outcome, so that its end is always logged
 ENDED: tuple[Status, ...] = ("FINISHED", "KILLED")  # status of a parent run while no process works on its study
 
 
@@ -74,8 +77,10 @@ class StudyRuns:
         self._study = ledger.study(study)
         self._client = open_client(home)
         self._parent_id = ""
-        self._num_points_sent: dict[str, int] = {}  # of the parent's curve, by run id
-        self._unmatched: dict[str, list[Run]] = {}  # runs of trials that have no final result, by uid
+        self._num_points_sent: dict[str, int] = {}  # of the curves of the parent and of open trials, by run id
+        self._unmatched: dict[str, list[Run]] = {}  # runs of trials that were not started, by uid
+        self._is_live = False
+        self._open: dict[str, Attempt] = {}  # the last attempt that was logged of trials without a final result, by uid
         self._added: dict[str, int] = {}  # hash of the logged content of each trial, by uid
         self._is_thorough = False
         self.num_steps = 0  # number of writes and reads; grows while there is progress
@@ -87,10 +92,10 @@ class StudyRuns:
         """Makes the runs of the parent and the trials match the ledger, also after changes in MLflow.
 
         Args:
-            status: Status of the parent run; None: from the end of the study.
+            status: Status of the parent run; RUNNING: a process works on the study; None: from the end of the study.
             is_thorough: Compare curves point by point, and check repaired runs again.
         """
-        self._is_thorough = is_thorough
+        self._is_thorough, self._is_live = is_thorough, status == "RUNNING"
         runs, owners = defaultdict[str, list["Run"]](list), Owners(self._ledger, self._name)
         for run in self._search(""):
             if uid := owners.of(run):  # other runs in the experiment are not changed
@@ -98,6 +103,9 @@ class StudyRuns:
         self._mend_parent(runs.pop(PARENT, []), status)
         for uid in [record.trial.uid for record in self._ledger.finished(self._name)]:
             self._mend_trial(uid, runs.pop(uid, []))
+        for uid, attempt in self._open_trials().items():
+            self._mend_trial(uid, runs.pop(uid, []))
+            self._open[uid] = attempt
         unknown = (run for runs_of_one in runs.values() for run in runs_of_one)
         for run in (run for run in unknown if run.info.status == "RUNNING" and not _is_deleted(run)):
             self._client.set_terminated(run.info.run_id, "KILLED")
@@ -112,7 +120,14 @@ class StudyRuns:
         It has listed all runs. A search per trial would take longer with each trial.
         """
         for uid in self._ledger.untracked(self._name):
-            self._add(uid, self._unmatched.pop(uid, []))
+            self._add(uid, self._known_runs(uid))
+
+    def show_open(self) -> None:
+        """Logs the trials that were started, and the epochs that they have trained since. Call `reconcile` first."""
+        for uid, attempt in self._open_trials().items():
+            if self._open.get(uid) != attempt:
+                self._mend_trial(uid, self._known_runs(uid))
+                self._open[uid] = attempt
 
     def show_progress(self, status: Status | None) -> None:
         """Updates the parent run."""
@@ -134,7 +149,9 @@ class StudyRuns:
         self.show_progress(None)
 
     def finish(self, status: Status | None) -> None:
-        """Updates added trials and the parent; changes by other programs are left to `reconcile`."""
+        """Updates added trials and the parent; changes by other programs are left to `reconcile`. No trial runs now."""
+        self._is_live = False
+        self.show_open()
         for uid, shown in self._added.items():
             if hash(repr(self._trial_content(uid))) != shown:  # search times are committed after the result
                 self._add(uid, self._search(f"tags.trial_uid = '{uid}'"))
@@ -159,18 +176,30 @@ class StudyRuns:
             if not token:
                 return runs
 
+    def _open_trials(self) -> dict[str, Attempt]:
+        return open_trials(self._ledger, self._name, is_live=self._is_live)
+
+    def _known_runs(self, uid: str) -> list[Run]:
+        """The runs of a trial, without a search."""
+        run_id = self._run_id(uid) if uid in self._open else None
+        return [self._client.get_run(run_id)] if run_id else self._unmatched.pop(uid, [])
+
     def _mend_trial(self, uid: str, found: Sequence[Run]) -> RunContent:
         content = self._trial_content(uid)
-        self._mend(uid, found, content, state=content.tags["outcome"])
+        run_id = self._mend(uid, found, content, state=_OPEN if content.is_open else content.tags["outcome"])
+        if content.is_open:
+            self._num_points_sent[run_id] = len(content.curves)
+        else:
+            self._num_points_sent.pop(run_id, None)
+            self._open.pop(uid, None)
         return content
 
     def _trial_content(self, uid: str) -> RunContent:
-        record = self._ledger.record(uid)
-        last = self._ledger.attempts(uid)[-1]
-        before = self._ledger.tracked(record.trial.continues) if record.trial.continues else None
-        parent = Parent(self._parent_id, before[0] if before else None)
-        study = replace(self._study, provenance=self._ledger.origin(uid))
-        return trial_content(study, record, last, parent)
+        return trial_run(self._ledger, self._study, uid, self._parent_id, self._run_id, is_live=self._is_live)
+
+    def _run_id(self, uid: str) -> str | None:
+        tracked = self._ledger.tracked(uid)
+        return tracked[0] if tracked else None
 
     def _mend_parent(self, found: Sequence[Run], status: Status | None) -> None:
         tracked = self._ledger.tracked(self._name)
@@ -181,7 +210,7 @@ class StudyRuns:
         content = replace(content, status=status or content.status)
         reach(Step.BEFORE_PARENT_RUN)
         self._parent_id = self._mend(self._name, found, content, state=content.status.lower())
-        self._num_points_sent[self._parent_id] = len(content.points)  # the curve only grows
+        self._num_points_sent[self._parent_id] = len(content.curves)
 
     def _mend(self, uid: str, found: Sequence[Run], content: RunContent, state: str) -> str:
         """Makes exactly one run, of `found` or a new one, match `content`; returns its id."""
@@ -214,13 +243,13 @@ class StudyRuns:
     def _bring(self, run: Run, content: RunContent) -> Run | None:
         """Makes a run match `content`; None if that is impossible, since logged values are permanent."""
         run_id, was_deleted = run.info.run_id, _is_deleted(run)
-        if not run.data.params.items() <= content.params.items():
+        if not run.data.params.items() <= content.params.items() or not can_become(run.data.tags, content):
             return None
         if not was_deleted and not self._differences(run, content):
             return run
         if was_deleted:
             self._client.restore_run(run_id)
-        self._fill(run_id, content)
+        self._fill(run, content)
         if self._is_thorough:
             run = self._client.get_run(run_id)
             if any((*logged_differences(run, content), *curve_differences(self._client, run, content))):
@@ -238,7 +267,7 @@ class StudyRuns:
         tags = {**added, **content.tags, **_user_tag()}
         run = self._client.create_run(self.experiment_id, content.start_ms, tags, content.name)
         reach(Step.AFTER_CREATE_RUN)
-        self._fill(run.info.run_id, content)
+        self._fill(run, content)
         return self._client.get_run(run.info.run_id) if self._is_thorough else run
 
     def _take_over_artifacts(self, run_id: str, old_id: str) -> None:
@@ -254,30 +283,35 @@ class StudyRuns:
         except Exception as error:  # an unreachable artifact store must not block the runs
             self.repairs.problems.append(f"the artifacts of run {old_id} are there alone: {reason(error)}")
 
-    def _fill(self, run_id: str, content: RunContent) -> None:
-        """Logs the content of a run. Idempotent: MLflow keeps one of several equal parameters, points and tags."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+    def _fill(self, run: Run, content: RunContent) -> None:
+        """Logs what a run lacks. Idempotent: MLflow keeps one of several equal parameters, points and tags."""
+        from mlflow.entities import Metric, Param, RunTag
 
-        points = content.points[self._num_points_sent.get(run_id, 0) :]
+        run_id = run.info.run_id
+        points = [*content.curves[self._num_points_sent.get(run_id, 0) :], *content.summary]
         metrics = [Metric(point.key, point.value, point.time_ms, point.step) for point in points]
-        params = [Param(key, value) for key, value in content.params.items()]
-        tags = [RunTag(key, value) for key, value in content.tags.items()]
+        params = [Param(key, value) for key, value in content.params.items() if key not in run.data.params]
+        tags = [RunTag(key, value) for key, value in content.tags.items() if run.data.tags.get(key) != value]
         self._client.log_batch(run_id, metrics[:_POINTS_PER_BATCH], params, tags)
         for start in range(_POINTS_PER_BATCH, len(metrics), _POINTS_PER_BATCH):
             self.num_steps += 1
             self._client.log_batch(run_id, metrics[start : start + _POINTS_PER_BATCH])
         reach(Step.AFTER_LOG_BATCH)
-        digest = self._study.provenance.get("data_digest")
-        if digest:
-            name = self._study.spec.dataset
-            dataset = Dataset(name, str(digest)[:_MAX_DIGEST], source_type="local", source=name)
-            self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+        if not (run.inputs and run.inputs.dataset_inputs):
+            self._log_dataset(run_id)
         reach(Step.BEFORE_TERMINATED)
-        if content.status == "RUNNING":
-            self._client.update_run(run_id, "RUNNING")
-        else:
+        if content.status != "RUNNING":
             self._client.set_terminated(run_id, content.status, content.end_ms)
+        elif run.info.status != "RUNNING":
+            self._client.update_run(run_id, "RUNNING")
         reach(Step.AFTER_TERMINATED)
+
+    def _log_dataset(self, run_id: str) -> None:
+        from mlflow.entities import DatasetInput, InputTag
+
+        dataset = dataset_of(self._study)
+        if dataset:
+            self._client.log_inputs(run_id, [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
     def _save_files(self) -> None:
         """Logs the study's settings and diffs as files. An unreachable artifact store must not block the runs."""

@@ -107,7 +107,7 @@ def parent_content(progress: Progress, report: str = "") -> RunContent:
             **({REPORT_TAG: report} if report else {}),
         },
         params=_settings(study),
-        points=_best_so_far(progress),
+        curves=_best_so_far(progress),
     )
 
 

@@ -84,7 +84,10 @@ def _overview(experiments: Sequence[tuple[str, str]], base_url: str) -> str:
     if not experiments:
         return f"{base_url} shows no study yet: `harness sweep` makes one, `harness sync` brings those of the ledger"
     (newest, experiment_id), *others = experiments
-    lines = [newest, *(f"  {view.label:12}  {link(base_url, experiment_id, view)}" for view in View)]
+    lines = [
+        f"{newest} (MLflow's own start page shows its GenAI tools; these links show the runs)",
+        *(f"  {view.label:12}  {link(base_url, experiment_id, view)}" for view in View),
+    ]
     lines += [f"{name}\n  {link(base_url, other_id, View.LEADERBOARD)}" for name, other_id in others]
     return "\n".join(lines)
 

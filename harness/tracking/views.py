@@ -12,17 +12,19 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any
 
-from harness.study.metrics import names
+from harness.study.metrics import EPOCH_METRICS, names
 from harness.study.records import Shown
 
-# A pruned trial's error is measured on fewer images and is not ranked.
-_RANKED = "tags.outcome = 'completed'"
+# The study's own run has no tag `outcome`, and so passes none of them. A running trial has no error that is ranked yet,
+# and comes last.
 _FILTERS = {
-    "leaderboard": _RANKED,
-    "search-space": _RANKED,
-    "curves": "tags.role != 'sweep' and attributes.status = 'FINISHED'",
+    "leaderboard": "tags.outcome != 'pruned' and tags.outcome != 'infeasible' and attributes.status != 'FAILED'",
+    "search-space": "tags.outcome = 'completed'",
+    "curves": "tags.outcome != 'infeasible'",
 }
 _RUN_NAME, _CREATED = "attributes.`Run Name`", "runDateAndNestInfo"  # MLflow's own columns, always there
+_LOSSES = ("val_loss", "train_loss")
+_LAST_COLUMNS = ("gpu_time_s", "test_error_rate_pct")  # 0 without a GPU; none in a search
 
 
 class View(StrEnum):
@@ -64,11 +66,12 @@ def view_tags(hyperparameters: Sequence[str], created_ms: int, error: str = "err
     return tags
 
 
-def _state(view: View, widths: dict[str, int], sections: Sequence[Section], error: str) -> dict[str, Any]:
+def _state(view: View, widths: dict[str, int], sections: Sequence[Charts], error: str) -> dict[str, Any]:
+    is_by_error = view is not View.CURVES  # there the newest come first, with those that run
     return {
         "searchFilter": _FILTERS[view],
-        "orderByKey": _metric(error),
-        "orderByAsc": True,
+        "orderByKey": _metric(error) if is_by_error else "attributes.`start_time`",
+        "orderByAsc": is_by_error,
         "startTime": "ALL",
         "lifecycleFilter": "Active",
         "datasetsFilter": [],
@@ -92,13 +95,16 @@ def _state(view: View, widths: dict[str, int], sections: Sequence[Section], erro
 
 def _column_widths(hyperparameters: Sequence[str], error: str) -> dict[str, int]:
     """The table's columns from left to right, with their widths in pixels, which fit a common screen."""
+    numbers = {_metric(name): max(92, 8 * len(name)) for name in names(Shown.TABLE) if name != error}
+    last = {key: width for key, width in numbers.items() if key in map(_metric, _LAST_COLUMNS)}
     return {
         _RUN_NAME: 120,
+        _metric(error): 125,
+        **{key: width for key, width in numbers.items() if key not in last},
+        **{f"params.`{name}`": max(75, 9 * len(name)) for name in hyperparameters},
         _CREATED: 145,
         "tags.`outcome`": 85,
-        _metric(error): 125,
-        **{_metric(name): max(92, 8 * len(name)) for name in names(Shown.TABLE)},
-        **{f"params.`{name}`": max(75, 9 * len(name)) for name in hyperparameters},
+        **last,
     }
 
 
@@ -106,7 +112,7 @@ def _metric(name: str) -> str:
     return f"metrics.`{name}`"
 
 
-class Section:
+class Charts:
     """A heading with charts side by side."""
 
     def __init__(self, name: str, num_columns: int, height: int, charts: Sequence[dict[str, Any]]) -> None:
@@ -128,7 +134,7 @@ def _chart(kind: str, **settings: Any) -> dict[str, Any]:
     return {"type": kind, "runsCountToCompare": 100, "deleted": False, "isGenerated": False, **settings}
 
 
-def _search_space_charts(hyperparameters: Sequence[str], error: str) -> list[Section]:
+def _search_space_charts(hyperparameters: Sequence[str], error: str) -> list[Charts]:
     lines = _chart(
         "PARALLEL",
         selectedParams=list(hyperparameters),
@@ -140,15 +146,16 @@ def _search_space_charts(hyperparameters: Sequence[str], error: str) -> list[Sec
         _chart("SCATTER", xaxis={"key": metric, "type": "METRIC"}, yaxis=error_axis)
         for metric in ("device_time_s", "num_params")
     ]
-    return [Section("Configurations", 1, 420, [lines]), Section("Error against cost", 2, 360, costs)]
+    return [Charts("Configurations", 1, 420, [lines]), Charts("Error against cost", 2, 360, costs)]
 
 
-def _curve_charts() -> list[Section]:
+def _curve_charts() -> list[Charts]:
     return [
-        Section("Validation error by epoch, percent", 1, 420, [_curve("val_error_rate_pct")]),
-        Section("Loss by epoch", 2, 360, [_curve("val_loss"), _curve("train_loss")]),
+        Charts("Validation error", 1, 420, [_curve("val_error_rate_pct")]),
+        Charts("Training error and losses", 3, 360, [_curve("train_error_rate_pct"), *map(_curve, _LOSSES)]),
     ]
 
 
-def _curve(metric: str) -> dict[str, Any]:
-    return _chart("LINE", metricKey=metric, displayName=metric, scaleType="log", lineSmoothness=0)
+def _curve(name: str) -> dict[str, Any]:
+    key = next(metric.curve for metric in EPOCH_METRICS if metric.name == name)
+    return _chart("LINE", metricKey=key, displayName=name, scaleType="log", lineSmoothness=0)

@@ -29,8 +29,8 @@ from harness.study.records import Outcome, Record
 from harness.study.spec import SweepSpec, verdict_name
 from harness.support.failpoints import Step, reach
 from harness.tracking.champion import Candidate, register
-from harness.tracking.content import Parent, trial_content
 from harness.tracking.registry import DATASET, PIXELS, Registered, Registry
+from harness.tracking.trial_runs import trial_run
 
 if TYPE_CHECKING:
     import keras
@@ -100,7 +100,7 @@ def _candidate(
     home: Path, ledger: Ledger, study: Study, verdict: Verdict, winner: Configuration, record: Record
 ) -> Candidate:
     spec, uid = study.spec, record.trial.uid
-    content = trial_content(study, record, ledger.attempts(uid)[-1], Parent("", None))
+    content = trial_run(ledger, study, uid)
     tracked = ledger.tracked(uid)
     if tracked is None:
         raise TroubleError("MLflow does not have the training's run yet")
@@ -108,7 +108,7 @@ def _candidate(
         name=model_name(spec.dataset, spec.baseline),
         training=uid,
         run_id=tracked[0],
-        points=[point for point in content.points if point.step == 0],
+        points=content.summary,
         params=content.params,
         dataset=(spec.dataset, str(study.provenance["data_digest"])),
         tags=_tags(verdict, winner, record) | _data_tags(spec),

@@ -10,9 +10,11 @@ from filled_ledger import FilledLedger, filled_verdict, make_spec
 
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger
+from harness.ledger.locks import study_lock
 from harness.planning.forecast import TimeLeft
+from harness.planning.running import RunningTrial, lines
 from harness.planning.status import Best, Share, Status, render, status, to_json
-from harness.study.records import Outcome, Role
+from harness.study.records import EpochReport, Outcome, Role, Seconds, TrialResult
 from harness.study.spec import Kind
 from harness.support.intervals import error_rate_interval_pct
 
@@ -50,6 +52,7 @@ def test_status_sums_up_what_the_ledger_holds(study: FilledLedger) -> None:
         kind=Kind.SEARCH,
         done=8,
         pending=1,
+        running=[],
         outcomes={"completed": 6, "pruned": 1, "infeasible": 1},
         best=Best(
             trial=3,
@@ -106,6 +109,33 @@ def test_status_for_people(study: FilledLedger) -> None:
         "  budget    0 of 5 trials, 0 s, 0 s of 2 h 00 min of reserved time",
     ]
     assert [line for line in lines if "session" in line] == [f"  session   {found[0].last_session_at}, 2 min"]
+
+
+def test_running_trials_are_shown_with_their_settings_epoch_and_error(study: FilledLedger, tmp_path: Path) -> None:
+    fill(study)
+    ledger, out = study.ledger, io.StringIO()
+    new, old = study.ask({"units_1": 96, "units_2": 512}), study.ask({"units_1": 512, "units_2": 512})
+    ledger.start_attempt(new.uid, "worker-0")
+    crash = ledger.start_attempt(old.uid, "worker-1")
+    ledger.add_epoch(old.uid, crash, EpochReport(1, 0.1, 0.2, 9.0, 500, Seconds(train=1.0)), 1.0)
+    ledger.finish_attempt(old.uid, crash, TrialResult(Outcome.CRASHED), 1.0, is_final=False)
+    assert status(ledger, "study").running == []  # nobody works on the study
+    with study_lock(tmp_path, "study"):
+        assert [one.trial for one in status(ledger, "study").running] == [new.number]
+        again = ledger.start_attempt(old.uid, "worker-1")
+        ledger.add_epoch(old.uid, again, EpochReport(1, 0.1, 0.2, 2.6, 500, Seconds(train=1.0)), 1.0)
+        found = status(ledger, "study")
+    render([found], out)
+    assert out.getvalue().splitlines()[2:4] == [
+        f"  running   trial {new.number}, epoch 0 of 3, units_1=96, otherwise as documented",
+        f"            trial {old.number}, epoch 1 of 3, attempt 2: 2.60 % of 500 images",
+    ]
+    assert to_json(found)["running"][1]["val_error_rate_pct"] == 2.6
+
+
+def test_of_many_running_trials_the_first_are_shown() -> None:
+    one = RunningTrial(7, Role.BASELINE, 1, "worker-0", 2, 5, None, None, {}, {})
+    assert list(lines([one] * 10)) == ["baseline 7, epoch 2 of 5"] * 8 + ["and 2 more"]
 
 
 def test_time_left_is_shown_where_it_is_known(study: FilledLedger) -> None:

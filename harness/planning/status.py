@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import chain, repeat
 from typing import Any, TextIO
 
 from harness.ledger.ledger import Ledger, find_study
 from harness.planning.forecast import TimeLeft
+from harness.planning.running import RunningTrial, lines, running_trials
 from harness.study.comparability import Configurations
 from harness.study.findings import Findings, against_baseline, find
 from harness.study.formatting import changed, duration, of_seeds, settings, time_range
@@ -68,6 +70,7 @@ class Status:
         kind: Its purpose.
         done: Trials with a final result, including the baseline's.
         pending: Proposed trials without a result: running, or to be run when the study is resumed.
+        running: Those that are being trained now.
         outcomes: Number of trials by outcome.
         best: The best so far; None while no searched trial is fully trained.
         summary: The same in words, beside the baseline.
@@ -86,6 +89,7 @@ class Status:
     kind: Kind
     done: int
     pending: int
+    running: list[RunningTrial]
     outcomes: dict[str, int]
     best: Best | None
     summary: str
@@ -117,6 +121,7 @@ def status(ledger: Ledger, study: str) -> Status:
         kind=spec.kind,
         done=sum(outcomes.values()),
         pending=ledger.num_pending(study),
+        running=running_trials(ledger, spec),
         outcomes=dict(outcomes.most_common()),
         best=_best(spec, findings),
         summary=against_baseline(findings),
@@ -177,24 +182,26 @@ def _share(used: float, limit: float | None) -> Share:
 
 def _block(status: Status) -> str:
     outcomes = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in status.outcomes.items())
-    lines = [
+    found = [
         status.study,
         f"  done      {status.done}, {status.pending} pending" + (f" ({outcomes})" if outcomes else ""),
     ]
+    labels = chain(["running"], repeat(""))
+    found += [f"  {label:9} {line}" for label, line in zip(labels, lines(status.running), strict=False)]
     if status.kind is not Kind.VERDICT:
-        lines += [f"  baseline  {_baseline(status)}", f"  best      {status.summary}"]
+        found += [f"  baseline  {_baseline(status)}", f"  best      {status.summary}"]
     if status.best:
         trained = duration(status.best.device_time_s)
-        lines.append(f"  settings  {settings(status.best.changed)}; otherwise as documented (trained in {trained})")
-    lines.append(f"  budget    {_budget(status)}")
+        found.append(f"  settings  {settings(status.best.changed)}; otherwise as documented (trained in {trained})")
+    found.append(f"  budget    {_budget(status)}")
     if status.time_left is not None:
-        lines.append(f"  left      about {time_range(status.time_left.low_s, status.time_left.high_s)}")
+        found.append(f"  left      about {time_range(status.time_left.low_s, status.time_left.high_s)}")
     if status.last_session_at:
-        lines.append(f"  session   {status.last_session_at}, {duration(status.last_session_s)}")
+        found.append(f"  session   {status.last_session_at}, {duration(status.last_session_s)}")
     if status.num_test_reads:
         plural = "s" if status.num_test_reads > 1 else ""
-        lines.append(f"  test      {status.num_test_reads} model{plural} saw the test images")
-    return "\n".join(lines)
+        found.append(f"  test      {status.num_test_reads} model{plural} saw the test images")
+    return "\n".join(found)
 
 
 def _baseline(status: Status) -> str:

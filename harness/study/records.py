@@ -128,10 +128,10 @@ class EpochReport:
     val_error_rate_pct: float
     val_images: int
     seconds: Seconds
-    train_error_rate_pct: Annotated[float | None, Since(7)] = None
-    memory_mb: Annotated[float | None, Since(7)] = None
-    gpu_busy_pct: Annotated[float | None, Since(7)] = None
-    gpu_memory_mb: Annotated[float | None, Since(7)] = None
+    train_error_rate_pct: Annotated[float | None, Since(8)] = None
+    memory_mb: Annotated[float | None, Since(8)] = None
+    gpu_busy_pct: Annotated[float | None, Since(8)] = None
+    gpu_memory_mb: Annotated[float | None, Since(8)] = None
 
     def __post_init__(self) -> None:
         _check_numbers(self)

@@ -6,28 +6,27 @@ import json
 from typing import TYPE_CHECKING
 
 from harness.ledger.ledger import Study
-from harness.study.spec import SPLIT_SIZES
+from harness.study.spec import SweepSpec
 
 if TYPE_CHECKING:
     from mlflow.entities import Dataset
+    from mlflow.types import Schema
 
 _MAX_DIGEST = 36
-_IMAGE = (-1, 28, 28)  # of bytes; of each data set
+_BUILT_IN = {"images": ("uint8", (28, 28)), "labels": ("uint8", ())}  # type and shape of one image, and of its label
 
 
 def dataset_of(study: Study) -> Dataset | None:
     """The data set with its schema and sizes; None if the digest of its contents is unknown."""
-    import numpy as np
     from mlflow.data.schema import TensorDatasetSchema
     from mlflow.entities import Dataset
-    from mlflow.types import Schema, TensorSpec
 
     digest = study.provenance.get("data_digest")
     if not digest:
         return None
-    spec, bytes_ = study.spec, np.dtype(np.uint8)
-    schema = TensorDatasetSchema(Schema([TensorSpec(bytes_, _IMAGE)]), Schema([TensorSpec(bytes_, (-1,))]))
-    sizes = {f"{split}_images": size for split, size in SPLIT_SIZES[spec.dataset].items()}
+    spec = study.spec
+    schema = TensorDatasetSchema(_schema(spec, "images"), _schema(spec, "labels"))
+    sizes = {f"{split}_images": size for split, size in spec.sizes.items()}
     used = {"used_train_images": spec.train_images, "used_validation_images": spec.validation_images}
     return Dataset(
         spec.dataset,
@@ -37,3 +36,15 @@ def dataset_of(study: Study) -> Dataset | None:
         schema=json.dumps(schema.to_dict()),
         profile=json.dumps(sizes | used),
     )
+
+
+def _schema(spec: SweepSpec, part: str) -> Schema:
+    """Of images or labels, any number of them."""
+    import numpy as np
+    from mlflow.types import Schema, TensorSpec
+
+    kind, shape = _BUILT_IN[part]
+    if spec.own_data is not None:
+        kept = spec.own_data.kept[f"train_{part}"]
+        kind, shape = kept.dtype, kept.shape[1:]
+    return Schema([TensorSpec(np.dtype(kind), (-1, *shape))])

@@ -12,11 +12,12 @@ from test_project import ADAPTERS, LOCKS, ROOT, pins
 
 FILES = sorted(path.relative_to(ROOT) for folder in ("harness", "baselines") for path in (ROOT / folder).rglob("*.py"))
 OF_NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}  # which are public all the same
+OF_ARGPARSE = {"_actions"}  # of the standard library
 BY_NAME = {"getattr", "setattr", "hasattr", "delattr"}
 
 
 def is_private(name: str) -> bool:
-    return name.startswith("_") and not name.startswith("__") and name not in OF_NAMED_TUPLES
+    return name.startswith("_") and not name.startswith("__") and name not in OF_NAMED_TUPLES | OF_ARGPARSE
 
 
 def uses(text: str) -> Iterator[str]:

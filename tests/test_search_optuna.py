@@ -155,7 +155,7 @@ def test_a_pruner_compares_searched_configurations_with_each_other(pruner: str) 
 def test_pruners_stop_the_worse_trials(pruner: str) -> None:
     study = SimulatedStudy(simulated_spec(sampler="random", pruner=pruner)).run(40)
     results = [record.result for record in study.records if record.result and record.asks]
-    last = {outcome: [r.error_rate_pct or 0.0 for r in results if r.outcome is outcome] for outcome in Outcome}
+    last = {outcome: [r.val_error_rate_pct or 0.0 for r in results if r.outcome is outcome] for outcome in Outcome}
     assert len(last[Outcome.PRUNED]) >= 5
     assert len(last[Outcome.COMPLETED]) >= (3 if pruner == "successive_halving" else 5)  # an eighth, without ties
     assert min(last[Outcome.COMPLETED]) < min(last[Outcome.PRUNED])

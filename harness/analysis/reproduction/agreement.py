@@ -15,8 +15,10 @@ from harness.study.spec import SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 from harness.support.provenance import PACKAGES, diff_file
 
-# Numbers of an epoch that are compared: all but times.
-_CURVE = [metric for metric in EPOCH_METRICS if metric.name != "epoch" and not metric.name.endswith("_s")]
+# Numbers of an epoch that are compared: what the network learned, and on how many images. Not the training error, which
+# earlier versions and PyTorch do not have; it follows the loss.
+_COMPARED = ("train_loss", "val_loss", "val_error_rate_pct", "val_images")
+_CURVE = [metric for metric in EPOCH_METRICS if metric.name in _COMPARED]
 _OF_VALIDATION = {metric.name for metric in EPOCH_METRICS if metric.of_validation} | {"error %", "wrong images"}
 _DEVICE = ("name", "kind", "backend", "precision", "engine", "threads")
 _HARMLESS = ("host", "keras-tuner", "optuna", "mlflow", "pandas")  # they do not affect the numbers of a training

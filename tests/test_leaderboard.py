@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.analysis.files import write_csv
+from harness.analysis.leaderboard import table
 from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.analysis.leaderboard.table import show_leaderboard
 from harness.analysis.report.facts import gather
@@ -444,6 +445,23 @@ def test_what_has_no_room_is_named_and_no_number_is_cut(ledger: Ledger) -> None:
     assert "no room in 80 columns for params, 95 % intervals, GPU time s: the CSV" in " ".join(texts[80].split())
     assert "no room in 60 columns for params, 95 % intervals, GPU time s" in " ".join(texts[60].split())
     assert "bayesian" in texts[60]
+
+
+def test_tall_rows_of_many_hyperparameters_are_left_out_where_the_table_is_narrow(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "TALL", 3)
+    reals = [f"augment_{name}" for name in ("shift", "rotation", "zoom", "shear")]
+    reals += ["dropout", "input_dropout", "warmup_share", "learning_rate"]
+    space: dict[str, dict[str, object]] = {name: {"low": 0.0, "high": 1.0} for name in reals}
+    space |= {f"units_{number}": {"low": 64, "high": 1024} for number in (1, 2, 3)}
+    study = FilledLedger(ledger, make_spec(space=space))
+    study.add(1.0, params={name: 777 if name.startswith("units") else 0.01234 for name in space})
+    narrow, wide = shown(ledger, "study", width=80), shown(ledger, "study", width=200)
+    assert "no room in 80 columns for hyperparameters: the CSV file has them" in narrow
+    assert "1.00 (0.5" in narrow
+    assert narrow.count("augment_zoom=0.01234") == 1, "in the line of the best alone"
+    assert "no room" not in wide
 
 
 # The CSV

@@ -26,7 +26,7 @@ from harness.study.records import Outcome, Role, Shown
 from harness.study.spec import SweepSpec
 
 TIMING_CLASS, INTERVALS = "timing\nclass", "95 % intervals"
-MIN_CHANGES, MAX_LINES = 25, 4  # minimum width of the column of changes, and wanted number of lines of its cells
+MIN_CHANGES, MAX_LINES, TALL = 25, 4, 6  # of the column of changes: least width, and wanted and largest number of lines
 NAME_WIDTH = 12  # of a study, where there is no room for its whole name
 TITLE_WIDTH = 10  # of a title without line breaks of its own
 
@@ -84,8 +84,8 @@ def _table(rows: pd.DataFrame, texts: Columns) -> Table:
 def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -> tuple[Columns, list[str]]:
     """The columns that fit, and names of those that do not.
 
-    Hyperparameters are in separate columns, else in one, and are left out last. Before that names of studies are
-    broken, then metrics (the last one first), intervals and seeds are left out.
+    Hyperparameters are in separate columns, else in one, and are left out last, or if a row of them would be tall.
+    Before that names of studies are broken, then metrics (the last one first), intervals and seeds are left out.
     """
     names, end = hyperparameters(specs), _end(rows)
     texts = {name: [cell(value) for value in rows[name]] for name in names}
@@ -93,19 +93,30 @@ def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -
     changed = {CHANGES: _changes(rows, names, specs)} if names else {}
     least, ample = _widths(changed.get(CHANGES, []))
 
-    def fits(shown: Columns, more: int = 0) -> bool:
-        return _width(_table(rows, shown), console) + more <= console.width
+    def room(shown: Columns) -> int:
+        return console.width - _width(_table(rows, shown), console)
+
+    def fits(shown: Columns) -> bool:
+        return room(shown) >= 0
 
     for width in (ample, least):
         for start, hidden in _ever_fewer(_start(rows)):
             if fits(start | own | end):
                 return start | own | end, hidden
-            if changed and fits(start | end, width):
+            is_tall = _num_lines(changed.get(CHANGES, []), max(width, room(start | end))) > TALL
+            if changed and room(start | end) >= width and not is_tall:
                 return start | changed | end, hidden
+            if is_tall and INTERVALS in hidden:  # the numbers say more than rows that fill the screen
+                break
     start, hidden = next(
         ((start, hidden) for start, hidden in _ever_fewer(_start(rows)) if fits(start | end)), (_start(rows), [])
     )
     return start | end, ["hyperparameters", *hidden] if names else hidden
+
+
+def _num_lines(changed: Sequence[str], width: int) -> int:
+    """Lines of the tallest row."""
+    return max((len(textwrap.wrap(text, width)) for text in changed), default=0)
 
 
 def _widths(changed: Sequence[str]) -> tuple[int, int]:

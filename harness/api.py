@@ -160,9 +160,14 @@ def run_sweep(
         TroubleError: the study is in use, or data, ledger or workers are not available.
         KeyboardInterrupt: it was interrupted.
     """
+    from harness.errors import InputError
     from harness.planning.progress import StopReason
+    from harness.study.spec import SweepSpec
+    from harness.support.strict_json import shown
     from harness.sweep.runner import run_study
 
+    if not isinstance(spec, SweepSpec):
+        raise InputError(f"spec is {shown(spec)}; allowed: what load_sweep or load_baseline gives")
     with _display(quiet) as display:
         end = run_study(
             spec, places.home(home), display, num_workers=workers, fresh=fresh, executor=executor, reuses=reuse

@@ -112,14 +112,14 @@ def ablate(options: argparse.Namespace) -> int:
 
 
 def predict(options: argparse.Namespace) -> int:
-    from harness.workflows.predict import predict, to_json
+    from harness.workflows.predict import predict, to_json, what_is_answered
 
     _say_that_it_works("loading the network, which takes some seconds")
     model, predictions = predict(home(), options.model, [Path(image) for image in options.images])
     if options.json:
         _print(json.dumps(to_json(model, predictions), indent=2))
         return 0
-    _say(f"{model.describe()}\n{model.file}\n\ndigit  probability  file")
+    _say(f"{model.describe()}\n{model.file}\n\n{what_is_answered(model)}  probability  file")
     for one in predictions:
         _say(f"{one.digit:5}  {one.probability:11.2%}  {one.path}")
     return 0

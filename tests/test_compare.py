@@ -318,7 +318,7 @@ def test_the_table_on_the_terminal(found: Comparison) -> None:
     assert first[:2] == ["optuna", "tpe"]
     assert first[-3:] == ["1.50", "(1.25-1.75)", "100"]
     assert second[-3:] == ["6.50", "(6.25-6.75)", "0"]
-    assert "compared at 42 s of device time, which every study has used" in text
+    assert "compared at 42 s of reserved time, which every study has used" in text
     assert "the documented network: 5.25 %, mean of 2 trainings" in text
 
 

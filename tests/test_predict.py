@@ -25,8 +25,9 @@ from harness.execution.data import cache
 from harness.execution.training import models
 from harness.execution.training.trainer import save_weights
 from harness.ledger.ledger import Ledger
+from harness.tracking.registry import DATASET, Registered
 from harness.workflows.champion import crown
-from harness.workflows.predict import predict
+from harness.workflows.predict import _only_champion, predict
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +123,7 @@ def test_a_model_that_is_not_there(home: Path, pictures: list[Path], model: str)
 
 
 def test_before_any_verdict_no_store_is_made(tmp_path: Path, pictures: list[Path]) -> None:
-    with pytest.raises(InputError, match=r"^--model is 'champion', which is not there; allowed: "):
+    with pytest.raises(InputError, match=r"^no champion is registered yet; `harness verdict STUDY` registers one$"):
         predict(tmp_path / "home", "champion", pictures[:1])
     assert not (tmp_path / "home").exists()
 
@@ -188,3 +189,13 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.keras").write_bytes(b"no model")
     with pytest.raises(TroubleError, match=r"model\.keras cannot be loaded: "):
         models.open_model(tmp_path / "model.keras")
+
+
+def test_the_newest_champion_is_taken_only_if_all_are_of_one_data_set() -> None:
+    first, other, foreign = (
+        Registered(name, "1", True, {DATASET: dataset}, "file:///x")
+        for name, dataset in (("mnist-fc", "mnist"), ("mnist-cnn", "mnist"), ("digits-fc", "digits"))
+    )
+    assert _only_champion([first, other]) is first
+    with pytest.raises(InputError, match="several data sets; --model takes one of them: mnist-fc, digits-fc$"):
+        _only_champion([first, foreign])

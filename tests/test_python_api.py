@@ -283,3 +283,8 @@ def test_a_script_is_interrupted_and_another_goes_on_in_a_thread(environment: di
     with start(IN_A_THREAD, environment) as process:  # where no signal can be heard
         output = process.stdout.read()
     assert (process.returncode, output) == (0, "end: TRIALS 3\n")
+
+
+def test_a_name_in_the_place_of_a_study_is_refused() -> None:
+    with pytest.raises(InputError, match="^spec is 'smokee'; allowed: what load_sweep or load_baseline gives$"):
+        harness.run_sweep("smokee")  # type: ignore[arg-type]

@@ -93,13 +93,12 @@ class Registry:
                 found = unless_missing(lambda: self.client.get_model_version(name, version))
             return None if found is None else self.describe(found)
 
-    def newest_champion(self) -> Registered | None:
-        """The newest champion of all models that the harness has registered."""
+    def champions(self) -> list[Registered]:
+        """The champions of all models that the harness has registered, the newest first."""
         with self.asked():
             found = [version for name in self._names() if (version := self._by_alias(name, CHAMPION))]
             ours = [version for version in found if TRAINING in version.tags]
-            newest = max(ours, key=lambda version: int(version.creation_timestamp), default=None)
-            return None if newest is None else self.describe(newest)
+            return [self.describe(one) for one in sorted(ours, key=lambda one: -int(one.creation_timestamp))]
 
     def describe(self, version: ModelVersion) -> Registered:
         aliases = self.client.get_registered_model(version.name).aliases  # a search result has no aliases

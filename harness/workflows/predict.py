@@ -46,12 +46,12 @@ def predict(home: Path, model: str, paths: Sequence[Path]) -> tuple[Registered, 
 
     Args:
         home: Folder of all state.
-        model: `champion` for the newest champion of any baseline, or NAME, NAME@ALIAS or NAME/VERSION of a registered
-            model; NAME alone is its champion.
+        model: `champion` for the newest champion if all are of one data set, or NAME, NAME@ALIAS or NAME/VERSION of a
+            registered model; NAME alone is its champion.
         paths: PNG files; `read_digit` describes their conversion, `read_picture` that for a data set of one's own.
 
     Raises:
-        InputError: there is no such model, or a file cannot be read.
+        InputError: there is no such model, there are champions of several data sets, or a file cannot be read.
         TroubleError: MLflow is unavailable, or the model's file is missing.
     """
     found = _find(home, model)
@@ -96,12 +96,27 @@ def _find(home: Path, model: str) -> Registered:
     if parts is None:
         raise InputError(f"--model is {model!r}; allowed: {ALLOWED}")
     name, alias, version = parts.groups()
-    found = None
-    if has_store(home):
-        registry, is_any = Registry(home), model == CHAMPION
-        found = registry.newest_champion() if is_any else registry.find(name, version, alias or CHAMPION)
+    registry = Registry(home) if has_store(home) else None
+    if model == CHAMPION:
+        return _only_champion(registry.champions() if registry else [])
+    found = registry.find(name, version, alias or CHAMPION) if registry else None
     if found is None:
         raise InputError(
             f"--model is {model!r}, which is not there; allowed: {ALLOWED} of what `harness verdict` has registered"
         )
     return found
+
+
+def _only_champion(champions: Sequence[Registered]) -> Registered:
+    """The newest one; a picture does not say which data set it is of."""
+    if not champions:
+        raise InputError("no champion is registered yet; `harness verdict STUDY` registers one")
+    if len({_dataset(one) for one in champions}) > 1:
+        names = ", ".join(one.name for one in champions)
+        raise InputError(f"there are champions of several data sets; --model takes one of them: {names}")
+    return champions[0]
+
+
+def what_is_answered(model: Registered) -> str:
+    """The title of the answers: "digit", or "class" for a data set of one's own."""
+    return "digit" if _dataset(model) in LAYOUTS else "class"

@@ -44,7 +44,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
 
 def sentences(comparison: Comparison) -> list[str]:
     """The compared data, the conclusions, and their limits."""
-    at = f"compared at {duration(comparison.budget)} of device time, which every study has used"
+    at = f"compared at {duration(comparison.budget)} of reserved time, which every study has used"
     if comparison.unit != "device_s":
         at = (
             f"compared at {comparison.budget:.1f} full trainings' worth of epochs, which every study has used; times"

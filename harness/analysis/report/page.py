@@ -71,7 +71,7 @@ def _tiles(facts: Facts) -> Iterator[tuple[str, str]]:
     if facts.findings.resolution:
         yield f"{facts.findings.resolution.points:.2f} points", "two trials differ by chance (95 %)"
     yield str(len(facts.ended)), "trials ended"
-    yield duration(facts.usage.device_s), "device time used"
+    yield duration(facts.usage.device_s), "reserved time used"
     if facts.verdict:
         yield str(facts.verdict.answer).capitalize(), "verdict"
 

@@ -34,7 +34,7 @@ from harness.study.records import Role
 def best_so_far(facts: Facts, steps: Sequence[Step]) -> go.Figure:
     """The error of the best configuration so far against the device time used so far."""
     scale, unit = scaled_time(steps[-1].device_s)
-    made = figure(f"device time used ({unit})", ERROR_AXIS)
+    made = figure(f"reserved time used ({unit})", ERROR_AXIS)
     at = {step.trial: step.device_s / scale for step in steps}
     errors = [None, *(step.best_pct for step in steps)]
     is_shown = [step.best_pct != before for step, before in zip(steps, errors, strict=False)]

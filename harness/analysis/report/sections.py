@@ -100,7 +100,7 @@ def _best_so_far(known: Material) -> Section:
     facts = known.facts
     return Section(
         "progress",
-        "Best so far against device time",
+        "Best so far against reserved time",
         "Each point is a trial that was trained in full; the line is the best configuration so far, by its mean over"
         " seeds. Where it falls below the"
         " band of the baseline's seeds, the search is ahead. Time counts everything: the baseline, trials stopped early"

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal
 
 from scipy import stats
@@ -133,12 +134,14 @@ class Noise:
         top_range: Difference between the best and the last of them.
         num_top: Number of the best trials.
         resolution: Spread of trials by chance; None without repeated seeds.
+        num_apart: Number of pairs of the best that differ by more than two trials do by chance.
     """
 
     top_sd: float
     top_range: float
     num_top: int
     resolution: Resolution | None
+    num_apart: int = 0
 
 
 def noise(facts: Facts) -> Noise | None:
@@ -147,7 +150,10 @@ def noise(facts: Facts) -> Noise | None:
     top_sd = pooled_sd([errors])
     if top_sd is None:
         return None
-    return Noise(top_sd, errors[-1] - errors[0], len(errors), facts.findings.resolution)
+    resolution = facts.findings.resolution
+    by_chance = resolution.points if resolution else math.inf
+    num_apart = sum(worse - better >= by_chance for better, worse in combinations(errors, 2))
+    return Noise(top_sd, errors[-1] - errors[0], len(errors), resolution, num_apart)
 
 
 def infeasible(facts: Facts) -> tuple[int, int]:
@@ -233,10 +239,9 @@ def _noise_lines(facts: Facts) -> Iterator[str]:
     if found.resolution is None:
         yield f"{spread}; how much of that is noise is not known without a second seed of the baseline."
         return
-    if found.top_range < found.resolution.points:
-        says = "so their order is chance: any of them may be the best"
-    elif found.top_sd < 2 * found.resolution.sd:
-        says = "so their order is partly chance"
+    chance = f"two trials differ by up to {found.resolution.points:.2f} points by chance"
+    if found.num_apart == 0:
+        yield f"{spread}; {chance}, so their order is chance: any of them may be the best."
     else:
-        says = "so most of their differences are real"
-    yield f"{spread}; two trials differ by up to {found.resolution.points:.2f} points by chance, {says}."
+        num_pairs = math.comb(found.num_top, 2)
+        yield f"{spread}; {chance}, and {found.num_apart} of their {num_pairs} pairs differ by more."

@@ -46,7 +46,7 @@ def parallel_coordinates(facts: Facts) -> go.Figure:
     ranked = facts.configurations.ranked
     others = thinned(ranked[1:], MAX_LINES)
     num_good = max(1, len(ranked) // 4) - 1
-    errors = [one.mean_error_pct for one in ranked]
+    errors = [one.mean_error_pct for one in (*ranked, *([facts.baseline] if facts.baseline else ()))]
     low, high = errors_range(errors) or (min(errors), max(errors))
     axes = [*(_axis(name, domain) for name, domain in facts.spec.search_space.domains.items()), _error_axis(low, high)]
     made = figure("", "", height=480, margin={"l": 40, "r": 40, "t": 110, "b": 16})

@@ -75,7 +75,7 @@ def _attempt_text(attempt: TrialAttempt) -> str:
 def time_bars(found: TimeUse) -> go.Figure:
     """Device time by use."""
     scale, unit = scaled_time(found.device_s)
-    made = figure(f"device time ({unit})", "", height=320, barmode="stack")
+    made = figure(f"reserved time ({unit})", "", height=320, barmode="stack")
     made.update_layout(legend_traceorder="normal")
     names = list(found.completed)
     made.update_yaxes(

@@ -44,13 +44,18 @@ def _reason(verdict: Verdict) -> str:
         return "too few seeds are trained; the same command continues"
     best = _pairs(verdict)[0]
     which = f"{best.name} of {verdict.study}" + (f", the best of {number}," if number > 1 else "")
-    chance = ", which may be chance" if verdict.answer is Answer.NOT_DISTINGUISHABLE else ""
+    is_chance = verdict.answer is Answer.NOT_DISTINGUISHABLE and round(best.comparison.points, 2)
+    chance = ", which may be chance" if is_chance else ""
     return (
-        f"{which} has an error {_apart(best.comparison.points)} than the documented baseline{chance}"
+        f"{which} has {_error(best.comparison.points)} the documented baseline{chance}"
         f" ({best.errors.mean_pct:.2f} % against {best.baseline_errors.mean_pct:.2f} % of the test images,"
         f" worst seed {best.errors.worst_pct:.2f} % against {best.baseline_errors.worst_pct:.2f} %;"
         f" {_interval(best)}){_more_seeds(verdict, best)}"
     )
+
+
+def _error(points: float) -> str:
+    return f"an error {_apart(points)} than" if round(points, 2) else "the same mean error as"
 
 
 def _interval(pair: _Pair) -> str:
@@ -62,7 +67,7 @@ def _interval(pair: _Pair) -> str:
 
 def _more_seeds(verdict: Verdict, best: _Pair) -> str:
     """How many seeds would show such a difference."""
-    if verdict.answer is not Answer.NOT_DISTINGUISHABLE:
+    if verdict.answer is not Answer.NOT_DISTINGUISHABLE or not round(best.comparison.points, 2):
         return ""
     needed = best.comparison.num_seeds_needed
     how_many = f"about {needed} seeds (--seeds {needed})" if needed else f"more than {max(LOOKS)} seeds"

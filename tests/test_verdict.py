@@ -283,7 +283,7 @@ def test_a_tie_says_how_well_the_cheapest_is_known(study: FilledLedger) -> None:
     found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
     answer, cost, _ = sentences(found)
     assert answer.startswith("NOT DISTINGUISHABLE: ")
-    assert ", which may be chance (" in answer
+    assert " has the same mean error as the documented baseline (" in answer
     worst = min(candidate.comparison.corrected.high for candidate in found.candidates)
     assert f"is as good to within {worst:.2f} points at 0.40x the device time" in cost
 
@@ -295,11 +295,12 @@ def test_an_interval_that_says_nothing_is_not_said(study: FilledLedger) -> None:
 
     def with_interval(candidate: Configuration) -> Configuration:
         assert candidate.comparison
-        comparison = dataclasses.replace(candidate.comparison, corrected=wide, num_seeds_needed=8)
+        comparison = dataclasses.replace(candidate.comparison, points=0.2, corrected=wide, num_seeds_needed=8)
         return dataclasses.replace(candidate, comparison=comparison)
 
     found = dataclasses.replace(found, candidates=tuple(map(with_interval, found.candidates)))
     answer, cost, _ = sentences(found)
+    assert " has an error 0.20 points higher than the documented baseline, which may be chance (" in answer
     assert answer.endswith(
         "; too few seeds for an interval that says anything). A difference of this size would show with about 8 seeds"
         " (--seeds 8)"

@@ -247,7 +247,8 @@ def _add_predict(commands: _Commands) -> None:
     predict.add_argument(
         "--model",
         default="champion",
-        help="champion (default: the newest, if all are of one data set), or a registered model: NAME, NAME@ALIAS or NAME/VERSION",
+        help="champion (default: the newest, if all are of one data set), or a registered model: NAME, NAME@ALIAS or"
+        " NAME/VERSION",
     )
     predict.add_argument("--json", action="store_true", help="print JSON")
 

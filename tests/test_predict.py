@@ -197,5 +197,5 @@ def test_the_newest_champion_is_taken_only_if_all_are_of_one_data_set() -> None:
         for name, dataset in (("mnist-fc", "mnist"), ("mnist-cnn", "mnist"), ("digits-fc", "digits"))
     )
     assert _only_champion([first, other]) is first
-    with pytest.raises(InputError, match="several data sets; --model takes one of them: mnist-fc, digits-fc$"):
+    with pytest.raises(InputError, match=r"several data sets; --model takes one of them: mnist-fc, digits-fc$"):
         _only_champion([first, foreign])

@@ -228,7 +228,7 @@ def test_a_baseline_is_loaded_as_by_the_command() -> None:
 def test_pictures_and_trials_are_named_in_errors(filled: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="images are none; allowed: one or more PNG files"):
         predict(home=filled)
-    with pytest.raises(InputError, match="^no champion is registered yet; "):
+    with pytest.raises(InputError, match=r"^no champion is registered yet; "):
         predict(tmp_path / "a.png", home=tmp_path)
     with pytest.raises(InputError, match="study is 'nope'; allowed: tpe, random"):
         reproduce("nope", 0, home=filled, quiet=True)
@@ -286,5 +286,5 @@ def test_a_script_is_interrupted_and_another_goes_on_in_a_thread(environment: di
 
 
 def test_a_name_in_the_place_of_a_study_is_refused() -> None:
-    with pytest.raises(InputError, match="^spec is 'smokee'; allowed: what load_sweep or load_baseline gives$"):
+    with pytest.raises(InputError, match=r"^spec is 'smokee'; allowed: what load_sweep or load_baseline gives$"):
         harness.run_sweep("smokee")  # type: ignore[arg-type]

@@ -97,6 +97,7 @@ def test_the_example_from_sweep_to_prediction(example: Path, tmp_path: Path, mon
     read = leaderboard(spec.study)
     assert list(read["error_rate_pct"]) == list(board["error_rate_pct"])
     assert read["flops_per_image"].isna().all()
+    assert read["run_id"].notna().all(), "MLflow shows it without the code"
     with pytest.raises(TroubleError, match=r"strided-\w+ was never run in this home.* run the sweep file that names"):
         verdict(spec.study, top=1, seeds=3, epochs=1, workers=1, fresh=True, quiet=True)
 

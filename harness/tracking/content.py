@@ -135,7 +135,7 @@ def _params(spec: SweepSpec, record: Record) -> dict[str, str]:
     """All settings of a training: the network's and the recipe's, searched and fixed ones."""
     trial = record.trial
     settings = {
-        **asdict(spec.config(trial.params)),
+        **spec.network_settings(trial.params),
         **asdict(spec.trial_recipe(trial.params)),
         **trial.params,
         "precision": spec.precision,

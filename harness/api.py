@@ -11,7 +11,8 @@ import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -284,15 +285,10 @@ def status(*studies: str | SweepSpec, home: str | Path | None = None) -> list[St
         TroubleError: the ledger cannot be read.
     """
     from harness.ledger.ledger import of_each
-    from harness.planning.plan import time_left
-    from harness.planning.status import status as status_of
+    from harness.planning.plan import status_with_time
 
     with open_ledger(home) as ledger:
-
-        def seen(name: str) -> Status:
-            found = status_of(ledger, name)
-            return replace(found, time_left=time_left(ledger, found))
-
+        seen = partial(status_with_time, ledger)
         return [seen(_name(study)) for study in studies] or of_each(ledger, warnings.warn, seen)
 
 
@@ -403,7 +399,8 @@ def predict(
 
     Args:
         images: PNG files; those of digits may have any size, and be dark on light or light on dark.
-        model: "champion" for the newest one, or NAME, NAME@ALIAS or NAME/VERSION of a registered model.
+        model: "champion" for the newest one if all are of one data set, or NAME, NAME@ALIAS or NAME/VERSION of a
+            registered model.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
 
     Returns:

@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,16 +143,12 @@ def reproduce(options: argparse.Namespace) -> int:
 
 def status(options: argparse.Namespace) -> int:
     from harness.ledger.ledger import none_yet, of_each
-    from harness.planning.plan import time_left
-    from harness.planning.status import Status, render, status, to_json
+    from harness.planning.plan import status_with_time
+    from harness.planning.status import render, to_json
 
     left_out: list[str] = []
     with open_ledger() as ledger:
-
-        def seen(name: str) -> Status:
-            found = status(ledger, name)
-            return replace(found, time_left=time_left(ledger, found))
-
+        seen = partial(status_with_time, ledger)
         found = [seen(options.study)] if options.study else of_each(ledger, left_out.append, seen)
         if options.json:
             _print(json.dumps([to_json(one) for one in found], indent=2, allow_nan=False))

@@ -13,7 +13,7 @@ import sys
 from harness.errors import InputError, TroubleError
 from harness.execution.machine.devices import FRAMEWORK_ENVIRONMENT
 from harness.execution.messages import to_json
-from harness.study.network import Source, permit, required_source, where
+from harness.study.network import Source, permit, source_of, where
 from harness.study.spec import SweepSpec
 from harness.support import own_code
 from harness.support.strict_json import parse_json
@@ -28,10 +28,9 @@ def check_builds(spec: SweepSpec) -> None:
         InputError: one line with the file, and its line if it fails there.
         TroubleError: the process died.
     """
-    source = required_source(spec.network) if spec.network else None
     done = subprocess.run(
         own_code.program("harness.execution.build_check"),
-        input=b"\n".join(map(to_json, (spec, source))),
+        input=b"\n".join(map(to_json, (spec, source_of(spec.network)))),
         env={**os.environ, **FRAMEWORK_ENVIRONMENT, "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         check=False,
@@ -54,8 +53,7 @@ def main() -> None:
 
 
 def _problem(spec: SweepSpec, source: Source | None) -> str | None:
-    if source is not None:
-        permit(source)
+    permit(source)
     from harness.execution.training.trainer import build
 
     rng = random.Random(0)  # noqa: S311 - no secret

@@ -25,7 +25,7 @@ from harness.execution.messages import (
     read_report,
     to_line,
 )
-from harness.study.network import required_source
+from harness.study.network import source_of
 from harness.study.records import Outcome
 from harness.study.spec import SweepSpec
 from harness.support import own_code
@@ -77,7 +77,7 @@ class LocalExecutor:
         self._trouble: str | None = None
         self._processes: dict[str, _Process] = {}
         code = code or own_code.digest()
-        source = required_source(spec.network) if spec.network else None
+        source = source_of(spec.network)
         self._setup = {place.name: Setup(spec, place, data_folder, code, source) for place in places}
         for place in places:
             self._spawn(place)

@@ -57,8 +57,7 @@ def _trainer(setup: Setup) -> Trainer:
             f"{setup.place.name} has other code than the command that started it ({own_code.described()}):"
             " was it changed meanwhile? start the command again"
         )
-    if setup.network is not None:
-        permit(setup.network)
+    permit(setup.network)
     # The framework reads its environment at import, so it is imported here and not above.
     try:
         from harness.execution.training.trainer import Trainer

@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from harness.planning.cost_model import NUM_KNOWN, CostModel, Floats, Measured, 
 from harness.planning.forecast import Forecast, Open, TimeLeft
 from harness.planning.progress import Progress
 from harness.planning.status import Status
+from harness.planning.status import status as status_of
 from harness.search.constraints import broken_limit
 from harness.study.formatting import duration, time_range
 from harness.study.records import Device, Params, Trial
@@ -117,6 +118,12 @@ def device_lines(places: Sequence[Place], precision: str) -> Iterator[str]:
     nodes = Counter(place.node for place in places if place.node is not None)
     if nodes:
         yield f"nodes     {', '.join(f'{node} ({count})' for node, count in nodes.items())}"
+
+
+def status_with_time(ledger: Ledger, study: str) -> Status:
+    """A study's status with its remaining time. Raises InputError if there is no such study."""
+    found = status_of(ledger, study)
+    return replace(found, time_left=time_left(ledger, found))
 
 
 def time_left(ledger: Ledger, status: Status) -> TimeLeft | None:

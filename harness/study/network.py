@@ -112,9 +112,19 @@ def look_in(home: Path) -> None:
     _CODE.look_in(home / FOLDER)
 
 
-def permit(source: Source) -> None:
-    """Lets this process run a file, since the user named it or the coordinator sent it."""
-    _CODE.add(source)
+def permit(source: Source | None) -> None:
+    """Lets this process run a file, since the user named it or the coordinator sent it; None: a built-in network."""
+    if source is not None:
+        _CODE.add(source)
+
+
+def source_of(network: OwnNetwork | None) -> Source | None:
+    """The content of a network's file, for other processes; None for a built-in network.
+
+    Raises:
+        TroubleError: it was never run here.
+    """
+    return None if network is None else required_source(network)
 
 
 def keep(network: OwnNetwork, home: Path) -> None:

@@ -94,8 +94,7 @@ class Host:
         """
         setup = read_command(command).setup
         assert setup is not None  # noqa: S101 - for the type checker
-        if setup.network is not None:
-            permit(setup.network)
+        permit(setup.network)
         folder = cache.dataset_folder(setup.spec.data)
         if files:
             arrays = {name: np.load(io.BytesIO(content), allow_pickle=False) for name, content in files.items()}

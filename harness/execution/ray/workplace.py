@@ -22,7 +22,7 @@ from harness.execution.messages import Command, Setup, to_line
 from harness.execution.ray.connection import connect
 from harness.execution.ray.host import Host, Seen
 from harness.execution.ray.share import MEMORY_BYTES, share
-from harness.study.network import required_source
+from harness.study.network import source_of
 from harness.study.spec import SweepSpec
 from harness.support import own_code
 from harness.support.atomic_files import replaced
@@ -265,7 +265,7 @@ class RayWorkplace:
         if not has_data and self._files is None:
             paths = cache.files(self._spec.data, self._data_folder)
             self._files = self._ray.put({name: path.read_bytes() for name, path in paths.items()})
-        source = required_source(self._spec.network) if self._spec.network else None
+        source = source_of(self._spec.network)
         setup = Setup(self._spec, host.place, self._data_folder, own_code.digest(), source)
         command = to_line(Command(setup=setup))
         host.has_called("open", host.actor.open.remote(command, None if has_data else self._files), START_TIMEOUT_S)

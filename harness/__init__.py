@@ -16,26 +16,20 @@ import sys
 if sys.platform == "win32":  # before the first import that fails there
     raise SystemExit("harness: the system is Windows; allowed: Linux or macOS, or Linux inside Windows (WSL)")
 
-from harness.api import (
+from harness.api.files import export_optuna, export_study, export_trials, import_study
+from harness.api.results import (
     BestConfiguration,
     best,
     compare,
-    export_optuna,
-    export_study,
-    export_trials,
-    import_study,
     leaderboard,
-    load_baseline,
-    load_sweep,
     predict,
     report,
-    reproduce,
-    run_sweep,
     status,
     tracking_uri,
     trials,
-    verdict,
 )
+from harness.api.settings import load_baseline, load_sweep
+from harness.api.training import reproduce, run_sweep, verdict
 from harness.errors import InputError, TroubleError
 
 __version__ = "0.1.0"

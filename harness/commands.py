@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.api import default_profile, open_ledger, sweep_path
+from harness.api.settings import default_profile, sweep_path
+from harness.api.studies import open_ledger
 from harness.errors import InputError, TroubleError
 from harness.support.atomic_files import STDOUT, destination, is_stream
 from harness.support.home import home, sweeps_folder

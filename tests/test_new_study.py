@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from filled_ledger import DOCUMENTED, RECIPE, FilledLedger, make_spec, read_all
 
+from harness import load_sweep, run_sweep
 from harness.analysis.export.trials import export_table
 from harness.analysis.leaderboard.leaderboard import leaderboard
-from harness.api import load_sweep, run_sweep
 from harness.cli import main
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger

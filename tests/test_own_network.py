@@ -17,8 +17,7 @@ from PIL import Image
 
 import baselines
 from baselines.layers import MNIST, Task
-from harness import InputError, TroubleError, leaderboard, load_sweep, run_sweep, verdict
-from harness.api import export_study, import_study
+from harness import InputError, TroubleError, export_study, import_study, leaderboard, load_sweep, run_sweep, verdict
 from harness.execution.base import Place
 from harness.execution.data import cache
 from harness.execution.messages import Command, Setup, read_command, to_line

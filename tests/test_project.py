@@ -40,8 +40,9 @@ PACKAGES = [
     {"workflows"},
     {"bench"},
     {"gpu_check"},
+    {"api"},
 ]
-MODULES = ["api", "commands", "cli"]  # files beside the packages, in layers above them; `errors` is below
+MODULES = ["commands", "cli"]  # files beside the packages, in layers above them; `errors` is below
 LAYER_OF = {"errors": 0}
 LAYERS = [*PACKAGES, *({module} for module in MODULES)]
 LAYER_OF |= {part: layer for layer, parts in enumerate(LAYERS, start=1) for part in parts}

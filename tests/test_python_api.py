@@ -41,7 +41,7 @@ from harness import (
 )
 from harness.analysis.comparison.comparison import compare as compare_studies
 from harness.analysis.leaderboard.leaderboard import leaderboard as board
-from harness.api import default_profile
+from harness.api.settings import default_profile
 from harness.ledger.ledger import Ledger
 from harness.ledger.locks import study_lock
 from harness.planning.status import status as status_of

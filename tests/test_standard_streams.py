@@ -118,7 +118,7 @@ def test_a_sweep_works_where_nobody_reads_it(environment: dict[str, str], tmp_pa
 
 
 def test_a_script_works_where_nobody_reads_it(environment: dict[str, str]) -> None:
-    code = "from harness.api import _display\nwith _display(quiet=False) as display: display.note('news')"
+    code = "from harness.api.training import _display\nwith _display(quiet=False) as display: display.note('news')"
     done = run("-c", code, closed=("1>&-",), environment=environment)
     assert (done.returncode, done.stderr) == (0, "")
 

@@ -26,8 +26,9 @@ from machine import bound_by_permissions
 from harness.errors import InputError, TroubleError
 from harness.execution.data import cache, datasets, sources
 from harness.execution.data.cache import data_digest, load, prepare, verify
-from harness.execution.data.datasets import Content, Dataset
+from harness.execution.data.datasets import Dataset
 from harness.execution.data.sources import Arrays, Progress, Source
+from harness.study.data import Content
 from harness.support import splits
 from harness.support.splits import split_training
 
@@ -45,7 +46,10 @@ def silent(_: str) -> None:
 
 
 def pins(arrays: Arrays) -> dict[str, Content]:
-    return {name: Content(a.shape, hashlib.sha256(a.tobytes()).hexdigest()) for name, a in arrays.items()}
+    return {
+        name: Content(shape=a.shape, dtype="uint8", sha256=hashlib.sha256(a.tobytes()).hexdigest())
+        for name, a in arrays.items()
+    }
 
 
 @dataclass
@@ -403,7 +407,7 @@ def test_digests_stand_for_every_kept_byte(shelf: Shelf) -> None:
     before = data_digest("tiny")
     tiny = datasets.DATASETS["tiny"]
     for name, content in tiny.kept.items():
-        kept = {**tiny.kept, name: Content(content.shape, content.sha256[::-1])}
+        kept = {**tiny.kept, name: Content(shape=content.shape, dtype="uint8", sha256=content.sha256[::-1])}
         with pytest.MonkeyPatch.context() as patch:
             patch.setitem(datasets.DATASETS, "tiny", Dataset(tiny.raw, kept, tiny.sources, tiny.split, tiny.remedy))  # type: ignore[arg-type]
             assert data_digest("tiny") != before

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from harness.execution.data import datasets
-from harness.execution.data.datasets import DIGITS, MNIST, Content, stratified_cut
+from harness.execution.data.datasets import DIGITS, MNIST, problem, shape_problem, stratified_cut
 from harness.execution.data.sources import Arrays
+from harness.study.data import Content
 from harness.support.splits import split_training
 
 
@@ -112,12 +113,12 @@ def test_mnist_has_the_documented_sizes() -> None:
 
 def test_content_says_what_is_wrong() -> None:
     right = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    content = Content((3, 4), hashlib.sha256(right.tobytes()).hexdigest())
-    assert content.problem(right) is None
-    assert content.problem(np.asfortranarray(right)) is None
-    assert content.problem(right.reshape(4, 3)) == "holds uint8 of shape (4, 3); expected uint8 of shape (3, 4)"
-    assert content.problem(right.astype(np.int8)) == "holds int8 of shape (3, 4); expected uint8 of shape (3, 4)"
+    content = Content(shape=(3, 4), dtype="uint8", sha256=hashlib.sha256(right.tobytes()).hexdigest())
+    assert problem(content, right) is None
+    assert problem(content, np.asfortranarray(right)) is None
+    assert problem(content, right.reshape(4, 3)) == "holds uint8 of shape (4, 3); expected uint8 of shape (3, 4)"
+    assert problem(content, right.astype(np.int8)) == "holds int8 of shape (3, 4); expected uint8 of shape (3, 4)"
     flipped = right.copy()
     flipped[2, 3] ^= 1
-    assert str(content.problem(flipped)).startswith("holds other bytes than it should (SHA-256 ")
-    assert content.shape_problem(flipped) is None
+    assert str(problem(content, flipped)).startswith("holds other bytes than it should (SHA-256 ")
+    assert shape_problem(content, flipped) is None

@@ -39,8 +39,8 @@ BUILT_IN: Mapping[str, Facts] = {
 Natural = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class KeptArray(BaseModel):
-    """The content of an array in the cache: its shape, its type, and the SHA-256 of its bytes."""
+class Content(BaseModel):
+    """The content of an array: its shape, its type, and the SHA-256 of its bytes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -60,7 +60,7 @@ class OwnData(BaseModel):
 
     stem: str
     num_classes: Annotated[int, Field(ge=2, le=MAX_CLASSES)]
-    kept: dict[str, KeptArray]
+    kept: dict[str, Content]
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:

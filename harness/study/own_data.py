@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import InputError
-from harness.study.data import MAX_CHANNELS, MAX_CLASSES, MAX_SIDE, KeptArray, OwnData, check_stem
+from harness.study.data import MAX_CHANNELS, MAX_CLASSES, MAX_SIDE, Content, OwnData, check_stem
 from harness.support.given_files import open_given
 from harness.support.splits import split_training
 
@@ -118,10 +118,11 @@ def _labels(train: Array, test: Array) -> dict[str, Array]:
     return {"y_train": train.astype(kind), "y_test": test.astype(kind)}
 
 
-def _content(array: Array) -> KeptArray:
-    whole = np.ascontiguousarray(array)
-    return KeptArray(
-        shape=array.shape,
-        dtype=array.dtype.name,  # type: ignore[arg-type] # one of three, see above
-        sha256=hashlib.sha256(whole.data).hexdigest(),
-    )
+def sha256(array: Array) -> str:
+    """Of an array's bytes, hexadecimal."""
+    return hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
+
+
+def _content(array: Array) -> Content:
+    dtype: Any = array.dtype.name  # one of three, see above
+    return Content(shape=array.shape, dtype=dtype, sha256=sha256(array))

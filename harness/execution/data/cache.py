@@ -12,7 +12,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -22,9 +22,9 @@ from platformdirs import user_cache_path
 
 from harness.errors import InputError, TroubleError
 from harness.execution.data import datasets
-from harness.execution.data.datasets import Content, Dataset
+from harness.execution.data.datasets import Dataset, problem, shape_problem
 from harness.execution.data.sources import Arrays, Images, Progress, reason
-from harness.study.data import OwnData
+from harness.study.data import Content, OwnData
 from harness.support.home import named_folder
 
 Split = Literal["train", "validation", "test"]
@@ -163,7 +163,7 @@ def _name(data: Data) -> str:
 
 def _pinned(content: Content) -> dict[str, object]:
     """What the digest rests on; bytes had no type at first."""
-    plain = asdict(content)
+    plain = content.model_dump()
     return plain if content.dtype != "uint8" else {name: plain[name] for name in ("shape", "sha256")}
 
 
@@ -183,7 +183,7 @@ def _problems(dataset: Dataset, folder: Path) -> list[FileCheck]:
 
 def _check(path: Path, content: Content) -> FileCheck:
     try:
-        return FileCheck(path, content.problem(_map(path)))
+        return FileCheck(path, problem(content, _map(path)))
     except Exception as error:  # a damaged header may raise nearly any exception
         return FileCheck(path, reason(error))
 
@@ -199,8 +199,8 @@ def _load_file(folder: Path, name: str, content: Content) -> Images:
         array = _map(path)
     except Exception as error:  # as in _check
         raise TroubleError(f"{path}: {reason(error)}; run `harness data fetch`") from error
-    if problem := content.shape_problem(array):
-        raise TroubleError(f"{path}: {problem}; run `harness data fetch`")
+    if wrong := shape_problem(content, array):
+        raise TroubleError(f"{path}: {wrong}; run `harness data fetch`")
     return array
 
 
@@ -232,8 +232,8 @@ def _split(dataset: Dataset, raw: Arrays) -> Arrays:
 
 def _require(contents: Mapping[str, Content], arrays: Arrays) -> None:
     for name, content in contents.items():
-        if problem := content.problem(arrays[name]):
-            raise ValueError(f"{name} {problem}")
+        if wrong := problem(content, arrays[name]):
+            raise ValueError(f"{name} {wrong}")
 
 
 def _write(folder: Path, arrays: Arrays) -> None:

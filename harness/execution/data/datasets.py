@@ -6,7 +6,6 @@ Every kept array is pinned by the SHA-256 of its bytes, which pins the images, t
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -16,31 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.execution.data.sources import IDX_FILES, Arrays, Progress, Source, mnist_sources
-from harness.study.data import OwnData
-from harness.study.own_data import file_of, read_arrays
+from harness.study.data import Content, OwnData
+from harness.study.own_data import file_of, read_arrays, sha256
 from harness.support.splits import split_training, stratified_cut
-
-
-@dataclass(frozen=True)
-class Content:
-    """The required content of an array: this shape and type, and this SHA-256 of its bytes."""
-
-    shape: tuple[int, ...]
-    sha256: str
-    dtype: str = "uint8"
-
-    def problem(self, array: NDArray[np.generic]) -> str | None:
-        """The problem of `array`, in one line; None if it is correct."""
-        if problem := self.shape_problem(array):
-            return problem
-        found = hashlib.sha256(np.ascontiguousarray(array).data).hexdigest()
-        return None if found == self.sha256 else f"holds other bytes than it should (SHA-256 {found[:12]}...)"
-
-    def shape_problem(self, array: NDArray[np.generic]) -> str | None:
-        """Like `problem`, but without the SHA-256."""
-        if array.dtype.name == self.dtype and array.shape == self.shape:
-            return None
-        return f"holds {array.dtype} of shape {array.shape}; expected {self.dtype} of shape {self.shape}"
 
 
 @dataclass(frozen=True)
@@ -62,6 +39,21 @@ class Dataset:
     remedy: str
 
 
+def problem(content: Content, array: NDArray[np.generic]) -> str | None:
+    """The problem of an array that must have this content, in one line; None if it is correct."""
+    if wrong := shape_problem(content, array):
+        return wrong
+    found = sha256(array)
+    return None if found == content.sha256 else f"holds other bytes than it should (SHA-256 {found[:12]}...)"
+
+
+def shape_problem(content: Content, array: NDArray[np.generic]) -> str | None:
+    """Like `problem`, but without the SHA-256."""
+    if array.dtype.name == content.dtype and array.shape == content.shape:
+        return None
+    return f"holds {array.dtype} of shape {array.shape}; expected {content.dtype} of shape {content.shape}"
+
+
 def split_digits(raw: Arrays, num_validation: int, num_test: int) -> Arrays:
     """Cuts the test split from all images, then the validation split from the others."""
     rest, test = stratified_cut(raw["y"], num_test)
@@ -79,22 +71,26 @@ def read_digits() -> Arrays:
     return {"x": np.pad(large, ((0, 0), (2, 2), (2, 2))), "y": labels.astype(np.uint8)}
 
 
+def _bytes(shape: tuple[int, ...], sha256: str) -> Content:
+    return Content(shape=shape, dtype="uint8", sha256=sha256)
+
+
 MNIST = Dataset(
     raw={
-        "x_train": Content((60000, 28, 28), "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757"),
-        "y_train": Content((60000,), "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13"),
-        "x_test": Content((10000, 28, 28), "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161"),
-        "y_test": Content((10000,), "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5"),
+        "x_train": _bytes((60000, 28, 28), "741c988805d008ac6e4c904b69001ba184c24b2c540a4ef403f4c71b676cf757"),
+        "y_train": _bytes((60000,), "1feba77c54802fa5339a11837ea4b2866434b83314ec45192930f1df69120c13"),
+        "x_test": _bytes((10000, 28, 28), "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161"),
+        "y_test": _bytes((10000,), "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5"),
     },
     kept={
-        "train_images": Content((50000, 28, 28), "691c4254c3b6dd68f61206b93280f0cb9fe9e342dd6ee7efbf8627fa537e112c"),
-        "train_labels": Content((50000,), "ab2798ff500ec07a94c35fff9212aa9a3a6e36b5e743537055f044b02d24ca5b"),
-        "validation_images": Content(
+        "train_images": _bytes((50000, 28, 28), "691c4254c3b6dd68f61206b93280f0cb9fe9e342dd6ee7efbf8627fa537e112c"),
+        "train_labels": _bytes((50000,), "ab2798ff500ec07a94c35fff9212aa9a3a6e36b5e743537055f044b02d24ca5b"),
+        "validation_images": _bytes(
             (10000, 28, 28), "2fc9aab095f1fdfea3457251fb8f047a963b99cad7bad5acaa503a33cf7348b9"
         ),
-        "validation_labels": Content((10000,), "d844795d280be9c36aeb0da14492fae33afd055404d630280653cd686f99af15"),
-        "test_images": Content((10000, 28, 28), "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161"),
-        "test_labels": Content((10000,), "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5"),
+        "validation_labels": _bytes((10000,), "d844795d280be9c36aeb0da14492fae33afd055404d630280653cd686f99af15"),
+        "test_images": _bytes((10000, 28, 28), "6d87418db22cc8025d05968bec9bd5c3932904b23485740db143a061a2c9d161"),
+        "test_labels": _bytes((10000,), "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5"),
     },
     sources=mnist_sources,
     split=partial(split_training, num_validation=10000),
@@ -104,16 +100,16 @@ MNIST = Dataset(
 
 DIGITS = Dataset(
     raw={
-        "x": Content((1797, 28, 28), "331918d8109ff7047c13dba1cd71b6d83d36d80731fc70c2cbb4bf1cbd4cc56b"),
-        "y": Content((1797,), "8ba4f891220f5e4c9c819638d1602d74b83618f167043c6da52a2a247841ddf0"),
+        "x": _bytes((1797, 28, 28), "331918d8109ff7047c13dba1cd71b6d83d36d80731fc70c2cbb4bf1cbd4cc56b"),
+        "y": _bytes((1797,), "8ba4f891220f5e4c9c819638d1602d74b83618f167043c6da52a2a247841ddf0"),
     },
     kept={
-        "train_images": Content((1200, 28, 28), "7661b76329e78870ef24550f60a7bd96d580afdc978e6104871042cce26c0961"),
-        "train_labels": Content((1200,), "c6550eeac63da233c3ce5caeea8ea624cefc28cdbe36be77b4d1031f195d4adc"),
-        "validation_images": Content((297, 28, 28), "a9a47729226d74643e5ba102df100c923b68687403b8b7bb5cb7783c6686e487"),
-        "validation_labels": Content((297,), "e0fba9dc4bd4f0a7dfe3f50869a3aec6bb976f49dd7614073049c8866a6a064a"),
-        "test_images": Content((300, 28, 28), "e747852c073d5fac6f53408c98265585c534a679e11d1751eea86d2e02419595"),
-        "test_labels": Content((300,), "b4f52253dd4926221021059862dbc39770187e5df0e13e419cacef6028649fd8"),
+        "train_images": _bytes((1200, 28, 28), "7661b76329e78870ef24550f60a7bd96d580afdc978e6104871042cce26c0961"),
+        "train_labels": _bytes((1200,), "c6550eeac63da233c3ce5caeea8ea624cefc28cdbe36be77b4d1031f195d4adc"),
+        "validation_images": _bytes((297, 28, 28), "a9a47729226d74643e5ba102df100c923b68687403b8b7bb5cb7783c6686e487"),
+        "validation_labels": _bytes((297,), "e0fba9dc4bd4f0a7dfe3f50869a3aec6bb976f49dd7614073049c8866a6a064a"),
+        "test_images": _bytes((300, 28, 28), "e747852c073d5fac6f53408c98265585c534a679e11d1751eea86d2e02419595"),
+        "test_labels": _bytes((300,), "b4f52253dd4926221021059862dbc39770187e5df0e13e419cacef6028649fd8"),
     },
     sources=lambda _: (Source("scikit-learn's digits", lambda _: read_digits()),),
     split=partial(split_digits, num_validation=297, num_test=300),
@@ -131,7 +127,6 @@ def dataset(data: str | OwnData) -> Dataset:
     """
     if isinstance(data, str):
         return DATASETS[data]
-    kept = {name: Content(array.shape, array.sha256, array.dtype) for name, array in data.kept.items()}
 
     def read(_: Progress) -> Arrays:
         file = file_of(data.name)
@@ -140,8 +135,8 @@ def dataset(data: str | OwnData) -> Dataset:
         return read_arrays(file)
 
     return Dataset(
-        raw=kept,
-        kept=kept,
+        raw=data.kept,
+        kept=data.kept,
         sources=lambda _: (Source(f"{data.stem}.npz", read),),
         split=lambda arrays: arrays,
         remedy=f"Run the sweep file that names {data.stem}.npz with this content.",

@@ -99,9 +99,9 @@ def test_a_csv_file_has_six_digits_and_utc_times(study: FilledLedger, tmp_path: 
     export_table(study.ledger, "study", tmp_path / "trials.csv", "csv")
     with (tmp_path / "trials.csv").open() as file:
         rows = list(csv.DictReader(file))
-    start_s, end_s = study.ledger.times("study")[rows[-1]["uid"]]
+    (attempt,) = study.ledger.attempts(rows[-1]["uid"])
     assert rows[-1]["device_time_s"] == "1.23457e+06"
-    for name, moment_s in (("started_at", start_s), ("ended_at", end_s)):
+    for name, moment_s in (("started_at", attempt.started_at_s), ("ended_at", attempt.ended_at_s)):
         assert rows[-1][name] == time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(moment_s))
     pending = rows[-2]
     assert (pending["outcome"], pending["ended_at"]) == ("", "")

@@ -365,7 +365,7 @@ class Ledger:
         """The last `count` trials that ended, in the order of their end, without lists of wrong images."""
 
         def record(row: sqlite3.Row) -> Record:
-            return self._record(row, self._curve(row["uid"], row["attempt"], "ORDER BY e.epoch"))
+            return self._record(row, self._curve(row["uid"], row["attempt"]))
 
         ended = ledger_rows.TRIAL + "WHERE t.study = ? AND f.uid IS NOT NULL ORDER BY f.told_at DESC LIMIT ?"
         return list(self._read(record, ended, study, count))[::-1]
@@ -378,8 +378,7 @@ class Ledger:
         """
 
         def record(row: sqlite3.Row) -> Record:
-            curve = self._curve(uid, row["attempt"], "ORDER BY e.epoch")
-            return self._record(row, curve, ["wrong_images", "test_wrong_images"])
+            return self._record(row, self._curve(uid, row["attempt"]), ["wrong_images", "test_wrong_images"])
 
         return self._only(self._read(record, ledger_rows.TRIAL + "WHERE t.uid = ?", uid), uid)
 
@@ -407,15 +406,6 @@ class Ledger:
         """The attempts of a trial, in order."""
         return list(self._read(ledger_rows.attempt, ledger_rows.ATTEMPT + "WHERE a.uid = ? ORDER BY a.attempt", uid))
 
-    def times(self, study: str) -> dict[str, tuple[float, float]]:
-        """Start of the first attempt at each trial of a study and end of its last one, seconds since 1970, by uid."""
-        of_study = "JOIN trials t ON t.uid = a.uid WHERE t.study = ? ORDER BY a.uid, a.attempt"
-        found: dict[str, tuple[float, float]] = {}
-        for uid, attempt in self._read(_with_uid, ledger_rows.ATTEMPT + of_study, study):
-            start_s, _ = found.get(uid, (attempt.started_at_s, 0.0))
-            found[uid] = start_s, attempt.ended_at_s
-        return found
-
     def open_attempts(self, study: str) -> dict[str, Attempt]:
         """The last attempt of each trial that was started and has no final result, by uid, in order of number."""
         return dict(self._read(_with_uid, ledger_rows.OPEN_ATTEMPT, study))
@@ -427,6 +417,10 @@ class Ledger:
         for attempt, report in self._read(lambda row: (row["attempt"], ledger_rows.epoch_report(row)), query, uid):
             found.setdefault(attempt, []).append(report)
         return found
+
+    def last_epoch(self, uid: str, attempt: int) -> EpochReport | None:
+        """The last finished epoch of an attempt; None if there is none yet."""
+        return next(self._curve(uid, attempt, "ORDER BY e.epoch DESC LIMIT 1"), None)
 
     def origin(self, uid: str) -> dict[str, Any]:
         """Code, versions and machine of the last attempt at a trial, as far as recorded."""
@@ -563,9 +557,9 @@ class Ledger:
             curves.setdefault(uid, []).append(report)
         return curves
 
-    def _curve(self, uid: str, attempt: int | None, order: str) -> list[EpochReport]:
+    def _curve(self, uid: str, attempt: int | None, order: str = "ORDER BY e.epoch") -> Iterator[EpochReport]:
         where = "WHERE e.uid = ? AND e.attempt = ? "
-        return list(self._read(ledger_rows.epoch_report, ledger_rows.EPOCH + where + order, uid, attempt))
+        return self._read(ledger_rows.epoch_report, ledger_rows.EPOCH + where + order, uid, attempt)
 
     def _read(self, reader: Callable[[sqlite3.Row], T], query: str, *values: object) -> Iterator[T]:
         """Yields the result of `reader` for each row."""

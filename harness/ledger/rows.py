@@ -27,7 +27,10 @@ _TRIAL = (
     f" f.test_wrong_images, f.num_epochs, {is_intact('trials', 't')} AS is_intact,"
     f" (SELECT min(a.attempt) FROM attempts a WHERE a.uid = t.uid AND NOT {is_intact('attempts', 'a')}) AS broken,"
     " (SELECT count(*) FROM attempts a WHERE a.uid = t.uid) AS attempts,"
-    " (SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a WHERE a.uid = t.uid) AS reserved_time_s"
+    " (SELECT coalesce(sum(a.reserved_time_s), 0) FROM attempts a WHERE a.uid = t.uid) AS reserved_time_s,"
+    " (SELECT a.started_at FROM attempts a WHERE a.uid = t.uid ORDER BY a.attempt LIMIT 1) AS started_at,"
+    " (SELECT a.started_at + a.reserved_time_s FROM attempts a WHERE a.uid = t.uid ORDER BY a.attempt DESC LIMIT 1)"
+    " AS ended_at"
 )
 _FROM = (
     " FROM trials t JOIN studies s ON s.study = t.study"
@@ -147,7 +150,7 @@ def trial_record(
         cells.read("role", one_of(*Role)),
         cells.read("continues", optional(name)),
     )
-    curve = tuple(reports)
+    curve, attempts = tuple(reports), Cells("attempts", f"{trial.uid}/1 and so on", row)
     record = Record(
         trial,
         _result(row, curve, images),
@@ -155,7 +158,9 @@ def trial_record(
         told_at=cells.read("told_at", optional(whole)),
         asks=cells.read("asks", whole),
         attempts=row["attempts"],
-        reserved_time_s=Cells("attempts", f"{trial.uid}/1 and so on", row).read("reserved_time_s", number),
+        started_at_s=attempts.read("started_at", optional(moment)),
+        ended_at_s=attempts.read("ended_at", optional(number)),
+        reserved_time_s=attempts.read("reserved_time_s", number),
         search_time_s=cells.read("search_time_s", number),
         before=tuple(before),
     )

@@ -69,7 +69,7 @@ def lines(running: list[RunningTrial]) -> Iterator[str]:
 
 def _running(ledger: Ledger, spec: SweepSpec, uid: str, attempt: Attempt) -> RunningTrial:
     trial = ledger.record(uid).trial
-    last = next(reversed(ledger.curves(uid).get(attempt.number, [])), None)
+    last = ledger.last_epoch(uid, attempt.number)
     return RunningTrial(
         trial=trial.number,
         role=trial.role,

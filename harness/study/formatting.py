@@ -26,9 +26,9 @@ def time_range(low_s: float, high_s: float) -> str:
     return f"{low.removesuffix(f' {unit}') if high_s < 7200 else low} to {high}"
 
 
-def utc(moment_s: float) -> str:
+def utc(moment_s: float | None) -> str | None:
     """Seconds since 1970 as a date and time of ISO 8601 in UTC, such as 2026-11-30T14:05:09Z."""
-    return datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return None if moment_s is None else datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def of_seeds(num_seeds: int) -> str:

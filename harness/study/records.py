@@ -340,6 +340,8 @@ class Record:
         told_at: Position of the final result in the same order; None while pending.
         asks: Number of proposals until one was accepted (0: not from the search).
         attempts: Number of attempts that were started.
+        started_at_s: Start of the first attempt, seconds since 1970; None if there was none.
+        ended_at_s: End of the last attempt so far, seconds since 1970.
         reserved_time_s: Wall seconds for which a device was reserved, over all attempts, including lost ones.
         search_time_s: Seconds of the search to ask, report and tell for it.
         before: Results of the trials that it continues, in order, without curves and images.
@@ -351,6 +353,8 @@ class Record:
     told_at: int | None = None
     asks: int = 1
     attempts: int = 0
+    started_at_s: float | None = None
+    ended_at_s: float | None = None
     reserved_time_s: float = 0.0
     search_time_s: float = 0.0
     before: tuple[TrialResult, ...] = ()

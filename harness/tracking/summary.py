@@ -69,10 +69,7 @@ def progress(ledger: Ledger, study: str) -> Progress:
         tested = {record.trial.uid: record for record in ledger.finished(study)}
         records = [tested.get(record.trial.uid, record) for record in records]
     finished = [record for record in records if record.told_at is not None]
-    ended_at = settings.created_at
-    if finished:
-        last = max(finished, key=lambda record: record.told_at or 0)
-        ended_at = ledger.attempts(last.trial.uid)[-1].ended_at_s
+    last = max(finished, key=lambda record: record.told_at or 0, default=None)
     configurations = Configurations(settings.spec, records)
     return Progress(
         study=settings,
@@ -81,7 +78,7 @@ def progress(ledger: Ledger, study: str) -> Progress:
         findings=find(configurations, ledger.result),
         usage=ledger.usage(study),
         num_test_reads=ledger.num_test_reads(study),
-        ended_at=ended_at,
+        ended_at=last.ended_at_s if last and last.ended_at_s is not None else settings.created_at,
     )
 
 

@@ -60,7 +60,7 @@ def export_optuna(ledger: Ledger, study: str, storage_url: str) -> int:
         for record in ledger.history(study):
             if record.trial.role is Role.CONFIRM:
                 continue
-            old, trial = there.get(record.trial.uid), _trial(ledger, found.spec, record)
+            old, trial = there.get(record.trial.uid), _trial(found.spec, record)
             if old is None:
                 storage.create_new_trial(study_id, template_trial=trial)
             elif _is_to_be_ended(old, trial):
@@ -140,7 +140,7 @@ def _claim(storage: RDBStorage, study: Study) -> None:
         raise InputError(f"the storage has another study called {spec.study!r}; allowed: a storage without it")
 
 
-def _trial(ledger: Ledger, spec: SweepSpec, record: Record) -> FrozenTrial:
+def _trial(spec: SweepSpec, record: Record) -> FrozenTrial:
     """A trial in Optuna's form."""
     result = record.result
     state = _state(spec, record)
@@ -154,9 +154,8 @@ def _trial(ledger: Ledger, spec: SweepSpec, record: Record) -> FrozenTrial:
         intermediate_values=_curve(spec, result),
         user_attrs=_attributes(spec, record),
     )
-    attempts = ledger.attempts(record.trial.uid)
-    if attempts:
-        started = trial.datetime_start = datetime.fromtimestamp(attempts[0].started_at_s)
+    if record.started_at_s is not None:
+        started = trial.datetime_start = datetime.fromtimestamp(record.started_at_s)
         if state.is_finished():
             # Not when the last attempt ended: the clock may have been set back in between.
             trial.datetime_complete = started + timedelta(seconds=record.reserved_time_s)

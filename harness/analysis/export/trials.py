@@ -122,9 +122,9 @@ def _hyperparameter(domain: Domain) -> pa.Column:
 
 def _trials(ledger: Ledger, spec: SweepSpec) -> pd.DataFrame:
     """A row per trial, not yet checked."""
-    records, times = ledger.history(spec.study), ledger.times(spec.study)
+    records = ledger.history(spec.study)
     numbers = {record.trial.uid: record.trial.number for record in records}
-    rows = [_trial_row(spec, record, numbers, times.get(record.trial.uid)) for record in records]
+    rows = [_trial_row(spec, record, numbers) for record in records]
     frame = _frame(rows, _TRIAL | _RESULT)
     searched = hyperparameter_columns(spec, [record.trial.params for record in records], frame.index)
     return frame.assign(**searched)[[*_TRIAL, *searched, *_RESULT]]
@@ -145,13 +145,11 @@ def _frame(rows: Sequence[tuple[Any, ...]], types: Mapping[str, str]) -> pd.Data
     return pd.DataFrame.from_records(rows, columns=list(types)).astype(dict(types))
 
 
-def _trial_row(
-    spec: SweepSpec, record: Record, numbers: Mapping[str, int], times: tuple[float, float] | None
-) -> tuple[Any, ...]:
+def _trial_row(spec: SweepSpec, record: Record, numbers: Mapping[str, int]) -> tuple[Any, ...]:
     """The values of `_TRIAL` and `_RESULT`."""
     trial, result = record.trial, record.result
     outcome, error, device = (result.outcome.value, result.error, result.device) if result else (None, None, None)
-    started_at, ended_at = (utc(times[0]), utc(times[1]) if result else None) if times else (None, None)
+    started_at, ended_at = utc(record.started_at_s), utc(record.ended_at_s) if result else None
     which = (spec.study, trial.number, trial.uid, trial.role.value, outcome, error, started_at, ended_at)
     asked = (trial.seed, trial.epochs, numbers.get(trial.continues or ""), record.attempts)
     where = (device and device.name, device and device.backend, record.timing_class)

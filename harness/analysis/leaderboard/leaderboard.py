@@ -125,12 +125,11 @@ def _study_frame(ledger: Ledger, study: Study) -> pd.DataFrame:
     """One study's rows by number, without ranks."""
     spec = study.spec
     records, origins = list(ledger.finished(spec.study)), ledger.origins(spec.study)
-    times = ledger.times(spec.study)
     numbers: dict[str | None, int] = {record.trial.uid: record.trial.number for record in records}
     found = by_uid(spec, records)
     rows = [
         (
-            *_row(ledger, one, one.result, spec, numbers.get(one.trial.continues), times[one.trial.uid]),
+            *_row(ledger, one, one.result, spec, numbers.get(one.trial.continues)),
             *_ranking(found.get(one.trial.uid)),
         )
         for one in records
@@ -154,7 +153,6 @@ def _row(
     result: TrialResult,
     spec: SweepSpec,
     continues: int | None,
-    times: tuple[float, float],
 ) -> tuple[Any, ...]:
     """The values of `_OF_A_TRIAL`, then the numbers."""
     trial, device = record.trial, result.device
@@ -164,7 +162,8 @@ def _row(
         trial.role.value,
         result.outcome.value,
         result.error,
-        *map(utc, times),
+        utc(record.started_at_s),
+        utc(record.ended_at_s),
         trial.epochs,
         trial.seed,
         device and device.backend,

@@ -28,7 +28,7 @@ from harness.api.results import (
     tracking_uri,
     trials,
 )
-from harness.api.settings import load_baseline, load_sweep
+from harness.api.sweeps import load_baseline, load_sweep
 from harness.api.training import reproduce, run_sweep, verdict
 from harness.errors import InputError, TroubleError
 

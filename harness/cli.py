@@ -16,9 +16,10 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from harness import __version__
+from harness.api.sweeps import baseline_options, sweep_options
 from harness.errors import InputError, TroubleError
 from harness.execution.executors import EXECUTORS, options_of
-from harness.study.options import SWEEP_OPTIONS, Option
+from harness.study.options import Option
 from harness.support import standard_streams
 from harness.support.suggestions import did_you_mean
 
@@ -175,7 +176,7 @@ def _add_sweep(commands: _Commands) -> None:
     what.add_argument("sweep", nargs="?", metavar="NAME|FILE.toml", help=text)
     what.add_argument("--list", action="store_true", help="list the sweeps by name, the samplers and the pruners")
     sweep.add_argument("--fresh", action="store_true", help="start a new study; the old one is kept under a dated name")
-    _add_run_options(sweep, SWEEP_OPTIONS)
+    _add_run_options(sweep, sweep_options())
 
 
 def _add_baseline(commands: _Commands) -> None:
@@ -185,7 +186,7 @@ def _add_baseline(commands: _Commands) -> None:
     baseline = _add(commands, "baseline", text)
     baseline.add_argument("baseline", choices=(*baselines.NAMES, "all"))
     baseline.add_argument("--seeds", type=_whole, metavar="N", help="number of seeds")
-    _add_run_options(baseline, [option for option in SWEEP_OPTIONS if option.is_for_baselines])
+    _add_run_options(baseline, baseline_options())
 
 
 def _add_verdict(commands: _Commands) -> None:

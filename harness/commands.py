@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.api.settings import default_profile, sweep_path
 from harness.api.studies import open_ledger
+from harness.api.sweeps import default_profile, sweep_options, sweep_path
 from harness.errors import InputError, TroubleError
 from harness.support.atomic_files import STDOUT, destination, is_stream
 from harness.support.home import home, sweeps_folder
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from harness.execution.executors import ExecutorSettings
     from harness.ledger.ledger import Ledger
     from harness.planning.progress import StopReason
+    from harness.study.settings import Flags
     from harness.study.spec import SweepSpec
-    from harness.study.sweep_file import Flags
     from harness.sweep.runner import StudyEnd
 
 TOP = 20  # rows of a leaderboard on the terminal
@@ -52,7 +52,7 @@ def baseline(options: argparse.Namespace) -> int:
 
 def verdict(options: argparse.Namespace) -> int:
     from harness.analysis.verdict.table import show_verdict, write_verdict
-    from harness.study.spec import parse_duration_s
+    from harness.study.settings import parse_duration_s
     from harness.sweep.display import make_display
     from harness.workflows.champion import crowned
     from harness.workflows.verdict import Request, run_verdict
@@ -368,7 +368,7 @@ def _say_what_is_next(specs: Sequence[SweepSpec]) -> None:
 
 def _list() -> int:
     """Lists what can be run: sweep files with their profiles, samplers, pruners."""
-    from harness.search.catalogue import PRUNERS, SAMPLERS
+    from harness.search.samplers import PRUNERS, SAMPLERS
     from harness.study.sweep_file import read_sweep_file
 
     for path in sorted(sweeps_folder().glob("*.toml"), key=lambda path: path.stem):
@@ -474,7 +474,8 @@ def _board(studies: list[str]) -> Path:
 
 def _study_named(name: str) -> str:
     """A study by its own name, or by that of its file in sweeps/."""
-    from harness.study.sweep_file import Flags, load_sweep
+    from harness.study.settings import Flags
+    from harness.study.sweep_file import load_sweep
 
     path = sweep_path(name)
     with open_ledger() as ledger:
@@ -484,12 +485,13 @@ def _study_named(name: str) -> str:
 
 
 def _flags(options: argparse.Namespace) -> Flags:
-    from harness.study.sweep_file import Flags, given_flags
+    from harness.study.sweep_file import given_flags
 
-    given = {name: value for name in Flags.model_fields if (value := getattr(options, name, None)) is not None}
+    flags = {option.name: option.long_flag for option in sweep_options()}
+    given = {name: value for name in flags if (value := getattr(options, name, None)) is not None}
     if "objective" in given:
         given["objective"] = tuple(given["objective"].split(","))
-    return given_flags(given)
+    return given_flags(given, flags)
 
 
 def _say(text: str) -> None:

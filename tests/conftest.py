@@ -12,8 +12,9 @@ from open_databases import left_open, num_opened
 
 from harness.execution.data import cache
 from harness.ledger.ledger import Ledger
+from harness.study.settings import Flags
 from harness.study.spec import SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 from harness.tracking import store
 

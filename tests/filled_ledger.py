@@ -11,7 +11,8 @@ from typing import Any
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
 from harness.study.records import Device, EpochReport, Outcome, Params, Role, Seconds, Trial, TrialResult
-from harness.study.spec import Budget, Kind, SweepSpec
+from harness.study.settings import Budget, Kind
+from harness.study.spec import SweepSpec
 
 RECIPE = {"learning_rate": 2e-3, "schedule": "warmup_cosine", "warmup_share": 0.1, "batch_size": 128}
 CPU = Device("a processor", "cpu", "tensorflow 2.21.0", "float32", "graph", 1, 2)

@@ -14,8 +14,9 @@ from harness.search.encoding import encode
 from harness.search.factory import make_search
 from harness.search.proposer import Next, Proposer
 from harness.study.records import EpochReport, Outcome, Record, Role, Scalar, Seconds, Trial, TrialResult
+from harness.study.settings import Budget
 from harness.study.space import Choice, Domain
-from harness.study.spec import Budget, SweepSpec
+from harness.study.spec import SweepSpec
 
 # Documented: units_1 512, units_2 512, units_3 512, layers 2, dropout 0, batch_norm false, learning_rate 2e-3.
 NUMBERS = {"units_1": {"low": 64, "high": 2048, "log": True}, "dropout": {"low": 0.0, "high": 0.5}}

@@ -31,7 +31,8 @@ from harness.ledger.ledger import Ledger
 from harness.planning.plan import make_costs
 from harness.planning.status import status
 from harness.study.records import Outcome, Role, Trial, TrialResult
-from harness.study.spec import Kind, SweepSpec
+from harness.study.settings import Kind
+from harness.study.spec import SweepSpec
 from harness.sweep.display import PlainDisplay
 from harness.sweep.runner import run_study
 from harness.workflows.doctor import Level, examine

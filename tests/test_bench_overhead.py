@@ -16,7 +16,8 @@ from harness.bench import overhead, scripted_workers
 from harness.bench.overhead import OTHER_PARTS, TRIAL_PARTS, Stopwatch, Timing
 from harness.ledger.ledger import Ledger
 from harness.study.records import Outcome, Role
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.settings import Flags
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 from harness.tracking import store
 

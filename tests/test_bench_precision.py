@@ -11,8 +11,9 @@ from harness.bench import precision
 from harness.bench.precision import Network, Pair
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
+from harness.study.settings import Flags
 from harness.study.spec import SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 from harness.sweep.runner import run_study
 

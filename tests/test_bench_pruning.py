@@ -12,7 +12,8 @@ from simulated_study import NUMBERS, simulated_spec
 from harness.bench import pruning
 from harness.bench.pruning import FIRST_EPOCH, NONE, PRUNERS, RULES, Curve
 from harness.study.records import EpochReport, Seconds, Trial
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.settings import Flags
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 
 EPOCHS = 5

@@ -10,7 +10,8 @@ from filled_ledger import DOCUMENTED, make_spec
 from harness.study import spec
 from harness.study.comparability import Configuration, Configurations, by_uid, differing
 from harness.study.records import Device, Outcome, Params, Record, Role, Seconds, Trial, TrialResult
-from harness.study.spec import Decides, SweepSpec, settings_that_decide
+from harness.study.settings import Decides, settings_that_decide
+from harness.study.spec import SweepSpec
 from harness.support.strict_json import parse_json
 
 DEVICE = Device("CPU", "cpu", "tensorflow 2", "float32", "compiled", 1, 2)

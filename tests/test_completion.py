@@ -1,18 +1,21 @@
 """Shells complete the command, and a mistyped name is answered with the one that was meant."""
 
+import re
 import shutil
 import subprocess
 import sys
 from contextlib import closing
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from filled_ledger import FilledLedger, make_spec
 
 from harness import cli
+from harness.execution.data.datasets import DATASETS
 from harness.ledger.ledger import Ledger
-from harness.search.catalogue import PRUNERS, SAMPLERS
-from harness.study.options import SWEEP_OPTIONS
+from harness.search.samplers import PRUNERS, SAMPLERS
+from harness.study.settings import Engine, Precision
 
 # Completes the last of the words, with the function that the script has registered.
 COMPLETE = """
@@ -60,18 +63,31 @@ def test_other_shells_have_a_script(shell: str, capsys: pytest.CaptureFixture[st
     assert "successive_halving" in capsys.readouterr().out
 
 
-def test_the_offered_samplers_and_pruners_are_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    offered = {option.name: set(option.choices) for option in SWEEP_OPTIONS}
-    assert offered["sampler"] == {entry.name for entry in SAMPLERS}
-    assert offered["pruner"] == {entry.name for entry in PRUNERS}
-    assert offered["engine"] == {entry.engine for entry in SAMPLERS}
+def test_the_offered_values_are_those_that_are_allowed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    offered = {
+        name: re.search(rf"^_shtab_harness_sweep___{name}_choices=\((.*)\)$", script, re.MULTILINE)
+        for name in ("engine", "sampler", "pruner", "dataset", "precision")
+    }
+    assert {name: found and set(found[1].split()) for name, found in offered.items()} == {
+        "engine": set(get_args(Engine)),
+        "sampler": {entry.name for entry in SAMPLERS},
+        "pruner": {entry.name for entry in PRUNERS},
+        "dataset": set(DATASETS),
+        "precision": set(get_args(Precision)),
+    }
+
+
+def test_the_help_names_the_samplers_and_pruners_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["sweep", "--help"])
     text = " ".join(capsys.readouterr().out.split())
-    for engine in offered["engine"]:
-        names = ", ".join(entry.name for entry in SAMPLERS if entry.engine == engine)
-        assert f"by {engine} {names}" in text
-    assert f"stopped early: {', '.join(entry.name for entry in PRUNERS)}" in text
+    assert " --engine ENGINE optuna or keras-tuner " in text
+    assert (
+        "by optuna tpe, random, qmc, grid, nsga2, cmaes, gp; by keras-tuner random, bayesian, hyperband, grid" in text
+    )
+    assert "stopped early: none, median, percentile, successive_halving, hyperband" in text
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,9 @@ from harness.planning.cost_model import (
     non_negative_least_squares,
 )
 from harness.study.records import Device, EpochReport, Outcome, Params, Record, Seconds, Trial, TrialResult
+from harness.study.settings import Flags
 from harness.study.spec import SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 
 SPEC = make_spec()

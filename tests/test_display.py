@@ -11,7 +11,7 @@ from harness.planning.forecast import TimeLeft
 from harness.study.data import BUILT_IN
 from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
 from harness.study.seeds import Seeds
-from harness.study.spec import Kind
+from harness.study.settings import Kind
 from harness.sweep.display import QUIET_S, HowFar, LiveDisplay, PlainDisplay, make_display
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")

@@ -32,8 +32,9 @@ from harness.execution.messages import (
 )
 from harness.ledger.ledger import Ledger
 from harness.search import catalogue
+from harness.study.settings import Flags
 from harness.study.spec import SweepSpec, is_name
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -37,8 +37,9 @@ from harness.search.factory import make_search
 from harness.search.proposer import Proposer
 from harness.study.new_study import allowed_for, check_new
 from harness.study.records import Outcome, Trial
+from harness.study.settings import Flags
 from harness.study.spec import SweepSpec
-from harness.study.sweep_file import Flags, load_sweep, validated
+from harness.study.sweep_file import load_sweep, validated
 from harness.support.home import sweeps_folder
 
 # Settings at and around the ends of what they may be

@@ -15,8 +15,9 @@ from harness.execution.local import LocalExecutor
 from harness.execution.training import models
 from harness.execution.training.trainer import build, save_weights
 from harness.study.records import Trial, TrialResult
+from harness.study.settings import Flags
 from harness.study.spec import SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.sweep_file import load_sweep
 from harness.support import keras_settings
 from harness.support.home import sweeps_folder
 

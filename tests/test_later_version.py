@@ -42,7 +42,7 @@ SINCE = Since({SCHEMA_VERSION + 1})
 """
 # By file: a line, and what the later version has after it.
 ADDED = {
-    "harness/study/spec.py": {
+    "harness/study/settings.py": {
         "    max_memory_mb: Annotated[float, Field(gt=0)] | None = None\n": (
             "    max_depth: Annotated[Positive | None, SINCE] = None\n"
         ),
@@ -80,7 +80,7 @@ from harness.audit.recount import recount
 from harness.audit.rows import open_read_only, read_study
 from harness.ledger.ledger import Ledger
 from harness.planning.status import status
-from harness.study.spec import Budget
+from harness.study.settings import Budget
 from harness.sweep.runner import open_study
 from harness.workflows.report import write_report
 from harness.workflows.study_file import export_study, import_study

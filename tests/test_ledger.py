@@ -11,8 +11,9 @@ from harness.errors import InputError, TroubleError
 from harness.ledger import schema
 from harness.ledger.ledger import Ledger
 from harness.study.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
+from harness.study.settings import Flags
 from harness.study.spec import SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 
 DEVICE = Device("cpu", "cpu", "tensorflow 2", "float32", "fit", 1, 2)

@@ -26,7 +26,8 @@ from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.schema import JSON_RECORDS, MIGRATIONS, SCHEMA_VERSION, added_fields
 from harness.planning.status import status
 from harness.study.records import Device, EpochReport, Outcome, Role, Seconds, Trial, TrialResult
-from harness.study.spec import Budget, Constraints, Kind, SweepSpec
+from harness.study.settings import Budget, Constraints, Kind
+from harness.study.spec import SweepSpec
 from harness.workflows.doctor import Level, examine
 
 OLD = Path(__file__).parent / "fixtures" / "ledger-v1.sql"

@@ -31,8 +31,9 @@ from harness.execution.ray.share import Share, share
 from harness.execution.ray.workplace import RayWorkplace
 from harness.ledger.ledger import Ledger
 from harness.study.records import Outcome, Trial
+from harness.study.settings import Flags
 from harness.study.spec import SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.sweep_file import load_sweep
 from harness.support.home import project_root
 
 if find_spec("ray") is None:  # not imported here, since Ray reads its environment when it is

@@ -8,14 +8,15 @@ import pytest
 
 import harness
 from harness import cli
+from harness.api.sweeps import sweep_options
 from harness.execution.executors import EXECUTORS, chosen, options_of
-from harness.study.options import SWEEP_OPTIONS, Option
-from harness.study.sweep_file import Flags
+from harness.study.options import Option
+from harness.study.settings import Flags
 
 ROOT = Path(__file__).parents[1]
 RUNNERS = {"sweep": "smoke", "baseline": "fc", "verdict": "study"}  # the commands that start workers
 SAMPLES: dict[type[int | float | str], int | float | str] = {int: 1, float: 1.0, str: "auto"}
-NAMES = {option.name for option in SWEEP_OPTIONS}
+NAMES = {option.name for option in sweep_options()}
 
 
 def test_each_option_has_its_type_and_is_an_argument_of_load_sweep() -> None:
@@ -51,7 +52,7 @@ def test_each_variable_of_make_is_an_option_of_its_command() -> None:
         commands = next(action for action in parser._actions if action.dest == "command" or action.choices)
         known = {flag for action in commands.choices[command]._actions for flag in action.option_strings}
         assert {f"--{flag}" for flag in offered} <= known
-    upper = {option.name.upper() for option in SWEEP_OPTIONS}
+    upper = {name.upper() for name in NAMES}
     of_sweeps = re.search(r"^sweep-cnn:.*\((.*)\)$", makefile, re.MULTILINE)
     assert of_sweeps is not None
     said = {word.removesuffix("=") for word in of_sweeps[1].split()}

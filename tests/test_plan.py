@@ -13,7 +13,8 @@ from harness.planning.progress import Progress
 from harness.planning.status import status
 from harness.search.constraints import broken_limit
 from harness.study.records import Device, Role
-from harness.study.spec import Budget, SweepSpec
+from harness.study.settings import Budget
+from harness.study.spec import SweepSpec
 
 PLACES = [Place(f"worker-{i}", CPU.name, 1, 2) for i in range(2)]
 

@@ -15,8 +15,9 @@ from harness.planning.cost_model import CostModel, count_work, cpu_estimate
 from harness.planning.forecast import Open, TimeLeft
 from harness.planning.progress import MAX_PUT_OFF, Progress, StopReason
 from harness.study.records import EpochReport, Outcome, Params, Record, Role, Seconds, Trial, TrialResult
-from harness.study.spec import Budget, SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.settings import Budget, Flags
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 
 SMALL = {"units_1": 64, "units_2": 64}

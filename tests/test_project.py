@@ -379,7 +379,7 @@ def test_make_without_variables_gives_no_flags() -> None:
 
 
 def test_the_documentation_lists_every_sampler_and_pruner() -> None:
-    from harness.search.catalogue import PRUNERS, SAMPLERS
+    from harness.search.samplers import PRUNERS, SAMPLERS
 
     listed = (ROOT / "docs" / "sweeps.md").read_text()
     rows = [f"| {sampler.engine} | {sampler.name} | {sampler.properties} |" for sampler in SAMPLERS]

@@ -41,12 +41,13 @@ from harness import (
 )
 from harness.analysis.comparison.comparison import compare as compare_studies
 from harness.analysis.leaderboard.leaderboard import leaderboard as board
-from harness.api.settings import default_profile
+from harness.api.sweeps import default_profile
 from harness.ledger.ledger import Ledger
 from harness.ledger.locks import study_lock
 from harness.planning.status import status as status_of
+from harness.study.settings import Flags
 from harness.study.spec import SweepSpec
-from harness.study.sweep_file import Flags, baseline_spec
+from harness.study.sweep_file import baseline_spec
 from harness.study.sweep_file import load_sweep as load_as_the_command_does
 from harness.support.home import sweeps_folder
 

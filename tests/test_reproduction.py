@@ -37,7 +37,8 @@ from harness.execution.training.trainer import Trainer
 from harness.ledger.ledger import Ledger
 from harness.study.data import BUILT_IN
 from harness.study.records import Device, EpochReport, Outcome, Params, Role, Seconds, Trial, TrialResult
-from harness.study.spec import Kind, SweepSpec
+from harness.study.settings import Kind
+from harness.study.spec import SweepSpec
 from harness.support.provenance import diff_file, session_provenance
 from harness.sweep.display import PlainDisplay
 from harness.workflows.reproduce import Reproduction, find_place, reproduce

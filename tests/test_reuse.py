@@ -35,7 +35,8 @@ from harness.planning.progress import Progress
 from harness.search.factory import make_search
 from harness.search.proposer import Proposer
 from harness.study.records import Device, EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
-from harness.study.spec import Budget, Decides, SweepSpec, settings_that_decide
+from harness.study.settings import Budget, Decides, settings_that_decide
+from harness.study.spec import SweepSpec
 from harness.study.trainings import _NOT_OF_A_TRAINING, training_settings
 from harness.support.failpoints import Step
 from harness.sweep import loop, reuse

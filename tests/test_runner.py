@@ -13,7 +13,8 @@ from harness.errors import InputError, TroubleError
 from harness.ledger.ledger import Ledger
 from harness.planning.progress import StopReason
 from harness.study.records import Trial
-from harness.study.spec import Budget, Kind, check_name
+from harness.study.settings import Budget, Kind
+from harness.study.spec import check_name
 from harness.sweep.runner import StudyEnd, learned, open_study
 from harness.workflows.verdict import Request, plan_verdict
 

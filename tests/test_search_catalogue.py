@@ -12,8 +12,8 @@ from simulated_study import CONDITIONAL, MIXED, NUMBERS, STEPPED, simulated_spec
 from harness.errors import InputError
 from harness.search import catalogue
 from harness.search.base import NoProposal
-from harness.search.catalogue import PRUNERS, SAMPLERS
 from harness.search.factory import make_search
+from harness.search.samplers import PRUNERS, SAMPLERS
 
 REFUSED = [
     (

@@ -19,7 +19,7 @@ from simulated_study import (
 
 from harness.search import catalogue
 from harness.search.base import NoProposal
-from harness.search.catalogue import SAMPLERS, Sampler
+from harness.search.samplers import SAMPLERS, Sampler
 from harness.study.records import Outcome, Role
 from harness.study.spec import SweepSpec
 

@@ -8,7 +8,7 @@ from simulated_study import CONDITIONAL, MIXED, NUMBERS, SimulatedStudy, simulat
 from harness.errors import InputError
 from harness.search.warm_start import check_fidelity, learnable
 from harness.study.records import Outcome, Record, Role, Trial, TrialResult
-from harness.study.spec import Decides, settings_that_decide
+from harness.study.settings import Decides, settings_that_decide
 
 SMALL = {"units_1": {"low": 256, "high": 1024, "log": True}}
 

@@ -15,7 +15,7 @@ from harness.planning.forecast import TimeLeft
 from harness.planning.running import RunningTrial, lines
 from harness.planning.status import Best, Share, Status, render, status, to_json
 from harness.study.records import EpochReport, Outcome, Role, Seconds, TrialResult
-from harness.study.spec import Kind
+from harness.study.settings import Kind
 from harness.support.intervals import error_rate_interval_pct
 
 BEST = "trial 3 at 1.50 % (95 %: 0.91 to 2.46), 1.00 points below the baseline's 2.50 % (mean of 2 seeds): within noise"

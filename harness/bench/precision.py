@@ -23,8 +23,9 @@ from harness.bench.results import write_json
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
 from harness.study.records import Params
-from harness.study.spec import Budget, Kind, Precision, SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.settings import Budget, Flags, Kind, Precision
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 from harness.sweep.display import PlainDisplay
 from harness.sweep.runner import run_study

@@ -27,8 +27,9 @@ from harness.ledger.ledger import Ledger
 from harness.search.factory import make_search
 from harness.study.comparability import full_error_pct
 from harness.study.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
-from harness.study.spec import Budget, SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.settings import Budget, Flags
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 from harness.sweep.display import PlainDisplay
 from harness.sweep.runner import run_study

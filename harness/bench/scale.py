@@ -26,8 +26,9 @@ from harness.bench.parallel_search import Crowd, found_pct
 from harness.bench.programs import output
 from harness.bench.results import three_digits, write_json
 from harness.ledger.ledger import Ledger
-from harness.study.spec import Budget, SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.settings import Budget, Flags
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 from harness.support.own_code import program
 

@@ -22,9 +22,9 @@ from harness.bench import synthetic_objective
 from harness.bench.results import write_json
 from harness.search import catalogue
 from harness.search.base import NoProposal
-from harness.search.catalogue import SAMPLERS
 from harness.search.factory import make_search
 from harness.search.proposer import Next, Proposer
+from harness.search.samplers import SAMPLERS
 from harness.study.comparability import Configurations
 from harness.study.records import EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
 

@@ -23,7 +23,8 @@ from harness.bench.programs import output
 from harness.bench.results import write_json
 from harness.execution.data import cache
 from harness.study.records import Params
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.settings import Flags
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 from harness.support.own_code import program
 

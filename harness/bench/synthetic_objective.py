@@ -16,7 +16,8 @@ from collections.abc import Iterator
 
 from harness.search.constraints import broken_limit
 from harness.study.records import EpochReport, Params, Seconds, Trial
-from harness.study.spec import Budget, Constraints, SweepSpec
+from harness.study.settings import Budget, Constraints
+from harness.study.spec import SweepSpec
 
 EPOCHS = 5
 NOISE_PCT = 0.07  # standard deviation between seeds

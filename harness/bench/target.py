@@ -22,8 +22,9 @@ from harness.bench.results import write_json
 from harness.execution.data import cache
 from harness.execution.machine.devices import this_machine
 from harness.study.data import BUILT_IN
-from harness.study.spec import Budget, SweepSpec
-from harness.study.sweep_file import Flags, load_sweep
+from harness.study.settings import Budget, Flags
+from harness.study.spec import SweepSpec
+from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
 from harness.support.own_code import program
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import baselines
 from harness.execution.base import Place
 from harness.study.data import BUILT_IN
+from harness.study.settings import Flags
 from harness.study.spec import SweepSpec
-from harness.study.sweep_file import Flags, baseline_spec
+from harness.study.sweep_file import baseline_spec
 
 CURVE_IMAGES = 1_000  # validation images after each epoch
 

@@ -23,7 +23,8 @@ from baselines.settings import Since, marked
 from harness.errors import TroubleError
 from harness.ledger import checksums
 from harness.study.records import Device, EpochReport, Seconds, TrialResult
-from harness.study.spec import Budget, Constraints, SweepSpec
+from harness.study.settings import Budget, Constraints
+from harness.study.spec import SweepSpec
 from harness.support.redaction import reason
 
 # How long another process may hold the ledger, for example a database browser with an open transaction. The

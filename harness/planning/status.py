@@ -17,7 +17,8 @@ from harness.study.comparability import Configurations
 from harness.study.findings import Findings, against_baseline, find
 from harness.study.formatting import changed, duration, of_seeds, settings, time_range
 from harness.study.records import Record, Scalar
-from harness.study.spec import Kind, SweepSpec
+from harness.study.settings import Kind
+from harness.study.spec import SweepSpec
 from harness.support.standard_streams import for_people
 
 INDENT = 12  # of the values

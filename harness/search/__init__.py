@@ -1,1 +1,1 @@
-"""Searches. `base` has the protocol, `catalogue` lists the searches, `factory` creates one."""
+"""Searches. `base` has the protocol, `samplers` lists the searches, `catalogue` says which fit a study, `factory` creates one."""

@@ -1,7 +1,7 @@
 """The protocol of searches: a search proposes configurations and learns from results.
 
 `proposer.py` has the part that is the same for every engine (the baseline first, repeats, limits, numbering);
-`catalogue.py` lists the searches.
+`samplers.py` lists the searches.
 """
 
 from __future__ import annotations

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from harness.errors import InputError
 from harness.study.comparability import differing
 from harness.study.records import Params, Record
+from harness.study.settings import Decides
 from harness.study.space import SpaceError
-from harness.study.spec import Decides, SweepSpec
+from harness.study.spec import SweepSpec
 
 
 def check_fidelity(spec: SweepSpec, source: SweepSpec) -> None:

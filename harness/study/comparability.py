@@ -16,7 +16,8 @@ from functools import cached_property
 from statistics import fmean
 
 from harness.study.records import Params, Record, Role, Scalar
-from harness.study.spec import Decides, SweepSpec, settings_that_decide
+from harness.study.settings import Decides, settings_that_decide
+from harness.study.spec import SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 
 # Errors are compared among trials that agree in all of these; `epochs` are the trial's own.

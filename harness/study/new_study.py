@@ -11,8 +11,9 @@ from typing import get_args
 from baselines.settings import Allowed, Whole
 from harness.errors import InputError
 from harness.study.records import Scalar
+from harness.study.settings import Objective
 from harness.study.space import TOLERANCE, Choice, Domain, Float
-from harness.study.spec import Objective, SweepSpec
+from harness.study.spec import SweepSpec
 from harness.support.strict_json import shown
 
 

@@ -8,28 +8,21 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from enum import Enum, StrEnum
-from functools import cache
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 
 import baselines
 from baselines.layers import Cost, Task
 from baselines.recipe import Recipe
-from baselines.settings import Allowed, OneOf, Real, Since
+from baselines.settings import Allowed, OneOf, Real
 from harness.errors import InputError
 from harness.study import network as networks
 from harness.study.data import OwnData, Sizes, facts_of
-from harness.study.network import OwnNetwork
 from harness.study.records import Params, Scalar
+from harness.study.settings import MAX_WHOLE, Constraints, Decides, Kind, Settings, settings_that_decide
 from harness.study.space import Domain, Float, SearchSpace, SpaceError, domain_from_toml
 from harness.support.strict_json import explain, shown, shown_key
-
-Engine = Literal["optuna", "keras-tuner"]
-Objective = Literal["error", "device_time"]
-Precision = Literal["auto", "float32", "bfloat16"]
-Prior = Literal["none", "documented"]
 
 NAMES = "1 to 64 letters, digits, '.', '_' or '-', not starting with '.'"
 
@@ -39,113 +32,9 @@ VERDICT_ENDING = ".verdict"  # of a verdict's name, after the name of the tested
 _DATED = r"\.\d{8}-\d{6}"  # the time when a study was renamed for a new one of its name
 _NAME = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,63}}(?:{_DATED})?(?:{re.escape(VERDICT_ENDING)})?")
 
-MAX_WHOLE = 2**31 - 1
-MAX_SECONDS = float(MAX_WHOLE)
 
-Positive = Annotated[int, Field(ge=1, le=MAX_WHOLE)]
-Seconds = Annotated[float, Field(gt=0, lt=2**31)]
-Seed = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class Kind(StrEnum):
-    """What a study is for."""
-
-    SEARCH = "search"  # tries configurations around the documented one
-    BASELINE = "baseline"  # trains the documented configuration alone, with several seeds
-    VERDICT = "verdict"  # trains the best trials of another study and its baseline again, with fresh seeds
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-class Constraints(Strict):
-    """Limits on a configuration, checked before it is trained. None: no limit."""
-
-    max_params: Positive | None = None
-    max_mflops_per_image: Annotated[float, Field(gt=0)] | None = None
-    max_memory_mb: Annotated[float, Field(gt=0)] | None = None
-
-
-class Budget(Strict):
-    """The limits of a study, which ends at the first it reaches; None: no limit of that kind.
-
-    `finalists_share` is the last part of it, in which the best configurations get further seeds.
-    """
-
-    trials: Annotated[int, Field(ge=0, le=MAX_WHOLE)]
-    wall_s: Seconds | None = None
-    device_s: Seconds | None = None
-    finalists_share: Annotated[Share, Since(6)] = 0.0
-
-    def grown(self, other: Budget) -> Budget:
-        """The larger limits of both, with the share of `other`."""
-        return Budget(
-            trials=max(self.trials, other.trials),
-            wall_s=_later(self.wall_s, other.wall_s),
-            device_s=_later(self.device_s, other.device_s),
-            finalists_share=other.finalists_share,
-        )
-
-
-class Decides(Enum):
-    """The effect of a setting of a study. Each setting has one, so that no comparison forgets a setting."""
-
-    ARCHITECTURE = "what the space is around"
-    ERRORS = "how good an error can be: only errors of equal settings are compared"
-    CURVES = "what the errors of epochs rest on"
-    TRIALS = "what is tried, and how often"
-    NOTHING = "nothing that is found, and so nothing of the digest"
-
-
-class SweepSpec(Strict):
-    """One study, every setting resolved. Those of `identity` decide what is found, and are its digest.
-
-    `baseline` and `dataset` name built-in ones, or a user's own, which `network` and `own_data` describe. The name of
-    an own one ends in the hash of its content, so that all that compares names keeps other contents apart.
-
-    `enqueue` holds configurations to try before the search proposes any, or those that a verdict is about; `learn_from`
-    names a study whose finished trials the search learns from without counting them. `full_epochs` are those of the
-    sweep file's profile `full`, if it has one: what a verdict trains. `confirms` are the numbers of the trials that a
-    verdict is about, as they stand in `enqueue`. Where `train_images` is more than the training split has, the
-    validation images are trained on as well. A `precision` of "auto" is resolved before a study is stored.
-
-    The default of a setting that is added is how studies were run before there was such a setting, and never changes:
-    earlier studies are read with it. What a new study gets is said in `sweep_file`.
-    """
-
-    study: Annotated[str, Decides.NOTHING]
-    kind: Annotated[Kind, Decides.NOTHING] = Kind.SEARCH
-    baseline: Annotated[str, Decides.ARCHITECTURE]
-    network: Annotated[Annotated[OwnNetwork | None, Since(8)], Decides.NOTHING] = None
-    dataset: Annotated[str, Decides.ERRORS] = "mnist"
-    own_data: Annotated[Annotated[OwnData | None, Since(8)], Decides.NOTHING] = None
-    engine: Annotated[Engine, Decides.TRIALS] = "optuna"
-    sampler: Annotated[str, Decides.TRIALS] = "tpe"
-    pruner: Annotated[str, Decides.TRIALS] = "median"
-    patience: Annotated[Annotated[int, Field(ge=0)], Decides.TRIALS] = 0
-    objective: Annotated[tuple[Objective, ...], Decides.TRIALS] = ("error",)
-    seed: Annotated[Seed, Decides.TRIALS] = 0
-    max_repeats: Annotated[Annotated[int, Field(ge=0)], Decides.TRIALS] = 1
-    prior: Annotated[Annotated[Prior, Since(7)], Decides.TRIALS] = "none"
-    max_attempts: Annotated[Positive, Decides.TRIALS] = 2
-    trial_timeout_s: Annotated[Seconds | None, Decides.TRIALS] = None
-    recipe: Annotated[dict[str, Any], Decides.TRIALS]
-    space: Annotated[dict[str, dict[str, Any]], Decides.TRIALS]
-    constraints: Annotated[Constraints, Decides.TRIALS] = Constraints()
-    enqueue: Annotated[tuple[dict[str, Scalar], ...], Decides.TRIALS] = ()
-    learn_from: Annotated[str | None, Decides.TRIALS] = None
-    profile: Annotated[str, Decides.TRIALS]
-    train_images: Annotated[Positive, Decides.ERRORS]
-    epochs: Annotated[Positive, Decides.ERRORS]
-    validation_images: Annotated[Positive, Decides.CURVES]
-    baseline_seeds: Annotated[Annotated[int, Field(ge=0, le=MAX_WHOLE)], Decides.TRIALS]
-    full_epochs: Annotated[Positive | None, Decides.NOTHING] = None
-    confirms: Annotated[tuple[int, ...], Decides.NOTHING] = ()
-    reads_test: Annotated[bool, Decides.TRIALS] = False
-    precision: Annotated[Precision, Decides.ERRORS] = "float32"
-    budget: Annotated[Budget, Decides.NOTHING]
+class SweepSpec(Settings):
+    """One study: its settings, checked, and what follows from them."""
 
     @model_validator(mode="after")
     def _is_sound(self) -> Self:
@@ -325,13 +214,6 @@ def _without_new(values: dict[str, Any], first: frozenset[str], defaults: Mappin
     return {key: value for key, value in values.items() if key in first or value != defaults.get(key)}
 
 
-@cache
-def settings_that_decide(*what: Decides) -> tuple[str, ...]:
-    """The settings of a study that decide any of these, in the order of `SweepSpec`."""
-    fields = SweepSpec.model_fields.items()
-    return tuple(name for name, field in fields if any(mark in what for mark in field.metadata))
-
-
 def _check_recipe(recipe: Params, allowed: Mapping[str, Allowed]) -> None:
     known = [field.name for field in dataclasses.fields(Recipe)]
     for name, value in recipe.items():
@@ -371,21 +253,3 @@ def check_name(name: str, what: str) -> str:
     if not is_name(name):
         raise InputError(f"{what} is {shown(name)}; allowed: {NAMES}")
     return name
-
-
-def _later(limit_s: float | None, other_s: float | None) -> float | None:
-    return None if limit_s is None or other_s is None else max(limit_s, other_s)
-
-
-def parse_duration_s(text: str, name: str = "duration") -> float:
-    """Seconds of '90s', '15m' or '2h'.
-
-    Raises:
-        InputError: it is none of these; the message begins with `name`.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
-    seconds = float(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0.0
-    if not 0 < seconds <= MAX_SECONDS:
-        allowed = f"a number above 0 with s, m or h, such as 90s, 15m or 2h; at most {MAX_SECONDS:.0f}s"
-        raise InputError(f"{name} is {shown(text)}; allowed: {allowed}")
-    return seconds

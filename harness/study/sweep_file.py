@@ -5,39 +5,33 @@ from __future__ import annotations
 import dataclasses
 import os
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ValidationError
 
 import baselines
 from baselines.recipe import RECIPE
 from harness.errors import InputError
-from harness.study.data import BUILT_IN, OwnData, Sizes, facts_of
+from harness.study.data import OwnData, Sizes, facts_of
 from harness.study.network import OwnNetwork, read_network
 from harness.study.new_study import check_new
-from harness.study.options import SWEEP_OPTIONS
 from harness.study.records import Scalar
-from harness.study.spec import (
+from harness.study.settings import (
+    DATA_ENDING,
     MAX_WHOLE,
-    VERDICT_ENDING,
+    NETWORK_ENDING,
     Budget,
     Constraints,
     Engine,
+    Flags,
     Kind,
-    Objective,
-    Positive,
-    Precision,
-    Prior,
-    Seed,
-    Share,
-    Strict,
-    SweepSpec,
-    check_name,
+    Profile,
+    SweepFile,
     parse_duration_s,
 )
+from harness.study.spec import VERDICT_ENDING, SweepSpec, check_name
 from harness.support.given_files import open_given
 from harness.support.home import sweeps_folder
 from harness.support.strict_json import check_whole, explain, shown
@@ -45,105 +39,10 @@ from harness.support.suggestions import did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
 
-# TOML has lists for tuples, and the command line text for paths. No other values are converted.
-Objectives = Annotated[tuple[Objective, ...], Field(strict=False)]
-Natural = Annotated[int, Field(ge=0, le=MAX_WHOLE)]
-
 MAX_FILE_BYTES = 1_000_000
-
-NETWORK_ENDING, DATA_ENDING = ".py", ".npz"  # of files of users' own
 
 DEFAULT_SAMPLER = {"optuna": "tpe", "keras-tuner": "bayesian"}
 DEFAULT_PRUNER = {"optuna": "percentile", "keras-tuner": "none"}
-
-
-class Profile(Strict):
-    """The amount of work of a study: the fidelity of each trial, and the limits.
-
-    `validation_images` are used after every epoch but a trial's last, which uses the whole validation split.
-    """
-
-    epochs: Positive
-    train_images: Positive
-    validation_images: Positive
-    baseline_seeds: Positive
-    trials: Positive
-    budget: str | None = None
-    device_budget: str | None = None
-    finalists_share: Share = 0.0
-
-    @field_validator("budget", "device_budget")
-    @classmethod
-    def _is_duration(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_duration_s(value)
-        return value
-
-
-class SweepFile(Strict):
-    """The keys of a sweep file; sweeps/cnn.toml explains each."""
-
-    baseline: str
-    dataset: str = "mnist"
-    engine: Engine = "optuna"
-    sampler: str | None = None
-    pruner: str | None = None
-    patience: Natural = 0
-    objective: Objectives = ("error",)
-    seed: Seed = 0
-    max_repeats: Natural = 1
-    prior: Prior = "none"
-    max_attempts: Positive = 2
-    precision: Precision = "auto"
-    trial_timeout: str | None = None
-    recipe: Annotated[dict[str, Any], Field(default_factory=dict)]
-    space: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    constraints: Constraints = Constraints()
-    profiles: Annotated[dict[str, Profile], Field(min_length=1)]
-
-    @field_validator("baseline")
-    @classmethod
-    def _is_network(cls, value: str) -> str:
-        return _named_or_file(value, baselines.NAMES, NETWORK_ENDING)
-
-    @field_validator("dataset")
-    @classmethod
-    def _is_data_set(cls, value: str) -> str:
-        return _checked_dataset(value)
-
-    @field_validator("trial_timeout")
-    @classmethod
-    def _is_duration(cls, value: str | None) -> str | None:
-        return _checked_duration(value)
-
-
-class Flags(Strict):
-    """Flags that replace settings of the file; None: the file's setting."""
-
-    engine: Engine | None = None
-    sampler: str | None = None
-    pruner: str | None = None
-    objective: Objectives | None = None
-    dataset: str | None = None
-    seed: Seed | None = None
-    trials: Positive | None = None
-    budget: str | None = None
-    profile: str | None = None
-    study: str | None = None
-    enqueue: Annotated[Path, Field(strict=False)] | None = None
-    learn_from: str | None = None
-    precision: Precision | None = None
-
-    @field_validator("dataset")
-    @classmethod
-    def _is_data_set(cls, value: str | None) -> str | None:
-        return None if value is None else _checked_dataset(value)
-
-    @field_validator("budget")
-    @classmethod
-    def _is_duration(cls, value: str | None) -> str | None:
-        return _checked_duration(value)
-
 
 # Settings of the file that a flag replaces, and those that become settings of the study as they are.
 _WITH_FLAGS = tuple(name for name in SweepFile.model_fields if name in Flags.model_fields)
@@ -257,8 +156,8 @@ def validated(model: type[M], data: dict[str, Any], source: str) -> M:
         raise InputError(f"{source}: {_one_line(model, error)}") from None
 
 
-def given_flags(given: dict[str, Any]) -> Flags:
-    """The flags of the command line, by the names of their options.
+def given_flags(given: dict[str, Any], long_flags: Mapping[str, str]) -> Flags:
+    """The flags of the command line, by the names of their options; `long_flags` as people write them.
 
     Raises:
         InputError: one line that names the first wrong flag, its value and what is allowed.
@@ -266,7 +165,7 @@ def given_flags(given: dict[str, Any]) -> Flags:
     try:
         return Flags.model_validate(given)
     except ValidationError as error:
-        raise InputError(explain(error, {option.name: option.long_flag for option in SWEEP_OPTIONS})) from None
+        raise InputError(explain(error, long_flags)) from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -294,16 +193,6 @@ def _enqueued(path: Path) -> tuple[dict[str, Scalar], ...]:
             f"{path}: keys are {', '.join(map(shown, data))}; allowed: [[trial]] tables of hyperparameters"
         )
     return tuple(data["trial"])
-
-
-def _named_or_file(value: str, names: Iterable[str], ending: str) -> str:
-    if value not in names and not value.endswith(ending):
-        raise PydanticCustomError("choice", f"{', '.join(map(repr, names))}, or the path of a {ending} file")
-    return value
-
-
-def _checked_dataset(value: str) -> str:
-    return _named_or_file(value, BUILT_IN, DATA_ENDING)
 
 
 def _own_network(sweep: Path, baseline: str) -> OwnNetwork | None:
@@ -384,12 +273,6 @@ def _budget(profile: Profile, flags: Flags) -> dict[str, float | int | None]:
         "device_s": None if device is None else parse_duration_s(device),
         "finalists_share": profile.finalists_share,
     }
-
-
-def _checked_duration(value: str | None) -> str | None:
-    if value is not None:
-        parse_duration_s(value)
-    return value
 
 
 def _one_line(model: type[BaseModel], error: ValidationError) -> str:

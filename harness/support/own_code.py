@@ -29,6 +29,7 @@ _TRAINS = (
     "study/options.py",
     "study/own_data.py",
     "study/records.py",
+    "study/settings.py",
     "study/space.py",
     "study/spec.py",
     "support/__init__.py",

@@ -32,7 +32,8 @@ from harness.study.network import keep, required_source
 from harness.study.new_study import check_new
 from harness.study.own_data import file_of
 from harness.study.records import Record
-from harness.study.spec import Kind, SweepSpec, verdict_name
+from harness.study.settings import Kind
+from harness.study.spec import SweepSpec, verdict_name
 from harness.support.failpoints import Step, reach
 from harness.support.provenance import provenance
 from harness.sweep.checkpoints import Checkpoints

@@ -17,7 +17,8 @@ from harness.ledger.ledger import Ledger, Study, find_study
 from harness.planning.progress import StopReason
 from harness.study.comparability import Configurations, key_of
 from harness.study.records import Params
-from harness.study.spec import MAX_WHOLE, Budget, Constraints, SweepSpec, check_name
+from harness.study.settings import MAX_WHOLE, Budget, Constraints
+from harness.study.spec import SweepSpec, check_name
 from harness.support.strict_json import check_whole
 from harness.sweep.display import Display
 from harness.sweep.runner import run_study

@@ -7,11 +7,13 @@ import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 import shtab
 
-from harness.study.options import SWEEP_OPTIONS
+from harness.search.samplers import PRUNERS, SAMPLERS
+from harness.study.data import BUILT_IN
+from harness.study.spec import SweepSpec
 from harness.support.home import sweeps_folder
 
 SHELLS = ("bash", "zsh", "fish", "tcsh")
@@ -23,14 +25,25 @@ _FILES = {"images", "file", "out", "enqueue", "study_file", "csv", "parquet", "j
 
 def script(parser: argparse.ArgumentParser, shell: str) -> str:
     """The script of the command of `parser` for a shell of SHELLS."""
-    choices = {option.name: option.choices for option in SWEEP_OPTIONS if option.choices}
-    choices |= {"sweep": tuple(sorted(path.stem for path in sweeps_folder().glob("*.toml")))}
+    choices = _choices()
     for action in _arguments(parser):
         if action.dest in choices and not action.choices:
             action.choices = choices[action.dest]
         elif how := _completed(action):
             vars(action)["complete"] = how  # as shtab documents
     return str(shtab.complete(parser, shell))
+
+
+def _choices() -> dict[str, tuple[str, ...]]:
+    """The values of arguments that are checked elsewhere, by the argument."""
+    fields = SweepSpec.model_fields.items()
+    return {
+        **{name: get_args(field.annotation) for name, field in fields if get_origin(field.annotation) is Literal},
+        "sampler": tuple(dict.fromkeys(entry.name for entry in SAMPLERS)),
+        "pruner": tuple(entry.name for entry in PRUNERS),
+        "dataset": tuple(BUILT_IN),
+        "sweep": tuple(sorted(path.stem for path in sweeps_folder().glob("*.toml"))),
+    }
 
 
 def _completed(action: argparse.Action) -> dict[str, Any] | None:

@@ -27,7 +27,8 @@ from harness.search.base import NoProposal
 from harness.search.proposer import Next
 from harness.study.comparability import Configuration, Configurations
 from harness.study.records import EpochReport, Record, Role, Trial, TrialResult
-from harness.study.spec import MAX_SECONDS, MAX_WHOLE, Budget, Kind, SweepSpec, check_name, verdict_name
+from harness.study.settings import MAX_SECONDS, MAX_WHOLE, Budget, Kind
+from harness.study.spec import SweepSpec, check_name, verdict_name
 from harness.support.strict_json import check_whole, shown
 from harness.sweep.display import Display
 from harness.sweep.runner import bring_to_mlflow, run_trials

@@ -23,7 +23,8 @@ from harness.analysis.verdict.statistics import holm
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, find_study
 from harness.study.comparability import Configurations
-from harness.study.spec import Decides, SweepSpec, settings_that_decide
+from harness.study.settings import Decides, settings_that_decide
+from harness.study.spec import SweepSpec
 
 COMPARABLE = settings_that_decide(Decides.ARCHITECTURE, Decides.ERRORS)  # studies must agree in these settings
 NUM_BUDGETS = 10  # equal parts of the common budget, at the end of each of which methods are ranked

@@ -13,7 +13,7 @@ from harness.analysis.leaderboard.leaderboard import by_configuration
 from harness.analysis.report.facts import Facts
 from harness.study.formatting import duration, setting
 from harness.study.records import Role
-from harness.study.spec import Budget
+from harness.study.settings import Budget
 from harness.support.provenance import PACKAGES
 
 TOP = 15

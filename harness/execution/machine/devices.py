@@ -23,7 +23,7 @@ from harness.errors import TroubleError
 from harness.execution.base import Place
 from harness.execution.machine import backends
 from harness.execution.machine.gpus import Gpu, usable_gpus
-from harness.study.spec import Precision
+from harness.study.settings import Precision
 from harness.support import keras_settings
 from harness.support.own_code import SAFE_PATH
 

@@ -1,16 +1,19 @@
-"""From a sweep file to the settings of a study, as in Python and by the command."""
+"""From a sweep file to the settings of a study, in Python and by the command: the same settings can be replaced."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.study.options import Option
 from harness.support import home as places
 
 if TYPE_CHECKING:
-    from harness.study.spec import Engine, Objective, Precision, SweepSpec
+    from harness.study.settings import Engine, Objective, Precision
+    from harness.study.spec import SweepSpec
 
 
 def load_sweep(
@@ -61,12 +64,12 @@ def load_sweep(
     """
     given = dict(locals())
     from harness.search import catalogue
-    from harness.study.options import SWEEP_OPTIONS
-    from harness.study.sweep_file import Flags, validated
+    from harness.study.settings import Flags
     from harness.study.sweep_file import load_sweep as load
+    from harness.study.sweep_file import validated
 
-    flags = {option.name: given[option.name] for option in SWEEP_OPTIONS}
-    spec = load(sweep_path(str(sweep)), validated(Flags, flags, "load_sweep"), default_profile())
+    del given["sweep"]
+    spec = load(sweep_path(str(sweep)), validated(Flags, given, "load_sweep"), default_profile())
     catalogue.check(spec)
     return spec
 
@@ -97,12 +100,47 @@ def load_baseline(
     """
     import baselines
     from harness.errors import InputError
-    from harness.study.sweep_file import Flags, baseline_spec, validated
+    from harness.study.settings import Flags
+    from harness.study.sweep_file import baseline_spec, validated
 
     if baseline not in baselines.NAMES:
         raise InputError(f"baseline is {baseline!r}; allowed: {', '.join(map(repr, baselines.NAMES))}")
     flags = {"dataset": dataset, "seed": seed, "profile": profile, "precision": precision}
     return baseline_spec(baseline, validated(Flags, flags, "load_baseline"), seeds, default_profile())
+
+
+def sweep_options() -> tuple[Option, ...]:
+    """The arguments of `load_sweep`, as options of `harness sweep`; a test compares the two."""
+    from harness.search.samplers import PRUNERS, SAMPLERS
+
+    engines = dict.fromkeys(entry.engine for entry in SAMPLERS)
+    samplers = {engine: ", ".join(entry.name for entry in SAMPLERS if entry.engine == engine) for engine in engines}
+    by_engine = "; ".join(f"by {engine} {names}" for engine, names in samplers.items())
+    pruners = ", ".join(entry.name for entry in PRUNERS)
+    return (
+        Option("engine", " or ".join(engines)),
+        Option("sampler", f"how configurations are proposed: {by_engine}"),
+        Option("pruner", f"which running trials are stopped early: {pruners}"),
+        Option("objective", "error, or error,device_time for a Pareto front", "A[,B]"),
+        Option("trials", "stop after N searched trials in total", "N", kind=int),
+        Option("budget", "stop after this time in total, such as 90s, 15m or 2h", "15m"),
+        Option("enqueue", "configurations to try first, as [[trial]] tables", "FILE.toml"),
+        Option("learn_from", "give the finished trials of a study to the sampler", "STUDY"),
+        Option("study", "name of the study", "STUDY", flag="as"),
+        Option("profile", "a profile of the sweep file (default: full with a GPU, quick without)"),
+        Option("dataset", "mnist, digits (small, needs no download), or the path of an .npz file"),
+        Option("seed", "seed of the search and of the first training", "N", kind=int),
+        Option(
+            "precision",
+            "auto, float32 or bfloat16 (default: auto, which is bfloat16 where the device multiplies it in hardware)",
+        ),
+    )
+
+
+def baseline_options() -> tuple[Option, ...]:
+    """Those of `sweep_options` that `load_baseline` takes as well."""
+    taken = inspect.signature(load_baseline).parameters
+    return tuple(option for option in sweep_options() if option.name in taken)
 
 
 def sweep_path(sweep: str) -> Path:

@@ -50,9 +50,9 @@ def test_digits_are_grey_images_of_full_range_with_a_dark_frame(digits: Arrays) 
 
 
 def test_digits_are_pinned(digits: Arrays, kept: Arrays) -> None:
-    assert {name: DIGITS.raw[name].problem(array) for name, array in digits.items()} == {"x": None, "y": None}
+    assert {name: problem(DIGITS.raw[name], array) for name, array in digits.items()} == {"x": None, "y": None}
     assert kept.keys() == DIGITS.kept.keys()
-    assert all(DIGITS.kept[name].problem(array) is None for name, array in kept.items())
+    assert all(problem(DIGITS.kept[name], array) is None for name, array in kept.items())
 
 
 def test_splits_share_no_image_and_lose_none(digits: Arrays, kept: Arrays) -> None:

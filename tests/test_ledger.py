@@ -135,6 +135,19 @@ def test_the_newest_are_those_that_ended_last(ledger: Ledger) -> None:
     assert last.result.curve == (report(1),)
 
 
+def test_a_trial_lasts_from_its_first_attempt_to_its_last(ledger: Ledger) -> None:
+    one = trial(0)
+    ledger.propose("study", one, asks=1, search_time_s=0.0)
+    assert (ledger.record(one.uid).started_at_s, ledger.record(one.uid).ended_at_s) == (None, None)
+    for held_s in (2.0, 3.0):
+        result = TrialResult(Outcome.CRASHED)
+        ledger.finish_attempt(one.uid, ledger.start_attempt(one.uid, "w"), result, held_s, is_final=held_s == 3.0)
+    first, second = ledger.attempts(one.uid)
+    assert first.started_at_s < second.started_at_s
+    for record in (ledger.record(one.uid), *ledger.history("study"), *ledger.finished("study")):
+        assert (record.started_at_s, record.ended_at_s) == (first.started_at_s, second.started_at_s + 3.0)
+
+
 def test_lost_attempts_are_charged_and_their_trials_pending(ledger: Ledger) -> None:
     one = trial(0)
     ledger.propose("study", one, asks=1, search_time_s=0.0)

@@ -123,12 +123,14 @@ def test_running_trials_are_shown_with_their_settings_epoch_and_error(study: Fil
     with study_lock(tmp_path, "study"):
         assert [one.trial for one in status(ledger, "study").running] == [new.number]
         again = ledger.start_attempt(old.uid, "worker-1")
-        ledger.add_epoch(old.uid, again, EpochReport(1, 0.1, 0.2, 2.6, 500, Seconds(train=1.0)), 1.0)
+        for epoch, error_pct in ((1, 4.0), (2, 2.6)):
+            report = EpochReport(epoch, 0.1, 0.2, error_pct, 500, Seconds(train=1.0))
+            ledger.add_epoch(old.uid, again, report, 1.0)
         found = status(ledger, "study")
     render([found], out)
     assert out.getvalue().splitlines()[2:4] == [
         f"  running   trial {new.number}, epoch 0 of 3, units_1=96, otherwise as documented",
-        f"            trial {old.number}, epoch 1 of 3, attempt 2: 2.60 % of 500 images",
+        f"            trial {old.number}, epoch 2 of 3, attempt 2: 2.60 % of 500 images",
     ]
     assert to_json(found)["running"][1]["val_error_rate_pct"] == 2.6
 

@@ -159,7 +159,7 @@ def trial_record(
         asks=cells.read("asks", whole),
         attempts=row["attempts"],
         started_at_s=attempts.read("started_at", optional(moment)),
-        ended_at_s=attempts.read("ended_at", optional(number)),
+        ended_at_s=row["ended_at"],
         reserved_time_s=attempts.read("reserved_time_s", number),
         search_time_s=cells.read("search_time_s", number),
         before=tuple(before),

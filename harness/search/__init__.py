@@ -1,1 +1,1 @@
-"""Searches. `base` has the protocol, `samplers` lists the searches, `catalogue` says which fit a study, `factory` creates one."""
+"""Searches. `base` has the protocol, `samplers` the list, `catalogue` what fits a study; `factory` creates one."""

@@ -28,8 +28,9 @@ from harness.audit.recount import recount
 from harness.audit.rows import open_read_only, read_study
 from harness.cli import main
 from harness.errors import InputError, TroubleError
-from harness.ledger.ledger import Ledger, Usage
+from harness.ledger.ledger import Ledger
 from harness.ledger.locks import runs_lock, study_lock
+from harness.ledger.reader import Usage
 from harness.study.records import Record
 from harness.tracking import store
 from harness.tracking.mlflow_runs import sync

@@ -4,7 +4,8 @@ import pytest
 from filled_ledger import CPU, DOCUMENTED, GPU, FilledLedger, make_spec
 
 from harness.execution.base import Place
-from harness.ledger.ledger import Ledger, Usage
+from harness.ledger.ledger import Ledger
+from harness.ledger.reader import Usage
 from harness.planning import plan
 from harness.planning.cost_model import CostModel, count_work, cpu_estimate
 from harness.planning.forecast import TimeLeft

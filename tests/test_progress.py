@@ -10,7 +10,8 @@ import pytest
 from clocked_sweep import run_clocked
 from filled_ledger import CPU, DOCUMENTED, make_spec
 
-from harness.ledger.ledger import Ledger, Usage
+from harness.ledger.ledger import Ledger
+from harness.ledger.reader import Usage
 from harness.planning.cost_model import CostModel, count_work, cpu_estimate
 from harness.planning.forecast import Open, TimeLeft
 from harness.planning.progress import MAX_PUT_OFF, Progress, StopReason

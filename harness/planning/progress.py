@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from harness.ledger.ledger import Usage
+from harness.ledger.reader import Usage
 from harness.planning.cost_model import CostModel
 from harness.planning.forecast import Forecast, Open, TimeLeft
 from harness.study.comparability import Configurations

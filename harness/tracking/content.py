@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import NamedTuple
 
-from harness.ledger.ledger import Study
+from harness.ledger.reader import Study
 from harness.study.metrics import EPOCH_METRICS, Value, epoch_values, values
 from harness.study.records import Attempt, Device, EpochReport, Outcome, Record, Role, Shown
 from harness.study.spec import SweepSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from harness.ledger.ledger import Study
+from harness.ledger.reader import Study
 from harness.study.spec import SweepSpec
 
 if TYPE_CHECKING:

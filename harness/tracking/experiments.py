@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.ledger.ledger import Ledger, Study
+from harness.ledger.ledger import Ledger
+from harness.ledger.reader import Study
 from harness.support.failpoints import Step, reach
 from harness.tracking.store import artifact_location
 from harness.tracking.summary import subject

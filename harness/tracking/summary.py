@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import TYPE_CHECKING
 
-from harness.ledger.ledger import Ledger, Study, Usage
+from harness.ledger.ledger import Ledger
+from harness.ledger.reader import Study, Usage
 from harness.study.comparability import Configuration, Configurations
 from harness.study.findings import Findings, against_baseline, find
 from harness.study.formatting import of_seeds

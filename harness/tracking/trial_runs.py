@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from harness.ledger.ledger import Ledger, Study
+from harness.ledger.ledger import Ledger
+from harness.ledger.reader import Study
 from harness.study.records import Attempt, EpochReport, Outcome
 from harness.tracking.content import Parent, RunContent, trial_content
 

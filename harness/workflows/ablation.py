@@ -13,7 +13,8 @@ from pathlib import Path
 from harness.analysis.ablation import without_each
 from harness.errors import InputError
 from harness.execution.executors import LOCAL, ExecutorSettings
-from harness.ledger.ledger import Ledger, Study, find_study
+from harness.ledger.ledger import Ledger, find_study
+from harness.ledger.reader import Study
 from harness.planning.progress import StopReason
 from harness.study.comparability import Configurations, key_of
 from harness.study.records import Params

@@ -23,8 +23,9 @@ from harness.errors import TroubleError
 from harness.execution.base import CHECKPOINT_SUFFIX
 from harness.execution.data import cache
 from harness.execution.training import models
-from harness.ledger.ledger import Ledger, Study
+from harness.ledger.ledger import Ledger
 from harness.ledger.locks import runs_lock
+from harness.ledger.reader import Study
 from harness.study.records import Outcome, Record
 from harness.study.spec import SweepSpec, verdict_name
 from harness.support.failpoints import Step, reach

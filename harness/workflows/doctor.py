@@ -24,7 +24,7 @@ from harness.errors import InputError
 from harness.execution.data import cache
 from harness.execution.data.datasets import DATASETS
 from harness.execution.machine import backends, devices
-from harness.ledger.ledger import REMOVE
+from harness.ledger.reader import REMOVE
 from harness.ledger.schema import SCHEMA_VERSION, missing
 from harness.support.atomic_files import is_alive
 from harness.support.redaction import reason, redact

@@ -27,7 +27,8 @@ from harness.execution.base import Died, EpochDone, Executor, Finished, Job, Pla
 from harness.execution.data import cache
 from harness.execution.local import LocalExecutor
 from harness.execution.machine import backends, devices
-from harness.ledger.ledger import Ledger, Study, find_study
+from harness.ledger.ledger import Ledger, find_study
+from harness.ledger.reader import Study
 from harness.study.formatting import duration, settings
 from harness.study.metrics import epoch_values
 from harness.study.records import Device, Outcome, Record, Role, Trial, TrialResult

@@ -18,8 +18,9 @@ from harness.audit.difference import Advice
 from harness.audit.recount import recount
 from harness.audit.rows import damage, open_read_only, read_study
 from harness.errors import DamageError, InputError, TroubleError
-from harness.ledger.ledger import REMOVE, Ledger, find_study
+from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.locks import study_lock
+from harness.ledger.reader import REMOVE
 from harness.ledger.study_file import pack, unpacked
 from harness.study.spec import check_name, verdict_name
 from harness.support.atomic_files import STDOUT, replaced

@@ -20,8 +20,9 @@ from harness.analysis.verdict.statistics import LOOKS
 from harness.analysis.verdict.trainings import Trainings, configurations
 from harness.errors import InputError
 from harness.execution.executors import LOCAL, ExecutorSettings
-from harness.ledger.ledger import Ledger, Study, find_study
+from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.locks import study_lock
+from harness.ledger.reader import Study
 from harness.planning.progress import StopReason
 from harness.search.base import NoProposal
 from harness.search.proposer import Next

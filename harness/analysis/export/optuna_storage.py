@@ -23,7 +23,8 @@ from sqlalchemy import DateTime, column, make_url, table, update
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 
 from harness.errors import InputError, TroubleError
-from harness.ledger.ledger import Ledger, Study, find_study
+from harness.ledger.ledger import Ledger, find_study
+from harness.ledger.reader import Study
 from harness.study.metrics import values
 from harness.study.records import Outcome, Record, Role, Shown, TrialResult
 from harness.study.space import Choice, Domain, Int

@@ -11,7 +11,8 @@ import pandas as pd
 from harness.analysis.hyperparameters import hyperparameter_columns, hyperparameters
 from harness.analysis.statistics import pareto_front
 from harness.errors import InputError
-from harness.ledger.ledger import Ledger, Study, find_study
+from harness.ledger.ledger import Ledger, find_study
+from harness.ledger.reader import Study
 from harness.study.comparability import FIDELITY, Configuration, by_uid
 from harness.study.formatting import utc
 from harness.study.metrics import LEADERBOARD, metrics, names, values

@@ -13,7 +13,8 @@ import pandas as pd
 from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.analysis.verdict.findings import Verdict, find_verdict
 from harness.errors import InputError
-from harness.ledger.ledger import Ledger, Study, Usage, find_study
+from harness.ledger.ledger import Ledger, find_study
+from harness.ledger.reader import Study, Usage
 from harness.study.comparability import Configuration, Configurations, full_error_pct
 from harness.study.findings import Findings, find
 from harness.study.records import Attempt, Record, Role

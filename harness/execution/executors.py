@@ -64,9 +64,9 @@ class Ray(ExecutorSettings):
     )
 
     def __post_init__(self) -> None:
-        from harness.support.strict_json import check_whole
+        from harness.support.strict_json import check_count
 
-        check_whole("--cpus-per-worker", self.cpus_per_worker, 1, MAX_CPUS_PER_WORKER)
+        check_count("--cpus-per-worker", self.cpus_per_worker, MAX_CPUS_PER_WORKER)
         gpus = self.gpus_per_worker
         is_none = gpus == 0 and math.copysign(1, gpus) > 0
         is_part = gpus is not None and 0 < gpus <= 1 and abs(1 / gpus - round(1 / gpus)) < 0.05
@@ -121,8 +121,8 @@ def open_workplace(executor: ExecutorSettings, num_workers: int | None, note: No
         TroubleError: the place cannot be reached or has no room; or the two packages are not of one checkout.
     """
     from harness.support import own_code
-    from harness.support.strict_json import check_whole
+    from harness.support.strict_json import check_count
 
     own_code.check()
-    check_whole("--workers", num_workers, 1, MAX_WORKERS)
+    check_count("--workers", num_workers, MAX_WORKERS)
     return executor.open(num_workers, note)

@@ -130,9 +130,9 @@ def _same_name(value: object, name: str) -> None:
 def trial_record(
     row: sqlite3.Row,
     reports: Iterable[EpochReport],
-    before: Iterable[TrialResult] = (),
-    images: Collection[str] = (),
-    num_reports: int | None = None,
+    before: Iterable[TrialResult],
+    images: Collection[str],
+    num_reports: int | None,
 ) -> Record:
     """The record of a row of `TRIAL`, the epochs of its final attempt and the results of the trials it continues.
 

@@ -34,7 +34,7 @@ from harness.study.settings import (
 from harness.study.spec import VERDICT_ENDING, SweepSpec, check_name
 from harness.support.given_files import open_given
 from harness.support.home import sweeps_folder
-from harness.support.strict_json import check_whole, explain, shown
+from harness.support.strict_json import check_count, explain, shown
 from harness.support.suggestions import did_you_mean
 
 M = TypeVar("M", bound=BaseModel)
@@ -116,7 +116,7 @@ def baseline_spec(baseline: baselines.Name, flags: Flags, seeds: int | None, def
     Raises:
         InputError: as `load_sweep`.
     """
-    check_whole("--seeds", seeds, 1, MAX_WHOLE)
+    check_count("--seeds", seeds, MAX_WHOLE)
     spec = load_sweep(sweeps_folder() / f"{baseline}.toml", flags, default_profile)
     return spec.changed(
         study=f"baseline-{spec.study}",

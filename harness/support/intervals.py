@@ -7,13 +7,13 @@ from functools import cache
 from statistics import NormalDist
 
 
-def error_rate_interval_pct(error_rate_pct: float, num_images: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of an error rate in percent; of a mean over several models, as if it were one model's.
+def error_rate_interval_pct(error_rate_pct: float, num_images: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of an error rate in percent; of a mean over several models, as if it were one model's.
 
     Raises:
         ValueError: as `wilson_interval_pct`.
     """
-    return wilson_interval_pct(error_rate_pct * num_images / 100, num_images, confidence)
+    return wilson_interval_pct(error_rate_pct * num_images / 100, num_images)
 
 
 def wilson_interval_pct(num_errors: float, num_images: int, confidence: float = 0.95) -> tuple[float, float]:

@@ -63,10 +63,10 @@ def explain(error: ValidationError, flags: Mapping[str, str] = MappingProxyType(
     return f"{key or 'the value'} is {shown(first['input'])}; allowed: {reason}"
 
 
-def check_whole(flag: str, number: int | None, low: int, high: int) -> None:
-    """Raises InputError if `flag` is given and out of range."""
-    if number is not None and not low <= number <= high:
-        raise InputError(f"{flag} is {shown(number)}; allowed: {low} to {high}")
+def check_count(flag: str, number: int | None, most: int) -> None:
+    """Raises InputError if `flag` is given and not from 1 to `most`."""
+    if number is not None and not 1 <= number <= most:
+        raise InputError(f"{flag} is {shown(number)}; allowed: 1 to {most}")
 
 
 def shown(value: object) -> str:

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from harness.errors import InputError, TroubleError
 from harness.support.own_code import SAFE_PATH, python
 from harness.support.redaction import reason, redact
-from harness.support.strict_json import check_whole
+from harness.support.strict_json import check_count
 from harness.tracking.store import is_server, make_store, open_client, set_environment, tracking_uri
 from harness.tracking.views import View, link
 
@@ -41,7 +41,7 @@ def serve(home: Path, port: int) -> int:
         InputError: there is no such port, or MLFLOW_TRACKING_URI is not a valid address.
         TroubleError: the port is in use, or MLflow is unavailable.
     """
-    check_whole("--port", port, 1, MAX_PORT)
+    check_count("--port", port, MAX_PORT)
     uri = tracking_uri(home)
     if is_server(uri):
         _say(_overview(_experiments(home), _without_login(uri)))

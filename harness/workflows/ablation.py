@@ -20,7 +20,7 @@ from harness.study.comparability import Configurations, key_of
 from harness.study.records import Params
 from harness.study.settings import MAX_WHOLE, Budget, Constraints
 from harness.study.spec import SweepSpec, check_name
-from harness.support.strict_json import check_whole
+from harness.support.strict_json import check_count
 from harness.sweep.display import Display
 from harness.sweep.runner import run_study
 
@@ -72,7 +72,7 @@ def plan_ablation(ledger: Ledger, study: str, num_seeds: int | None, *, fresh: b
         InputError: there is no such study, it has no best configuration or no change, or its ablation was begun with
             another number of seeds.
     """
-    check_whole("--seeds", num_seeds, 1, MAX_WHOLE)
+    check_count("--seeds", num_seeds, MAX_WHOLE)
     source = find_study(ledger, study).spec
     if not source.is_search:
         raise InputError(f"study is {study!r}, a {source.kind}; allowed: a study that searched")

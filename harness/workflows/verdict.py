@@ -30,7 +30,7 @@ from harness.study.comparability import Configuration, Configurations
 from harness.study.records import EpochReport, Record, Role, Trial, TrialResult
 from harness.study.settings import MAX_SECONDS, MAX_WHOLE, Budget, Kind
 from harness.study.spec import SweepSpec, check_name, verdict_name
-from harness.support.strict_json import check_whole, shown
+from harness.support.strict_json import check_count, shown
 from harness.sweep.display import Display
 from harness.sweep.runner import bring_to_mlflow, run_trials
 
@@ -62,7 +62,7 @@ class Request:
 
     def __post_init__(self) -> None:
         for name, number in (("--top", self.top), ("--epochs", self.epochs)):
-            check_whole(name, number, 1, MAX_WHOLE)
+            check_count(name, number, MAX_WHOLE)
         if self.wall_s is not None and not 0 < self.wall_s <= MAX_SECONDS:
             raise InputError(f"--budget is {self.wall_s:g} s; allowed: above 0 and at most {MAX_SECONDS:.0f} s")
         if self.num_seeds is not None and self.num_seeds not in LOOKS:

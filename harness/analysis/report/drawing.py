@@ -101,11 +101,11 @@ def whole_step(most: float) -> int:
     return next(step for step in steps if most <= 10 * step)
 
 
-def limit_errors(made: go.Figure, errors_pct: Sequence[float], axis: str = "yaxis") -> None:
+def limit_errors(made: go.Figure, errors_pct: Sequence[float]) -> None:
     """Limits a figure to the relevant range of errors; a double click shows all."""
     limits = errors_range(errors_pct)
     if limits:
-        made.layout[axis].range = limits
+        made.layout.yaxis.range = limits
 
 
 def scaled_time(most_s: float) -> tuple[float, str]:

@@ -30,6 +30,7 @@ N = TypeVar("N", int, float)
 
 EXIT_TROUBLE, EXIT_INPUT, EXIT_INTERRUPTED = 1, 2, 130
 INTERRUPTED = "interrupted; nothing is lost"
+STUDY = "a study, or the name of a file in sweeps/ for its study"
 SHOW_CURSOR = b"\x1b[?25h"  # the live display hides it
 
 
@@ -192,7 +193,7 @@ def _add_baseline(commands: _Commands) -> None:
 def _add_verdict(commands: _Commands) -> None:
     text = "test whether a study's best trials are better than the baseline: train both again with new seeds"
     verdict = _add(commands, "verdict", text)
-    verdict.add_argument("study", metavar="STUDY|NAME", help="a study, or the name of a file in sweeps/ for its study")
+    verdict.add_argument("study", metavar="STUDY|NAME", help=STUDY)
     verdict.add_argument(
         "--top", type=_whole, metavar="K", help="number of candidates, the best of the study (default: 3)"
     )
@@ -220,7 +221,7 @@ def _add_verdict(commands: _Commands) -> None:
 def _add_ablate(commands: _Commands) -> None:
     text = "train a study's best configuration without each of its changes, to see what each is worth"
     ablate = _add(commands, "ablate", text)
-    ablate.add_argument("study", metavar="STUDY|NAME", help="a study, or the name of a file in sweeps/ for its study")
+    ablate.add_argument("study", metavar="STUDY|NAME", help=STUDY)
     ablate.add_argument("--seeds", type=_whole, metavar="N", help="seeds of each network (default: 3)")
     ablate.add_argument("--workers", type=_whole, metavar="N", help="trainings at once (default: one per core or GPU)")
     _add_no_reuse(ablate)
@@ -231,9 +232,7 @@ def _add_ablate(commands: _Commands) -> None:
 def _add_reproduce(commands: _Commands) -> None:
     text = "train a trial again from its record and compare the results: exit status 0 if they match, 1 if not"
     reproduce = _add(commands, "reproduce", text)
-    reproduce.add_argument(
-        "study", metavar="STUDY|NAME", help="a study, or the name of a file in sweeps/ for its study"
-    )
+    reproduce.add_argument("study", metavar="STUDY|NAME", help=STUDY)
     reproduce.add_argument("trial", metavar="TRIAL", type=_whole, help="number of the trial, as on the leaderboard")
 
 
@@ -285,25 +284,27 @@ def _add_options(group: argparse._ActionsContainer, options: Iterable[Option]) -
 
 def _add_reading(commands: _Commands) -> None:
     status = _add(commands, "status", "show the progress of studies")
-    status.add_argument("study", nargs="?", help="default: all studies")
+    status.add_argument("study", nargs="?", metavar="STUDY|NAME", help=f"{STUDY} (default: all studies)")
     status.add_argument("--json", action="store_true", help="print JSON")
     board = _add(commands, "leaderboard", "rank the trials of one or several studies")
     board.add_argument(
         "studies",
         nargs="*",
-        metavar="STUDY",
-        help="one table for these studies (default: a table and a file for each study)",
+        metavar="STUDY|NAME",
+        help=f"one table for these; {STUDY} (default: a table and a file for each study)",
     )
     board.add_argument("--out", metavar="FILE|-", help="CSV file to write; - is standard output")
     board.add_argument("--top", type=_count, default=20, metavar="N", help="rows shown on the terminal (default: 20)")
     text = "compare searches: lowest error against device time"
-    _add(commands, "compare", text).add_argument("studies", nargs="+", metavar="STUDY", help="at least two")
+    _add(commands, "compare", text).add_argument(
+        "studies", nargs="+", metavar="STUDY|NAME", help=f"at least two; {STUDY}"
+    )
     report = _add(commands, "report", "write a report on a study: one HTML file that opens offline")
-    report.add_argument("study", metavar="STUDY|NAME", help="a study, or the name of a file in sweeps/ for its study")
+    report.add_argument("study", metavar="STUDY|NAME", help=STUDY)
     text = "file to write; - is standard output (default: reports/STUDY.html in the home folder of the harness)"
     report.add_argument("--out", metavar="FILE|-", help=text)
     export = _add(commands, "export", "export a study for other tools")
-    export.add_argument("study")
+    export.add_argument("study", metavar="STUDY|NAME", help=STUDY)
     where = export.add_mutually_exclusive_group(required=True)
     where.add_argument("--optuna", metavar="URL", help="an Optuna storage, such as sqlite:///study.db")
     where.add_argument(
@@ -332,7 +333,8 @@ def _add_upkeep(commands: _Commands) -> None:
     _add(commands, "sync", "bring MLflow up to date with the ledger")
     doctor = _add(commands, "doctor", "check the installation, or audit studies")
     what = doctor.add_mutually_exclusive_group()
-    what.add_argument("--audit", nargs="+", metavar="STUDY", help="check that ledger, MLflow and exported CSV agree")
+    text = f"check that ledger, MLflow and exported CSV agree; {STUDY}"
+    what.add_argument("--audit", nargs="+", metavar="STUDY|NAME", help=text)
     text = "try each GPU for up to six minutes: what holds and what does not, with measurements"
     what.add_argument("--gpu", action="store_true", help=text)
     what.add_argument("--remove", metavar="STUDY", help="remove a study from the ledger; a copy of the ledger is kept")

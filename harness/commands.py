@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.api.studies import open_ledger
+from harness.api.studies import open_ledger, study_named
 from harness.api.sweeps import default_profile, sweep_options, sweep_path
 from harness.errors import InputError, TroubleError
 from harness.support.atomic_files import STDOUT, destination, is_stream
@@ -60,7 +60,7 @@ def verdict(options: argparse.Namespace) -> int:
     wall_s = parse_duration_s(options.budget, "--budget") if options.budget else None
     _say_that_it_works("reading the study and its ledger")
     request = Request(options.top, options.seeds, options.epochs, wall_s, takes_all_seeds=options.all_seeds)
-    study = _study_named(options.study)
+    study = study_named(options.study)
     with make_display(sys.stdout) as display:
         end = run_verdict(
             study,
@@ -91,7 +91,7 @@ def ablate(options: argparse.Namespace) -> int:
 
     with make_display(sys.stdout) as display:
         spec, reason = run_ablation(
-            _study_named(options.study),
+            study_named(options.study),
             options.seeds,
             home(),
             display,
@@ -133,7 +133,7 @@ def reproduce(options: argparse.Namespace) -> int:
     from harness.workflows.reproduce import reproduce as train_again
 
     with make_display(sys.stdout) as display:
-        done = train_again(_study_named(options.study), options.trial, home(), display)
+        done = train_again(study_named(options.study), options.trial, home(), display)
     for line in sentences(done.agreement):
         _say(line)
     for path in done.diffs:
@@ -150,7 +150,7 @@ def status(options: argparse.Namespace) -> int:
     left_out: list[str] = []
     with open_ledger() as ledger:
         seen = partial(status_with_time, ledger)
-        found = [seen(options.study)] if options.study else of_each(ledger, left_out.append, seen)
+        found = [seen(study_named(options.study))] if options.study else of_each(ledger, left_out.append, seen)
         if options.json:
             _print(json.dumps([to_json(one) for one in found], indent=2, allow_nan=False))
         elif found:
@@ -162,13 +162,13 @@ def status(options: argparse.Namespace) -> int:
 
 def leaderboard(options: argparse.Namespace) -> int:
     """One CSV for the named studies; without names, one for each study."""
-    from harness.ledger.ledger import find_study, none_yet, of_each, sound_studies
+    from harness.ledger.ledger import none_yet, of_each, sound_studies
 
     left_out: list[str] = []
+    studies = list(map(study_named, options.studies))
     if options.out is not None:
         with destination("--out", options.out) as path, open_ledger() as ledger:
-            named = [find_study(ledger, name).spec.study for name in options.studies]
-            names = named or sound_studies(ledger, left_out.append)
+            names = studies or sound_studies(ledger, left_out.append)
             if not names:
                 raise InputError(f"studies: {left_out[0] if left_out else none_yet(ledger)}")
             _write_leaderboard(ledger, names, path, None if options.out == STDOUT else options.top)
@@ -179,8 +179,8 @@ def leaderboard(options: argparse.Namespace) -> int:
             _write_leaderboard(ledger, names, _board(names), options.top)
             return names
 
-        if options.studies:
-            write([find_study(ledger, name).spec.study for name in options.studies])
+        if studies:
+            write(studies)
         elif not of_each(ledger, left_out.append, lambda name: write([name])) and not left_out:
             _say(f"studies: {none_yet(ledger)}")
     return _without(left_out)
@@ -191,7 +191,7 @@ def compare(options: argparse.Namespace) -> int:
     from harness.analysis.comparison.table import show_comparison, write_comparison
 
     with open_ledger() as ledger:
-        found = compare(ledger, options.studies)
+        found = compare(ledger, list(map(study_named, options.studies)))
     path = write_comparison(found, home() / "comparisons")
     show_comparison(found, sys.stdout)
     _say(f"wrote {path}, its curves as .curves.csv and their picture as .png")
@@ -204,7 +204,7 @@ def report(options: argparse.Namespace) -> int:
     _say_that_it_works("drawing the figures, which takes some seconds")
     where = nullcontext(None) if options.out is None else destination("--out", options.out)
     with where as out:
-        report = write_report(home(), _study_named(options.study), out)
+        report = write_report(home(), study_named(options.study), out)
     say = _warn if options.out == STDOUT else _say
     if options.out != STDOUT:
         size = f" ({report.path.stat().st_size / 1e6:.1f} MB, all of it in one file)"
@@ -219,18 +219,19 @@ def report(options: argparse.Namespace) -> int:
 def export(options: argparse.Namespace) -> int:
     if options.epochs and (options.optuna or options.study_file) is not None:
         raise InputError("--epochs goes with --csv, --parquet or --json; --optuna and --study have all epochs")
+    study = study_named(options.study)
     if options.optuna is not None:
         from harness.analysis.export.optuna_storage import export_optuna
 
         with open_ledger() as ledger:
-            _say(f"{export_optuna(ledger, options.study, options.optuna)} trials are new in the storage")
+            _say(f"{export_optuna(ledger, study, options.optuna)} trials are new in the storage")
         return 0
     if options.study_file is not None:
         from harness.ledger.study_file import ENDING
         from harness.workflows.study_file import export_study
 
         with destination("--study", options.study_file, ENDING) as path, open_ledger() as ledger:
-            export_study(ledger, options.study, path)
+            export_study(ledger, study, path)
         if options.study_file != STDOUT:
             _say(f"wrote {path}")
         return 0
@@ -238,7 +239,7 @@ def export(options: argparse.Namespace) -> int:
 
     form, named = next((form, named) for form in FORMS if (named := getattr(options, form)) is not None)
     with destination(f"--{form}", named, f".{form}") as path, open_ledger() as ledger:
-        export_table(ledger, options.study, path, form, Table.EPOCHS if options.epochs else Table.TRIALS)
+        export_table(ledger, study, path, form, Table.EPOCHS if options.epochs else Table.TRIALS)
     if named != STDOUT:
         _say(f"wrote {path}")
     return 0
@@ -307,7 +308,7 @@ def doctor(options: argparse.Namespace) -> int:
 
         return 0 if check_gpus(home(), _say) else 1
     if options.audit:
-        return max(_audit(study) for study in options.audit)
+        return max(map(_audit, list(map(study_named, options.audit))))
     if options.remove:
         return _remove(options.remove)
     is_sound = True
@@ -470,18 +471,6 @@ def _board(studies: list[str]) -> Path:
     joined = "+".join(studies)
     name = joined if len(joined) <= 200 else f"{studies[0]}+{len(studies) - 1} more"  # a file's name is limited
     return home() / "leaderboards" / f"{name}.csv"
-
-
-def _study_named(name: str) -> str:
-    """A study by its own name, or by that of its file in sweeps/."""
-    from harness.study.settings import Flags
-    from harness.study.sweep_file import load_sweep
-
-    path = sweep_path(name)
-    with open_ledger() as ledger:
-        if name in ledger.study_names() or path.parent != sweeps_folder():
-            return name
-    return load_sweep(path, Flags(), default_profile()).study
 
 
 def _flags(options: argparse.Namespace) -> Flags:

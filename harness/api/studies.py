@@ -8,6 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.api.sweeps import default_profile, sweep_path
 from harness.support import home as places
 
 if TYPE_CHECKING:
@@ -22,6 +23,31 @@ def open_ledger(home: str | Path | None = None) -> Iterator[Ledger]:
 
     with closing(Ledger(places.home(home) / "ledger.db", makes=False, say=complain)) as ledger:
         yield ledger
+
+
+def study_named(name: str, home: str | Path | None = None) -> str:
+    """The name of a study: its own, or that of its file in `sweeps/`, which means the file's default study.
+
+    Raises:
+        InputError: there is no such study.
+    """
+    from harness.ledger.ledger import Ledger, no_such_study
+    from harness.study.settings import Flags
+    from harness.study.sweep_file import load_sweep
+
+    path, folder = sweep_path(name), places.sweeps_folder()
+    # A name is found in a damaged ledger as well, which the command then reports.
+    with closing(Ledger(places.home(home) / "ledger.db", makes=False, checks=False, say=complain)) as ledger:
+        known = ledger.study_names()
+        if name in known:
+            return name
+        sweeps = [file.stem for file in folder.glob("*.toml") if f"{file.stem}-{default_profile()}" in known]
+        if path.parent != folder:
+            raise no_such_study(ledger, name, sweeps)
+        study = load_sweep(path, Flags(), default_profile()).study
+        if study not in known:
+            raise no_such_study(ledger, name, sweeps, f", a sweep whose study here would be {study}")
+        return study
 
 
 def name_of(study: str | SweepSpec) -> str:

@@ -255,9 +255,21 @@ def find_study(ledger: Ledger, name: str) -> Study:
     try:
         return ledger.study(name)
     except KeyError:
-        known = ledger.study_names()
-        allowed = f"{', '.join(known) or none_yet(ledger)}{did_you_mean(name, known)}"
-        raise InputError(f"study is {shown(name)}; allowed: {allowed}") from None
+        raise no_such_study(ledger, name) from None
+
+
+def no_such_study(ledger: Ledger, name: str, others: Iterable[str] = (), looked_up: str = "") -> InputError:
+    """The error for a study that is not in the ledger.
+
+    Args:
+        ledger: The ledger.
+        name: What was given.
+        others: Further names that may have been meant.
+        looked_up: What was looked up instead, after the name.
+    """
+    known = ledger.study_names()
+    meant = did_you_mean(name, [*known, *others])
+    return InputError(f"study is {shown(name)}{looked_up}; allowed: {', '.join(known) or none_yet(ledger)}{meant}")
 
 
 def none_yet(ledger: Ledger) -> str:

@@ -7,8 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.errors import InputError
-from harness.ledger.ledger import Ledger
+from harness.ledger.ledger import Ledger, no_such_study
 from harness.ledger.locks import runs_lock, study_lock
 from harness.study.spec import is_name
 from harness.support.atomic_files import replaced
@@ -32,7 +31,7 @@ def remove(home: Path, study: str) -> Removal:
     with closing(Ledger(home / "ledger.db", makes=False)) as ledger:
         known = [*ledger.study_names(), *ledger.unreadable_studies()]
         if study not in known:
-            raise InputError(f"study is {study!r}; allowed: {', '.join(dict.fromkeys(known)) or 'none yet'}")
+            raise no_such_study(ledger, study)
         with ExitStack() as locks:
             if is_name(study):  # with an invalid name no process can work on it, and its lock's path could be anywhere
                 locks.enter_context(study_lock(home, study))

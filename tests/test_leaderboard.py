@@ -19,8 +19,11 @@ from harness.errors import InputError
 from harness.ledger.ledger import Ledger
 from harness.planning.status import status
 from harness.study.comparability import Configurations
+from harness.study.data import KeptArray, OwnData
 from harness.study.findings import find, sentences
 from harness.study.records import Outcome, Role
+from harness.study.spec import Budget
+from harness.support.intervals import error_rate_interval_pct
 from harness.tracking.summary import progress
 
 BEFORE = [
@@ -532,4 +535,38 @@ def test_a_verdict_has_test_errors_and_no_ranks(ledger: Ledger) -> None:
     assert sorted(table["test_error_rate_pct"]) == pytest.approx([100 / 300, 200 / 300, 1.0])
     out = io.StringIO()
     show_leaderboard(ledger, ["study.verdict"], table, out)
-    assert out.getvalue().endswith("`harness verdict study` says whether any of them is better than the baseline\n")
+    assert "`harness verdict study` shows further tests" in out.getvalue()
+    assert "rank" not in out.getvalue()
+
+
+def test_a_verdict_is_shown_beside_its_study_in_a_table_of_its_own(ledger: Ledger) -> None:
+    study = FilledLedger(ledger, make_spec("study", dataset="digits"))
+    study.add_baseline(3.0)
+    filled_verdict(ledger)
+    names, out = ["study", "study.verdict"], io.StringIO()
+    show_leaderboard(ledger, names, leaderboard(ledger, names), out)
+    search, verdict = out.getvalue().split("\n\nstudy.verdict:\n")
+    assert "0 baseline" in search
+    assert "confirm" not in search
+    assert [line.split()[:2] for line in verdict.splitlines() if line.startswith(("baseline", "trial"))] == [
+        ["baseline", "1"],
+        ["trial", "7"],
+    ]
+
+
+def test_test_errors_on_data_of_ones_own_have_their_interval(ledger: Ledger) -> None:
+    own = OwnData(
+        stem="mine",
+        num_classes=10,
+        kept={
+            f"{split}_{kind}": KeptArray(shape=shape, dtype="uint8", sha256="0" * 64)
+            for split, size in (("train", 1000), ("validation", 200), ("test", 400))
+            for kind, shape in (("images", (size, 28, 28)), ("labels", (size,)))
+        },
+    )
+    spec = make_spec("mine", space={}, dataset=own.name, own_data=own, reads_test=True, budget=Budget(trials=0))
+    FilledLedger(ledger, spec).add(3.0, params={}, role=Role.BASELINE, test_wrong=range(8))
+    out = io.StringIO()
+    show_leaderboard(ledger, ["mine"], leaderboard(ledger, ["mine"]), out)
+    low, high = error_rate_interval_pct(2.0, 400)
+    assert f"2.00 ({low:.2f}-{high:.2f})" in out.getvalue()

@@ -74,7 +74,7 @@ def test_a_sweep_without_its_default_study_is_refused_with_that_name(
 
 
 def test_a_misspelt_sweep_with_a_study_is_recognised() -> None:
-    with pytest.raises(InputError, match="study is 'fcc'.*; did you mean fc[?]"):
+    with pytest.raises(InputError, match=r"study is 'fcc'.*; did you mean fc[?]"):
         study_named("fcc")
 
 

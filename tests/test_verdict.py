@@ -14,6 +14,8 @@ from filled_ledger import CPU, DOCUMENTED, FilledLedger, make_spec
 from matplotlib.figure import Figure
 from verdict_workers import Killed, VerdictWorkers, Wrong, train
 
+from harness.analysis.leaderboard.leaderboard import leaderboard
+from harness.analysis.leaderboard.table import show_leaderboard
 from harness.analysis.verdict import picture
 from harness.analysis.verdict.findings import Configuration, Interval, find_verdict
 from harness.analysis.verdict.sentences import sentences
@@ -311,6 +313,109 @@ def test_an_interval_that_says_nothing_is_not_said(study: FilledLedger) -> None:
     show_verdict(found, stream)
     assert "32.0" not in stream.getvalue()
     assert "(too few seeds)" in stream.getvalue()
+
+
+def test_the_cost_is_of_the_named_trial_and_a_cheaper_equal_one_has_its_own_line(study: FilledLedger) -> None:
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(a_tie))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
+
+    def made(candidate: Configuration, mean_pct: float, seconds: float) -> Configuration:
+        assert candidate.errors
+        assert candidate.cost
+        assert candidate.comparison
+        return dataclasses.replace(
+            candidate,
+            errors=dataclasses.replace(candidate.errors, mean_pct=mean_pct),
+            cost=dataclasses.replace(candidate.cost, device_time_s=seconds),
+            comparison=dataclasses.replace(candidate.comparison, device_time_ratio=seconds / 10.0),
+        )
+
+    def costs(*made_of: tuple[float, float]) -> list[str]:
+        candidates = tuple(made(one, *these) for one, these in zip(found.candidates, made_of, strict=True))
+        return sentences(dataclasses.replace(found, candidates=candidates))[1:-1]
+
+    named, cheaper = costs((0.9, 12.0), (1.0, 6.0), (1.1, 2.0))
+    assert named == (
+        "cost: trial 4 takes 1.20x the device time (12.0 s against 10.0 s per training) and 0.40x the parameters"
+    )
+    assert cheaper.startswith("cheaper: trial 7 (also NOT DISTINGUISHABLE) is as good to within ")
+    assert " points at 0.20x the device time (2.0 s against 10.0 s per training)" in cheaper
+    assert len(costs((0.9, 2.0), (1.0, 6.0), (1.1, 2.001))) == 1  # none is cheaper than the named one
+
+
+def test_a_cheaper_trial_that_is_worse_is_not_said(study: FilledLedger) -> None:
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(one_is_better))
+    found = find_verdict(study.ledger, study.ledger.study("study.verdict").spec)
+
+    def cheap(candidate: Configuration) -> Configuration:
+        assert candidate.comparison
+        if candidate.answer is Answer.BETTER:
+            return candidate
+        return dataclasses.replace(
+            candidate, comparison=dataclasses.replace(candidate.comparison, device_time_ratio=0.1)
+        )
+
+    lines = sentences(dataclasses.replace(found, candidates=tuple(map(cheap, found.candidates))))
+    assert [line.partition(":")[0] for line in lines[:-1]] == ["BETTER", "cost"]
+
+
+def board(study: FilledLedger, width: int, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setenv("COLUMNS", str(width))
+    stream, names = io.StringIO(), ["study.verdict"]
+    show_leaderboard(study.ledger, names, leaderboard(study.ledger, names), stream)
+    return stream.getvalue().splitlines()
+
+
+def cells(lines: list[str], network: str) -> list[str]:
+    (line,) = (line for line in lines if line.startswith(f"{network} "))
+    return re.split(r"\s{2,}", line.strip())
+
+
+def test_its_leaderboard_has_what_it_measured(study: FilledLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(one_is_better))
+    wide = board(study, 160, monkeypatch)
+    error = r"0\.40 \(0\.\d\d-0\.\d\d\)"
+    difference = r"-0\.60 \(-0\.\d\d to -0\.\d\d\)"
+    expected = ["trial 2", "BETTER", "3", error, difference, r"0\.\d{3}|<0\.001", "4.0", "400", "units_1=101 .*"]
+    found = cells(wide, "trial 2")
+    assert len(found) == len(expected)
+    for text, pattern in zip(found, expected, strict=True):
+        assert re.fullmatch(pattern, text), (text, pattern)
+    assert cells(wide, "baseline")[:2] == ["baseline", "3"]
+    assert {"network", "answer", "seeds", "p-value", "params"} <= set(" ".join(wide[:2]).split())
+    text = " ".join(wide)
+    assert "p-value: chance of so large a difference between equal networks" in text
+    assert "BETTER: trial 2 of study, the best of 3, has an error 0.60 points lower" in text
+    assert "validation" not in text
+
+    narrow = board(study, 80, monkeypatch)
+    assert max(map(len, narrow)) <= 80
+    assert [re.sub(r"\s", "", cell) for cell in cells(narrow, "trial 2")] == [
+        re.sub(r"\s", "", cell) for cell in [found[0], *found[3:8]]
+    ]
+    assert "no room in 80 columns for changed from the documented network, answer, seeds" in " ".join(narrow)
+
+
+def test_its_leaderboard_before_the_first_look_has_the_errors_so_far(
+    study: FilledLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(a_tie, stop_at=4))
+    lines = board(study, 160, monkeypatch)
+    assert cells(lines, "baseline")[:4] == ["baseline", "1", "1.01", "10.0"]
+    assert "the first look is after 3 seeds of each" in " ".join(lines)
+    assert "NO VERDICT YET: too few seeds are trained" in " ".join(lines)
+
+
+def test_what_columns_mean_is_said_below_the_tables(study: FilledLedger) -> None:
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(one_is_better))
+    stream = io.StringIO()
+    show_verdict(find_verdict(study.ledger, study.ledger.study("study.verdict").spec), stream)
+    _, errors, p_values, _ = stream.getvalue().split("\n\n")
+    assert "\nsd: between seeds; difference: from the baseline, negative is better" in errors
+    about = " ".join(p_values.partition("\np-value: ")[2].split())
+    assert about.startswith("chance of so large a difference between equal networks")
+    for title in ("corrected", " t ", "McNemar", "probability of improvement"):
+        assert title in about
 
 
 def test_a_tie_that_takes_longer_is_not_praised(study: FilledLedger) -> None:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import pandas as pd
 
-from harness.study.data import BUILT_IN
 from harness.study.formatting import setting
 from harness.study.metrics import metrics
 from harness.study.records import Role, Shown
+from harness.study.spec import SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 
 Columns = dict[str, list[str]]  # texts by title, top to bottom
@@ -17,11 +18,12 @@ Columns = dict[str, list[str]]  # texts by title, top to bottom
 INTERVAL = "\n(95 % interval)"
 
 
-def columns(rows: pd.DataFrame) -> Columns:
-    """The columns before the hyperparameters, of rows of a leaderboard by configuration.
+def columns(rows: pd.DataFrame, specs: Iterable[SweepSpec]) -> Columns:
+    """The columns before the hyperparameters, of rows of a leaderboard of these studies by configuration.
 
     The metrics are those with `Shown.TABLE` that any row has. Device time is left out where GPU time is shown.
     """
+    num_test_images = {spec.study: spec.sizes["test"] for spec in specs}
     found = {"rank": [cell(rank) for rank in rows["rank"]]}
     if "pareto" in rows:
         found["front"] = ["*" if on_front else "" for on_front in rows["pareto"]]
@@ -38,7 +40,7 @@ def columns(rows: pd.DataFrame) -> Columns:
         if is_other_time or metric.name not in rows or rows[metric.name].isna().all():
             continue
         if metric.name == "test_error_rate_pct":
-            pairs = zip(rows[metric.name], rows["dataset"], strict=True)
+            pairs = zip(rows[metric.name], rows["study"].map(num_test_images), strict=True)
             found[f"{metric.title}{INTERVAL}"] = [_test_error(*pair) for pair in pairs]
         else:
             found[metric.title] = [metric.text(None if pd.isna(value) else value) for value in rows[metric.name]]
@@ -58,9 +60,5 @@ def _error(error: float, low: float, high: float) -> str:
     return "" if pd.isna(error) else f"{error:.2f} ({low:.2f}-{high:.2f})"
 
 
-def _test_error(error: float, dataset: str) -> str:
-    if pd.isna(error):
-        return ""
-    if dataset not in BUILT_IN:  # the table does not know on how many images
-        return f"{error:.2f}"
-    return _error(error, *error_rate_interval_pct(error, BUILT_IN[dataset].sizes["test"]))
+def _test_error(error: float, num_images: int) -> str:
+    return "" if pd.isna(error) else _error(error, *error_rate_interval_pct(error, num_images))

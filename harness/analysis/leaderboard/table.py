@@ -17,6 +17,7 @@ from harness.analysis.hyperparameters import hyperparameters
 from harness.analysis.leaderboard.columns import INTERVAL, Columns, cell, columns
 from harness.analysis.leaderboard.leaderboard import by_configuration, fidelity_columns
 from harness.analysis.terminal import plain_console
+from harness.analysis.verdict.board import show_board
 from harness.ledger.ledger import Ledger, find_study
 from harness.study.comparability import Configurations
 from harness.study.findings import find, sentences
@@ -40,8 +41,22 @@ def show_leaderboard(
         InputError: there is no such study.
     """
     console = plain_console(stream)
-    board = by_configuration(frame.assign(clock=_clocks(frame)))
     specs = [find_study(ledger, name).spec for name in studies]
+    verdicts = [spec for spec in specs if spec.is_verdict]
+    others = [spec for spec in specs if not spec.is_verdict]
+    if others:
+        _show_trials(ledger, others, frame[~frame["study"].isin([spec.study for spec in verdicts])], console, top)
+    for number, spec in enumerate(verdicts):
+        if others or number:
+            console.print()
+        if len(specs) > 1:
+            console.print(f"{spec.study}:")
+        show_board(ledger, spec, console)
+
+
+def _show_trials(ledger: Ledger, specs: Sequence[SweepSpec], frame: pd.DataFrame, console: Console, top: int) -> None:
+    """The configurations of searches and baselines, and the findings."""
+    board = by_configuration(frame.assign(clock=_clocks(frame)))
     is_baseline = board["rank"].notna() & (board["role"] == Role.BASELINE)
     rows = board[is_baseline | (np.arange(len(board)) < top)]
     if len(rows):
@@ -53,8 +68,7 @@ def show_leaderboard(
         console.print(line)
     for spec in specs:
         which = f"{spec.study}: " if len(specs) > 1 else ""
-        pointer = [f"`harness verdict {spec.about}` says whether any of them is better than the baseline"]
-        for line in pointer if spec.is_verdict else _findings(ledger, spec):
+        for line in _findings(ledger, spec):
             console.print(which + line)
 
 
@@ -87,7 +101,7 @@ def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -
     Hyperparameters are in separate columns, else in one, and are left out last, or if a row of them would be tall.
     Before that names of studies are broken, then metrics (the last one first), intervals and seeds are left out.
     """
-    names, end = hyperparameters(specs), _end(rows)
+    names, every, end = hyperparameters(specs), _start(rows, specs), _end(rows)
     texts = {name: [cell(value) for value in rows[name]] for name in names}
     own = {name.replace("_", "_\n"): texts[name] for name in names}
     changed = {CHANGES: _changes(rows, names, specs)} if names else {}
@@ -100,7 +114,7 @@ def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -
         return room(shown) >= 0
 
     for width in (ample, least):
-        for start, hidden in _ever_fewer(_start(rows)):
+        for start, hidden in _ever_fewer(every):
             if fits(start | own | end):
                 return start | own | end, hidden
             is_tall = _num_lines(changed.get(CHANGES, []), max(width, room(start | end))) > TALL
@@ -108,9 +122,7 @@ def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -
                 return start | changed | end, hidden
             if is_tall and INTERVALS in hidden:  # the numbers say more than rows that fill the screen
                 break
-    start, hidden = next(
-        ((start, hidden) for start, hidden in _ever_fewer(_start(rows)) if fits(start | end)), (_start(rows), [])
-    )
+    start, hidden = next(((start, hidden) for start, hidden in _ever_fewer(every) if fits(start | end)), (every, []))
     return start | end, ["hyperparameters", *hidden] if names else hidden
 
 
@@ -157,9 +169,9 @@ def _width(table: Table, console: Console) -> int:
     return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
 
 
-def _start(rows: pd.DataFrame) -> Columns:
+def _start(rows: pd.DataFrame, specs: Sequence[SweepSpec]) -> Columns:
     """The columns before the hyperparameters; a trial that was not trained to its end has its outcome beside it."""
-    found = columns(rows)
+    found = columns(rows, specs)
     found["trial"] = [
         trial if outcome == Outcome.COMPLETED else f"{trial} {str(outcome).replace('_', ' ')}"
         for trial, outcome in zip(found["trial"], rows["outcome"], strict=True)

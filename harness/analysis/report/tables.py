@@ -40,7 +40,7 @@ def top_trials(facts: Facts) -> Table:
     ranked = board[board["rank"].notna() & (board["epochs"] == facts.spec.epochs)]
     is_baseline = ranked["role"] == Role.BASELINE
     rows = ranked[is_baseline | (np.arange(len(ranked)) < TOP)]
-    texts = columns(rows) | {name: [cell(value) for value in rows[name]] for name in facts.spec.space}
+    texts = columns(rows, [facts.spec]) | {name: [cell(value) for value in rows[name]] for name in facts.spec.space}
     return Table(
         [title.replace("\n", " ") for title in texts],
         list(zip(*texts.values(), strict=True)),

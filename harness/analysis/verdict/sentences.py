@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from harness.analysis.verdict.findings import Comparison, Cost, Errors, Verdict
@@ -26,10 +27,9 @@ def sentences(verdict: Verdict) -> list[str]:
     trained = f"{verdict.epochs} epochs on {verdict.train_images:,} images"
     seeds = f"{len(verdict.seeds)} of {verdict.num_planned} fresh seeds each"
     tests = f"{verdict.num_test_reads} models have read the {verdict.test_images:,} test images, each once"
-    cost = _cost(verdict)
     return [
         f"{verdict.answer}: {_reason(verdict)}",
-        *([f"cost: {cost}"] if cost else []),
+        *_costs(verdict),
         f"{seeds}, {trained}; {tests}",
     ]
 
@@ -74,21 +74,33 @@ def _more_seeds(verdict: Verdict, best: _Pair) -> str:
     return f". A difference of this size would show with {how_many}"
 
 
-def _cost(verdict: Verdict) -> str:
-    """The cost of the best candidate if one is better, else of the cheapest that is not worse."""
+def _costs(verdict: Verdict) -> Iterator[str]:
+    """The cost of the best candidate, and that of the cheapest one with the same answer if it is cheaper."""
     if verdict.answer not in (Answer.BETTER, Answer.NOT_DISTINGUISHABLE):
-        return ""
-    pairs = _pairs(verdict)
-    if any(pair.comparison.device_time_ratio is None for pair in pairs):
-        return "device times are not compared, since they come from several timing classes"
-    is_better = verdict.answer is Answer.BETTER
-    chosen = pairs[0] if is_better else min(pairs, key=lambda pair: pair.cost.device_time_s)
-    if is_better or chosen.cost.device_time_s >= chosen.baseline_cost.device_time_s:  # as good for more is no praise
-        return f"{chosen.name} takes {_times(chosen)}"
-    worst = max(0.0, chosen.comparison.corrected.high)
-    if worst > chosen.baseline_errors.mean_pct / 2:  # the seeds say too little
-        return f"{chosen.name} takes {_times(chosen)}"
-    return f"{chosen.name} is as good to within {worst:.2f} points at {_times(chosen)}"
+        return
+    best, *others = _pairs(verdict)
+    if any(pair.comparison.device_time_ratio is None for pair in (best, *others)):
+        yield "cost: device times are not compared, since they come from several timing classes"
+        return
+    yield f"cost: {best.name} {_cost(best, verdict.answer)}"
+    cheapest = min(others, key=_ratio, default=best)
+    if _ratio(cheapest) < _ratio(best):
+        yield f"cheaper: {cheapest.name} (also {verdict.answer}) {_cost(cheapest, verdict.answer)}"
+
+
+def _cost(pair: _Pair, answer: Answer) -> str:
+    """The cost of a candidate; of one that saves device time at an equal error, also how well that error is known."""
+    worst = max(0.0, pair.comparison.corrected.high)
+    is_known = worst <= pair.baseline_errors.mean_pct / 2  # otherwise the seeds say too little
+    saves = pair.cost.device_time_s < pair.baseline_cost.device_time_s  # as good for more is no praise
+    if answer is Answer.NOT_DISTINGUISHABLE and saves and is_known:
+        return f"is as good to within {worst:.2f} points at {_times(pair)}"
+    return f"takes {_times(pair)}"
+
+
+def _ratio(pair: _Pair) -> float:
+    """Device time over the baseline's, rounded as it is shown."""
+    return round(pair.comparison.device_time_ratio or 0.0, 2)
 
 
 def _pairs(verdict: Verdict) -> list[_Pair]:

@@ -21,6 +21,15 @@ from harness.study.formatting import CHANGES, changes, signed
 
 Columns = dict[str, list[str]]  # texts by title, top to bottom
 
+# What the columns of a table mean, in a line below it.
+DIFFERENCE = "difference: from the baseline, negative is better"
+ABOUT_ERRORS = f"sd: between seeds; {DIFFERENCE}, its interval corrected for the number of candidates and looks"
+ABOUT_P_VALUES = (
+    "p-value: chance of so large a difference between equal networks; the corrected one decides, below 0.05; t ignores"
+    " the choice of images, McNemar that of seeds; probability of improvement: that a training of the candidate has a"
+    " lower error than one of the baseline"
+)
+
 
 def show_verdict(verdict: Verdict, stream: TextIO) -> None:
     """Prints the sentences and the tables behind them."""
@@ -30,9 +39,15 @@ def show_verdict(verdict: Verdict, stream: TextIO) -> None:
     for line in [*sentences(verdict), *failures]:
         console.print(line, soft_wrap=not console.is_terminal)  # a terminal breaks words
     if any(row.errors for row in rows):
-        for columns in (_error_columns(rows), _test_columns(rows), _cost_columns(rows)):
+        for columns, about in (
+            (_error_columns(rows), ABOUT_ERRORS),
+            (_test_columns(rows), ABOUT_P_VALUES),
+            (_cost_columns(rows), ""),
+        ):
             console.print()
-            console.print(_table(columns))
+            console.print(table_of(columns))
+            if about:
+                console.print(about)
 
 
 def write_verdict(verdict: Verdict, folder: Path) -> list[Path]:
@@ -65,7 +80,7 @@ def _error_columns(rows: list[Configuration]) -> Columns:
         "answer": [row.answer or "" for row in rows],
         "test error %\nmean ± sd": [f"{one.mean_pct:.2f} ± {one.sd_pct:.2f}" if one else "" for one in errors],
         "worst\nseed": [f"{one.worst_pct:.2f}" if one else "" for one in errors],
-        "difference, points\n(corrected 95 %)": [_difference(row.comparison, rows[0].errors) for row in rows],
+        "difference, points\n(corrected 95 %)": [difference(row.comparison, rows[0].errors) for row in rows],
     }
 
 
@@ -73,11 +88,12 @@ def _test_columns(rows: list[Configuration]) -> Columns:
     comparisons = [row.comparison for row in rows]
     return {
         "p-values": [row.name for row in rows],
-        "corrected:\ndecides": [_p(one.p_value) if one else "" for one in comparisons],
-        "paired t\non seeds": [_p(one.paired_p_value) if one else "" for one in comparisons],
-        "McNemar\npooled": [_p(one.mcnemar_pooled_p_value) if one else "" for one in comparisons],
+        "corrected:\ndecides": [p_value(one.p_value) if one else "" for one in comparisons],
+        "paired t\non seeds": [p_value(one.paired_p_value) if one else "" for one in comparisons],
+        "McNemar\npooled": [p_value(one.mcnemar_pooled_p_value) if one else "" for one in comparisons],
         "McNemar\nby seed": [
-            f"{_p(min(one.mcnemar_p_values))} to {_p(max(one.mcnemar_p_values))}" if one else "" for one in comparisons
+            f"{p_value(min(one.mcnemar_p_values))} to {p_value(max(one.mcnemar_p_values))}" if one else ""
+            for one in comparisons
         ],
         "probability of\nimprovement": [f"{one.probability_of_improvement:.2f}" if one else "" for one in comparisons],
     }
@@ -100,7 +116,8 @@ def _cost_columns(rows: list[Configuration]) -> Columns:
     }
 
 
-def _table(columns: Columns) -> Table:
+def table_of(columns: Columns) -> Table:
+    """A table with one row per configuration, the baseline first."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for position, title in enumerate(columns):
         is_text = position == 0 or title in ("answer", CHANGES)
@@ -110,7 +127,8 @@ def _table(columns: Columns) -> Table:
     return table
 
 
-def _difference(comparison: Comparison | None, baseline: Errors | None) -> str:
+def difference(comparison: Comparison | None, baseline: Errors | None) -> str:
+    """A difference with its interval, if that is narrow enough to say something; empty where there is none."""
     if comparison is None or baseline is None:
         return ""
     if not comparison.says_something(baseline):
@@ -119,7 +137,8 @@ def _difference(comparison: Comparison | None, baseline: Errors | None) -> str:
     return f"{signed(comparison.points)} ({signed(limits.low)} to {signed(limits.high)})"
 
 
-def _p(value: float) -> str:
+def p_value(value: float) -> str:
+    """A p-value with three digits."""
     return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 

@@ -24,7 +24,7 @@ from harness.analysis.comparison.table import sentences, show_comparison, write_
 from harness.analysis.statistics import quartiles, share_below
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger
-from harness.study.records import Device, Outcome, TrialResult
+from harness.study.records import Device, EpochReport, Outcome, Seconds, TrialResult
 
 DEPTH = {"units_1": {"low": 64, "high": 1024}}
 
@@ -232,6 +232,27 @@ def said(studies: Sequence[Incumbents]) -> str:
     return "\n".join(sentences(set_beside(studies)))
 
 
+def test_what_a_study_took_over_counts_and_is_said(ledger: Ledger) -> None:
+    fill(ledger, "first", [2.0, 1.0])
+    second = fill(ledger, "second", [2.0], sampler="random")
+    taken = second.ask()
+    result = TrialResult(
+        Outcome.COMPLETED, seconds=Seconds(0.5, 1.5, 10.0, 2.0, 300.0), device=CPU, reused_from="first-1"
+    )
+    attempt = ledger.start_attempt(taken.uid, "worker-0")
+    for epoch in (1, 2, 3):
+        ledger.add_epoch(taken.uid, attempt, EpochReport(epoch, 0.1, None, 1.0, 1000, Seconds(3.0)), 0.0)
+    ledger.finish_attempt(taken.uid, attempt, result, 0.0, is_final=True)
+    found = compare(ledger, ["first", "second"])
+    assert found.studies[1].device_s.tolist() == [14.0, 314.0]
+    assert [(one.num_reused, one.reused_s) for one in found.studies] == [(0, 0.0), (1, 300.0)]
+    (line,) = (line for line in sentences(found) if "took over" in line)
+    assert line == (
+        "1 of 2 trials of second took over results of equal trainings: the 5 min of those trainings count as if the"
+        " study had trained them, which it has not paid"
+    )
+
+
 def test_few_seeds_say_nothing_and_single_ones_are_named() -> None:
     text = said(several("tpe", [1.0]) + several("random", [6.0, 6.1]))
     assert "too few seeds to say which is better: even the clearest difference could be chance (p = 1.00" in text
@@ -318,7 +339,7 @@ def test_the_table_on_the_terminal(found: Comparison) -> None:
     assert first[:2] == ["optuna", "tpe"]
     assert first[-3:] == ["1.50", "(1.25-1.75)", "100"]
     assert second[-3:] == ["6.50", "(6.25-6.75)", "0"]
-    assert "compared at 42 s of reserved time, which every study has used" in text
+    assert "compared at 42 s of reserved time, which every study has reached" in text
     assert "the documented network: 5.25 %, mean of 2 trainings" in text
 
 

@@ -35,6 +35,7 @@ class Incumbents:
         trainings: Cumulative epochs, in units of full trainings.
         error_pct: Validation error of the best configuration so far; infinite before the first.
         timing_classes: Timing classes of their times.
+        num_reused, reused_s: Number of them that took over a result, and the sum of the times of those trainings.
     """
 
     spec: SweepSpec
@@ -43,6 +44,8 @@ class Incumbents:
     trainings: Floats
     error_pct: Floats
     timing_classes: frozenset[str] = field(default_factory=frozenset)
+    num_reused: int = 0
+    reused_s: float = 0.0
 
     def cost(self, unit: Unit) -> Floats:
         return self.device_s if unit == "device_s" else self.trainings
@@ -70,6 +73,8 @@ def read_incumbents(ledger: Ledger, spec: SweepSpec) -> Incumbents:
         np.cumsum([_num_epochs(record, epochs) for record in records], dtype=float) / spec.epochs,
         np.fromiter(_best_pct(spec, records), float),
         frozenset(r.result.device.timing_class for r in records if r.result and r.result.device),
+        sum(bool(record.result and record.result.reused_from) for record in records),
+        sum(record.reused_time_s for record in records),
     )
 
 

@@ -44,17 +44,28 @@ def write_comparison(comparison: Comparison, folder: Path) -> Path:
 
 def sentences(comparison: Comparison) -> list[str]:
     """The compared data, the conclusions, and their limits."""
-    at = f"compared at {duration(comparison.budget)} of reserved time, which every study has used"
+    at = f"compared at {duration(comparison.budget)} of reserved time, which every study has reached"
     if comparison.unit != "device_s":
         at = (
-            f"compared at {comparison.budget:.1f} full trainings' worth of epochs, which every study has used; times"
+            f"compared at {comparison.budget:.1f} full trainings' worth of epochs, which every study has reached; times"
             " come from several timing classes and are not compared"
         )
     baseline = []
     if comparison.baseline_pct is not None:
         mean_of = f"mean of {comparison.num_baselines} trainings"
         baseline.append(f"the documented network: {comparison.baseline_pct:.2f} %, {mean_of}")
-    return [at, *baseline, *_answer(comparison), *_cautions(comparison)]
+    return [at, *_reused(comparison), *baseline, *_answer(comparison), *_cautions(comparison)]
+
+
+def _reused(comparison: Comparison) -> Iterator[str]:
+    """The studies that did not pay for all of their trials; searches are compared by what they would cost alone."""
+    for study in comparison.studies:
+        if study.num_reused:
+            took_over = f"{study.num_reused} of {len(study.trials)} trials of {study.spec.study} took over results"
+            cost = "their epochs count"
+            if comparison.unit == "device_s":
+                cost = f"the {duration(study.reused_s)} of those trainings count"
+            yield f"{took_over} of equal trainings: {cost} as if the study had trained them, which it has not paid"
 
 
 def _table(comparison: Comparison) -> Table:

@@ -236,9 +236,7 @@ def test_what_a_study_took_over_counts_and_is_said(ledger: Ledger) -> None:
     fill(ledger, "first", [2.0, 1.0])
     second = fill(ledger, "second", [2.0], sampler="random")
     taken = second.ask()
-    result = TrialResult(
-        Outcome.COMPLETED, seconds=Seconds(0.5, 1.5, 10.0, 2.0, 300.0), device=CPU, reused_from="first-1"
-    )
+    result = TrialResult(Outcome.COMPLETED, seconds=Seconds(0.5, 1.5, 296.0, 2.0), device=CPU, reused_from="first-1")
     attempt = ledger.start_attempt(taken.uid, "worker-0")
     for epoch in (1, 2, 3):
         ledger.add_epoch(taken.uid, attempt, EpochReport(epoch, 0.1, None, 1.0, 1000, Seconds(3.0)), 0.0)

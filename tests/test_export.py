@@ -497,3 +497,9 @@ def test_a_verdicts_trainings_have_no_validation_error(study: FilledLedger, tmp_
     assert len(epochs) == 3 * 3
     assert epochs[["val_loss", "val_error_rate_pct", "val_images"]].isna().all(axis=None)
     assert epochs["train_loss"].notna().all()
+
+
+def test_a_storage_in_no_folder_is_refused(study: FilledLedger, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"there is no folder '.*/new'; allowed: a file in a folder that exists"):
+        export_optuna(study.ledger, "study", f"sqlite:///{tmp_path / 'new' / 'trials.db'}")
+    assert not (tmp_path / "new").exists()

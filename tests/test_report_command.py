@@ -112,7 +112,7 @@ def test_without_mlflow_the_page_is_written_all_the_same(
     study: FilledLedger, home: Path, uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
-    out = home / "a" / "b.html"
+    out = home / "b.html"
     assert main(["report", "study", "--out", str(out)]) == 0
     assert out.stat().st_size > 4e6
     assert not (home / "reports").exists()
@@ -147,9 +147,9 @@ def test_artifacts_are_not_put_where_the_home_was(
 def test_a_file_of_sweeps_names_the_study_it_makes(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("harness.commands.default_profile", lambda: "quick")
+    monkeypatch.setattr("harness.api.default_profile", lambda: "quick")
     assert main(["report", "cnn"]) == 2
-    assert "study is 'cnn-quick'; allowed: none yet" in capsys.readouterr().err
+    assert "study is 'cnn', a sweep whose study here would be cnn-quick; allowed: none yet" in capsys.readouterr().err
 
 
 def test_what_cannot_be_reported_is_said_in_one_line(

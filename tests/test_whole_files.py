@@ -220,7 +220,9 @@ def test_a_full_device_is_trouble_in_one_line(
 
 @pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("command", WRITERS, ids=" ".join)
-@pytest.mark.parametrize("named", ["new/", "folder", "file/x", "socket", "loop", "x" * 5000], ids=ascii)
+@pytest.mark.parametrize(
+    "named", ["new/", "new/x", "to-new", "folder", "file/x", "socket", "loop", "x" * 5000], ids=ascii
+)
 def test_what_can_be_no_file_is_refused(
     command: list[str], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,6 +230,7 @@ def test_what_can_be_no_file_is_refused(
     Path("folder").mkdir()
     Path("file").touch()
     Path("loop").symlink_to("loop")
+    Path("to-new").symlink_to("new/x")
     os.mknod("socket", stat.S_IFSOCK)
     before = sorted(tmp_path.rglob("*"))
     assert main([*command, named]) == 2
@@ -262,7 +265,7 @@ def test_no_export_replaces_a_database_or_a_lock(
     out, err = capfd.readouterr()
     assert err == (
         f"harness: {command[-1]} is '{named}', a database or a lock, which no export replaces;"
-        " allowed: a file, whose folder need not exist yet\n"
+        " allowed: a file in a folder that exists\n"
     )
     assert out == ""
     assert (home / "ledger.db").read_bytes() == before

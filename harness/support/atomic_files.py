@@ -54,7 +54,7 @@ def is_stream(path: Path) -> bool:
 def destination(flag: str, named: str, ending: str = "") -> Iterator[Path]:
     """The path to write for the file in `flag`; for `-`, its content is written to standard output at the end.
 
-    A file's name must end in `ending`.
+    A file's name must end in `ending`, and its folder must exist: a misspelt one would be made otherwise.
 
     Raises:
         InputError: no file can be written there.
@@ -133,7 +133,7 @@ def _renamed(path: Path) -> Iterator[Path]:
 
 
 def _checked(flag: str, named: str) -> Path:
-    allowed = "allowed: a file, whose folder need not exist yet"
+    allowed = "allowed: a file in a folder that exists"
     if not named or named.endswith(os.sep):
         raise InputError(f"{flag} is {shown(named)}; {allowed}")
     try:
@@ -141,6 +141,9 @@ def _checked(flag: str, named: str) -> Path:
     except (OSError, ValueError) as error:  # ValueError: NUL
         why = getattr(error, "strerror", None) or error
         raise InputError(f"{flag} is {shown(named)}: {why}; {allowed}") from error
+    folder = os.path.dirname(os.path.realpath(named))  # noqa: PTH120 - as in _renamed
+    if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises where a folder above may not be searched
+        raise InputError(f"{flag} is {shown(named)}, and there is no folder {shown(folder)}; {allowed}")
     if mode is not None and (kind := _refused(mode)):
         raise InputError(f"{flag} is {shown(named)}, which is {kind}; {allowed}")
     if (mode is None or stat.S_ISREG(mode)) and is_state(Path(named)):

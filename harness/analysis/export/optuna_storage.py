@@ -5,6 +5,7 @@ docs/export.md has the mapping.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import warnings
 from collections.abc import Iterator
@@ -93,11 +94,16 @@ def _opened(storage_url: str) -> Iterator[RDBStorage]:
 
 
 def _check_is_for_optuna(storage_url: str) -> None:
-    """Raises InputError if the URL is a file with tables of something else, such as the ledger or MLflow's runs."""
+    """Raises InputError if the URL is a file with tables of something else, such as the ledger, or in no folder."""
     url = make_url(storage_url)
     if url.get_backend_name() != "sqlite" or not url.database or url.database.startswith((":", "file:")):
         return
     path = Path(url.database)
+    if not os.path.isdir(path.parent):  # noqa: PTH112 - Path.is_dir may raise
+        raise InputError(
+            f"storage is {redact(storage_url)!r}, and there is no folder {str(path.parent)!r}; allowed: a file in a"
+            " folder that exists"
+        )
     tables = set()
     if path.is_file():
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db, suppress(sqlite3.Error):

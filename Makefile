@@ -14,6 +14,18 @@ LOWEST := $(VENV)-lowest
 EXTRAS := --extra dev --extra cmaes --extra jax --extra cluster
 UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 
+# All variables that a command line may set; a misspelt one would change nothing. FOUND_PYTHON is set by the set-up below.
+VARIABLES := ADDRESS ARGS BUDGET ENGINE EPOCHS EXECUTOR HAVE LOCK MINUTES OUT PORT PRECISION PROFILE PRUNER PYTHON REUSE \
+	SAMPLER SEED SEEDS SHELL STUDIES TOP TRIALS UPGRADE VENV WORKERS
+GIVEN := $(strip $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
+UNKNOWN := $(filter-out $(VARIABLES) FOUND_PYTHON,$(GIVEN))
+ifneq ($(UNKNOWN),)
+$(error $(firstword $(UNKNOWN)) is not a variable of this Makefile; allowed: $(VARIABLES))
+endif
+ifneq ($(filter-out yes no,$(REUSE)),)
+$(error REUSE is $(REUSE); allowed: yes, no)
+endif
+
 # Variables become flags (TRIALS=40 is --trials 40, REUSE=no is --no-reuse); ARGS= is passed on unchanged.
 flag = $(if $($1),--$2 '$($1)')
 WHERE_FLAGS = $(call flag,EXECUTOR,executor) $(call flag,ADDRESS,address) $(if $(filter no,$(REUSE)),--no-reuse)

@@ -378,6 +378,35 @@ def test_make_without_variables_gives_no_flags() -> None:
     assert shlex.split(make("-n", "sweep-smoke"))[1:] == ["sweep", "smoke"]
 
 
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("TRAILS=5", "TRAILS is not a variable of this Makefile; allowed: ADDRESS ARGS BUDGET "),
+        ("trials=5", "trials is not a variable of this Makefile; allowed: "),
+        ("REUSE=No", "REUSE is No; allowed: yes, no"),
+    ],
+)
+def test_make_refuses_a_variable_that_would_change_nothing(given: str, says: str) -> None:
+    for target in ("sweep-cnn", "help"):
+        with pytest.raises(subprocess.CalledProcessError) as failure:
+            make(target, given)
+        assert failure.value.returncode == 2
+        assert failure.value.stdout == ""
+        assert failure.value.stderr.count("\n") == 1
+        assert says in failure.value.stderr
+
+
+def test_make_takes_each_variable_that_it_reads() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (allowed,) = re.findall(r"^VARIABLES := ((?:.*\\\n)*.*)", makefile, re.MULTILINE)
+    names = set(allowed.replace("\\\n", " ").split())
+    flags = set(re.findall(r"call flag,([A-Z]+),", makefile))
+    listed = set(re.findall(r"\b([A-Z]+)=", "".join(re.findall(r"## .*", makefile))))
+    assert flags | listed <= names
+    assert names - flags - listed == {"LOCK", "SHELL", "VENV"}
+    assert make("-n", "help", *(f"{name}=1" for name in names - {"PYTHON", "SHELL", "REUSE"}))
+
+
 def test_the_documentation_lists_every_sampler_and_pruner() -> None:
     from harness.search.samplers import PRUNERS, SAMPLERS
 

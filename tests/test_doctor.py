@@ -96,7 +96,9 @@ def test_what_is_installed_is_said_without_loading_it(home: Path, monkeypatch: p
 
 
 def test_too_little_memory_is_a_warning(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert found(home, "machine") == [(Level.OK, "a processor, 2 cores, 8.0 of 16.0 GiB memory free; 2 trials at once")]
+    assert found(home, "machine") == [
+        (Level.OK, "a processor, 2 cores, 8.0 of 16.0 GiB memory free; 2 trials at once, in float32")
+    ]
     set_memory(monkeypatch, 2048)
     ((level, text),) = found(home, "machine")
     assert level is Level.WARNING

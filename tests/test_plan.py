@@ -1,17 +1,19 @@
+import io
 from dataclasses import replace
 
 import pytest
 from filled_ledger import CPU, DOCUMENTED, GPU, FilledLedger, make_spec
 
 from harness.execution.base import Place
+from harness.execution.machine import devices
 from harness.ledger.ledger import Ledger
 from harness.ledger.reader import Usage
 from harness.planning import plan
 from harness.planning.cost_model import CostModel, count_work, cpu_estimate
 from harness.planning.forecast import TimeLeft
-from harness.planning.plan import Plan, describe, make_costs, make_plan, time_left, typical_params
+from harness.planning.plan import Plan, describe, make_costs, make_plan, status_with_time, time_left, typical_params
 from harness.planning.progress import Progress
-from harness.planning.status import status
+from harness.planning.status import render, status
 from harness.search.constraints import broken_limit
 from harness.study.records import Device, Role
 from harness.study.settings import Budget
@@ -125,7 +127,7 @@ def test_a_plan_knows_the_time_budget_and_whether_any_trial_was_measured(ledger:
         ),
         (
             Plan(10, 0, TimeLeft(900.0, 1800.0), 600.0, is_measured=False),
-            "10 searched trials, at most 10 min; the first trials will tell how long",
+            "10 searched trials, at most 10 min; the first trials on this device will tell how long",
         ),
         (Plan(1, 0, TimeLeft(15.0, 15.0)), "1 searched trial, about 15 s"),
         (Plan(0, 0, TimeLeft(15.0, 15.0)), "nothing"),
@@ -150,11 +152,36 @@ def test_a_plan_says_on_how_many_images_errors_are_measured() -> None:
 
 def test_a_machine_with_bfloat16_is_expected_to_be_faster(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "_product_s", lambda matrix: 0.01)
-    times = []
-    for name in ("float32", "bfloat16"):
-        study = FilledLedger(ledger, make_spec(name, precision=name))
-        times.append(busy_s(make_costs(ledger, study.spec, PLACES), study.spec))
-    assert times[0] == pytest.approx(plan.BFLOAT16_SPEEDUP * times[1])
+
+    def expected_s(precision: str, *, has_bfloat16: bool) -> float:
+        study = FilledLedger(ledger, make_spec(f"{precision}-{has_bfloat16}", precision=precision))
+        places = [replace(place, has_bfloat16=has_bfloat16) for place in PLACES]
+        return busy_s(make_costs(ledger, study.spec, places), study.spec)
+
+    plain_s = expected_s("float32", has_bfloat16=True)
+    assert plain_s == pytest.approx(plan.BFLOAT16_SPEEDUP * expected_s("bfloat16", has_bfloat16=True))
+    assert plain_s == pytest.approx(expected_s("float32", has_bfloat16=False))
+    assert expected_s("bfloat16", has_bfloat16=False) > 5 * plain_s
+
+
+def test_a_plan_says_that_the_data_set_has_no_more_training_images() -> None:
+    plan = Plan(1, 0, TimeLeft(1.0, 2.0))
+    assert "profile   quick: 1,000 training images, 3 epochs" in describe(make_spec(), PLACES, plan)
+    whole = make_spec(dataset="digits", train_images=1200)
+    assert "profile   quick: all 1,200 training images of digits, 3 epochs" in describe(whole, PLACES, plan)
+
+
+def test_the_time_left_on_another_machine_is_said_to_be_of_it(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(ledger, "study", budget=Budget(trials=10), baseline_seeds=1)
+    found = status_with_time(ledger, "study")
+    assert found.elsewhere == CPU.name
+    out = io.StringIO()
+    render([found], out)
+    (line,) = (line for line in out.getvalue().splitlines() if line.startswith("  left "))
+    assert line.endswith(f" on {CPU.name}")
+    here = replace(devices.this_machine(), cpu_name=CPU.name)
+    monkeypatch.setattr(devices, "this_machine", lambda: here)
+    assert status_with_time(ledger, "study").elsewhere is None
 
 
 def begin(study: FilledLedger, num_workers: int = 1) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import re
 from contextlib import closing
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from harness.ledger.ledger import Ledger
 from harness.planning.forecast import TimeLeft
 from harness.planning.plan import Plan, describe
 from harness.study.records import Outcome, Trial
+from harness.study.settings import Kind
 from harness.study.spec import SweepSpec
 from harness.support import keras_settings
 from harness.sweep.display import PlainDisplay
@@ -122,6 +124,42 @@ def test_errors_of_two_precisions_are_not_ranked_together(ledger: Ledger) -> Non
 def test_the_plan_says_the_precision() -> None:
     lines = describe(make_spec(precision="bfloat16"), [PLAIN], Plan(1, 0, TimeLeft(1.0, 2.0)))
     assert any(line.startswith("device ") and line.endswith(", bfloat16") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("settings", "places", "backend", "says"),
+    [
+        ({"precision": "bfloat16"}, [FAST], "tensorflow", None),
+        ({"precision": "float32"}, [PLAIN], "tensorflow", None),
+        ({"precision": "bfloat16"}, [FAST_GPU], "jax", None),
+        ({"precision": "bfloat16"}, [FAST, PLAIN], "tensorflow", "only emulates bfloat16.*`harness sweep NAME --prec"),
+        (
+            {"precision": "bfloat16", "kind": Kind.VERDICT},
+            [PLAIN],
+            "tensorflow",
+            "begin a new study by `harness sweep ",
+        ),
+        ({"precision": "bfloat16", "space": {}}, [PLAIN], "tensorflow", "hardware, or --precision float32$"),
+        (
+            {"precision": "bfloat16"},
+            [FAST],
+            "jax",
+            "bfloat16 may be slower than float32 with jax on CPUs: take tensorflow",
+        ),
+    ],
+)
+def test_the_plan_says_where_bfloat16_gains_nothing(
+    settings: dict[str, object],
+    places: list[Place],
+    backend: str,
+    says: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices.backends, "backend", lambda: backend)
+    lines = describe(make_spec(**settings), places, Plan(1, 0, TimeLeft(1.0, 2.0)))
+    found = [line for line in lines if line.startswith("precision ")]
+    assert len(found) == (says is not None)
+    assert says is None or re.search(says, found[0])
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])

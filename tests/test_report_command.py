@@ -147,7 +147,7 @@ def test_artifacts_are_not_put_where_the_home_was(
 def test_a_file_of_sweeps_names_the_study_it_makes(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("harness.api.default_profile", lambda: "quick")
+    monkeypatch.setattr("harness.api.studies.default_profile", lambda: "quick")
     assert main(["report", "cnn"]) == 2
     assert "study is 'cnn', a sweep whose study here would be cnn-quick; allowed: none yet" in capsys.readouterr().err
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.errors import DamageError
+from harness.errors import DamageError, InputError
 from harness.execution.base import Place
-from harness.execution.machine import backends
+from harness.execution.machine import backends, devices
 from harness.ledger.ledger import Ledger
 from harness.planning.cost_model import NUM_KNOWN, CostModel, Floats, Measured, cpu_estimate, gpu_estimate, measured
 from harness.planning.forecast import Forecast, Open, TimeLeft
@@ -24,14 +24,17 @@ from harness.planning.status import status as status_of
 from harness.search.constraints import broken_limit
 from harness.study.formatting import duration, time_range
 from harness.study.records import Device, Params, Trial
+from harness.study.settings import Kind
 from harness.study.spec import SweepSpec
 
 NUM_SAMPLES = 200
 NUM_STUDIES = 10  # newest other studies, whose trials give the speed of the device
 NUM_TRIALS = 50  # newest trials of each
+NUM_LAST = 20  # newest trials, among which one has a device
 START_S = 15.0  # workers load their framework
 USUAL_FLOPS_PER_S = 1e11  # of a worker, replaced by measured trials
 BFLOAT16_SPEEDUP = 1.6  # of training in bfloat16 where the processor has it: 1.8 for cnn, 1.4 for fc
+BFLOAT16_EMULATED = 0.12  # the same where it has not: 47 images/s of cnn per core against 399 in float32, with AVX2
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,9 @@ def make_costs(ledger: Ledger, spec: SweepSpec, places: Sequence[Place]) -> Cost
     here = {(*_where(place), backends.backend(), spec.precision) for place in places}
     known = [one for one in _measured_before(ledger, spec) if _whereabouts(one.device) in here]
     on_gpu = places[0].gpu is not None
-    estimate = _usual(spec, on_gpu) if known or on_gpu else cpu_estimate(_flops_per_s(spec) / places[0].sharing)
+    estimate = (
+        _usual(spec, on_gpu) if known or on_gpu else cpu_estimate(_flops_per_s(spec, places[0]) / places[0].sharing)
+    )
     return CostModel(spec, estimate, known, typical_params(spec))
 
 
@@ -97,7 +102,8 @@ def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
     return [
         *_subject(spec),
         *device_lines(places, spec.precision),
-        f"profile   {spec.profile}: {spec.train_images:,} training images, {spec.epochs} epochs",
+        *(f"precision {line}" for line in slow_precision(places, spec.precision, _in_float32(spec))),
+        f"profile   {spec.profile}: {_images(spec)}, {spec.epochs} epochs",
         *_errors(spec),
         f"budget    {', '.join([', or '.join(limits), *finals])}",
         f"to run    {_to_run(spec, plan)}",
@@ -120,10 +126,49 @@ def device_lines(places: Sequence[Place], precision: str) -> Iterator[str]:
         yield f"nodes     {', '.join(f'{node} ({count})' for node, count in nodes.items())}"
 
 
+def slow_precision(places: Sequence[Place], precision: str, otherwise: str) -> Iterator[str]:
+    """A line if these places train in bfloat16 for no gain.
+
+    Args:
+        places: The places of the workers.
+        precision: Of the training.
+        otherwise: What else than another machine can be done about it.
+    """
+    if precision != "bfloat16":
+        return
+    emulating = next((place for place in places if not place.has_bfloat16), None)
+    if emulating:
+        yield (
+            f"{emulating.device_name} only emulates bfloat16, many times slower than float32: take a machine that"
+            f" multiplies it in hardware{otherwise}"
+        )
+    elif backends.backend() != backends.DEFAULT and any(place.gpu is None for place in places):
+        slower = f"bfloat16 may be slower than float32 with {backends.backend()} on CPUs"
+        yield f"{slower}: take {backends.DEFAULT}{otherwise}"
+
+
+def _in_float32(spec: SweepSpec) -> str:
+    if spec.kind is Kind.BASELINE:
+        return ", or --precision float32"
+    return ", or begin a new study by `harness sweep NAME --precision float32`, whose name ends in -float32"
+
+
 def status_with_time(ledger: Ledger, study: str) -> Status:
     """A study's status with its remaining time. Raises InputError if there is no such study."""
     found = status_of(ledger, study)
-    return replace(found, time_left=time_left(ledger, found))
+    left = time_left(ledger, found)
+    return replace(found, time_left=left, elsewhere=_elsewhere(ledger, study) if left else None)
+
+
+def _elsewhere(ledger: Ledger, study: str) -> str | None:
+    """The last device of a study, whose speed its remaining time is of, if this machine has none of its name."""
+    records = ledger.newest(study, NUM_LAST)
+    ran = [record.result.device.name for record in records if record.result and record.result.device]
+    try:
+        here = devices.this_machine()
+    except InputError:  # the user's choice of GPUs, which matters only to training
+        return None
+    return ran[-1] if ran and ran[-1] not in (here.cpu_name, *here.gpu_names) else None
 
 
 def time_left(ledger: Ledger, status: Status) -> TimeLeft | None:
@@ -153,6 +198,13 @@ def _budget_left_s(status: Status, num_workers: int) -> Iterator[float]:
         yield status.device_s.left / num_workers
 
 
+def _images(spec: SweepSpec) -> str:
+    """The training images; a profile may ask for more than the data set has."""
+    if spec.train_images == spec.sizes["train"]:
+        return f"all {spec.train_images:,} training images of {spec.dataset}"
+    return f"{spec.train_images:,} training images"
+
+
 def _errors(spec: SweepSpec) -> Iterator[str]:
     """What the errors and settings of the trials' lines mean."""
     if spec.trains_on_validation:
@@ -175,7 +227,7 @@ def _to_run(spec: SweepSpec, plan: Plan) -> str:
     if not plan.is_measured:
         if left.high_s < limit_s:
             return f"{what}, {about} (a first guess)"
-        return f"{what}, at most {duration(limit_s)}; the first trials will tell how long"
+        return f"{what}, at most {duration(limit_s)}; the first trials on this device will tell how long"
     if left.low_s < limit_s:
         return f"{what}, {about}"
     whole = time_range(left.low_s, left.high_s)
@@ -239,9 +291,10 @@ def _usual(spec: SweepSpec, on_gpu: bool) -> Floats:
     return gpu_estimate(spec.architecture.GPU_STEP_S) if on_gpu else cpu_estimate(USUAL_FLOPS_PER_S)
 
 
-def _flops_per_s(spec: SweepSpec) -> float:
+def _flops_per_s(spec: SweepSpec, place: Place) -> float:
     """Speed of this machine's processor in the precision of a study."""
-    return _gemm_flops_per_s() * (BFLOAT16_SPEEDUP if spec.precision == "bfloat16" else 1.0)
+    in_bfloat16 = BFLOAT16_SPEEDUP if place.has_bfloat16 else BFLOAT16_EMULATED
+    return _gemm_flops_per_s() * (in_bfloat16 if spec.precision == "bfloat16" else 1.0)
 
 
 def _gemm_flops_per_s() -> float:

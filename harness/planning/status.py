@@ -84,6 +84,7 @@ class Status:
         last_session_s: Its duration in seconds, up to its last message.
         num_test_reads: Number of models that have read the test images.
         time_left: Predicted time for the rest of the budget; None: nothing is left, or its speed is unknown.
+        elsewhere: The device of this prediction, if this machine has none of its name.
     """
 
     study: str
@@ -103,6 +104,7 @@ class Status:
     last_session_s: float
     num_test_reads: int
     time_left: TimeLeft | None = None
+    elsewhere: str | None = None
 
 
 def status(ledger: Ledger, study: str) -> Status:
@@ -196,7 +198,8 @@ def _block(status: Status) -> str:
         found.append(f"  settings  {settings(status.best.changed)}; otherwise as documented (trained in {trained})")
     found.append(f"  budget    {_budget(status)}")
     if status.time_left is not None:
-        found.append(f"  left      about {time_range(status.time_left.low_s, status.time_left.high_s)}")
+        on = f" on {status.elsewhere}" if status.elsewhere else ""
+        found.append(f"  left      about {time_range(status.time_left.low_s, status.time_left.high_s)}{on}")
     if status.last_session_at:
         found.append(f"  session   {status.last_session_at}, {duration(status.last_session_s)}")
     if status.num_test_reads:

@@ -125,11 +125,19 @@ def _backend() -> Finding:
     return _ok("backend", f"{chosen} {versions[chosen]}{also}")
 
 
+def _precision(machine: devices.Machine) -> str:
+    """The precision that new studies take by themselves."""
+    try:
+        return f", in {devices.fastest_precision(devices.places(machine, None))}"
+    except InputError:  # of the backend, which has a line of its own
+        return ""
+
+
 def _machine(machine: devices.Machine) -> Finding:
     num_workers = len(devices.places(machine, None))
     free_mb, wanted_mb = psutil.virtual_memory().available / 2**20, num_workers * devices.WORKER_MEMORY_MB
     memory = f"{free_mb / 1024:.1f} of {machine.memory_mb / 1024:.1f} GiB memory free"
-    text = f"{machine.cpu_name}, {machine.num_cores} cores, {memory}; {num_workers} trials at once"
+    text = f"{machine.cpu_name}, {machine.num_cores} cores, {memory}; {num_workers} trials at once{_precision(machine)}"
     if free_mb < wanted_mb:
         return _warning(
             "machine", f"{text} may take {wanted_mb / 1024:.1f} GiB: close other programs, or take fewer --workers"

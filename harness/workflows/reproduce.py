@@ -29,6 +29,7 @@ from harness.execution.local import LocalExecutor
 from harness.execution.machine import backends, devices
 from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.reader import Study
+from harness.planning.plan import slow_precision
 from harness.study.formatting import duration, settings
 from harness.study.metrics import epoch_values
 from harness.study.records import Device, Outcome, Record, Role, Trial, TrialResult
@@ -200,6 +201,7 @@ def _plan(recorded: Recorded, place: Place) -> list[str]:
         f"trial     {trial.number} of {recorded.study.spec.study}: {result.outcome}, seed {trial.seed}, {took}",
         *([f"settings  {settings(trial.params)}"] if trial.params else []),
         f"device    {place.device_name}{'' if place.gpu else f', {threads}'}",
+        *(f"precision {line}" for line in slow_precision([place], recorded.study.spec.precision, "")),
         *sealed,
     ]
 

@@ -245,8 +245,16 @@ def test_other_wrong_data(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no\.npz': No such file or directory; allowed: an \.npz file"):
         read_data(tmp_path / "no.npz")
     (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(InputError, match="File is not a zip file"):
+    what = r"which is cut off, damaged or something else \(.*\); allowed: an \.npz file with x_train, y_train, x_test, "
+    with pytest.raises(InputError, match=rf"^dataset is '.*/text\.npz', {what}"):
         read_data(tmp_path / "text.npz")
+    np.savez(tmp_path / "whole.npz", **shapes())  # type: ignore[arg-type] # see above
+    whole = (tmp_path / "whole.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "bad.npz").write_bytes(whole[:500] + bytes(100) + whole[600:])
+    for name in ("cut", "bad"):
+        with pytest.raises(InputError, match=rf"^dataset is '.*/{name}\.npz', {what}"):
+            read_data(tmp_path / f"{name}.npz")
     pickled = shapes() | {"x_train": np.array([{}], object)}
     np.savez(tmp_path / "pickled.npz", **pickled)  # type: ignore[arg-type] # see above
     with pytest.raises(InputError, match="allow_pickle=False"):

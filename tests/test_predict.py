@@ -122,6 +122,15 @@ def test_a_model_that_is_not_there(home: Path, pictures: list[Path], model: str)
     assert "allowed: champion, NAME, NAME@ALIAS or NAME/VERSION" in str(refused.value)
 
 
+def test_the_champions_that_there_are_are_named(home: Path, pictures: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=rf"NAME is one of {NAME}; did you mean {NAME}\?$"):
+        predict(home, f"{NAME}x", pictures[:1])
+    with pytest.raises(InputError, match=rf"NAME is one of {NAME}$"):
+        predict(home, f"{NAME}/9", pictures[:1])
+    with pytest.raises(InputError, match=r"none is registered yet; `harness verdict` does it$"):
+        predict(tmp_path / "home", NAME, pictures[:1])
+
+
 def test_before_any_verdict_no_store_is_made(tmp_path: Path, pictures: list[Path]) -> None:
     with pytest.raises(InputError, match=r"^no champion is registered yet; `harness verdict STUDY` registers one$"):
         predict(tmp_path / "home", "champion", pictures[:1])

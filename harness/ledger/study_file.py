@@ -26,6 +26,7 @@ from harness.support.strict_json import parse_json, shown, shown_key
 
 FORMAT, VERSION = "harness-study", 1
 ENDING = ".study.gz"
+NO_STUDY = "it is no file of `harness export STUDY --study`"
 # Of the unpacked text, against files that unpack to any size; a study of 31 trials has 0.1 MB.
 MAX_BYTES = 512 * 2**20
 MAX_LINE_BYTES = 64 * 2**20
@@ -79,7 +80,10 @@ def unpacked(packed: BinaryIO, named: str) -> Iterator[tuple[str, Ledger]]:
             study = _unpack(packed, path)
             ledger = Ledger(path)
         except EOFError as error:
-            raise TroubleError(f"{named}: it is cut off") from error
+            raise TroubleError(f"{named}: it is cut off; export it again, or copy all of it") from error
+        except gzip.BadGzipFile as error:
+            is_other = str(error).startswith("Not a gzipped file")  # otherwise its checksum is wrong
+            raise TroubleError(f"{named}: {NO_STUDY if is_other else f'it is damaged ({error})'}") from error
         except TroubleError as error:  # of the temporary ledger
             raise TroubleError(f"{named}: {str(error).replace(f'ledger {path}', 'its rows')}") from error
         except (zlib.error, OSError, ValueError, OverflowError, sqlite3.Error) as error:
@@ -119,7 +123,7 @@ def _header(line: bytes) -> Header:
     except ValueError:
         known = {}
     if known.get("format") != FORMAT:
-        raise ValueError("it is no file of `harness export STUDY --study`")
+        raise ValueError(NO_STUDY)
     for key, newest in (("version", VERSION), ("schema", SCHEMA_VERSION)):
         number = known.get(key)
         if isinstance(number, int) and number > newest:

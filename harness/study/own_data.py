@@ -42,7 +42,11 @@ def read_data(path: Path) -> OwnData:
         )
     except OSError as error:
         raise InputError(f"dataset is '{path}': {error.strerror or error}; allowed: an .npz file") from None
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error, KeyError) as error:
+    except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+        why = f"which is cut off, damaged or something else ({' '.join(str(error).split())})"
+        allowed = f"an .npz file with {', '.join(ARRAYS)}, as numpy.savez writes it"
+        raise InputError(f"dataset is '{path}', {why}; allowed: {allowed}") from None
+    except (ValueError, KeyError) as error:
         raise InputError(f"{path}: {' '.join(str(error).split())}") from None
     _FILES[found.name] = path
     return found

@@ -137,12 +137,12 @@ def _machine(machine: devices.Machine) -> Finding:
     num_workers = len(devices.places(machine, None))
     free_mb, wanted_mb = psutil.virtual_memory().available / 2**20, num_workers * devices.WORKER_MEMORY_MB
     memory = f"{free_mb / 1024:.1f} of {machine.memory_mb / 1024:.1f} GiB memory free"
-    text = f"{machine.cpu_name}, {machine.num_cores} cores, {memory}; {num_workers} trials at once{_precision(machine)}"
+    text = f"{machine.cpu_name}, {machine.num_cores} cores, {memory}; {num_workers} trials at once"
     if free_mb < wanted_mb:
         return _warning(
             "machine", f"{text} may take {wanted_mb / 1024:.1f} GiB: close other programs, or take fewer --workers"
         )
-    return _ok("machine", text)
+    return _ok("machine", f"{text}{_precision(machine)}")
 
 
 def _gpu(machine: devices.Machine) -> Finding:

@@ -12,6 +12,7 @@ import numpy as np
 
 from harness.errors import InputError
 from harness.execution.training import models
+from harness.support.suggestions import did_you_mean
 from harness.tracking.registry import CHAMPION, DATASET, PIXELS, Registered, Registry, has_store
 from harness.workflows.champion import model_name
 from harness.workflows.digit_images import LAYOUTS, read_digit, read_picture
@@ -101,9 +102,10 @@ def _find(home: Path, model: str) -> Registered:
         return _only_champion(registry.champions() if registry else [])
     found = registry.find(name, version, alias or CHAMPION) if registry else None
     if found is None:
-        raise InputError(
-            f"--model is {model!r}, which is not there; allowed: {ALLOWED} of what `harness verdict` has registered"
-        )
+        names = [one.name for one in registry.champions()] if registry else []
+        known = f"NAME is one of {', '.join(names)}" if names else "none is registered yet; `harness verdict` does it"
+        meant = "" if name in names else did_you_mean(name, names)
+        raise InputError(f"--model is {model!r}, which is not there; allowed: {ALLOWED}; {known}{meant}")
     return found
 
 

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 from filled_ledger import FilledLedger, make_spec
+from ports import free_port
 
 from harness.errors import InputError, TroubleError
 from harness.ledger.ledger import Ledger
@@ -96,3 +97,27 @@ def status_of(url: str, host: str) -> int:
     connection.request("GET", "/api/2.0/mlflow/experiments/get?experiment_id=0", headers={"Host": host})
     with closing(connection):
         return connection.getresponse().status
+
+
+@pytest.mark.parametrize("damage", ["cut off", "overwritten"])
+def test_a_damaged_store_is_said_with_what_to_do_which_brings_all_runs_back(
+    damage: str, tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    file = tmp_path / "mlflow.db"
+    whole = empty_store.read_bytes()
+    file.write_bytes(whole[:60_000] if damage == "cut off" else b"no database " * 1000)
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        FilledLedger(ledger, make_spec()).add(2.0)
+    advice = r"; move .*/mlflow\.db away: `harness sync` makes all runs again, `harness verdict STUDY` its champion$"
+    for ask in (lambda: sync(tmp_path, ["study"], print), lambda: ui.serve(tmp_path, free_port())):
+        with pytest.raises(TroubleError, match=advice) as caught:
+            ask()
+        assert "\n" not in str(caught.value)
+    file.rename(tmp_path / "moved")
+    file.with_name("mlflow.db-wal").write_bytes(b"of the one that was moved away")
+    command = [sys.executable, "-m", "harness.cli", "sync"]  # MLflow keeps the damaged file open in this process
+    environment = os.environ | {"HARNESS_HOME": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "study: runs 2 created" in done.stdout

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 from harness.audit.difference import Advice, Difference
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
-from harness.support.redaction import reason, redact
+from harness.support.redaction import redact
 from harness.tracking import differences
 from harness.tracking.content import RunContent
 from harness.tracking.experiments import find_experiments
 from harness.tracking.owners import PARENT, Owners
-from harness.tracking.store import open_client, set_environment, sqlite_file, tracking_uri
+from harness.tracking.store import open_client, set_environment, sqlite_file, tracking_uri, trouble
 from harness.tracking.study_runs import ENDED
 from harness.tracking.summary import parent_content, progress, report_of
 from harness.tracking.trial_runs import trial_run
@@ -51,7 +51,7 @@ def run_differences(home: Path, ledger: Ledger, study: str) -> Iterator[Differen
     try:
         yield from _Audit(open_client(home), uri, ledger, study).differences()
     except (MlflowException, SQLAlchemyError, OSError) as error:
-        raise TroubleError(f"MLflow ({redact(uri)}): {reason(error)}") from error
+        raise TroubleError(trouble(uri, error)) from error
 
 
 def live_runs(client: MlflowClient, experiments: list[str]) -> Iterator[Run]:

@@ -13,8 +13,7 @@ from pathlib import Path
 from harness.errors import InputError, TroubleError
 from harness.ledger.ledger import Ledger
 from harness.ledger.locks import InUseError, is_in_use, runs_lock
-from harness.support.redaction import reason, redact
-from harness.tracking.store import making_cpu_s, tracking_uri
+from harness.tracking.store import making_cpu_s, tracking_uri, trouble
 from harness.tracking.study_runs import Repairs, Status, StudyRuns
 
 FIRST_WAIT_S = 1.0
@@ -160,7 +159,7 @@ class Tracker:
                 return
             except Exception as error:
                 if not self._in_trouble:
-                    self._warn(f"MLflow ({redact(self._uri)}): {reason(error)}; the sweep continues, its runs follow")
+                    self._warn(f"{trouble(self._uri, error)}; the sweep continues, its runs follow")
                 self._in_trouble = True
             if self._closing.is_set() and not self._has_got_on(num_left):
                 return
@@ -253,5 +252,5 @@ def _sync_study(home: Path, ledger: Ledger, study: str, uri: str, *, is_live: bo
     except TroubleError:  # for example the ledger's, which is not MLflow's fault
         raise
     except Exception as error:
-        raise TroubleError(f"MLflow ({redact(uri)}): {reason(error)}") from error
+        raise TroubleError(trouble(uri, error)) from error
     return runs.repairs

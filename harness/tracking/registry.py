@@ -11,8 +11,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from harness.errors import InputError, TroubleError
-from harness.support.redaction import reason, redact
-from harness.tracking.store import open_client, set_environment, sqlite_file, tracking_uri
+from harness.tracking.store import open_client, set_environment, sqlite_file, tracking_uri, trouble
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import ModelVersion
@@ -82,7 +81,7 @@ class Registry:
         except (InputError, TroubleError):
             raise
         except Exception as error:
-            raise TroubleError(f"MLflow ({redact(self._uri)}): {reason(error)}") from error
+            raise TroubleError(trouble(self._uri, error)) from error
 
     def find(self, name: str, version: str | None = None, alias: str = CHAMPION) -> Registered | None:
         """A model's version with this number, or without a number the version with this alias; None if missing."""

@@ -9,8 +9,7 @@ from pathlib import Path
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
 from harness.ledger.locks import runs_lock
-from harness.support.redaction import reason, redact
-from harness.tracking.store import tracking_uri
+from harness.tracking.store import tracking_uri, trouble
 from harness.tracking.study_runs import StudyRuns
 
 
@@ -28,4 +27,4 @@ def show_report(home: Path, study: str, text: str, files: Sequence[Path]) -> Non
         except TroubleError:  # for example the ledger's, which is not MLflow's fault
             raise
         except Exception as error:
-            raise TroubleError(f"MLflow ({redact(uri)}): {reason(error)}") from error
+            raise TroubleError(trouble(uri, error)) from error

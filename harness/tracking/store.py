@@ -40,6 +40,7 @@ _FIXED = {
 }
 _MAKER = "maker"  # file with the id of the process that makes the store
 _SERVERS = ("http", "https", "databricks")
+_DAMAGED = ("database disk image is malformed", "file is not a database")  # SQLite's words
 _DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 
 # Its standard input ends when the process that started it has ended.
@@ -78,6 +79,19 @@ def tracking_uri(home: Path) -> str:
             " (sqlite:///runs.db, postgresql://host/name), or unset for the home's own store"
         )
     return uri
+
+
+def trouble(uri: str, error: Exception) -> str:
+    """What is wrong with the store of `uri`, in one line."""
+    return f"MLflow ({redact(uri)}): {why(uri, error)}"
+
+
+def why(uri: str, error: Exception) -> str:
+    """The reason of an error of the store, with what to do about a damaged file."""
+    text = reason(error)
+    if (file := sqlite_file(uri)) and any(sign in text for sign in _DAMAGED):
+        return f"{text}; move {file} away: `harness sync` makes all runs again, `harness verdict STUDY` its champion"
+    return text
 
 
 def is_server(uri: str) -> bool:
@@ -145,6 +159,8 @@ def _make_sqlite_store(file: Path) -> None:
         raise TroubleError(f"{file} cannot be made: {redact(lines[-1])[:MAX_REASON]}")
     with contextlib.closing(sqlite3.connect(new)) as db:
         db.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not block each other
+    for left in ("-wal", "-shm"):  # of a file that was moved away; SQLite would apply it to the new one
+        file.with_name(file.name + left).unlink(missing_ok=True)
     new.replace(file)
     shutil.rmtree(folder, ignore_errors=True)
 

@@ -17,9 +17,8 @@ from urllib.parse import urlsplit
 
 from harness.errors import InputError, TroubleError
 from harness.support.own_code import SAFE_PATH, python
-from harness.support.redaction import reason, redact
 from harness.support.strict_json import check_count
-from harness.tracking.store import is_server, make_store, open_client, set_environment, tracking_uri
+from harness.tracking.store import is_server, make_store, open_client, set_environment, tracking_uri, trouble
 from harness.tracking.views import View, link
 
 MAX_PORT = 65_535
@@ -76,7 +75,7 @@ def _experiments(home: Path) -> list[tuple[str, str]]:
             max_results=MAX_STUDIES, filter_string="tags.study_id LIKE '%'", order_by=["creation_time DESC"]
         )
     except Exception as error:
-        raise TroubleError(f"MLflow ({redact(tracking_uri(home))}): {reason(error)}") from error
+        raise TroubleError(trouble(tracking_uri(home), error)) from error
     return [(experiment.name, experiment.experiment_id) for experiment in found]
 
 

@@ -27,8 +27,8 @@ from harness.execution.machine import backends, devices
 from harness.ledger.reader import REMOVE
 from harness.ledger.schema import SCHEMA_VERSION, missing
 from harness.support.atomic_files import is_alive
-from harness.support.redaction import reason, redact
-from harness.tracking.store import open_client, sqlite_file, tracking_uri
+from harness.support.redaction import redact
+from harness.tracking.store import open_client, sqlite_file, tracking_uri, why
 
 NAMED_LIBRARIES = ("tensorflow", "keras", "keras-tuner", "optuna", "mlflow", "pandas", "numpy")
 CUDA_LIBRARY = "nvidia-cudnn-cu12"  # installed by tensorflow[and-cuda]; without it TensorFlow finds no GPU
@@ -212,7 +212,7 @@ def _mlflow(home: Path, finished: set[str]) -> Finding:
     except InputError as error:
         return _problem("mlflow", str(error))
     except Exception as error:
-        text = f"{redact(uri)}: {reason(error)}"
+        text = f"{redact(uri)}: {why(uri, error)}"
         return _problem("mlflow", f"{text}; sweeps continue without it, `harness sync` logs their runs later")
     if num_missing := len(finished - (shown or set())):
         return _warning(

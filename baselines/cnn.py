@@ -34,7 +34,7 @@ from baselines.layers import (
     dropout,
     hidden,
 )
-from baselines.settings import OneOf, Whole
+from baselines.settings import Needs, OneOf, Whole
 
 if TYPE_CHECKING:
     import keras
@@ -63,8 +63,8 @@ class Config:
     filters_2: Filters = 64
     kernel_1: Annotated[int, Whole(1, 28)] = 5  # at most the side of its input
     kernel_2: Annotated[int, Whole(1, 14)] = 5
-    dense_units: Units = 1024
-    dropout: Dropped = 0.0
+    dense_units: Annotated[Units, Needs("head", ("dense",))] = 1024
+    dropout: Annotated[Dropped, Needs("head", ("dense",))] = 0.0
     conv_dropout: Dropped = 0.0
     batch_norm: Normalised = False
     augment_shift: Shift = 0.0
@@ -73,13 +73,13 @@ class Config:
     augment_shear: Shear = 0.0
     stages: Annotated[int, Whole(2, 3)] = 2
     stage_convs: Annotated[int, Whole(1, 3)] = 1
-    inner_kernel: Annotated[int, Whole(1, 7)] = 3
+    inner_kernel: Annotated[int, Whole(1, 7), Needs("stage_convs", (2, 3))] = 3
     stage_end: Annotated[str, OneOf(("max_pool", "average_pool", "stride"))] = "max_pool"
-    stride_kernel: Annotated[int, Whole(2, 7)] = 5
+    stride_kernel: Annotated[int, Whole(2, 7), Needs("stage_end", ("stride",))] = 5
     padding: Annotated[str, OneOf(("same", "valid"))] = "same"
     head: Annotated[str, OneOf(("dense", "global_average"))] = "dense"
-    filters_3: Filters = 64
-    kernel_3: Annotated[int, Whole(1, 7)] = 3
+    filters_3: Annotated[Filters, Needs("stages", (3,))] = 64
+    kernel_3: Annotated[int, Whole(1, 7), Needs("stages", (3,))] = 3
 
 
 DOCUMENTED = Config()

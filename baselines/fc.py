@@ -29,7 +29,7 @@ from baselines.layers import (
     dropout,
     hidden,
 )
-from baselines.settings import Whole
+from baselines.settings import Needs, Whole
 
 if TYPE_CHECKING:
     import keras
@@ -45,8 +45,8 @@ class Config:
     """
 
     units_1: Units = 512
-    units_2: Units = 512
-    units_3: Units = 512
+    units_2: Annotated[Units, Needs("layers", (2, 3))] = 512
+    units_3: Annotated[Units, Needs("layers", (3,))] = 512
     layers: Annotated[int, Whole(1, 3)] = 2
     dropout: Dropped = 0.0
     input_dropout: Dropped = 0.0

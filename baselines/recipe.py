@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-from baselines.settings import OneOf, Real, Since, Whole
+from baselines.settings import Needs, OneOf, Real, Since, Whole
 
 if TYPE_CHECKING:
     import keras
@@ -31,7 +31,7 @@ class Recipe:
 
     learning_rate: Annotated[float, Real(0, 1e9, is_above_low=True)] = 3e-3
     schedule: Annotated[str, OneOf(SCHEDULES)] = "warmup_cosine"
-    warmup_share: Annotated[float, Real(0, 1)] = 0.1
+    warmup_share: Annotated[float, Real(0, 1), Needs("schedule", ("warmup_cosine",))] = 0.1
     batch_size: Annotated[int, Whole(1, 60_000)] = 128  # and at most the study's training images
     weight_decay: Annotated[float, Real(0, 1), Since(5)] = 0.0
     label_smoothing: Annotated[float, Real(0, 1, is_below_high=True), Since(5)] = 0.0

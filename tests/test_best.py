@@ -170,9 +170,9 @@ def test_people_see_a_row_for_each_configuration_and_programs_one_for_each_train
 def test_a_further_metric_is_in_each_table_for_people(study: FilledLedger, monkeypatch: pytest.MonkeyPatch) -> None:
     where = Shown.LEADERBOARD | Shown.TABLE
     added = (
-        Metric("seed_error_j", "float", where, lambda t: t.record.trial.seed * 1000.0 if t.result else None),
-        Metric("num_epochs", "int", where, lambda t: t.record.trial.epochs, label="length"),
-        Metric("gpu_load_pct", "float", where, lambda t: None),
+        Metric("seed_error_j", "float", "", where, lambda t: t.record.trial.seed * 1000.0 if t.result else None),
+        Metric("num_epochs", "int", "", where, lambda t: t.record.trial.epochs, label="length"),
+        Metric("gpu_load_pct", "float", "", where, lambda t: None),
     )
     monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, *added))
     monkeypatch.setenv("COLUMNS", "160")
@@ -199,4 +199,4 @@ def _columns_of(view: str) -> list[str]:
 
 def test_a_metric_of_tables_alone_is_refused() -> None:
     with pytest.raises(ValueError, match="a column of the leaderboard as well"):
-        Metric("speed_s", "float", Shown.TABLE, lambda t: None)
+        Metric("speed_s", "float", "", Shown.TABLE, lambda t: None)

@@ -110,6 +110,12 @@ def test_a_better_candidate_is_registered_with_all_that_is_known_of_it(home: Pat
         "test_error_pct": "0.00 ± 0.00", "device_time_ratio": "0.40", "training": first.trial.uid,
     }.items()  # fmt: skip
     assert version.description.startswith("BETTER: trial 1 of study has an error 20.00 points lower than the docume")
+    assert "units_1=64 units_2=64" in version.description
+    assert "units_3=" not in version.description
+    assert "`harness predict --model digits-fc/VERSION IMAGE...`" in version.description
+    for name in ("error_rate_pct", "num_params", "device_time_s"):
+        explained = f"| `{name}` | " in version.description
+        assert explained == (name in client(home).get_run(run_id).data.metrics)
     model = client(home).get_logged_model(client(home).get_run(run_id).outputs.model_outputs[0].model_id)
     assert (model.source_run_id, str(model.status)) == (run_id, "READY")
     assert {

@@ -297,9 +297,7 @@ def test_the_data_set_has_its_schema(home: Path, study: Study) -> None:
     assert json.loads(data.dataset.profile)["used_train_images"] == 1000
 
 
-def test_the_views_show_running_trials_and_neither_the_study_itself_nor_what_was_refused(
-    home: Path, study: Study
-) -> None:
+def test_the_views_show_running_trials_and_the_study_itself_only_in_the_table(home: Path, study: Study) -> None:
     study.ledger.start_attempt(study.ask().uid, "worker-0")
     with study_lock(home, "study"):
         synced(home)
@@ -310,8 +308,67 @@ def test_the_views_show_running_trials_and_neither_the_study_itself_nor_what_was
 
     completed = {"baseline", "baseline-001", "trial-002"}
     assert found("search-space") == completed
-    assert found("leaderboard") == completed | {"trial-006"}
+    assert found("leaderboard") == completed | {"trial-006", "study"}
     assert found("curves") == completed | {"trial-003", "trial-004", "trial-006"}
+
+
+def test_the_first_row_of_a_table_is_there_before_a_trial_is(home: Path, ledger: Ledger) -> None:
+    Study(ledger, make_spec())
+    with study_lock(home, "study"):
+        synced(home)
+    (experiment,) = experiments(home).values()
+    (row,) = client(home).search_runs([experiment.experiment_id], _FILTERS["leaderboard"])
+    assert row.info.status == "RUNNING"
+    assert (row.data.tags["outcome"], row.data.tags["progress"]) == ("running", "0 trials ended")
+
+
+def test_progress_is_shown_from_the_start_of_a_trial_to_its_end(home: Path, study: Study) -> None:
+    study.ledger.start_attempt(study.ask().uid, "worker-0")
+    with study_lock(home, "study"):
+        synced(home)
+    shown = {name: run.data.tags["progress"] for name, run in runs(home).items()}
+    assert shown["study"] == "6 trials ended, best 2.50 %"
+    assert shown["trial-006"] == "epoch 0 of 3"
+    assert shown["trial-002"] == "epoch 3 of 3, 2.50 %"
+    assert shown["trial-003"] == "epoch 1 of 3, 4.50 %"
+    assert shown["trial-005"] == "epoch 0 of 3"  # infeasible
+
+
+def test_each_metric_is_explained_in_the_note_that_a_runs_note_leads_to(home: Path, study: Study) -> None:
+    synced(home)
+    found = runs(home)
+    parent = found.pop("study")
+    explained = parent.data.tags["mlflow.note.content"]
+    for run in found.values():
+        assert f"/runs/{parent.info.run_id}" in run.data.tags["mlflow.note.content"]
+        for name in run.data.metrics:
+            assert f"| `{name}` | " in explained, name
+    for name in parent.data.metrics:
+        assert f"`{name}` is " in explained
+
+
+def test_a_note_that_was_written_by_hand_stays(home: Path, study: Study) -> None:
+    synced(home)
+    run_id = runs(home)["trial-002"].info.run_id
+    client(home).set_tag(run_id, "mlflow.note.content", "mine")
+    assert str(synced(home)) == "study: as it should be"
+    assert client(home).get_run(run_id).data.tags["mlflow.note.content"] == "mine"
+
+
+def test_settings_without_effect_are_left_out_but_stay_in_runs_that_have_them(home: Path, ledger: Ledger) -> None:
+    space = {"layers": {"low": 1, "high": 2}, "schedule": {"values": ["cosine", "warmup_cosine"]}}
+    study = Study(ledger, make_spec(space=space))
+    study.add(2.5, params={"layers": 1, "schedule": "cosine"})
+    study.add(2.6, params={"layers": 2, "schedule": "warmup_cosine"})
+    synced(home)
+    one, two = runs(home)["trial-000"], runs(home)["trial-001"]
+    assert one.data.params.keys() ^ two.data.params.keys() == {"units_2", "warmup_share"}
+    assert not {"units_2", "warmup_share"} & one.data.params.keys()
+    assert "units_3" not in two.data.params
+    client(home).log_param(one.info.run_id, "units_2", "512")  # as earlier versions did
+    assert str(synced(home)) == "study: as it should be"
+    client(home).log_param(one.info.run_id, "units_3", "7")
+    assert synced(home).repairs["study"].replaced == 1
 
 
 # Repeating, and mending what went wrong

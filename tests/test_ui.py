@@ -23,11 +23,15 @@ from harness.tracking import ui
 from harness.tracking.mlflow_runs import sync
 
 
-def test_the_newest_study_has_all_its_links_and_the_others_one() -> None:
+def test_each_link_is_alone_on_its_line_and_the_newest_study_comes_first() -> None:
     lines = ui._overview([("new", "3"), ("old", "1")], "http://127.0.0.1:5000").splitlines()
-    assert [line.split()[0] for line in lines] == ["new", "Leaderboard", "Search", "Curves", "old", lines[-1].strip()]
-    assert lines[1].endswith("/#/experiments/3/runs?workflowType=machine_learning&viewStateShareKey=leaderboard")
-    assert "/experiments/1/" in lines[-1]
+    assert [line for line in lines if "http" in line] == [
+        f"http://127.0.0.1:5000/#/experiments/{number}/runs?workflowType=machine_learning&viewStateShareKey=leaderboard"
+        for number in (3, 1)
+    ]
+    assert lines[0].endswith("the runs of new:")
+    assert lines[2].endswith("(Search space, Curves)")
+    assert lines[3] == "old:"
 
 
 def test_without_a_study_it_says_how_to_get_one() -> None:

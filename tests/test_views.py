@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.tracking.views import View, link, page, view_tags
+from harness.tracking.views import View, link, page, run_page, view_tags
 
 NAMES = ["filters_1", "dense_units"]
 
@@ -32,7 +32,8 @@ def test_the_leaderboard_is_sorted_by_error_and_shows_error_times_and_hyperparam
     board = state(View.LEADERBOARD)
     assert (board["orderByKey"], board["orderByAsc"]) == ("metrics.`error_rate_pct`", True)
     columns = board["selectedColumns"]
-    assert columns[:2] == ["metrics.`error_rate_pct`", "metrics.`device_time_s`"]
+    shown_from_the_start = ["tags.`progress`", "tags.`role`"]  # no run has a metric then
+    assert columns[:4] == ["metrics.`error_rate_pct`", *shown_from_the_start, "metrics.`device_time_s`"]
     assert set(columns[-3:]) == {"tags.`outcome`", "metrics.`gpu_time_s`", "metrics.`test_error_rate_pct`"}
     assert {"metrics.`gpu_time_s`", "metrics.`device_time_s`"} < set(columns)
     assert {"params.`filters_1`", "params.`dense_units`"} < set(columns)
@@ -73,6 +74,7 @@ def test_links() -> None:
     assert link("http://host:5000/", "7", View.LEADERBOARD) == (
         "http://host:5000/#/experiments/7/runs?workflowType=machine_learning&viewStateShareKey=leaderboard"
     )
+    assert run_page("7", "ab") == "#/experiments/7/runs/ab?workflowType=machine_learning"
     assert page("7", View.CURVES).endswith("viewStateShareKey=curves&compareRunsMode=CHART")
 
 

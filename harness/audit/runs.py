@@ -8,7 +8,6 @@ from __future__ import annotations
 import shlex
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,9 +103,8 @@ class _Audit:
         run = self._run(PARENT)
         if run is None:
             return
-        content = parent_content(progress(self._ledger, self._name), report_of([run]))
-        if run.info.status in ENDED:  # the ledger does not have the right one
-            content = replace(content, status=run.info.status)
+        status = run.info.status if run.info.status in ENDED else None  # the ledger does not have the right one
+        content = parent_content(progress(self._ledger, self._name), report_of([run]), status)
         yield from self._content_problems(run, content)
 
     def _trial_problems(self, uid: str) -> Iterator[str]:

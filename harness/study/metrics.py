@@ -16,7 +16,7 @@ from typing import Literal, TypeVar
 
 from baselines.layers import Cost
 from baselines.settings import marked
-from harness.study.records import EpochReport, Record, Shown, TrialResult
+from harness.study.records import EpochReport, Meaning, Record, Shown, TrialResult
 from harness.study.spec import SweepSpec
 from harness.support.intervals import error_rate_interval_pct
 
@@ -60,6 +60,7 @@ class Metric:
     Attributes:
         name: Its name in MLflow, columns and attributes.
         kind: Type of its values.
+        meaning: What it is, in a few words and with its unit.
         shown: Where it is shown.
         read: Gives its value; None without one.
         label: Title of its column in tables for people; empty: made from the name.
@@ -69,6 +70,7 @@ class Metric:
 
     name: str
     kind: Literal["int", "float"]
+    meaning: str
     shown: Shown
     read: Callable[[Reading], Value]
     label: str = ""
@@ -119,6 +121,7 @@ class EpochMetric:
 
     name: str
     kind: Literal["int", "float"]
+    meaning: str
     read: Callable[[EpochReport], Value]
     section: Section | None = None
     of_validation: bool = False
@@ -166,59 +169,197 @@ _M, _L, _END, _KNOWN, _E, _O, _T = (
 
 def _measured() -> list[Metric]:
     """The fields of `TrialResult` that are marked with where they are shown, in order."""
-    shown = marked(TrialResult, Shown)
-    return [Metric(name, "float", where, attrgetter(f"result.{name}")) for name, where in shown.items()]
+    shown, meanings = marked(TrialResult, Shown), marked(TrialResult, Meaning)
+    return [
+        Metric(name, "float", meanings[name].text, where, attrgetter(f"result.{name}")) for name, where in shown.items()
+    ]
 
 
 METRICS: tuple[Metric, ...] = (
-    Metric("error_rate_pct", "float", _M | _L | _E, lambda t: t.result.error_rate_pct, of_validation=True),
-    Metric("error_rate_ci_low_pct", "float", _M | _L, lambda t: t.interval_pct[0], of_validation=True),
-    Metric("error_rate_ci_high_pct", "float", _M | _L, lambda t: t.interval_pct[1], of_validation=True),
+    Metric(
+        "error_rate_pct",
+        "float",
+        "validation error of a trial that was trained to its end, percent",
+        _M | _L | _E,
+        lambda t: t.result.error_rate_pct,
+        of_validation=True,
+    ),
+    Metric(
+        "error_rate_ci_low_pct",
+        "float",
+        "lower end of its 95 % interval",
+        _M | _L,
+        lambda t: t.interval_pct[0],
+        of_validation=True,
+    ),
+    Metric(
+        "error_rate_ci_high_pct",
+        "float",
+        "upper end of its 95 % interval",
+        _M | _L,
+        lambda t: t.interval_pct[1],
+        of_validation=True,
+    ),
     Metric(
         "test_error_rate_pct",
         "float",
+        "error on the test images, percent, which only verdicts read",
         _M | _L | _T,
         lambda t: test_error_rate_pct(t.spec, t.result),
         label="test error %",
     ),
-    Metric("val_error_rate_pct", "float", _M | _END | _E, lambda t: t.result.val_error_rate_pct, of_validation=True),
-    Metric("val_images", "int", _M | _END | _E, lambda t: t.result.val_images, of_validation=True),
-    Metric("epochs_done", "int", _M | _END, lambda t: t.result.last.epoch if t.result.last else 0),
-    Metric("gpu_time_s", "float", _M | _L | _E | _O | _T, lambda t: t.record.gpu_time_s, label="GPU time s"),
-    Metric("device_time_s", "float", _M | _L | _E | _O | _T, lambda t: t.record.device_time_s),
-    Metric("train_time_s", "float", _M | _E, lambda t: t.result.train_time_s),
-    Metric("build_time_s", "float", _E, lambda t: t.result.seconds.build),
-    Metric("compile_time_s", "float", _M | _E, lambda t: t.result.seconds.compile),
-    Metric("eval_time_s", "float", _M | _E, lambda t: t.result.seconds.evaluate),
-    Metric("cpu_time_s", "float", _M | _E, lambda t: t.result.seconds.cpu),
-    Metric("reserved_time_s", "float", _M | _END | _E | _O, lambda t: t.record.reserved_time_s, while_pending=True),
-    Metric("search_time_s", "float", _M | _E, lambda t: t.record.search_time_s, while_pending=True),
+    Metric(
+        "val_error_rate_pct",
+        "float",
+        "validation error after the last epoch, also of a pruned trial, percent",
+        _M | _END | _E,
+        lambda t: t.result.val_error_rate_pct,
+        of_validation=True,
+    ),
+    Metric(
+        "val_images",
+        "int",
+        "number of images that this error was measured on",
+        _M | _END | _E,
+        lambda t: t.result.val_images,
+        of_validation=True,
+    ),
+    Metric("epochs_done", "int", "completed epochs", _M | _END, lambda t: t.result.last.epoch if t.result.last else 0),
+    Metric(
+        "gpu_time_s",
+        "float",
+        "reserved GPUs times seconds of training; 0 without a GPU",
+        _M | _L | _E | _O | _T,
+        lambda t: t.record.gpu_time_s,
+        label="GPU time s",
+    ),
+    Metric(
+        "device_time_s",
+        "float",
+        "seconds of training on the device, CPU or GPU, from the network's first epoch",
+        _M | _L | _E | _O | _T,
+        lambda t: t.record.device_time_s,
+    ),
+    Metric(
+        "train_time_s",
+        "float",
+        "seconds of training of the last attempt alone",
+        _M | _E,
+        lambda t: t.result.train_time_s,
+    ),
+    Metric("build_time_s", "float", "seconds to build the network", _E, lambda t: t.result.seconds.build),
+    Metric("compile_time_s", "float", "seconds to compile the network", _M | _E, lambda t: t.result.seconds.compile),
+    Metric(
+        "eval_time_s",
+        "float",
+        "seconds of evaluation on the validation images",
+        _M | _E,
+        lambda t: t.result.seconds.evaluate,
+    ),
+    Metric("cpu_time_s", "float", "CPU seconds of all threads", _M | _E, lambda t: t.result.seconds.cpu),
+    Metric(
+        "reserved_time_s",
+        "float",
+        "seconds for which a device was reserved, lost attempts included",
+        _M | _END | _E | _O,
+        lambda t: t.record.reserved_time_s,
+        while_pending=True,
+    ),
+    Metric(
+        "search_time_s",
+        "float",
+        "seconds that the search took for this trial",
+        _M | _E,
+        lambda t: t.record.search_time_s,
+        while_pending=True,
+    ),
     Metric(
         "num_params",
         "int",
+        "parameters of the network",
         _M | _L | _E | _O | _T,
         lambda t: _counted(t, "num_params") if t.result.num_params is None else t.result.num_params,
         label="params",
     ),
-    Metric("flops_per_image", "int", _M | _L, lambda t: _counted(t, "flops_per_image")),
-    Metric("gpu_busy_time_s", "float", _M | _KNOWN | _E, lambda t: t.record.gpu_busy_time_s),
-    Metric("gpu_energy_j", "float", _M | _KNOWN | _E, lambda t: t.record.gpu_energy_j),
+    Metric(
+        "flops_per_image",
+        "int",
+        "floating point operations of one forward pass; a multiply and an add are two",
+        _M | _L,
+        lambda t: _counted(t, "flops_per_image"),
+    ),
+    Metric(
+        "gpu_busy_time_s",
+        "float",
+        "seconds of training in which the GPU was busy",
+        _M | _KNOWN | _E,
+        lambda t: t.record.gpu_busy_time_s,
+    ),
+    Metric(
+        "gpu_energy_j",
+        "float",
+        "energy of the GPU in training, joules",
+        _M | _KNOWN | _E,
+        lambda t: t.record.gpu_energy_j,
+    ),
     *_measured(),
 )
 
 EPOCH_METRICS: tuple[EpochMetric, ...] = (
-    EpochMetric("epoch", "int", lambda epoch: epoch.epoch),
-    EpochMetric("train_loss", "float", lambda epoch: epoch.train_loss, Section.EPOCH),
-    EpochMetric("train_error_rate_pct", "float", lambda epoch: epoch.train_error_rate_pct, Section.EPOCH),
-    EpochMetric("val_loss", "float", lambda epoch: epoch.val_loss, Section.EPOCH, of_validation=True),
-    EpochMetric("val_error_rate_pct", "float", lambda e: e.val_error_rate_pct, Section.EPOCH, of_validation=True),
-    EpochMetric("val_images", "int", lambda epoch: epoch.val_images, of_validation=True),
-    EpochMetric("epoch_train_s", "float", lambda epoch: epoch.seconds.train, Section.MACHINE),
-    EpochMetric("epoch_eval_s", "float", lambda epoch: epoch.seconds.evaluate, Section.MACHINE),
-    EpochMetric("memory_mb", "float", lambda epoch: epoch.memory_mb, Section.MACHINE),
-    EpochMetric("gpu_busy_pct", "float", lambda epoch: epoch.gpu_busy_pct, Section.MACHINE),
-    EpochMetric("gpu_memory_mb", "float", lambda epoch: epoch.gpu_memory_mb, Section.MACHINE),
+    EpochMetric("epoch", "int", "number of completed epochs", lambda epoch: epoch.epoch),
+    EpochMetric(
+        "train_loss", "float", "mean loss on the training images", lambda epoch: epoch.train_loss, Section.EPOCH
+    ),
+    EpochMetric(
+        "train_error_rate_pct",
+        "float",
+        "error on the training images during the epoch, with augmentation and dropout, percent",
+        lambda epoch: epoch.train_error_rate_pct,
+        Section.EPOCH,
+    ),
+    EpochMetric(
+        "val_loss",
+        "float",
+        "mean loss on the validation images",
+        lambda epoch: epoch.val_loss,
+        Section.EPOCH,
+        of_validation=True,
+    ),
+    EpochMetric(
+        "val_error_rate_pct",
+        "float",
+        "validation error, percent; before the last epoch on a part of the images",
+        lambda e: e.val_error_rate_pct,
+        Section.EPOCH,
+        of_validation=True,
+    ),
+    EpochMetric("val_images", "int", "number of validation images", lambda epoch: epoch.val_images, of_validation=True),
+    EpochMetric("epoch_train_s", "float", "seconds of training", lambda epoch: epoch.seconds.train, Section.MACHINE),
+    EpochMetric(
+        "epoch_eval_s", "float", "seconds of evaluation", lambda epoch: epoch.seconds.evaluate, Section.MACHINE
+    ),
+    EpochMetric("memory_mb", "float", "memory of the process, MiB", lambda epoch: epoch.memory_mb, Section.MACHINE),
+    EpochMetric(
+        "gpu_busy_pct",
+        "float",
+        "share of the training in which the GPU was busy, percent",
+        lambda epoch: epoch.gpu_busy_pct,
+        Section.MACHINE,
+    ),
+    EpochMetric(
+        "gpu_memory_mb",
+        "float",
+        "peak memory in use on the GPU, MiB",
+        lambda epoch: epoch.gpu_memory_mb,
+        Section.MACHINE,
+    ),
 )
+
+
+def meanings_in_mlflow() -> dict[str, str]:
+    """What each metric of a trial's run means, by its name in MLflow: those of the trial, then those of each epoch."""
+    of_epochs = {metric.curve: f"after each epoch: {metric.meaning}" for metric in EPOCH_METRICS if metric.curve}
+    return {metric.name: metric.meaning for metric in metrics(Shown.MLFLOW)} | of_epochs
 
 
 def unless_trained_on(spec: SweepSpec, measured: T) -> T | None:

@@ -196,8 +196,17 @@ class Shown(Flag):
 
 
 @dataclass(frozen=True)
+class Meaning:
+    """Marks a number that is shown with what it means, in a few words and with its unit."""
+
+    text: str
+
+
+@dataclass(frozen=True)
 class TrialResult:
-    """The result of one attempt at a trial. A field marked with `Shown`, float or None, is one of `metrics.METRICS`.
+    """The result of one attempt at a trial.
+
+    A field marked with `Shown` and `Meaning`, float or None, is one of `metrics.METRICS`.
 
     Attributes:
         outcome: How it ended.
@@ -234,19 +243,38 @@ class TrialResult:
     curve: tuple[EpochReport, ...] = ()
     seconds: Seconds = field(default_factory=Seconds)
     num_params: int | None = None
-    peak_memory_mb: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT] = None
+    peak_memory_mb: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT, Meaning("peak memory of the process, MiB")] = (
+        None
+    )
     device: Device | None = None
     wrong_images: tuple[int, ...] | None = None
     test_wrong_images: tuple[int, ...] | None = None
-    images_per_s: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT] = None
+    images_per_s: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT, Meaning("training images per second")] = None
     final_error_rate_pct: float | None = None
     final_val_images: int | None = None
     gpu_busy_time_s: float | None = None
     gpu_energy_j: float | None = None
-    gpu_peak_memory_mb: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT] = None
-    soft_error_pct: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT, Since(5)] = None
-    cross_entropy: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT, Since(5)] = None
-    temperature: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT, Since(5)] = None
+    gpu_peak_memory_mb: Annotated[
+        float | None, Shown.MLFLOW | Shown.EXPORT, Meaning("peak memory in use on the GPU, MiB")
+    ] = None
+    soft_error_pct: Annotated[
+        float | None,
+        Shown.MLFLOW | Shown.EXPORT,
+        Meaning("1 minus the mean probability of the right class, calibrated, percent; less noisy than the error"),
+        Since(5),
+    ] = None
+    cross_entropy: Annotated[
+        float | None,
+        Shown.MLFLOW | Shown.EXPORT,
+        Meaning("cross-entropy on the validation images, calibrated, nats"),
+        Since(5),
+    ] = None
+    temperature: Annotated[
+        float | None,
+        Shown.MLFLOW | Shown.EXPORT,
+        Meaning("temperature of this calibration; above 1 the network was too confident"),
+        Since(5),
+    ] = None
     training: Annotated[str | None, Since(6)] = None
     reused_from: Annotated[str | None, Since(6)] = None
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.study.metrics import meanings_in_mlflow
 from harness.support.failpoints import Step, reach
 from harness.tracking.content import Point
 from harness.tracking.registry import CHAMPION, TRAINING, Registered, Registry, unless_missing
@@ -28,7 +29,25 @@ if TYPE_CHECKING:
 
 _SINCE = "champion_since"  # tag of a version that once got the alias; after that users may move it
 _MODEL_VERSIONS = "mlflow.modelVersions"  # tag by which MLflow's page links a model to its versions
-_ABOUT = "Networks that `harness verdict` put forward; the alias `champion` is on the one that `harness predict` asks."
+_ABOUT = (
+    "Networks that `harness verdict` chose, each with a description of its own. `harness predict IMAGE...` classifies"
+    " pictures with the version that has the alias `champion`."
+)
+_USE = """`harness predict --model {}/VERSION IMAGE...` classifies PNG files with this version, and prints the path of
+its file, which Keras loads by itself:
+
+```python
+import keras
+
+model = keras.saving.load_model("model.keras")
+probabilities = model.predict(images)  # float32, of the shape model.input_shape; bytes are divided by 255
+```"""
+_TAGS = (
+    "Tags: `test_error_pct` is the mean test error over `seeds` seeds, with its standard deviation, percent;"
+    " `device_time_s` the mean device time of a training, seconds, and `device_time_ratio` that time relative to the"
+    " baseline's."
+)
+_MAX_DESCRIPTION = 5000  # characters that MLflow's table takes
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,7 @@ class _Registration:
             model.artifact_location,
             candidate.run_id,
             {TRAINING: candidate.training, **candidate.tags},
-            description=candidate.description,
+            description=_description(candidate),
             model_id=model.model_id,
         )
         # A tracking server does this itself.
@@ -162,6 +181,20 @@ class _Registration:
             for key, value, step, time_ms in self._candidate.points
         ]
         self._client.log_batch(run.info.run_id, metrics)
+
+
+def _description(candidate: Candidate) -> str:
+    """The candidate's description, its settings, how to use the model, and what its numbers mean: Markdown."""
+    settings = " ".join(f"{name}={value}" for name, value in candidate.params.items())
+    meanings, named = meanings_in_mlflow(), dict.fromkeys(point.key for point in candidate.points)
+    parts = [
+        candidate.description,
+        f"Its settings: `{settings}`",
+        _USE.format(candidate.name),
+        _TAGS,
+        "\n".join(["| metric | meaning |\n|---|---|", *(f"| `{name}` | {meanings[name]} |" for name in named)]),
+    ]
+    return "\n\n".join(parts)[:_MAX_DESCRIPTION]
 
 
 def _signature(network: keras.Model) -> Any:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from baselines.recipe import Recipe
+from baselines.settings import without_effect
 from harness.ledger.reader import Study
 from harness.study.metrics import EPOCH_METRICS, Value, epoch_values, values
 from harness.study.records import Attempt, Device, EpochReport, Outcome, Record, Role, Shown
@@ -23,6 +25,8 @@ _STATUS = {
     Outcome.INFEASIBLE: "FINISHED",
     Outcome.CANCELLED: "KILLED",
 }
+NOTE = "mlflow.note.content"  # tag: the description, Markdown
+PROGRESS = "progress"  # tag: how far a training or a study is, in words
 _CURVE_SINCE = "curve_since_attempt"  # tag with the first attempt that the curve shows
 _MAX_ERROR = 500
 MAX_TAG = 8000  # characters; MLflow truncates or refuses longer text
@@ -47,6 +51,7 @@ class RunContent:
         status: MLflow's status.
         start_ms, end_ms: Milliseconds since 1970.
         tags, params: As stored by MLflow, all text.
+        extra_params: Parameters that a run of an earlier version has as well: settings without effect.
         curves: Numbers by step; while the run is RUNNING, points are added at the end only.
         summary: Numbers at step 0.
         is_open: It is of a trial without a final result.
@@ -58,6 +63,7 @@ class RunContent:
     end_ms: int
     tags: dict[str, str]
     params: dict[str, str]
+    extra_params: dict[str, str] = field(default_factory=dict)
     curves: list[Point] = field(default_factory=list)
     summary: list[Point] = field(default_factory=list)
     is_open: bool = False
@@ -68,6 +74,11 @@ class RunContent:
     @property
     def points(self) -> list[Point]:
         return [*self.curves, *self.summary]
+
+    @property
+    def allowed_params(self) -> dict[str, str]:
+        """All parameters that a run may have; MLflow never removes one."""
+        return self.params | self.extra_params
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -112,13 +123,17 @@ def trial_content(
     result, last = record.result, attempts[-1]
     curve = shown_curve(attempts, curves, is_final=result is not None)
     summary = {} if result is None else _finite(values(Shown.MLFLOW, study.spec, record))
+    params, extra_params = _params(study.spec, record)
+    tags = _tags(study, record, last, parent)
+    tags |= {_CURVE_SINCE: str(curve.since_attempt), PROGRESS: _progress(study.spec, record, curve.epochs)}
     return RunContent(
         name=run_name(study, record),
         status=_STATUS.get(last.outcome if result is None else result.outcome, "FAILED" if result else "KILLED"),
         start_ms=curve.start_ms,
         end_ms=curve.end_ms,
-        tags=_tags(study, record, last, parent) | {_CURVE_SINCE: str(curve.since_attempt)},
-        params=_params(study.spec, record),
+        tags=tags,
+        params=params,
+        extra_params=extra_params,
         curves=list(_curve_points(study.spec, curve.epochs)),
         summary=[Point(key, value, 0, curve.end_ms) for key, value in summary.items()],
         is_open=result is None,
@@ -131,18 +146,31 @@ def can_become(run_tags: Mapping[str, str], content: RunContent) -> bool:
     return run_tags.get(_CURVE_SINCE, since) == since
 
 
-def _params(spec: SweepSpec, record: Record) -> dict[str, str]:
-    """All settings of a training: the network's and the recipe's, searched and fixed ones."""
+def _params(spec: SweepSpec, record: Record) -> tuple[dict[str, str], dict[str, str]]:
+    """All settings of a training, searched and fixed ones, and apart from them those without effect."""
     trial = record.trial
-    settings = {
-        **spec.network_settings(trial.params),
-        **asdict(spec.trial_recipe(trial.params)),
+    network, recipe = spec.network_settings(trial.params), asdict(spec.trial_recipe(trial.params))
+    idle = without_effect(Recipe, recipe)
+    if spec.has_code:
+        idle |= without_effect(type(spec.architecture.DOCUMENTED), network)
+    settings: dict[str, Any] = {
+        **network,
+        **recipe,
         **trial.params,
         "precision": spec.precision,
         "seed": trial.seed,
         "epochs": trial.epochs,
     }
-    return {key: str(value) for key, value in settings.items()}
+    text = {key: str(value) for key, value in settings.items()}
+    return {key: text[key] for key in text if key not in idle}, {key: text[key] for key in text if key in idle}
+
+
+def _progress(spec: SweepSpec, record: Record, epochs: Sequence[TimedEpoch]) -> str:
+    """How far a training is, for a column that a view shows from a trial's start: "epoch 3 of 12, 1.43 %"."""
+    last = max((report for _, report in epochs), key=lambda report: report.epoch, default=None)
+    text = f"epoch {last.epoch if last else 0} of {record.trial.epochs}"
+    error_pct = epoch_values(spec, last)["val_error_rate_pct"] if last else None
+    return text if error_pct is None else f"{text}, {error_pct:.2f} %"
 
 
 def _finite(values: Mapping[str, Value]) -> dict[str, float]:

@@ -28,7 +28,8 @@ def run_differences(run: Run, content: RunContent) -> Iterator[str]:
 
 def logged_differences(run: Run, content: RunContent) -> Iterator[str]:
     """The differences that MLflow may not be able to undo, since logged values are permanent."""
-    yield from _unlike("parameter", run.data.params, content.params)
+    extra = run.data.params.items() & content.extra_params.items()
+    yield from _unlike("parameter", run.data.params, content.params | dict(extra))
     yield from _unlike("metric", run.data.metrics, content.metrics)
 
 

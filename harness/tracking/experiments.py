@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment
 
 
-_VIEWS = "Views: {}. In the list of all runs, the + before the study's own run shows its trials."
+_VIEWS = "Views: {}. The study's own run, of role sweep, has the results so far and says what each metric means."
 
 
 def study_id(study: Study) -> str:

@@ -22,7 +22,7 @@ PATIENCE_S = 60.0  # time limit of a close without progress
 NEWS_S = 5.0  # a longer close is reported after this time, then after twice the time, and so on
 _LOOK_S = 0.5
 # What a sweep shows while it runs may be so old, or this multiple of the time that it takes to show it.
-PROGRESS_S, PROGRESS_PAUSES = 30.0, 100  # the parent run's summary, which takes seconds in a long study
+PROGRESS_S, PROGRESS_PAUSES = 10.0, 100  # the parent run's summary, which takes seconds in a long study
 OPEN_S, OPEN_PAUSES = 2.0, 25  # running trials and their curves
 
 

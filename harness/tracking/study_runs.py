@@ -10,7 +10,7 @@ import getpass
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Literal
@@ -21,7 +21,7 @@ from harness.study.records import Attempt
 from harness.support.failpoints import Step, reach
 from harness.support.provenance import diff_file
 from harness.support.redaction import reason
-from harness.tracking.content import MAX_TAG, RunContent, can_become
+from harness.tracking.content import MAX_TAG, NOTE, RunContent, can_become
 from harness.tracking.dataset import dataset_of
 from harness.tracking.differences import curve_differences, logged_differences, run_differences
 from harness.tracking.experiments import lost_artifacts, open_experiment
@@ -29,6 +29,7 @@ from harness.tracking.owners import PARENT, Owners
 from harness.tracking.store import open_client
 from harness.tracking.summary import REPORT_TAG, parent_content, progress, report_of
 from harness.tracking.trial_runs import open_trials, trial_run
+from harness.tracking.views import run_page
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -204,10 +205,9 @@ class StudyRuns:
     def _mend_parent(self, found: Sequence[Run], status: Status | None) -> None:
         tracked = self._ledger.tracked(self._name)
         found = _in_order(found, tracked)
-        content = parent_content(progress(self._ledger, self._name), report_of(found))
         ended: list[Status] = [run.info.status for run in found if run.info.status in ENDED]
         status = status or (ended[0] if ended else None)
-        content = replace(content, status=status or content.status)
+        content = parent_content(progress(self._ledger, self._name), report_of(found), status)
         reach(Step.BEFORE_PARENT_RUN)
         self._parent_id = self._mend(self._name, found, content, state=content.status.lower())
         self._num_points_sent[self._parent_id] = len(content.curves)
@@ -243,7 +243,7 @@ class StudyRuns:
     def _bring(self, run: Run, content: RunContent) -> Run | None:
         """Makes a run match `content`; None if that is impossible, since logged values are permanent."""
         run_id, was_deleted = run.info.run_id, _is_deleted(run)
-        if not run.data.params.items() <= content.params.items() or not can_become(run.data.tags, content):
+        if not run.data.params.items() <= content.allowed_params.items() or not can_become(run.data.tags, content):
             return None
         if not was_deleted and not self._differences(run, content):
             return run
@@ -264,11 +264,16 @@ class StudyRuns:
         live = [run for run in instead_of if not _is_deleted(run)]
         added = {key: value for run in reversed(live) for key, value in run.data.tags.items()}
         reach(Step.BEFORE_CREATE_RUN)
-        tags = {**added, **content.tags, **_user_tag()}
+        tags = {NOTE: self._note(), **added, **content.tags, **_user_tag()}
         run = self._client.create_run(self.experiment_id, content.start_ms, tags, content.name)
         reach(Step.AFTER_CREATE_RUN)
         self._fill(run, content)
         return self._client.get_run(run.info.run_id) if self._is_thorough else run
+
+    def _note(self) -> str:
+        """The description of a new run; users may change it."""
+        study_run = f"[the study's own run]({run_page(self.experiment_id, self._parent_id)})"
+        return f"A training of {self._name}. Its metrics are explained in the description of {study_run}."
 
     def _take_over_artifacts(self, run_id: str, old_id: str) -> None:
         """Copies artifacts that the new run lacks, such as a report's figures, from a run that will be deleted."""

@@ -13,15 +13,26 @@ from harness.ledger.reader import Study, Usage
 from harness.study.comparability import Configuration, Configurations
 from harness.study.findings import Findings, against_baseline, find
 from harness.study.formatting import of_seeds
-from harness.study.metrics import test_error_rate_pct
+from harness.study.metrics import meanings_in_mlflow, test_error_rate_pct
 from harness.study.records import Record
 from harness.study.spec import SweepSpec
-from harness.tracking.content import Point, RunContent, run_name, study_tags
+from harness.tracking.content import NOTE, PROGRESS, Point, RunContent, run_name, study_tags
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
+BEST = "best_error_rate_pct"  # curve of a parent run
 REPORT_TAG = "report"  # of a parent run: not in the ledger, since it was written at one moment
+
+
+_OUTCOMES = {"RUNNING": "running", "FINISHED": "finished", "KILLED": "stopped"}
+_METRICS = "\n".join(
+    [
+        "Metrics of each training:\n\n| metric | meaning |\n|---|---|",
+        *(f"| `{name}` | {meaning} |" for name, meaning in meanings_in_mlflow().items()),
+        f"\nThe study's own `{BEST}` is the lowest mean validation error of a searched configuration so far, percent.",
+    ]
+)
 
 
 @dataclass(frozen=True)
@@ -88,25 +99,40 @@ def report_of(runs: Sequence[Run]) -> str:
     return next((str(run.data.tags[REPORT_TAG]) for run in runs if REPORT_TAG in run.data.tags), "")
 
 
-def parent_content(progress: Progress, report: str = "") -> RunContent:
-    """The parent run of a study; its note ends with `report`, Markdown."""
+def parent_content(progress: Progress, report: str = "", status: str | None = None) -> RunContent:
+    """The parent run of a study.
+
+    Args:
+        progress: The state of the study.
+        report: Markdown, with which its note ends.
+        status: MLflow's status; None: from the end of the study.
+    """
     study = progress.study
+    status = status or ("FINISHED" if progress.is_finished else "KILLED")
     return RunContent(
         name=study.spec.study,
-        status="FINISHED" if progress.is_finished else "KILLED",
+        status=status,
         start_ms=round(study.created_at * 1000),
         end_ms=round(max(progress.ended_at, study.created_at) * 1000),
         tags={
             **study_tags(study),
             "role": "sweep",
+            "outcome": _OUTCOMES[status],
+            PROGRESS: _trials_so_far(progress),
             "budget": study.spec.budget.model_dump_json(exclude_none=True),
             "mlflow.runName": study.spec.study,
-            "mlflow.note.content": "\n\n".join(filter(None, [summary(progress), report])),
+            NOTE: "\n\n".join(filter(None, [summary(progress), _METRICS, report])),
             **({REPORT_TAG: report} if report else {}),
         },
         params=_settings(study),
         curves=_best_so_far(progress),
     )
+
+
+def _trials_so_far(progress: Progress) -> str:
+    ended = sum(record.result is not None for record in progress.records)
+    best = progress.configurations.best
+    return f"{ended} trials ended" + (f", best {best.mean_error_pct:.2f} %" if best else "")
 
 
 def _settings(study: Study) -> dict[str, str]:
@@ -132,7 +158,7 @@ def _best_so_far(progress: Progress) -> list[Point]:
     for record in sorted(progress.records, key=lambda record: record.told_at or 0):
         changed = so_far.add(record)
         if so_far.best and changed and not changed.is_baseline:
-            points.append(Point("best_error_rate_pct", so_far.best.mean_error_pct, len(points), start_ms))
+            points.append(Point(BEST, so_far.best.mean_error_pct, len(points), start_ms))
     return points
 
 

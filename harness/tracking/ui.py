@@ -82,12 +82,14 @@ def _experiments(home: Path) -> list[tuple[str, str]]:
 def _overview(experiments: Sequence[tuple[str, str]], base_url: str) -> str:
     if not experiments:
         return f"{base_url} shows no study yet: `harness sweep` makes one, `harness sync` brings those of the ledger"
-    (newest, experiment_id), *others = experiments
+    (newest, _), *others = experiments
+    more = ", ".join(view.label for view in View if view is not View.LEADERBOARD)
     lines = [
-        f"{newest} (MLflow's own start page shows its GenAI tools; these links show the runs)",
-        *(f"  {view.label:12}  {link(base_url, experiment_id, view)}" for view in View),
+        f"open this link, not MLflow's start page, to see the runs of {newest}:",
+        link(base_url, experiments[0][1], View.LEADERBOARD),
+        f"above its table are links to the study's other views ({more})",
+        *(f"{name}:\n{link(base_url, other_id, View.LEADERBOARD)}" for name, other_id in others),
     ]
-    lines += [f"{name}\n  {link(base_url, other_id, View.LEADERBOARD)}" for name, other_id in others]
     return "\n".join(lines)
 
 

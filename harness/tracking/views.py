@@ -15,12 +15,12 @@ from typing import Any
 from harness.study.metrics import EPOCH_METRICS, names
 from harness.study.records import Shown
 
-# The study's own run has no tag `outcome`, and so passes none of them. A running trial has no error that is ranked yet,
-# and comes last.
+# A running trial has no error that is ranked yet, and comes last, as does the study's own run. That one is in the table
+# before the first trial is.
 _FILTERS = {
     "leaderboard": "tags.outcome != 'pruned' and tags.outcome != 'infeasible' and attributes.status != 'FAILED'",
     "search-space": "tags.outcome = 'completed'",
-    "curves": "tags.outcome != 'infeasible'",
+    "curves": "tags.role != 'sweep' and tags.outcome != 'infeasible'",
 }
 _RUN_NAME, _CREATED = "attributes.`Run Name`", "runDateAndNestInfo"  # MLflow's own columns, always there
 _LOSSES = ("val_loss", "train_loss")
@@ -52,6 +52,11 @@ def page(experiment_id: str, view: View) -> str:
     """The same within MLflow's own pages."""
     charts = "&compareRunsMode=CHART" if view.has_charts else ""
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={view}{charts}"
+
+
+def run_page(experiment_id: str, run_id: str) -> str:
+    """The page of a run within MLflow's own pages."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
 def view_tags(hyperparameters: Sequence[str], created_ms: int, error: str = "error_rate_pct") -> dict[str, str]:
@@ -100,6 +105,8 @@ def _column_widths(hyperparameters: Sequence[str], error: str) -> dict[str, int]
     return {
         _RUN_NAME: 120,
         _metric(error): 125,
+        "tags.`progress`": 165,  # shown from the start of a trial, when no run has a metric
+        "tags.`role`": 75,
         **{key: width for key, width in numbers.items() if key not in last},
         **{f"params.`{name}`": max(75, 9 * len(name)) for name in hyperparameters},
         _CREATED: 145,

@@ -477,3 +477,13 @@ def test_a_pace_takes_a_share_of_the_time_at_most() -> None:
         pace.run_if_due(lambda takes_s=takes_s: act(takes_s))
         assert pace.wait_s == pytest.approx(wait_s)
     assert done == [2.0, 4.1]
+
+
+def test_a_study_that_is_stopped_before_its_first_result_ends_with_its_last_attempt(home: Path, study: Study) -> None:
+    trial = study.ask()
+    attempt = study.start(trial)
+    study.stop(trial, attempt)
+    sync(home, ["study"], pytest.fail)
+    stopped, run = runs(home)["study"], runs(home)["trial-000"]
+    assert (stopped.info.status, stopped.data.tags["outcome"]) == ("KILLED", "stopped")
+    assert stopped.info.end_time == run.info.end_time > stopped.info.start_time

@@ -80,8 +80,7 @@ def progress(ledger: Ledger, study: str) -> Progress:
     if settings.spec.is_verdict:  # with the test images they got wrong, which a history leaves out
         tested = {record.trial.uid: record for record in ledger.finished(study)}
         records = [tested.get(record.trial.uid, record) for record in records]
-    finished = [record for record in records if record.told_at is not None]
-    last = max(finished, key=lambda record: record.told_at or 0, default=None)
+    ended_at_s = [record.ended_at_s for record in records if record.ended_at_s is not None]
     configurations = Configurations(settings.spec, records)
     return Progress(
         study=settings,
@@ -90,7 +89,7 @@ def progress(ledger: Ledger, study: str) -> Progress:
         findings=find(configurations, ledger.result),
         usage=ledger.usage(study),
         num_test_reads=ledger.num_test_reads(study),
-        ended_at=last.ended_at_s if last and last.ended_at_s is not None else settings.created_at,
+        ended_at=max(ended_at_s, default=settings.created_at),
     )
 
 

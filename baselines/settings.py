@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeVar, get_type_hints
 
@@ -93,12 +92,6 @@ def marked(record: type, kind: type[M]) -> dict[str, M]:
     hints = get_type_hints(record, include_extras=True)
     found = {name: getattr(hint, "__metadata__", ()) for name, hint in hints.items()}
     return {name: mark for name, marks in found.items() for mark in marks if isinstance(mark, kind)}
-
-
-def without_effect(settings: type, values: Mapping[str, object]) -> frozenset[str]:
-    """The settings of a dataclass that have no effect together with these `values` of all its settings."""
-    needs = marked(settings, Needs)
-    return frozenset(name for name, need in needs.items() if values[need.setting] not in need.values)
 
 
 def declared(settings: type) -> dict[str, Allowed]:

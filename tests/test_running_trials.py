@@ -307,6 +307,8 @@ def test_a_run_that_a_kill_left_running_is_ended_by_a_sync_and_continued_by_a_re
     assert [line for line in differences(home) if "trial 0" in line and "system/" not in line] == [
         "MLflow: trial 0: status is RUNNING, should be KILLED; `harness sync` mends it",
         "MLflow: trial 0: tag outcome is running, should be cancelled; `harness sync` mends it",
+        "MLflow: trial 0: tag progress is epoch 2 of 3, 7.00 %, should be epoch 3 of 3, 5.00 %;"
+        " `harness sync` mends it",
         "MLflow: trial 0: metric epoch/val_error_rate_pct is 7.0, should be 5.0; `harness sync` mends it",
         *(
             f"MLflow: trial 0: curve epoch/{key}, step 3 is missing, should be {value}; `harness sync` mends it"

@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from filled_ledger import GPU, FilledLedger, filled_verdict, make_spec
+from filled_ledger import GPU, RECIPE, FilledLedger, filled_verdict, make_spec
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 
@@ -28,6 +28,7 @@ from harness.study.spec import SweepSpec
 from harness.support.provenance import diff_file
 from harness.support.redaction import reason, redact
 from harness.tracking import mlflow_runs, store, study_runs
+from harness.tracking.content import always_shown
 from harness.tracking.mlflow_runs import Patience, SyncReport, Tracker, sync
 from harness.tracking.study_runs import StudyRuns
 from harness.tracking.views import _FILTERS
@@ -353,6 +354,20 @@ def test_a_note_that_was_written_by_hand_stays(home: Path, study: Study) -> None
     client(home).set_tag(run_id, "mlflow.note.content", "mine")
     assert str(synced(home)) == "study: as it should be"
     assert client(home).get_run(run_id).data.tags["mlflow.note.content"] == "mine"
+
+
+@pytest.mark.parametrize(("fixed", "drawn"), [("cosine", set()), ("warmup_cosine", {"warmup_share"})])
+def test_only_what_every_run_has_is_drawn_as_a_line_through_all(fixed: str, drawn: set[str]) -> None:
+    space: dict[str, dict[str, float]] = {
+        "layers": {"low": 1, "high": 2},
+        "units_1": {"low": 64, "high": 512},
+        "units_2": {"low": 64, "high": 512},
+    }
+    space["warmup_share"] = {"low": 0.0, "high": 0.5}
+    spec = make_spec(space=space, recipe={**RECIPE, "schedule": fixed})
+    assert set(always_shown(spec)) == {"layers", "units_1"} | drawn
+    del space["layers"]  # two in the documented network
+    assert "units_2" in always_shown(make_spec(space=space))
 
 
 def test_settings_without_effect_are_left_out_but_stay_in_runs_that_have_them(home: Path, ledger: Ledger) -> None:

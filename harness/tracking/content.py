@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple
 
 from baselines.recipe import Recipe
-from baselines.settings import without_effect
+from baselines.settings import Needs, marked
 from harness.ledger.reader import Study
 from harness.study.metrics import EPOCH_METRICS, Value, epoch_values, values
 from harness.study.records import Attempt, Device, EpochReport, Outcome, Record, Role, Shown
@@ -150,12 +150,10 @@ def _params(spec: SweepSpec, record: Record) -> tuple[dict[str, str], dict[str, 
     """All settings of a training, searched and fixed ones, and apart from them those without effect."""
     trial = record.trial
     network, recipe = spec.network_settings(trial.params), asdict(spec.trial_recipe(trial.params))
-    idle = without_effect(Recipe, recipe)
-    if spec.has_code:
-        idle |= without_effect(type(spec.architecture.DOCUMENTED), network)
+    values = network | recipe
+    idle = {name for name, need in _needs(spec).items() if values[need.setting] not in need.values}
     settings: dict[str, Any] = {
-        **network,
-        **recipe,
+        **values,
         **trial.params,
         "precision": spec.precision,
         "seed": trial.seed,
@@ -163,6 +161,23 @@ def _params(spec: SweepSpec, record: Record) -> tuple[dict[str, str], dict[str, 
     }
     text = {key: str(value) for key, value in settings.items()}
     return {key: text[key] for key in text if key not in idle}, {key: text[key] for key in text if key in idle}
+
+
+def always_shown(spec: SweepSpec) -> list[str]:
+    """The hyperparameters that are a parameter of every run. MLflow draws no line for a run that lacks one."""
+    needs, fixed = _needs(spec), {**spec.network_settings({}), **asdict(spec.trial_recipe({}))}
+
+    def is_always(name: str) -> bool:
+        need = needs.get(name)
+        return need is None or (need.setting not in spec.space and fixed[need.setting] in need.values)
+
+    return [name for name in spec.search_space if is_always(name)]
+
+
+def _needs(spec: SweepSpec) -> dict[str, Needs]:
+    """The settings that have an effect only with some values of another one."""
+    of_network = marked(type(spec.architecture.DOCUMENTED), Needs) if spec.has_code else {}
+    return marked(Recipe, Needs) | of_network
 
 
 def _progress(spec: SweepSpec, record: Record, epochs: Sequence[TimedEpoch]) -> str:

@@ -59,9 +59,18 @@ def run_page(experiment_id: str, run_id: str) -> str:
     return f"#/experiments/{experiment_id}/runs/{run_id}?workflowType=machine_learning"
 
 
-def view_tags(hyperparameters: Sequence[str], created_ms: int, error: str = "error_rate_pct") -> dict[str, str]:
-    """The experiment tags with the views of a study that searches `hyperparameters`, sorted by the metric `error`."""
-    charts = {View.SEARCH_SPACE: _search_space_charts(hyperparameters, error), View.CURVES: _curve_charts()}
+def view_tags(
+    hyperparameters: Sequence[str], drawn: Sequence[str], created_ms: int, error: str = "error_rate_pct"
+) -> dict[str, str]:
+    """The experiment tags with the views of a study, sorted by the metric `error`.
+
+    Args:
+        hyperparameters: The searched ones.
+        drawn: Those that every run has, for a chart with a line for each run.
+        created_ms: When the study was created, milliseconds since 1970.
+        error: The metric.
+    """
+    charts = {View.SEARCH_SPACE: _search_space_charts(drawn, error), View.CURVES: _curve_charts()}
     states = {view: _state(view, _column_widths(hyperparameters, error), charts.get(view, []), error) for view in View}
     tags = {}
     for view, state in states.items():
@@ -141,10 +150,10 @@ def _chart(kind: str, **settings: Any) -> dict[str, Any]:
     return {"type": kind, "runsCountToCompare": 100, "deleted": False, "isGenerated": False, **settings}
 
 
-def _search_space_charts(hyperparameters: Sequence[str], error: str) -> list[Charts]:
+def _search_space_charts(drawn: Sequence[str], error: str) -> list[Charts]:
     lines = _chart(
         "PARALLEL",
-        selectedParams=list(hyperparameters),
+        selectedParams=list(drawn),
         selectedMetrics=[error],
         showAllRuns=True,
     )

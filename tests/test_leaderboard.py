@@ -19,10 +19,10 @@ from harness.errors import InputError
 from harness.ledger.ledger import Ledger
 from harness.planning.status import status
 from harness.study.comparability import Configurations
-from harness.study.data import KeptArray, OwnData
+from harness.study.data import Content, OwnData
 from harness.study.findings import find, sentences
 from harness.study.records import Outcome, Role
-from harness.study.spec import Budget
+from harness.study.settings import Budget
 from harness.support.intervals import error_rate_interval_pct
 from harness.tracking.summary import progress
 
@@ -559,7 +559,7 @@ def test_test_errors_on_data_of_ones_own_have_their_interval(ledger: Ledger) -> 
         stem="mine",
         num_classes=10,
         kept={
-            f"{split}_{kind}": KeptArray(shape=shape, dtype="uint8", sha256="0" * 64)
+            f"{split}_{kind}": Content(shape=shape, dtype="uint8", sha256="0" * 64)
             for split, size in (("train", 1000), ("validation", 200), ("test", 400))
             for kind, shape in (("images", (size, 28, 28)), ("labels", (size,)))
         },

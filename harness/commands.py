@@ -60,6 +60,7 @@ def verdict(options: argparse.Namespace) -> int:
     wall_s = parse_duration_s(options.budget, "--budget") if options.budget else None
     _say_that_it_works("reading the study and its ledger")
     request = Request(options.top, options.seeds, options.epochs, wall_s, takes_all_seeds=options.all_seeds)
+    executor = _executor(options)  # options are checked before the study is looked up
     study = study_named(options.study)
     with make_display(sys.stdout) as display:
         end = run_verdict(
@@ -69,7 +70,7 @@ def verdict(options: argparse.Namespace) -> int:
             display,
             num_workers=options.workers,
             fresh=options.fresh,
-            executor=_executor(options),
+            executor=executor,
             reuses=options.reuses,
         )
     path, *others = write_verdict(end.verdict, home() / "verdicts")
@@ -89,6 +90,7 @@ def ablate(options: argparse.Namespace) -> int:
     from harness.sweep.display import make_display
     from harness.workflows.ablation import best_of, run_ablation
 
+    executor = _executor(options)
     with make_display(sys.stdout) as display:
         spec, reason = run_ablation(
             study_named(options.study),
@@ -97,7 +99,7 @@ def ablate(options: argparse.Namespace) -> int:
             display,
             num_workers=options.workers,
             fresh=options.fresh,
-            executor=_executor(options),
+            executor=executor,
             reuses=options.reuses,
         )
     path = home() / "ablations" / f"{spec.study}.csv"

@@ -333,8 +333,8 @@ def _add_upkeep(commands: _Commands) -> None:
     _add(commands, "sync", "bring MLflow up to date with the ledger")
     doctor = _add(commands, "doctor", "check the installation, or audit studies")
     what = doctor.add_mutually_exclusive_group()
-    text = f"check that ledger, MLflow and exported CSV agree; {STUDY}"
-    what.add_argument("--audit", nargs="+", metavar="STUDY|NAME", help=text)
+    text = f"check that ledger, MLflow and exported CSV agree; {STUDY} (default: all studies)"
+    what.add_argument("--audit", nargs="*", metavar="STUDY|NAME", help=text)
     text = "try each GPU for up to six minutes: what holds and what does not, with measurements"
     what.add_argument("--gpu", action="store_true", help=text)
     what.add_argument("--remove", metavar="STUDY", help="remove a study from the ledger; a copy of the ledger is kept")

@@ -302,15 +302,15 @@ def sync(options: argparse.Namespace) -> int:
 
 
 def doctor(options: argparse.Namespace) -> int:
-    """Audits or removes the named studies, or tries the GPUs; without names, checks the installation."""
+    """Audits studies, removes one, or tries the GPUs; without any of these, checks the installation."""
     from harness.workflows.doctor import Level, examine
 
     if options.gpu:
         from harness.gpu_check.command import check_gpus
 
         return 0 if check_gpus(home(), _say) else 1
-    if options.audit:
-        return max(map(_audit, list(map(study_named, options.audit))))
+    if options.audit is not None:
+        return _audit(options.audit)
     if options.remove:
         return _remove(options.remove)
     is_sound = True
@@ -439,7 +439,20 @@ def _remove(study: str) -> int:
     return 0
 
 
-def _audit(study: str) -> int:
+def _audit(names: list[str]) -> int:
+    """Audits these studies, or all."""
+    from harness.ledger.ledger import none_yet
+
+    studies = list(map(study_named, names))
+    if not studies:
+        with open_ledger(checks=False) as ledger:
+            studies = ledger.study_names()
+            if not studies:
+                raise InputError(f"studies: {none_yet(ledger)}")
+    return max([_audit_of(study) for study in studies])
+
+
+def _audit_of(study: str) -> int:
     from harness.audit import audit, notes
     from harness.audit.files import leaderboard_file
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from filled_ledger import FilledLedger, make_spec
 
+import harness
 from harness.api.studies import study_named
 from harness.api.sweeps import default_profile
 from harness.cli import main
@@ -71,6 +72,28 @@ def test_a_sweep_without_its_default_study_is_refused_with_that_name(
     assert main(line(words, "fc-recipe")) == 2
     looked_up = f"a sweep whose study here would be fc-recipe-{default_profile()}"
     assert f"harness: study is 'fc-recipe', {looked_up}; allowed: {KNOWN}, other" in capfd.readouterr().err
+
+
+def test_functions_take_the_name_of_a_sweep_file() -> None:
+    assert harness.best("fc") == harness.best(KNOWN)
+    assert [one.study for one in harness.status("fc")] == [KNOWN]
+    assert set(harness.leaderboard("fc")["study"]) == {KNOWN}
+    with pytest.raises(InputError, match="study is 'othr'; allowed: "):
+        harness.trials("othr")
+
+
+def test_an_audit_without_a_name_is_of_all_studies(home: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    main(["doctor", "--audit"])
+    audited = {text.split(":")[0] for text in capfd.readouterr().out.splitlines()}
+    assert audited == {KNOWN, "other"}
+
+
+def test_an_audit_without_a_name_and_without_a_study_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(tmp_path / "new"))
+    assert main(["doctor", "--audit"]) == 2
+    assert capfd.readouterr().err.startswith("harness: studies: none yet")
 
 
 def test_a_misspelt_sweep_with_a_study_is_recognised() -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -525,18 +526,22 @@ def command(tmp_path: Path, study: FilledLedger, monkeypatch: pytest.MonkeyPatch
             return VerdictWorkers(errors)
 
         monkeypatch.setattr(local, "LocalExecutor", executor)
-        display = PlainDisplay(io.StringIO())
+        display = PlainDisplay(sys.stdout)
         return run_verdict("study", Request(**request), tmp_path, display, num_workers=2, fresh=fresh)
 
     return run
 
 
 def test_the_same_command_shows_what_is_settled_and_trains_nothing(
-    command: Callable[..., VerdictEnd], study: FilledLedger
+    command: Callable[..., VerdictEnd], study: FilledLedger, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = command(one_is_better)
     assert (first.verdict.answer, first.was_interrupted) == (Answer.BETTER, False)
+    capsys.readouterr()
     assert command(None).verdict == first.verdict
+    assert capsys.readouterr().out == (
+        "study.verdict has its answer, and nothing is trained; --fresh starts a new verdict\n"
+    )
     assert study.ledger.num_test_reads("study.verdict") == 12
     assert study.ledger.study("study.verdict").provenance["verdict_of"] == "study"
 
@@ -563,7 +568,7 @@ def test_other_epochs_are_another_verdict(command: Callable[..., VerdictEnd]) ->
     command(a_tie, epochs=1, top=1)
     assert command(None).verdict.epochs == 1, "as it was begun"
     with pytest.raises(
-        InputError, match="was begun with trials 4 and 1 epochs, and would now be about trials 4 and 3 ep"
+        InputError, match="was begun with trial 4 and 1 epochs, and would now be about trial 4 and 3 ep"
     ):
         command(None, epochs=3)
 

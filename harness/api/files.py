@@ -18,7 +18,7 @@ def export_trials(
     """Writes the table of `trials` for other tools: `harness export STUDY --csv FILE`.
 
     Args:
-        study: Its name or its spec.
+        study: Its name, the name of its file in `sweeps/`, or its spec.
         file: File to write, with extension .csv, .parquet or .json; an earlier one is replaced.
         epochs: A row for each epoch, instead of one per trial.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
@@ -35,14 +35,14 @@ def export_trials(
     if form not in FORMS:
         raise InputError(f"file is {str(file)!r}; allowed: a name that ends in .{', .'.join(FORMS)}")
     with destination("file", str(file), f".{form}") as path, open_ledger(home) as ledger:
-        export_table(ledger, name_of(study), path, form, Table.EPOCHS if epochs else Table.TRIALS)
+        export_table(ledger, name_of(study, home), path, form, Table.EPOCHS if epochs else Table.TRIALS)
 
 
 def export_optuna(study: str | SweepSpec, storage: str, *, home: str | Path | None = None) -> int:
     """Writes a study into an Optuna storage, for optuna-dashboard and the like: `harness export STUDY --optuna URL`.
 
     Args:
-        study: Its name or its spec; it may be running, and the call may be repeated.
+        study: Its name, the name of its file in `sweeps/`, or its spec; it may be running, and the call may be repeated.
         storage: Address of the storage, such as "sqlite:///trials.db".
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
 
@@ -56,14 +56,14 @@ def export_optuna(study: str | SweepSpec, storage: str, *, home: str | Path | No
     from harness.analysis.export.optuna_storage import export_optuna as export
 
     with open_ledger(home) as ledger:
-        return export(ledger, name_of(study), storage)
+        return export(ledger, name_of(study, home), storage)
 
 
 def export_study(study: str | SweepSpec, file: str | Path, *, home: str | Path | None = None) -> None:
     """Writes all that the ledger has of a study and its verdict into one file: `harness export STUDY --study FILE`.
 
     Args:
-        study: Its name or its spec; it may be running.
+        study: Its name, the name of its file in `sweeps/`, or its spec; it may be running.
         file: File to write, with extension .study.gz (docs/export.md); an earlier one is replaced.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
 
@@ -76,7 +76,7 @@ def export_study(study: str | SweepSpec, file: str | Path, *, home: str | Path |
     from harness.workflows.study_file import export_study as export
 
     with destination("file", str(file), ENDING) as path, open_ledger(home) as ledger:
-        export(ledger, name_of(study), path)
+        export(ledger, name_of(study, home), path)
 
 
 def import_study(file: str | Path, *, study: str | None = None, home: str | Path | None = None) -> str:

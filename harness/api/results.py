@@ -27,7 +27,7 @@ def leaderboard(*studies: str | SweepSpec, home: str | Path | None = None) -> pd
     """All finished trials, best first, ranked among trials of the same fidelity: `harness leaderboard`.
 
     Args:
-        studies: Names or specs; without any, all studies.
+        studies: Names of studies or of their files in `sweeps/`, or specs; without any, all studies.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
 
     Returns:
@@ -42,14 +42,14 @@ def leaderboard(*studies: str | SweepSpec, home: str | Path | None = None) -> pd
     from harness.ledger.ledger import sound_studies
 
     with open_ledger(home) as ledger:
-        return board(ledger, [name_of(study) for study in studies] or sound_studies(ledger, warnings.warn))
+        return board(ledger, [name_of(study, home) for study in studies] or sound_studies(ledger, warnings.warn))
 
 
 def status(*studies: str | SweepSpec, home: str | Path | None = None) -> list[Status]:
     """What is done and what is left of studies, also while they run: `harness status`.
 
     Args:
-        studies: Names or specs; without any, all studies.
+        studies: Names of studies or of their files in `sweeps/`, or specs; without any, all studies.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
 
     Returns:
@@ -64,14 +64,14 @@ def status(*studies: str | SweepSpec, home: str | Path | None = None) -> list[St
 
     with open_ledger(home) as ledger:
         seen = partial(status_with_time, ledger)
-        return [seen(name_of(study)) for study in studies] or of_each(ledger, warnings.warn, seen)
+        return [seen(name_of(study, home)) for study in studies] or of_each(ledger, warnings.warn, seen)
 
 
 def trials(study: str | SweepSpec, *, epochs: bool = False, home: str | Path | None = None) -> pd.DataFrame:
     """All trials of a study in their order, those without a result as well: the table of `harness export`.
 
     Args:
-        study: Its name or its spec.
+        study: Its name, the name of its file in `sweeps/`, or its spec.
         epochs: A row for each epoch of each trial that has ended, instead of one per trial.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
 
@@ -85,7 +85,7 @@ def trials(study: str | SweepSpec, *, epochs: bool = False, home: str | Path | N
     from harness.analysis.export.trials import Table, checked_table
 
     with open_ledger(home) as ledger:
-        return checked_table(ledger, name_of(study), Table.EPOCHS if epochs else Table.TRIALS)
+        return checked_table(ledger, name_of(study, home), Table.EPOCHS if epochs else Table.TRIALS)
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def best(study: str | SweepSpec, *, home: str | Path | None = None) -> BestConfi
     """The best configuration of a study so far, with all its settings as keyword arguments.
 
     Args:
-        study: Its name or its spec.
+        study: Its name, the name of its file in `sweeps/`, or its spec.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
 
     Raises:
@@ -123,7 +123,7 @@ def best(study: str | SweepSpec, *, home: str | Path | None = None) -> BestConfi
     from harness.study.comparability import Configurations
 
     with open_ledger(home) as ledger:
-        spec = find_study(ledger, name_of(study)).spec
+        spec = find_study(ledger, name_of(study, home)).spec
         found = Configurations(spec, ledger.finished(spec.study)).best
     if found is None:
         raise InputError(f"study {spec.study} has no searched trial that was trained to the end yet")
@@ -153,7 +153,7 @@ def compare(*studies: str | SweepSpec, home: str | Path | None = None) -> Compar
     from harness.analysis.comparison.comparison import compare as compare_studies
 
     with open_ledger(home) as ledger:
-        return compare_studies(ledger, [name_of(study) for study in studies])
+        return compare_studies(ledger, [name_of(study, home) for study in studies])
 
 
 def report(study: str | SweepSpec, file: str | Path | None = None, *, home: str | Path | None = None) -> Path:
@@ -162,7 +162,7 @@ def report(study: str | SweepSpec, file: str | Path | None = None, *, home: str 
     Its summary and figures go to MLflow as well; if MLflow is not available, a line on standard error says so.
 
     Args:
-        study: Its name or its spec; it may be running.
+        study: Its name, the name of its file in `sweeps/`, or its spec; it may be running.
         file: File to write; None: `reports/STUDY.html` of the home.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
 
@@ -179,7 +179,7 @@ def report(study: str | SweepSpec, file: str | Path | None = None, *, home: str 
 
     folder = places.home(home)
     with nullcontext(None) if file is None else destination("file", str(file)) as out:
-        made = write_report(folder, name_of(study), out)
+        made = write_report(folder, name_of(study, home), out)
     try:
         bring_to_mlflow(folder, made)
     except (InputError, TroubleError) as error:  # the page was the request

@@ -17,11 +17,14 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def open_ledger(home: str | Path | None = None) -> Iterator[Ledger]:
-    """A home's ledger for reading, closed at the end; an empty one, without a file, if there is none."""
+def open_ledger(home: str | Path | None = None, *, checks: bool = True) -> Iterator[Ledger]:
+    """A home's ledger for reading, closed at the end; an empty one, without a file, if there is none.
+
+    Without `checks`, a damaged one is opened as well.
+    """
     from harness.ledger.ledger import Ledger
 
-    with closing(Ledger(places.home(home) / "ledger.db", makes=False, say=complain)) as ledger:
+    with closing(Ledger(places.home(home) / "ledger.db", makes=False, checks=checks, say=complain)) as ledger:
         yield ledger
 
 
@@ -31,13 +34,13 @@ def study_named(name: str, home: str | Path | None = None) -> str:
     Raises:
         InputError: there is no such study.
     """
-    from harness.ledger.ledger import Ledger, no_such_study
+    from harness.ledger.ledger import no_such_study
     from harness.study.settings import Flags
     from harness.study.sweep_file import load_sweep
 
     path, folder = sweep_path(name), places.sweeps_folder()
     # A name is found in a damaged ledger as well, which the command then reports.
-    with closing(Ledger(places.home(home) / "ledger.db", makes=False, checks=False, say=complain)) as ledger:
+    with open_ledger(home, checks=False) as ledger:
         known = ledger.study_names()
         if name in known:
             return name
@@ -50,8 +53,13 @@ def study_named(name: str, home: str | Path | None = None) -> str:
         return study
 
 
-def name_of(study: str | SweepSpec) -> str:
-    return study if isinstance(study, str) else study.study
+def name_of(study: str | SweepSpec, home: str | Path | None = None) -> str:
+    """The name of a study that is given by its name, its sweep's name or its spec.
+
+    Raises:
+        InputError: there is no study of such a name.
+    """
+    return study_named(study, home) if isinstance(study, str) else study.study
 
 
 def complain(line: str) -> None:

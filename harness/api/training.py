@@ -95,7 +95,7 @@ def verdict(
     resumes the verdict; a finished verdict trains nothing.
 
     Args:
-        study: Its name or its spec.
+        study: Its name, the name of its file in `sweeps/`, or its spec.
         top: Number of candidates, the best of the study (docs/verdict.md); None: 3.
         seeds: Largest number of seeds, the same for all networks: 3, 5, 8, 12 or 20; None: 5.
         all_seeds: Train all seeds, even if the answer is clear earlier.
@@ -125,7 +125,7 @@ def verdict(
     request = Request(top, seeds, epochs, wall_s, takes_all_seeds=all_seeds)
     with _display(quiet) as display:
         end = run_verdict(
-            name_of(study),
+            name_of(study, home),
             request,
             places.home(home),
             display,
@@ -135,7 +135,7 @@ def verdict(
             reuses=reuse,
         )
     if end.was_interrupted:
-        raise _interrupted(name_of(study))
+        raise _interrupted(name_of(study, home))
     champion = crowned(places.home(home), end.verdict)
     if not quiet:
         show_verdict(end.verdict, sys.stdout)
@@ -149,7 +149,7 @@ def reproduce(
     """Trains a trial again from its record and compares the results: `harness reproduce`.
 
     Args:
-        study: Its name or its spec.
+        study: Its name, the name of its file in `sweeps/`, or its spec.
         trial: The trial's number.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
         quiet: Print nothing. Otherwise print the progress and what was found.
@@ -165,7 +165,7 @@ def reproduce(
     from harness.workflows.reproduce import reproduce as train_again
 
     with _display(quiet) as display:
-        done = train_again(name_of(study), trial, places.home(home), display)
+        done = train_again(name_of(study, home), trial, places.home(home), display)
     if not quiet:
         sys.stdout.write("".join(f"{line}\n" for line in sentences(done.agreement)))
     return done

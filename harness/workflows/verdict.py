@@ -120,6 +120,7 @@ def run_verdict(
         reason = None
         sources = partial(make_source, takes_all_seeds=request.takes_all_seeds)
         if not fresh and _is_settled(ledger, spec, sources):
+            display.note(f"{spec.study} has its answer, and nothing is trained; --fresh starts a new verdict")
             bring_to_mlflow(home, spec.study, display.note)
         else:
             end = run_trials(
@@ -294,12 +295,16 @@ def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> N
     changed = begun.spec.differing_keys(spec)
     if not changed:
         return
-    before = ", ".join(map(str, begun.spec.confirms))
-    now = ", ".join(str(record.trial.number) for record in finalists)
+    before = _trials(begun.spec.confirms)
+    now = _trials([record.trial.number for record in finalists])
     raise InputError(
-        f"{spec.study} was begun with trials {before} and {begun.spec.epochs} epochs, and would now be about trials"
-        f" {now} and {spec.epochs} epochs; allowed: --fresh to keep the old one under a dated name and start a new one"
+        f"{spec.study} was begun with {before} and {begun.spec.epochs} epochs, and would now be about {now} and"
+        f" {spec.epochs} epochs; allowed: --fresh to keep the old one under a dated name and start a new one"
     )
+
+
+def _trials(numbers: Sequence[int]) -> str:
+    return f"trial{'s' * (len(numbers) != 1)} {', '.join(map(str, numbers))}"
 
 
 def _rank(configuration: Configuration, goal_pct: float | None) -> tuple[bool, float, str, float, int]:

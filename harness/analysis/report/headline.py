@@ -98,7 +98,8 @@ def cost_lines(facts: Facts, steps: Sequence[Step]) -> Iterator[str]:
         yield f"No trial came below the baseline's {baseline_pct:.2f} % in {spent} of reserved time."
         return
     yield (
-        f"First below the baseline: trial {first.trial}, the {_nth(first.num_searched)} trained in full, after"
+        f"First below the baseline: trial {first.trial}, the {_nth(first.num_searched)} trained in full, at"
+        f" {first.best_pct:.2f} % with the seeds that it had then, after"
         f" {duration(first.device_s)} of reserved time {total}."
     )
     lead = facts.findings.lead_by_chance

@@ -25,7 +25,8 @@ Columns = dict[str, list[str]]  # texts by title, top to bottom
 DIFFERENCE = "difference: from the baseline, negative is better"
 ABOUT_ERRORS = f"sd: between seeds; {DIFFERENCE}, its interval corrected for the number of candidates and looks"
 ABOUT_P_VALUES = (
-    "p-value: chance of so large a difference between equal networks; the corrected one decides, below 0.05; t ignores"
+    "p-value: chance of so large a difference between equal networks; the corrected one decides, below 0.05, and grows"
+    " with the number of candidates and looks, to at most 1; t ignores"
     " the choice of images, McNemar that of seeds; probability of improvement: that a training of the candidate has a"
     " lower error than one of the baseline"
 )

@@ -44,7 +44,7 @@ def test_a_port_in_use_is_one_clear_line(tmp_path: Path, monkeypatch: pytest.Mon
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        with pytest.raises(TroubleError, match=rf"^port {port} of 127.0.0.1: .* in use; is MLflow open there already\? --port"):
+        with pytest.raises(TroubleError, match=rf"^port {port} of 127.0.0.1: .* in use; is MLflow open there"):
             ui.serve(tmp_path, port)
 
 

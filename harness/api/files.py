@@ -42,7 +42,8 @@ def export_optuna(study: str | SweepSpec, storage: str, *, home: str | Path | No
     """Writes a study into an Optuna storage, for optuna-dashboard and the like: `harness export STUDY --optuna URL`.
 
     Args:
-        study: Its name, the name of its file in `sweeps/`, or its spec; it may be running, and the call may be repeated.
+        study: Its name, the name of its file in `sweeps/`, or its spec; it may be running. The call may
+            be repeated.
         storage: Address of the storage, such as "sqlite:///trials.db".
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
 

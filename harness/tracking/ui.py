@@ -104,7 +104,8 @@ def _check_port(port: int) -> None:
         try:
             probe.bind((HOST, port))
         except OSError as error:
-            raise TroubleError(f"port {port} of {HOST}: {error.strerror}; is MLflow open there already? --port (make: PORT=) chooses another") from error
+            advice = "is MLflow open there already? --port (make: PORT=) chooses another"
+            raise TroubleError(f"port {port} of {HOST}: {error.strerror}; {advice}") from error
 
 
 @contextmanager

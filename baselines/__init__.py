@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, cast, get_args
 
 from baselines.layers import MNIST, Cost, Task
 from baselines.recipe import Recipe
-from baselines.settings import Allowed, declared
+from baselines.settings import Allowed, Needs, declared, marked
 
 Name = Literal["cnn", "fc"]  # the registry: all that is offered by name follows from it
 NAMES: tuple[Name, ...] = get_args(Name)
@@ -97,6 +97,8 @@ def _check_config(file: Any) -> None:
     if taken:
         raise ValueError(f"Config has {', '.join(taken)}; allowed: names that are not of the recipe")
     _check_values(settings, declared(config))
+    for name, need in marked(config, Needs).items():
+        _check_need(name, need, declared(config) | declared(Recipe))
 
 
 def _check_values(settings: Mapping[str, object], allowed: Mapping[str, Allowed]) -> None:
@@ -108,3 +110,16 @@ def _check_values(settings: Mapping[str, object], allowed: Mapping[str, Allowed]
             )
         if value not in allowed[name]:
             raise ValueError(f"DOCUMENTED.{name} is {value!r}; allowed by Config: {allowed[name]}")
+
+
+def _check_need(name: str, need: Needs, allowed: Mapping[str, Allowed]) -> None:
+    if need.setting == name or need.setting not in allowed:
+        raise ValueError(
+            f"Config.{name} needs {need.setting!r}; allowed: another setting of Config, or one of the recipe"
+        )
+    values = need.values if isinstance(need.values, tuple) else ()  # a text alone has no values, but characters
+    if not values or any(value not in allowed[need.setting] for value in values):
+        raise ValueError(
+            f"Config.{name} needs {need.setting} to be one of {need.values!r}; allowed: a tuple of its values,"
+            f" {allowed[need.setting]}"
+        )

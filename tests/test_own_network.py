@@ -144,6 +144,36 @@ def test_a_wrong_file_gets_one_line(tmp_path: Path, old: str, new: str, said: st
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("need", "said"),
+    [
+        ("Needs('filter', (16,))", "Config.convs needs 'filter'; allowed: another setting of Config, or one of the"),
+        ("Needs('convs', (1,))", "Config.convs needs 'convs'; allowed: another setting"),
+        (
+            "Needs('filters', (0, 16))",
+            "Config.convs needs filters to be one of (0, 16); allowed: a tuple of its values",
+        ),
+        ("Needs('filters', 16)", "Config.convs needs filters to be one of 16; allowed: a tuple"),
+        ("Needs('filters', ())", "Config.convs needs filters to be one of (); allowed: a tuple"),
+        ("Needs('schedule', 'constant')", "Config.convs needs schedule to be one of 'constant'; allowed: a tuple"),
+        ("Needs('schedule', ('constant',))", None),
+        ("Needs('filters', (16, 32))", None),
+    ],
+)
+def test_what_a_setting_needs_is_checked_with_its_file(tmp_path: Path, need: str, said: str | None) -> None:
+    file = tmp_path / "mine.py"
+    text = PLAIN.replace("import Whole", "import Needs, Whole").replace("Whole(1, 4)] = 2", f"Whole(1, 4), {need}] = 2")
+    assert need in text
+    file.write_text(text)
+    if said is None:
+        assert read_network(file).documented["convs"] == 2
+        return
+    with pytest.raises(InputError) as raised:
+        read_network(file)
+    assert said in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
 def test_other_wrong_files(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no\.py': No such file or directory; allowed: a Python file"):
         read_network(tmp_path / "no.py")

@@ -125,3 +125,5 @@ def test_a_damaged_store_is_said_with_what_to_do_which_brings_all_runs_back(
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert "study: runs 2 created" in done.stdout
+    (kept,) = tmp_path.glob("mlflow.db-wal.*")
+    assert kept.read_bytes() == b"of the one that was moved away"

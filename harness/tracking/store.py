@@ -159,10 +159,20 @@ def _make_sqlite_store(file: Path) -> None:
         raise TroubleError(f"{file} cannot be made: {redact(lines[-1])[:MAX_REASON]}")
     with contextlib.closing(sqlite3.connect(new)) as db:
         db.execute("PRAGMA journal_mode = WAL")  # readers and the writer do not block each other
-    for left in ("-wal", "-shm"):  # of a file that was moved away; SQLite would apply it to the new one
-        file.with_name(file.name + left).unlink(missing_ok=True)
+    _set_aside_rest(file)
     new.replace(file)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _set_aside_rest(file: Path) -> None:
+    """Renames the log of a file that was moved away, since SQLite would apply it to the new one.
+
+    It is kept because it may have the last changes of the file that was moved, such as a user's own notes.
+    """
+    log = file.with_name(f"{file.name}-wal")
+    if log.exists():
+        log.replace(f"{log}.{log.stat().st_mtime_ns}")
+    file.with_name(f"{file.name}-shm").unlink(missing_ok=True)  # an index of the log, without content of its own
 
 
 def making_cpu_s(uri: str) -> float | None:

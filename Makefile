@@ -22,12 +22,13 @@ UNKNOWN := $(filter-out $(VARIABLES) FOUND_PYTHON,$(GIVEN))
 ifneq ($(UNKNOWN),)
 $(error $(firstword $(UNKNOWN)) is not a variable of this Makefile; allowed: $(VARIABLES))
 endif
-ifneq ($(filter-out yes no,$(REUSE)),)
+ifneq ($(filter-out yes no,$(REUSE))$(word 2,$(REUSE)),)
 $(error REUSE is $(REUSE); allowed: yes, no)
 endif
 
-# Variables become flags (TRIALS=40 is --trials 40, REUSE=no is --no-reuse); ARGS= is passed on unchanged.
-flag = $(if $($1),--$2 '$($1)')
+# Variables become flags (TRIALS=40 is --trials 40, REUSE=no is --no-reuse), quoted for the shell; ARGS= is passed on
+# unchanged.
+flag = $(if $($1),--$2 '$(subst ','\'',$($1))')
 WHERE_FLAGS = $(call flag,EXECUTOR,executor) $(call flag,ADDRESS,address) $(if $(filter no,$(REUSE)),--no-reuse)
 SWEEP_FLAGS = $(call flag,TRIALS,trials) $(call flag,BUDGET,budget) $(call flag,ENGINE,engine) \
 	$(call flag,SAMPLER,sampler) $(call flag,PRUNER,pruner) $(call flag,PROFILE,profile) \

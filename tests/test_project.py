@@ -374,6 +374,11 @@ def test_make_turns_a_verdicts_variables_into_flags() -> None:
     assert shlex.split(make("-n", "verdict-cnn-full"))[1:] == ["verdict", "cnn-full"]
 
 
+def test_a_value_stays_one_word_for_the_shell() -> None:
+    name = 'it\'s "one"; echo file.html'
+    assert shlex.split(make("-n", "report-cnn", f"OUT={name}"))[1:] == ["report", "cnn", "--out", name]
+
+
 def test_make_without_variables_gives_no_flags() -> None:
     assert shlex.split(make("-n", "sweep-smoke"))[1:] == ["sweep", "smoke"]
 
@@ -384,6 +389,7 @@ def test_make_without_variables_gives_no_flags() -> None:
         ("TRAILS=5", "TRAILS is not a variable of this Makefile; allowed: ADDRESS ARGS BUDGET "),
         ("trials=5", "trials is not a variable of this Makefile; allowed: "),
         ("REUSE=No", "REUSE is No; allowed: yes, no"),
+        ("REUSE=yes no", "REUSE is yes no; allowed: yes, no"),
     ],
 )
 def test_make_refuses_a_variable_that_would_change_nothing(given: str, says: str) -> None:

@@ -395,7 +395,7 @@ def test_make_without_variables_gives_no_flags() -> None:
 def test_make_refuses_a_variable_that_would_change_nothing(given: str, says: str) -> None:
     for target in ("sweep-cnn", "help"):
         with pytest.raises(subprocess.CalledProcessError) as failure:
-            make(target, given)
+            make("-n", target, given)  # a variable that is taken must not start a sweep here
         assert failure.value.returncode == 2
         assert failure.value.stdout == ""
         assert failure.value.stderr.count("\n") == 1

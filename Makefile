@@ -15,7 +15,7 @@ EXTRAS := --extra dev --extra cmaes --extra jax --extra cluster
 UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 
 # All variables that a command line may set; a misspelt one would change nothing. FOUND_PYTHON is set by the set-up below.
-VARIABLES := ADDRESS ARGS BUDGET ENGINE EPOCHS EXECUTOR HAVE LOCK MINUTES OUT PORT PRECISION PROFILE PRUNER PYTHON REUSE \
+VARIABLES := ADDRESS ARGS BIN BUDGET ENGINE EPOCHS EXECUTOR HAVE LOCK MINUTES OUT PORT PRECISION PROFILE PRUNER PYTHON REUSE \
 	SAMPLER SEED SEEDS SHELL STUDIES TOP TRIALS UPGRADE VENV WORKERS
 GIVEN := $(strip $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
 UNKNOWN := $(filter-out $(VARIABLES) FOUND_PYTHON,$(GIVEN))

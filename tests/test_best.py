@@ -187,7 +187,7 @@ def test_a_further_metric_is_in_each_table_for_people(study: FilledLedger, monke
     assert "length" in titles[1]
     assert rows["4"]["seed error J"] == "4,000.0"
     assert "4,000.0" in best
-    names = {name for pair in view_tags(["units_1"], 1000).values() for name in _columns_of(pair)}
+    names = {name for pair in view_tags(["units_1"], ["units_1"], 1000).values() for name in _columns_of(pair)}
     assert {f"metrics.`{metric.name}`" for metric in added} <= names
 
 

@@ -55,9 +55,7 @@ ADDED = {
     "harness/study/records.py": {
         "    seconds: Seconds\n": "    val_entropy: Annotated[float | None, SINCE] = None\n",
         "    gpu_fraction: float = 0.0\n": '    driver: Annotated[str, SINCE] = ""\n',
-        "    gpu_peak_memory_mb: Annotated[float | None, Shown.MLFLOW | Shown.EXPORT] = None\n": (
-            "    gpu_clock_mhz: Annotated[float | None, SINCE] = None\n"
-        ),
+        "    final_val_images: int | None = None\n": "    gpu_clock_mhz: Annotated[float | None, SINCE] = None\n",
         "    evaluate: float = 0.0\n": "    load: Annotated[float, SINCE] = 0.0\n",
     },
     "baselines/recipe.py": {

@@ -257,7 +257,7 @@ def test_a_removed_study_takes_along_what_is_remembered_of_its_runs(mixed: Path)
             ledger.set_tracked(uid, "run", "completed")
         assert remove(mixed, "study").num_trials == 6
         assert [uid for uid in ("study", "study-0", "sound", "sound-0") if ledger.tracked(uid)] == ["sound", "sound-0"]
-        with pytest.raises(InputError, match=r"study is 'study'; allowed: sound$"):
+        with pytest.raises(InputError, match=r"study is 'study'; allowed: sound; did"):
             remove(mixed, "study")
         FilledLedger(ledger, make_spec(dataset="digits")).add(1.0)  # its name is free
 

@@ -23,7 +23,7 @@ def is_private(name: str) -> bool:
 def uses(text: str) -> Iterator[str]:
     """Private names that a file uses without having made them itself; the standard library's are no matter."""
     tree = ast.parse(text)
-    own = set(made(tree))
+    own = set(made(tree)) | inherited(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and is_private(node.attr) and node.attr not in own:
             if not (isinstance(node.value, ast.Name) and node.value.id in sys.stdlib_module_names):
@@ -49,6 +49,13 @@ def made(tree: ast.Module) -> Iterator[str]:
             and ast.unparse(node.value) in ("self", "cls")
         ):
             yield node.attr
+
+
+def inherited(tree: ast.Module) -> set[str]:
+    """The names that classes of this project get in files from which this one imports, such as its base classes."""
+    modules = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    files = [ROOT / f"{module.replace('.', '/')}.py" for module in modules if module.startswith("harness.")]
+    return {name for file in files if file.exists() for name in made(ast.parse(file.read_text(encoding="utf-8")))}
 
 
 def is_private_import(node: ast.Import | ast.ImportFrom) -> bool:

@@ -386,7 +386,7 @@ def test_make_without_variables_gives_no_flags() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("TRAILS=5", "TRAILS is not a variable of this Makefile; allowed: ADDRESS ARGS BUDGET "),
+        ("TRAILS=5", "TRAILS is not a variable of this Makefile; allowed: ADDRESS ARGS BIN "),
         ("trials=5", "trials is not a variable of this Makefile; allowed: "),
         ("REUSE=No", "REUSE is No; allowed: yes, no"),
         ("REUSE=yes no", "REUSE is yes no; allowed: yes, no"),
@@ -409,7 +409,7 @@ def test_make_takes_each_variable_that_it_reads() -> None:
     flags = set(re.findall(r"call flag,([A-Z]+),", makefile))
     listed = set(re.findall(r"\b([A-Z]+)=", "".join(re.findall(r"## .*", makefile))))
     assert flags | listed <= names
-    assert names - flags - listed == {"LOCK", "SHELL", "VENV"}
+    assert names - flags - listed == {"BIN", "LOCK", "SHELL", "VENV"}
     assert make("-n", "help", *(f"{name}=1" for name in names - {"PYTHON", "SHELL", "REUSE"}))
 
 

@@ -188,7 +188,7 @@ def test_what_the_command_reads_python_reads(filled: Path, tmp_path: Path) -> No
         spec, record = ledger.study("tpe").spec, ledger.history("tpe")[-1]
         expected = status_of(ledger, "tpe")
     (found,) = status("tpe", home=filled)
-    assert replace(found, time_left=None) == expected
+    assert replace(found, time_left=None, elsewhere=None) == expected
     assert [one.study for one in status(home=filled)] == ["tpe", "random"]
     table = trials(spec, home=filled)
     assert list(table["uid"]) == [record.trial.uid]
@@ -264,11 +264,11 @@ def test_a_verdict_asks_what_the_command_asks(tmp_path: Path) -> None:
         verdict("study", budget="soon", home=tmp_path)
 
 
-def test_an_interrupted_verdict_stops_the_script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_interrupted_verdict_stops_the_script(monkeypatch: pytest.MonkeyPatch, filled: Path) -> None:
     interrupted = SimpleNamespace(was_interrupted=True)
     monkeypatch.setattr("harness.workflows.verdict.run_verdict", lambda *how, **more: interrupted)
-    with pytest.raises(KeyboardInterrupt, match="study was interrupted; nothing is lost, and the same call continues"):
-        verdict("study", home=tmp_path)
+    with pytest.raises(KeyboardInterrupt, match="tpe was interrupted; nothing is lost, and the same call continues"):
+        verdict("tpe", home=filled)
 
 
 def test_a_script_is_interrupted_and_another_goes_on_in_a_thread(environment: dict[str, str]) -> None:

@@ -140,7 +140,8 @@ def compare(*studies: str | SweepSpec, home: str | Path | None = None) -> Compar
     """Compares studies of one baseline and one fidelity: `harness compare`.
 
     Args:
-        studies: Names or specs, at least two; studies that differ only in the search's seed are repeats of one method.
+        studies: At least two, as in `leaderboard`; studies that differ only in the search's seed are repeats of one
+            method.
         home: Folder of all state; None: HARNESS_HOME, or `mlruns/` of the checkout.
 
     Returns:

@@ -123,9 +123,10 @@ def verdict(
 
     wall_s = parse_duration_s(budget, "budget") if budget else None
     request = Request(top, seeds, epochs, wall_s, takes_all_seeds=all_seeds)
+    name = name_of(study, home)
     with _display(quiet) as display:
         end = run_verdict(
-            name_of(study, home),
+            name,
             request,
             places.home(home),
             display,
@@ -135,7 +136,7 @@ def verdict(
             reuses=reuse,
         )
     if end.was_interrupted:
-        raise _interrupted(name_of(study, home))
+        raise _interrupted(name)
     champion = crowned(places.home(home), end.verdict)
     if not quiet:
         show_verdict(end.verdict, sys.stdout)

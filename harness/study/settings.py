@@ -167,9 +167,7 @@ class Profile(Strict):
     @field_validator("budget", "device_budget")
     @classmethod
     def _is_duration(cls, value: str | None) -> str | None:
-        if value is not None:
-            parse_duration_s(value)
-        return value
+        return _checked_duration(value)
 
 
 class SweepFile(Strict):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, NamedTuple
 
 from baselines.recipe import Recipe
 from baselines.settings import Needs, marked
 from harness.ledger.reader import Study
 from harness.study.metrics import EPOCH_METRICS, Value, epoch_values, values
-from harness.study.records import Attempt, Device, EpochReport, Outcome, Record, Role, Shown
+from harness.study.records import Attempt, Device, EpochReport, Outcome, Params, Record, Role, Shown
 from harness.study.spec import SweepSpec
 from harness.support.provenance import PACKAGES, diff_file
 from harness.tracking.shown_curve import TimedEpoch, shown_curve
@@ -149,8 +150,7 @@ def can_become(run_tags: Mapping[str, str], content: RunContent) -> bool:
 def _params(spec: SweepSpec, record: Record) -> tuple[dict[str, str], dict[str, str]]:
     """All settings of a training, searched and fixed ones, and apart from them those without effect."""
     trial = record.trial
-    network, recipe = spec.network_settings(trial.params), asdict(spec.trial_recipe(trial.params))
-    values = network | recipe
+    values = _with_defaults(spec, trial.params)
     idle = {name for name, need in _needs(spec).items() if values[need.setting] not in need.values}
     settings: dict[str, Any] = {
         **values,
@@ -165,7 +165,7 @@ def _params(spec: SweepSpec, record: Record) -> tuple[dict[str, str], dict[str, 
 
 def always_shown(spec: SweepSpec) -> list[str]:
     """The hyperparameters that are a parameter of every run. MLflow draws no line for a run that lacks one."""
-    needs, fixed = _needs(spec), {**spec.network_settings({}), **asdict(spec.trial_recipe({}))}
+    needs, fixed = _needs(spec), _with_defaults(spec, {})
 
     def is_always(name: str) -> bool:
         need = needs.get(name)
@@ -174,10 +174,21 @@ def always_shown(spec: SweepSpec) -> list[str]:
     return [name for name in spec.search_space if is_always(name)]
 
 
+def _with_defaults(spec: SweepSpec, params: Params) -> dict[str, Any]:
+    """All settings of the network and the recipe with these hyperparameters."""
+    return {**spec.network_settings(params), **asdict(spec.trial_recipe(params))}
+
+
 def _needs(spec: SweepSpec) -> dict[str, Needs]:
     """The settings that have an effect only with some values of another one."""
-    of_network = marked(type(spec.architecture.DOCUMENTED), Needs) if spec.has_code else {}
-    return marked(Recipe, Needs) | of_network
+    config: Any = type(spec.architecture.DOCUMENTED) if spec.has_code else Recipe  # mypy takes no type for hashable
+    return _needs_of(config)
+
+
+@cache
+def _needs_of(config: type) -> dict[str, Needs]:
+    """Those of a network with this `Config`. Cached, since annotations are slow to read and each trial asks."""
+    return marked(Recipe, Needs) | marked(config, Needs)
 
 
 def _progress(spec: SweepSpec, record: Record, epochs: Sequence[TimedEpoch]) -> str:

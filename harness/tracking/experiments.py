@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from harness.ledger.ledger import Ledger
 from harness.ledger.reader import Study
 from harness.support.failpoints import Step, reach
-from harness.tracking.content import always_shown
+from harness.tracking.content import NOTE, always_shown
 from harness.tracking.store import artifact_location
 from harness.tracking.summary import subject
 from harness.tracking.views import View, page, view_tags
@@ -92,6 +92,6 @@ def _tags(study: Study, experiment_id: str) -> dict[str, str]:
     return {
         "study_id": study_id(study),
         "mlflow.experimentKind": "custom_model_development",
-        "mlflow.note.content": f"{subject(study.spec)}. {_VIEWS.format(views)}",
+        NOTE: f"{subject(study.spec)}. {_VIEWS.format(views)}",
         **view_tags(list(study.spec.search_space), always_shown(study.spec), round(study.created_at * 1000), error),
     }

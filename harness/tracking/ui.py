@@ -82,11 +82,11 @@ def _experiments(home: Path) -> list[tuple[str, str]]:
 def _overview(experiments: Sequence[tuple[str, str]], base_url: str) -> str:
     if not experiments:
         return f"{base_url} shows no study yet: `harness sweep` makes one, `harness sync` brings those of the ledger"
-    (newest, _), *others = experiments
+    (newest, experiment_id), *others = experiments
     more = ", ".join(view.label for view in View if view is not View.LEADERBOARD)
     lines = [
         f"open this link, not MLflow's start page, to see the runs of {newest}:",
-        link(base_url, experiments[0][1], View.LEADERBOARD),
+        link(base_url, experiment_id, View.LEADERBOARD),
         f"above its table are links to the study's other views ({more})",
         *(f"{name}:\n{link(base_url, other_id, View.LEADERBOARD)}" for name, other_id in others),
     ]

@@ -10,13 +10,12 @@ import numpy as np
 import pandas as pd
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from harness.analysis.hyperparameters import hyperparameters
 from harness.analysis.leaderboard.columns import INTERVAL, Columns, cell, columns
 from harness.analysis.leaderboard.leaderboard import by_configuration, fidelity_columns
-from harness.analysis.terminal import plain_console
+from harness.analysis.terminal import natural_width, plain_console
 from harness.analysis.verdict.board import show_board
 from harness.ledger.ledger import Ledger, find_study
 from harness.study.comparability import Configurations
@@ -108,7 +107,7 @@ def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -
     least, ample = _widths(changed.get(CHANGES, []))
 
     def room(shown: Columns) -> int:
-        return console.width - _width(_table(rows, shown), console)
+        return console.width - natural_width(_table(rows, shown), console)
 
     def fits(shown: Columns) -> bool:
         return room(shown) >= 0
@@ -163,10 +162,6 @@ def _with_broken_names(columns: Columns) -> Columns:
         return dict(columns)
     broken = [textwrap.fill(name, NAME_WIDTH, break_long_words=False) for name in columns["study"]]
     return columns | {"study": broken}
-
-
-def _width(table: Table, console: Console) -> int:
-    return Measurement.get(console, console.options.update(max_width=10_000), table).maximum
 
 
 def _start(rows: pd.DataFrame, specs: Sequence[SweepSpec]) -> Columns:

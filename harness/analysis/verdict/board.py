@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from rich.console import Console
-from rich.measure import Measurement
 
+from harness.analysis.terminal import natural_width
 from harness.analysis.verdict.findings import Configuration, Verdict, find_verdict
 from harness.analysis.verdict.sentences import sentences
 from harness.analysis.verdict.statistics import LOOKS
-from harness.analysis.verdict.table import DIFFERENCE, Columns, difference, p_value, table_of
+from harness.analysis.verdict.table import DIFFERENCE, P_VALUE, Columns, difference, p_value, table_of
 from harness.analysis.verdict.trainings import configurations
 from harness.ledger.ledger import Ledger
 from harness.study.formatting import CHANGES, changes
@@ -24,8 +24,7 @@ MIN_CHANGES = 25  # least width of the column of changes, which may be broken
 OPTIONAL = (CHANGES, "answer", "seeds")  # are left out where there is no room, in this order
 ABOUT = (
     f"test error: mean over the seeds, and its interval for other seeds and images; {DIFFERENCE}; interval and p-value"
-    " are corrected for the number of candidates and looks; p-value: chance of so large a difference between equal"
-    " networks, decides below 0.05"
+    f" are corrected for the number of candidates and looks; {P_VALUE}, decides below 0.05"
 )
 
 
@@ -123,5 +122,4 @@ def _that_fit(columns: Columns, console: Console) -> tuple[Columns, list[str]]:
 def _least_width(columns: Mapping[str, Sequence[str]], console: Console) -> int:
     """With the column of changes broken into lines."""
     others = {title: list(texts) for title, texts in columns.items() if title != CHANGES}
-    width = Measurement.get(console, console.options.update(max_width=10_000), table_of(others)).maximum
-    return width + MIN_CHANGES * (CHANGES in columns)
+    return natural_width(table_of(others), console) + MIN_CHANGES * (CHANGES in columns)

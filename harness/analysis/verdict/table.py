@@ -24,11 +24,11 @@ Columns = dict[str, list[str]]  # texts by title, top to bottom
 # What the columns of a table mean, in a line below it.
 DIFFERENCE = "difference: from the baseline, negative is better"
 ABOUT_ERRORS = f"sd: between seeds; {DIFFERENCE}, its interval corrected for the number of candidates and looks"
+P_VALUE = "p-value: chance of so large a difference between equal networks"
 ABOUT_P_VALUES = (
-    "p-value: chance of so large a difference between equal networks; the corrected one decides, below 0.05, and grows"
-    " with the number of candidates and looks, to at most 1; t ignores"
-    " the choice of images, McNemar that of seeds; probability of improvement: that a training of the candidate has a"
-    " lower error than one of the baseline"
+    f"{P_VALUE}; the corrected one decides, below 0.05, and grows with the number of candidates and looks, to at most"
+    " 1; t ignores the choice of images, McNemar that of seeds; probability of improvement: that a training of the"
+    " candidate has a lower error than one of the baseline"
 )
 
 

@@ -50,6 +50,23 @@ def test_an_arm_processor_on_linux_has_its_part_as_a_name(monkeypatch: pytest.Mo
     assert devices._cpu_name() == "aarch64 0x41 0xd0c"
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("AMD EPYC", "AMD EPYC, family 25 model 17"),
+        ("Intel(R) Xeon(R) CPU @ 2.20GHz", "Intel(R) Xeon(R) CPU @ 2.20GHz, family 25 model 17"),
+        ("AMD EPYC 7763 64-Core Processor", "AMD EPYC 7763 64-Core Processor"),
+    ],
+)
+def test_a_name_that_several_models_have_gets_their_numbers(
+    name: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {name}\n")
+    monkeypatch.setattr(devices, "CPU_INFO", info)
+    assert devices._cpu_name() == expected
+
+
 @pytest.mark.usefixtures("mac")
 @pytest.mark.parametrize(("system", "max_rss"), [("darwin", 300 * 2**20), ("freebsd", 300 * 2**10)])
 def test_a_peak_of_memory_has_its_unit(system: str, max_rss: int, monkeypatch: pytest.MonkeyPatch) -> None:

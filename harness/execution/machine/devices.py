@@ -288,7 +288,17 @@ def _gpu_places(machine: Machine, count: int) -> list[Place]:
 
 
 def _cpu_name() -> str:
-    """The model, which is a part of the timing class."""
+    """The model, which is a part of the timing class.
+
+    Virtual machines have names without a model number, such as "AMD EPYC" or "Intel(R) Xeon(R) CPU @ 2.20GHz", for
+    several models of unequal speed. The numbers of its family and model are added to such a name.
+    """
+    name, family, model = _given_name(), _cpu_says("cpu family"), _cpu_says("model")
+    is_known = any(map(str.isdigit, name.partition("@")[0]))
+    return name if is_known or not model else f"{name}, family {family} model {model}"
+
+
+def _given_name() -> str:
     return _cpu_says("model name") or _arm_name() or _mac_name() or platform.processor() or platform.machine()
 
 
@@ -315,7 +325,7 @@ def _cpu_has_bfloat16() -> bool:
 
 def _processor() -> str:
     """Digest of what libraries choose their kernels and block sizes by. Several models may have one name."""
-    described = [_cpu_name(), *map(_cpu_says, ("cpu family", "model", "cache size", "flags"))]
+    described = [_given_name(), *map(_cpu_says, ("cpu family", "model", "cache size", "flags"))]
     return hashlib.sha256("\n".join(described).encode()).hexdigest()[:16]
 
 

@@ -14,13 +14,33 @@ LOWEST := $(VENV)-lowest
 EXTRAS := --extra dev --extra cmaes --extra jax --extra cluster
 UV_INSTALL := $(BIN)/uv pip install --python $(BIN)/python
 
-# All variables that a command line may set; a misspelt one would change nothing. FOUND_PYTHON is set by the set-up below.
-VARIABLES := ADDRESS ARGS BIN BUDGET ENGINE EPOCHS EXECUTOR HAVE LOCK MINUTES OUT PORT PRECISION PROFILE PRUNER PYTHON REUSE \
-	SAMPLER SEED SEEDS SHELL STUDIES TOP TRIALS UPGRADE VENV WORKERS
+# The variables that a command line may set, for any target and for each (sweep-cnn is a sweep); another one would change
+# nothing. A make that this one starts has the same command line for another target.
+OF_ANY := BIN LOCK PYTHON SHELL VENV
+OF_WORKERS := WORKERS REUSE EXECUTOR ADDRESS ARGS
+OF_sweep := TRIALS BUDGET ENGINE SAMPLER PRUNER PROFILE SEED PRECISION $(OF_WORKERS)
+OF_verdict := TOP SEEDS EPOCHS BUDGET $(OF_WORKERS)
+OF_ablate := SEEDS $(OF_WORKERS)
+OF_baselines := SEEDS PROFILE PRECISION $(OF_WORKERS)
+OF_report := OUT ARGS
+OF_compare := STUDIES ARGS
+OF_gpu-wheels := OUT HAVE ARGS
+OF_ui := PORT ARGS
+OF_storm := MINUTES SEED ARGS
+OF_lock := UPGRADE
+OF_data := ARGS
+OF_leaderboard := ARGS
+OF_status := ARGS
+OF_doctor := ARGS
+OF_test := ARGS
+GOALS := $(or $(MAKECMDGOALS),help)
+ALLOWED := $(sort $(OF_ANY) $(foreach goal,$(GOALS),$(OF_$(goal)) $(OF_$(firstword $(subst -, ,$(goal))))))
 GIVEN := $(strip $(foreach name,$(.VARIABLES),$(if $(filter command,$(firstword $(origin $(name)))),$(name))))
-UNKNOWN := $(filter-out $(VARIABLES) FOUND_PYTHON,$(GIVEN))
+UNKNOWN := $(filter-out $(ALLOWED),$(GIVEN))
+ifeq ($(MAKELEVEL),0)
 ifneq ($(UNKNOWN),)
-$(error $(firstword $(UNKNOWN)) is not a variable of this Makefile; allowed: $(VARIABLES))
+$(error $(firstword $(UNKNOWN)) is not a variable of `make $(GOALS)`; allowed: $(ALLOWED))
+endif
 endif
 ifneq ($(filter-out yes no,$(REUSE))$(word 2,$(REUSE)),)
 $(error REUSE is $(REUSE); allowed: yes, no)
@@ -29,13 +49,14 @@ endif
 # Variables become flags (TRIALS=40 is --trials 40, REUSE=no is --no-reuse), quoted for the shell; ARGS= is passed on
 # unchanged.
 flag = $(if $($1),--$2 '$(subst ','\'',$($1))')
-WHERE_FLAGS = $(call flag,EXECUTOR,executor) $(call flag,ADDRESS,address) $(if $(filter no,$(REUSE)),--no-reuse)
+WORKER_FLAGS = $(call flag,WORKERS,workers) $(call flag,EXECUTOR,executor) $(call flag,ADDRESS,address) \
+	$(if $(filter no,$(REUSE)),--no-reuse) $(ARGS)
 SWEEP_FLAGS = $(call flag,TRIALS,trials) $(call flag,BUDGET,budget) $(call flag,ENGINE,engine) \
 	$(call flag,SAMPLER,sampler) $(call flag,PRUNER,pruner) $(call flag,PROFILE,profile) \
-	$(call flag,WORKERS,workers) $(call flag,SEED,seed) $(call flag,PRECISION,precision) $(WHERE_FLAGS) $(ARGS)
+	$(call flag,SEED,seed) $(call flag,PRECISION,precision) $(WORKER_FLAGS)
 VERDICT_FLAGS = $(call flag,TOP,top) $(call flag,SEEDS,seeds) $(call flag,EPOCHS,epochs) $(call flag,BUDGET,budget) \
-	$(call flag,WORKERS,workers) $(WHERE_FLAGS) $(ARGS)
-BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(call flag,PRECISION,precision) $(WHERE_FLAGS) $(ARGS)
+	$(WORKER_FLAGS)
+BASELINE_FLAGS = $(call flag,SEEDS,seeds) $(call flag,PROFILE,profile) $(call flag,PRECISION,precision) $(WORKER_FLAGS)
 
 .PHONY: help setup data baselines leaderboard compare status doctor gpu-check gpu-wheels ui test test-faults test-lowest storm lint \
 	audit lock systems clean
@@ -54,10 +75,10 @@ sweep-fc: $(READY) ## search around the documented fully connected network (same
 sweep-%: $(READY) ## run the search of sweeps/NAME.toml (same variables)
 	$(BIN)/harness sweep $* $(SWEEP_FLAGS)
 
-baselines: $(READY) ## train the two documented networks (SEEDS= PROFILE= PRECISION= REUSE=)
+baselines: $(READY) ## train the two documented networks (SEEDS= PROFILE= PRECISION= WORKERS= REUSE= EXECUTOR= ADDRESS=)
 	$(BIN)/harness baseline all $(BASELINE_FLAGS)
 
-verdict-cnn: $(READY) ## test whether the best trials of sweep-cnn are better than the baseline (TOP= SEEDS= EPOCHS= BUDGET= WORKERS= REUSE=)
+verdict-cnn: $(READY) ## test whether the best trials of sweep-cnn are better than the baseline (TOP= SEEDS= EPOCHS= BUDGET= WORKERS= REUSE= EXECUTOR= ADDRESS=)
 verdict-fc: $(READY) ## the same for sweep-fc (same variables)
 verdict-%: $(READY) ## the same for the search of sweeps/NAME.toml, or for a study (same variables)
 	$(BIN)/harness verdict $* $(VERDICT_FLAGS)
@@ -67,8 +88,8 @@ report-fc: $(READY) ## the same for sweep-fc
 report-%: $(READY) ## the same for the search of sweeps/NAME.toml, or for a study
 	$(BIN)/harness report $* $(call flag,OUT,out) $(ARGS)
 
-ablate-%: $(READY) ## train the best of a search without each of its changes (SEEDS= WORKERS= REUSE=)
-	$(BIN)/harness ablate $* $(call flag,SEEDS,seeds) $(call flag,WORKERS,workers) $(WHERE_FLAGS) $(ARGS)
+ablate-%: $(READY) ## train the best of a search without each of its changes (SEEDS= WORKERS= REUSE= EXECUTOR= ADDRESS=)
+	$(BIN)/harness ablate $* $(call flag,SEEDS,seeds) $(WORKER_FLAGS)
 
 leaderboard: $(READY) ## print the ranking and export it as CSV
 	$(BIN)/harness leaderboard $(ARGS)

@@ -339,8 +339,8 @@ def test_make_alone_lists_every_target() -> None:
 def test_make_turns_variables_into_flags() -> None:
     variables = "TRIALS=3 BUDGET=15m ENGINE=optuna SAMPLER=tpe PRUNER=none PROFILE=quick WORKERS=1 SEED=7"
     variables += " EXECUTOR=ray ADDRESS=auto"
-    flags = "--trials 3 --budget 15m --engine optuna --sampler tpe --pruner none --profile quick --workers 1 --seed 7"
-    flags += " --executor ray --address auto"
+    flags = "--trials 3 --budget 15m --engine optuna --sampler tpe --pruner none --profile quick --seed 7"
+    flags += " --workers 1 --executor ray --address auto"
     line = make("-n", "sweep-cnn", *shlex.split(variables), "ARGS=--fresh")
     assert shlex.split(line)[1:] == ["sweep", "cnn", *shlex.split(flags), "--fresh"]
 
@@ -386,31 +386,42 @@ def test_make_without_variables_gives_no_flags() -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("TRAILS=5", "TRAILS is not a variable of this Makefile; allowed: ADDRESS ARGS BIN "),
-        ("trials=5", "trials is not a variable of this Makefile; allowed: "),
+        ("TRAILS=5", "TRAILS is not a variable of `make verdict-cnn`; allowed: ADDRESS ARGS BIN "),
+        ("epochs=5", "epochs is not a variable of `make verdict-cnn`; allowed: "),
+        ("TRIALS=5", "TRIALS is not a variable of `make verdict-cnn`; allowed: "),  # of sweeps
         ("REUSE=No", "REUSE is No; allowed: yes, no"),
         ("REUSE=yes no", "REUSE is yes no; allowed: yes, no"),
     ],
 )
 def test_make_refuses_a_variable_that_would_change_nothing(given: str, says: str) -> None:
-    for target in ("sweep-cnn", "help"):
-        with pytest.raises(subprocess.CalledProcessError) as failure:
-            make("-n", target, given)  # a variable that is taken must not start a sweep here
-        assert failure.value.returncode == 2
-        assert failure.value.stdout == ""
-        assert failure.value.stderr.count("\n") == 1
-        assert says in failure.value.stderr
+    error = refusal_by_make("verdict-cnn", given)
+    assert error.count("\n") == 1
+    assert says in error
 
 
-def test_make_takes_each_variable_that_it_reads() -> None:
+def refusal_by_make(*arguments: str) -> str:
+    with pytest.raises(subprocess.CalledProcessError) as failure:
+        make("-n", *arguments)  # a variable that is taken must not start anything here
+    assert (failure.value.returncode, failure.value.stdout) == (2, "")
+    return str(failure.value.stderr)
+
+
+def test_each_target_of_make_takes_the_variables_that_its_line_lists() -> None:
+    listed = {target: set(re.findall(r"\b([A-Z]+)=", line)) for target, line in re.findall(r"make (\S+)(.*)", make())}
+    same = {"sweep-fc": "sweep-cnn", "sweep-NAME": "sweep-cnn", "verdict-fc": "verdict-cnn", "report-fc": "report-cnn"}
+    same |= {"verdict-NAME": "verdict-cnn", "report-NAME": "report-cnn"}
+    everywhere = {"ARGS", "BIN", "LOCK", "PYTHON", "SHELL", "VENV"}  # or in many places
+    for target in listed:
+        allowed = set(refusal_by_make(target, "ZZZ=1").partition("allowed: ")[2].partition(".")[0].split())
+        assert allowed - everywhere == listed[same.get(target, target)] - everywhere, target
+        assert allowed >= everywhere - {"ARGS"}
+    assert "--trials 4" in make("-n", "sweep-cnn", "verdict-cnn", "TRIALS=4", "TOP=1").replace("'", "")
+
+
+def test_each_flag_of_a_recipe_is_a_variable_of_its_target() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    (allowed,) = re.findall(r"^VARIABLES := ((?:.*\\\n)*.*)", makefile, re.MULTILINE)
-    names = set(allowed.replace("\\\n", " ").split())
-    flags = set(re.findall(r"call flag,([A-Z]+),", makefile))
-    listed = set(re.findall(r"\b([A-Z]+)=", "".join(re.findall(r"## .*", makefile))))
-    assert flags | listed <= names
-    assert names - flags - listed == {"BIN", "LOCK", "SHELL", "VENV"}
-    assert make("-n", "help", *(f"{name}=1" for name in names - {"PYTHON", "SHELL", "REUSE"}))
+    taken = " ".join(re.findall(r"^OF_\S+ := (.*)", makefile, re.MULTILINE)).split()
+    assert set(re.findall(r"call flag,([A-Z]+),", makefile)) <= set(taken)
 
 
 def test_the_documentation_lists_every_sampler_and_pruner() -> None:

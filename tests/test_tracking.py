@@ -335,6 +335,25 @@ def test_progress_is_shown_from_the_start_of_a_trial_to_its_end(home: Path, stud
     assert shown["trial-005"] == "epoch 0 of 3"  # infeasible
 
 
+def test_each_training_of_a_configuration_has_the_mean_over_its_seeds(home: Path, study: Study) -> None:
+    runs_of_study = StudyRuns(home, study.ledger, "study")
+    runs_of_study.reconcile("RUNNING")
+    means = {name: run.data.tags.get("mean_error") for name, run in runs(home).items()}
+    both = "3.10 % of 2 seeds"
+    assert {name: mean for name, mean in means.items() if mean} == {"baseline": both, "baseline-001": both}
+    study.add_baseline(3.4)
+    study.add(4.5, Outcome.PRUNED, epochs_done=1)
+    runs_of_study.add_new()
+    runs_of_study.show_progress("RUNNING")
+    means = {name: run.data.tags.get("mean_error") for name, run in runs(home).items()}
+    names = ("baseline", "baseline-001", "baseline-006")
+    assert {name: mean for name, mean in means.items() if mean} == dict.fromkeys(names, "3.20 % of 3 seeds")
+    runs_of_study.finish("FINISHED")
+    assert str(synced(home)) == "study: as it should be"
+    client(home).set_tag(runs(home)["baseline"].info.run_id, "mean_error", "3.00 % of 3 seeds")
+    assert str(synced(home)) == "study: runs 1 completed"
+
+
 def test_each_metric_is_explained_in_the_note_that_a_runs_note_leads_to(home: Path, study: Study) -> None:
     synced(home)
     found = runs(home)

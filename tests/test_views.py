@@ -32,8 +32,8 @@ def test_the_leaderboard_is_sorted_by_error_and_shows_error_times_and_hyperparam
     board = state(View.LEADERBOARD)
     assert (board["orderByKey"], board["orderByAsc"]) == ("metrics.`error_rate_pct`", True)
     columns = board["selectedColumns"]
-    shown_from_the_start = ["tags.`progress`", "tags.`role`"]  # no run has a metric then
-    assert columns[:4] == ["metrics.`error_rate_pct`", *shown_from_the_start, "metrics.`device_time_s`"]
+    shown_from_the_start = ["tags.`progress`", "tags.`mean_error`", "tags.`role`"]  # no run has a metric then
+    assert columns[:5] == ["metrics.`error_rate_pct`", *shown_from_the_start, "metrics.`device_time_s`"]
     assert set(columns[-3:]) == {"tags.`outcome`", "metrics.`gpu_time_s`", "metrics.`test_error_rate_pct`"}
     assert {"metrics.`gpu_time_s`", "metrics.`device_time_s`"} < set(columns)
     assert {"params.`filters_1`", "params.`dense_units`"} < set(columns)

@@ -16,7 +16,7 @@ from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
 from harness.support.redaction import redact
 from harness.tracking import differences
-from harness.tracking.content import RunContent
+from harness.tracking.content import RunContent, means
 from harness.tracking.experiments import find_experiments
 from harness.tracking.owners import PARENT, Owners
 from harness.tracking.store import open_client, set_environment, sqlite_file, tracking_uri, trouble
@@ -70,6 +70,8 @@ class _Audit:
     def __init__(self, client: MlflowClient, uri: str, ledger: Ledger, study: str) -> None:
         self._client, self._uri, self._ledger, self._name = client, uri, ledger, study
         self._study = ledger.study(study)
+        self._progress = progress(ledger, study)
+        self._means = means(self._progress.configurations)
         self._runs: dict[str, list[Run]] = defaultdict(list)  # live ones, by trial uid; the parent's under its role
 
     def differences(self) -> Iterator[Difference]:
@@ -104,13 +106,13 @@ class _Audit:
         if run is None:
             return
         status = run.info.status if run.info.status in ENDED else None  # the ledger does not have the right one
-        content = parent_content(progress(self._ledger, self._name), report_of([run]), status)
+        content = parent_content(self._progress, report_of([run]), status)
         yield from self._content_problems(run, content)
 
     def _trial_problems(self, uid: str) -> Iterator[str]:
         run, parent = self._run(uid), self._run(PARENT)
         parent_id = parent.info.run_id if parent else ""
-        content = trial_run(self._ledger, self._study, uid, parent_id, self._run_id)
+        content = trial_run(self._ledger, self._study, uid, parent_id, self._run_id, mean=self._means.get(uid))
         yield from self._one_run(uid, uid)
         if run is None:
             return

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from baselines.recipe import Recipe
 from baselines.settings import Needs, marked
 from harness.ledger.reader import Study
+from harness.study.comparability import Configurations
 from harness.study.metrics import EPOCH_METRICS, Value, epoch_values, values
 from harness.study.records import Attempt, Device, EpochReport, Outcome, Params, Record, Role, Shown
 from harness.study.spec import SweepSpec
@@ -28,6 +29,7 @@ _STATUS = {
 }
 NOTE = "mlflow.note.content"  # tag: the description, Markdown
 PROGRESS = "progress"  # tag: how far a training or a study is, in words
+MEAN = "mean_error"  # tag: of its configuration over several seeds, in words
 _CURVE_SINCE = "curve_since_attempt"  # tag with the first attempt that the curve shows
 _MAX_ERROR = 500
 MAX_TAG = 8000  # characters; MLflow truncates or refuses longer text
@@ -108,6 +110,7 @@ def trial_content(
     attempts: Sequence[Attempt],
     curves: Mapping[int, Sequence[EpochReport]],
     parent: Parent,
+    mean: str | None = None,
 ) -> RunContent:
     """The run of a trial that was started.
 
@@ -120,6 +123,7 @@ def trial_content(
         attempts: Its attempts, in order.
         curves: Their epochs, by the attempt's number.
         parent: The parents of the run.
+        mean: The mean error of its configuration (`means`); None: of one seed.
     """
     result, last = record.result, attempts[-1]
     curve = shown_curve(attempts, curves, is_final=result is not None)
@@ -127,6 +131,7 @@ def trial_content(
     params, extra_params = _params(study.spec, record)
     tags = _tags(study, record, last, parent)
     tags |= {_CURVE_SINCE: str(curve.since_attempt), PROGRESS: _progress(study.spec, record, curve.epochs)}
+    tags |= {MEAN: mean} if mean else {}
     return RunContent(
         name=run_name(study, record),
         status=_STATUS.get(last.outcome if result is None else result.outcome, "FAILED" if result else "KILLED"),
@@ -139,6 +144,16 @@ def trial_content(
         summary=[Point(key, value, 0, curve.end_ms) for key, value in summary.items()],
         is_open=result is None,
     )
+
+
+def means(configurations: Configurations) -> dict[str, str]:
+    """The mean error of each configuration that has several seeds, by the uid of each of its trainings."""
+    return {
+        record.trial.uid: f"{one.mean_error_pct:.2f} % of {one.num_seeds} seeds"
+        for one in configurations.all
+        if one.num_seeds > 1
+        for record in one.records
+    }
 
 
 def can_become(run_tags: Mapping[str, str], content: RunContent) -> bool:

@@ -21,7 +21,7 @@ from harness.study.records import Attempt
 from harness.support.failpoints import Step, reach
 from harness.support.provenance import diff_file
 from harness.support.redaction import reason
-from harness.tracking.content import MAX_TAG, NOTE, RunContent, can_become
+from harness.tracking.content import MAX_TAG, NOTE, RunContent, can_become, means
 from harness.tracking.dataset import dataset_of
 from harness.tracking.differences import curve_differences, logged_differences, run_differences
 from harness.tracking.experiments import lost_artifacts, open_experiment
@@ -82,6 +82,7 @@ class StudyRuns:
         self._unmatched: dict[str, list[Run]] = {}  # runs of trials that were not started, by uid
         self._is_live = False
         self._open: dict[str, Attempt] = {}  # the last attempt that was logged of trials without a final result, by uid
+        self._means: dict[str, str] = {}  # of configurations with several seeds, by the uids of their trials
         self._added: dict[str, int] = {}  # hash of the logged content of each trial, by uid
         self._is_thorough = False
         self.num_steps = 0  # number of writes and reads; grows while there is progress
@@ -131,8 +132,12 @@ class StudyRuns:
                 self._open[uid] = attempt
 
     def show_progress(self, status: Status | None) -> None:
-        """Updates the parent run."""
+        """Updates the parent run, and the means in the runs of configurations that have got a further seed."""
+        before = self._means
         self._mend_parent(self._search(f"tags.role = '{PARENT}'"), status)
+        for uid, _ in self._means.items() - before.items():
+            if run_id := self._run_id(uid):
+                self._mend_trial(uid, [self._client.get_run(run_id)])
 
     def show_report(self, text: str, files: Sequence[Path]) -> None:
         """Adds `text` to the parent run's note and `files` to its artifacts; replaces those of an earlier report.
@@ -196,7 +201,10 @@ class StudyRuns:
         return content
 
     def _trial_content(self, uid: str) -> RunContent:
-        return trial_run(self._ledger, self._study, uid, self._parent_id, self._run_id, is_live=self._is_live)
+        mean = self._means.get(uid)
+        return trial_run(
+            self._ledger, self._study, uid, self._parent_id, self._run_id, mean=mean, is_live=self._is_live
+        )
 
     def _run_id(self, uid: str) -> str | None:
         tracked = self._ledger.tracked(uid)
@@ -207,7 +215,9 @@ class StudyRuns:
         found = _in_order(found, tracked)
         ended: list[Status] = [run.info.status for run in found if run.info.status in ENDED]
         status = status or (ended[0] if ended else None)
-        content = parent_content(progress(self._ledger, self._name), report_of(found), status)
+        known = progress(self._ledger, self._name)
+        self._means = means(known.configurations)
+        content = parent_content(known, report_of(found), status)
         reach(Step.BEFORE_PARENT_RUN)
         self._parent_id = self._mend(self._name, found, content, state=content.status.lower())
         self._num_points_sent[self._parent_id] = len(content.curves)

@@ -22,6 +22,7 @@ def trial_run(
     parent_id: str = "",
     run_id: Callable[[str], str | None] = lambda uid: None,
     *,
+    mean: str | None = None,
     is_live: bool = False,
 ) -> RunContent:
     """The run of a trial that was started.
@@ -32,6 +33,7 @@ def trial_run(
         uid: Its uid.
         parent_id: The study's parent run.
         run_id: The run of another trial, which this one continues; None if it is unknown.
+        mean: The mean error of its configuration (`content.means`); None: of one seed.
         is_live: A process works on the study.
     """
     record, attempts = ledger.record(uid), _known(ledger.attempts(uid), is_live=is_live)
@@ -40,7 +42,7 @@ def trial_run(
     if record.result:
         curves[attempts[-1].number] = record.result.shown_curve
     parent = Parent(parent_id, run_id(record.trial.continues) if record.trial.continues else None)
-    return trial_content(replace(study, provenance=ledger.origin(uid)), record, attempts, curves, parent)
+    return trial_content(replace(study, provenance=ledger.origin(uid)), record, attempts, curves, parent, mean)
 
 
 def open_trials(ledger: Ledger, study: str, *, is_live: bool) -> dict[str, Attempt]:

@@ -115,6 +115,7 @@ def _column_widths(hyperparameters: Sequence[str], error: str) -> dict[str, int]
         _RUN_NAME: 120,
         _metric(error): 125,
         "tags.`progress`": 165,  # shown from the start of a trial, when no run has a metric
+        "tags.`mean_error`": 125,
         "tags.`role`": 75,
         **{key: width for key, width in numbers.items() if key not in last},
         **{f"params.`{name}`": max(75, 9 * len(name)) for name in hyperparameters},

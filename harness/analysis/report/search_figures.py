@@ -77,17 +77,23 @@ def best_so_far(facts: Facts, steps: Sequence[Step]) -> go.Figure:
 
 
 def error_against_time(facts: Facts) -> go.Figure:
-    """Error against training time, within the timing class that most trials have."""
+    """Error against training time, within the timing class that most trials have; the front is of configurations."""
     made = figure(f"{facts.time_word} of one training (s)", ERROR_AXIS)
     (main, _), *_ = facts.timing_classes.most_common()
     records = [record for record in facts.full if timing_class(record) == main]
-    front = pareto_front([(facts.time_s(record), error_pct(record)) for record in records])
+    means = [
+        (time_s, one.mean_error_pct)
+        for one in facts.configurations.all
+        if {timing_class(record) for record in one.records} == {main}
+        and (time_s := facts.mean_time_s(one)) is not None
+    ]
+    front = [means[place] for place in pareto_front(means)]
     made.add_scatter(
-        x=[facts.time_s(records[place]) for place in front],
-        y=[error_pct(records[place]) for place in front],
+        x=[time_s for time_s, _ in front],
+        y=[mean_pct for _, mean_pct in front],
         mode="lines",
         line={"shape": "hv", "color": SEARCHED, "width": 2, "dash": "dot"},
-        name="Pareto front",
+        name="Pareto front (means over seeds)",
         hoverinfo="skip",
     )
     groups = (

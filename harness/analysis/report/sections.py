@@ -22,7 +22,7 @@ from harness.analysis.report.headline import cost_lines
 from harness.analysis.report.importance import Importance, importance, num_needed, surfaces
 from harness.analysis.report.time_use import time_use, timeline
 from harness.analysis.report.work_figures import curves_shown, with_curves
-from harness.study.formatting import duration
+from harness.study.formatting import counted, duration
 
 MIN_DRAWS = 3  # minimum number of trials for the figure of random orders
 
@@ -128,8 +128,8 @@ def _error_against_time(known: Material) -> Section:
     return Section(
         "cost",
         f"Error against {facts.time_word}",
-        f"Lower is more accurate, further left is cheaper to train. No trial beats those on the dotted Pareto front in"
-        f" both error and {facts.time_word}; the one to pick depends on what a second is worth.",
+        f"Lower is more accurate, further left is cheaper to train. No configuration beats those on the dotted Pareto"
+        f" front in the means of both error and {facts.time_word}; the one to pick depends on what a second is worth.",
         [search_figures.error_against_time(facts)] if facts.searched else [],
         lines,
     )
@@ -266,7 +266,7 @@ def _time_use(known: Material) -> Section:
     if found.reused_s:
         num_reused = sum(record.reused_time_s > 0 for record in known.facts.records)
         lines.append(
-            f"{num_reused} trial{'s' * (num_reused != 1)} took over the result of an equal training in the ledger. That"
+            f"{counted(num_reused, 'trial')} took over the result of an equal training in the ledger. That"
             f" took {duration(found.reused_s)}, which are not counted here."
         )
     return Section(

@@ -38,6 +38,7 @@ from harness.study.space import Choice, Domain, Float, Int
 
 MAX_TICKS = 6
 MAX_LINES = 150  # of configurations, on parallel axes
+MAX_IN_A_ROW = 10  # titles of parallel axes; of more than these every second one is higher, else they overlap
 UNSET = -0.14  # position of a setting that is not active, below its axis
 
 
@@ -49,11 +50,12 @@ def parallel_coordinates(facts: Facts) -> go.Figure:
     errors = [one.mean_error_pct for one in (*ranked, *([facts.baseline] if facts.baseline else ()))]
     low, high = errors_range(errors) or (min(errors), max(errors))
     axes = [*(_axis(name, domain) for name, domain in facts.spec.search_space.domains.items()), _error_axis(low, high)]
-    made = figure("", "", height=480, margin={"l": 40, "r": 40, "t": 110, "b": 16})
+    num_rows = 1 if len(axes) <= MAX_IN_A_ROW else 2
+    made = figure("", "", height=430 + 50 * num_rows, margin={"l": 40, "r": 40, "t": 60 + 50 * num_rows, "b": 16})
     made.update_xaxes(visible=False, range=[-0.3, len(axes) - 0.7])
     lowest = min(at for axis in axes for at, _ in axis.ticks)
     made.update_yaxes(visible=False, range=[lowest - 0.04, 1.04])
-    made.update_layout(legend={"y": 1.14})
+    made.update_layout(legend={"y": 1 + 0.14 * num_rows})
     groups: tuple[tuple[str, str, float, Sequence[Configuration]], ...] = (
         ("other trials", FAINT, 1.5, others[num_good:][::-1]),
         ("best quarter", SEARCHED, 2, others[:num_good][::-1]),
@@ -65,7 +67,7 @@ def parallel_coordinates(facts: Facts) -> go.Figure:
     for place, axis in enumerate(axes):
         made.add_shape(type="line", x0=place, x1=place, y0=0, y1=1, line={"color": MUTED, "width": 1})
         title = {"text": f"<b>{axis.title}</b>", "yanchor": "bottom", "font": {"color": INK, "size": 12}}
-        made.add_annotation(x=place, y=1, yref="paper", showarrow=False, **title)
+        made.add_annotation(x=place, y=1, yref="paper", yshift=50 * (place % num_rows), showarrow=False, **title)
         for at, text in axis.ticks:
             small = {"font": {"color": INK, "size": 10}, "bgcolor": CARD, "opacity": 0.85, "borderpad": 1}
             made.add_annotation(x=place, y=at, text=text, xanchor="right", xshift=-4, showarrow=False, **small)

@@ -358,7 +358,7 @@ def test_table_shows_the_top_the_baseline_and_what_is_left_out(study: FilledLedg
     assert ["1", "1", "1.00", "(0.54-1.83)", "10.0", "1,001", "900", "64"] in lines
     assert any(line[:4] == ["5", "0", "baseline", "5.00"] for line in lines)
     assert "903" not in text
-    assert "not shown: 4 completed, 1 pruned" in text
+    assert "configurations not shown: 4 completed, 1 pruned" in text
 
 
 def test_table_shows_outcomes_where_failures_are_shown(study: FilledLedger) -> None:

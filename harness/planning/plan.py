@@ -22,7 +22,7 @@ from harness.planning.progress import Progress
 from harness.planning.status import Status
 from harness.planning.status import status as status_of
 from harness.search.constraints import broken_limit
-from harness.study.formatting import duration, time_range
+from harness.study.formatting import counted, duration, time_range
 from harness.study.records import Device, Params, Trial
 from harness.study.settings import Kind
 from harness.study.spec import SweepSpec
@@ -235,8 +235,7 @@ def _to_run(spec: SweepSpec, plan: Plan) -> str:
 
 
 def _how_many(spec: SweepSpec, num_trials: int, num_baselines: int) -> str:
-    noun = ("searched trial" if spec.is_search else "training") + "s" * (num_trials != 1)
-    trials = [f"{num_trials} {noun}"] if num_trials else []
+    trials = [counted(num_trials, "searched trial" if spec.is_search else "training")] if num_trials else []
     seeds = [f"{num_baselines}{'' if trials else ' seeds'} of the baseline"] if num_baselines else []
     return " and ".join([*trials, *seeds]) or "0 trials"
 

@@ -15,7 +15,7 @@ from harness.planning.forecast import TimeLeft
 from harness.planning.running import RunningTrial, lines, running_trials
 from harness.study.comparability import Configurations
 from harness.study.findings import Findings, against_baseline, find
-from harness.study.formatting import changed, duration, of_seeds, settings, time_range
+from harness.study.formatting import changed, counted, duration, of_seeds, settings, time_range
 from harness.study.records import Record, Scalar
 from harness.study.settings import Kind
 from harness.study.spec import SweepSpec
@@ -203,8 +203,7 @@ def _block(status: Status) -> str:
     if status.last_session_at:
         found.append(f"  session   {status.last_session_at}, {duration(status.last_session_s)}")
     if status.num_test_reads:
-        plural = "s" if status.num_test_reads > 1 else ""
-        found.append(f"  test      {status.num_test_reads} model{plural} saw the test images")
+        found.append(f"  test      {counted(status.num_test_reads, 'model')} saw the test images")
     return "\n".join(found)
 
 

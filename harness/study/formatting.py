@@ -8,10 +8,10 @@ from harness.study.records import Params, Scalar
 
 
 def duration(seconds: float) -> str:
-    """Seconds below two minutes, minutes below two hours, then hours and minutes."""
+    """Seconds below two minutes (two digits below ten seconds), minutes below two hours, then hours and minutes."""
     minutes = round(seconds / 60)
     if seconds < 120:
-        return f"{seconds:.0f} s"
+        return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
@@ -29,6 +29,11 @@ def time_range(low_s: float, high_s: float) -> str:
 def utc(moment_s: float | None) -> str | None:
     """Seconds since 1970 as a date and time of ISO 8601 in UTC, such as 2026-11-30T14:05:09Z."""
     return None if moment_s is None else datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 trial", "2 trials": a number and its noun, in the plural unless there is one."""
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def of_seeds(num_seeds: int) -> str:

@@ -30,7 +30,7 @@ from harness.execution.machine import backends, devices
 from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.reader import Study
 from harness.planning.plan import slow_precision
-from harness.study.formatting import duration, settings
+from harness.study.formatting import counted, duration, settings
 from harness.study.metrics import epoch_values
 from harness.study.records import Device, Outcome, Record, Role, Trial, TrialResult
 from harness.study.seeds import Seeds
@@ -195,7 +195,7 @@ def _plan(recorded: Recorded, place: Place) -> list[str]:
     records = (*recorded.before, recorded.record)
     took_s = sum(record.reserved_time_s + record.reused_time_s for record in records)
     took = f"{recorded.num_epochs} epochs; it took {duration(took_s)} then"
-    threads = f"{place.threads} thread{'s' * (place.threads != 1)}"
+    threads = counted(place.threads, "thread")
     sealed = ["test      stays sealed: this is no result of the study"] if recorded.study.spec.reads_test else []
     return [
         f"trial     {trial.number} of {recorded.study.spec.study}: {result.outcome}, seed {trial.seed}, {took}",

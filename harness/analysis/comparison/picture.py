@@ -11,6 +11,7 @@ import numpy as np
 from harness.analysis.comparison.comparison import Comparison, Standing
 from harness.analysis.comparison.incumbents import Unit
 from harness.analysis.pictures import COLORS, draw_median, save_picture
+from harness.study.formatting import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +66,7 @@ def _draw_method(
     errors = np.array([study.at(budgets, unit) for study in studies])
     has_started = np.isfinite(errors).all(axis=0)
     num_seeds = len(studies)
-    label = f"{standing.method.label} ({num_seeds} seed{'s' * (num_seeds > 1)})"
+    label = f"{standing.method.label} ({counted(num_seeds, 'seed')})"
     draw_median(
         axis, budgets[has_started], errors[:, has_started],
         color=color, label=label, linestyle=linestyle, band=num_seeds > 1,

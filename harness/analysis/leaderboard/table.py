@@ -190,12 +190,12 @@ def _changes(rows: pd.DataFrame, names: list[str], specs: Sequence[SweepSpec]) -
 
 
 def _left_out(frame: pd.DataFrame, rows: pd.DataFrame) -> list[str]:
-    """Numbers of hidden rows, by outcome."""
+    """Numbers of configurations without a row, by outcome."""
     counts = frame["outcome"].value_counts().sub(rows["outcome"].value_counts(), fill_value=0).astype(int)
     parts = [f"{count} {str(outcome).replace('_', ' ')}" for outcome, count in counts.items() if count]
     if not len(frame):
         return ["no trial has ended yet"]
-    return [f"not shown: {', '.join(parts)}"] if parts else []
+    return [f"configurations not shown: {', '.join(parts)}"] if parts else []
 
 
 def _clocks(frame: pd.DataFrame) -> pd.Series:

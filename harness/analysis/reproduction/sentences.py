@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from harness.analysis.reproduction.agreement import Agreement, Match
+from harness.study.formatting import counted
 
 
 def sentences(agreement: Agreement) -> list[str]:
@@ -52,7 +53,7 @@ def _conditions(agreement: Agreement) -> Iterator[str]:
 
 
 def _epochs(agreement: Agreement) -> str:
-    return "1 epoch" if agreement.num_epochs == 1 else f"{agreement.num_epochs} epochs"
+    return counted(agreement.num_epochs, "epoch")
 
 
 def _percent(error_pct: float | None) -> str:

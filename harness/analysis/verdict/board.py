@@ -21,7 +21,7 @@ from harness.study.records import Record
 from harness.study.spec import SweepSpec
 
 MIN_CHANGES = 25  # least width of the column of changes, which may be broken
-OPTIONAL = (CHANGES, "answer", "seeds")  # are left out where there is no room, in this order
+OPTIONAL = (CHANGES, "params", "seeds", "p-value")  # are left out where there is no room, in this order
 ABOUT = (
     f"test error: mean over the seeds, and its interval for other seeds and images; {DIFFERENCE}; interval and p-value"
     f" are corrected for the number of candidates and looks; {P_VALUE}, decides below 0.05"
@@ -84,7 +84,7 @@ def _columns(rows: Sequence[Configuration], trained: Sequence[_Trained | None], 
     baseline, comparisons = rows[0], [row.comparison for row in rows]
     return {
         "network": [row.name for row in rows],
-        "answer": [row.answer or "" for row in rows],
+        "answer": [(row.answer or "").replace(" ", "\n") for row in rows],
         "seeds": [
             str(len(verdict.seeds)) if row.errors else str(one.num_seeds if one else 0)
             for row, one in zip(rows, trained, strict=True)

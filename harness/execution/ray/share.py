@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.errors import InputError
 from harness.execution.machine.devices import WORKER_MEMORY_MB
+from harness.study.formatting import counted
 
 if TYPE_CHECKING:
     from harness.execution.executors import Ray
@@ -23,7 +24,7 @@ class Share:
     num_gpus: float
 
     def __str__(self) -> str:
-        cpus = f"{self.num_cpus} CPU{'s' * (self.num_cpus != 1)}"
+        cpus = counted(self.num_cpus, "CPU")
         return f"{cpus} and {self.num_gpus:g} GPUs" if self.num_gpus else cpus
 
     def room(self, resources: Mapping[str, float]) -> int:

@@ -84,8 +84,7 @@ def error_against_time(facts: Facts) -> go.Figure:
     means = [
         (time_s, one.mean_error_pct)
         for one in facts.configurations.all
-        if {timing_class(record) for record in one.records} == {main}
-        and (time_s := facts.mean_time_s(one)) is not None
+        if {timing_class(record) for record in one.records} == {main} and (time_s := facts.mean_time_s(one)) is not None
     ]
     front = [means[place] for place in pareto_front(means)]
     made.add_scatter(

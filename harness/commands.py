@@ -479,7 +479,7 @@ def _write_leaderboard(ledger: Ledger, studies: list[str], path: Path, top: int 
         return
     show_leaderboard(ledger, studies, frame, sys.stdout, top)
     write_csv(frame, path)
-    _say(f"wrote {path}")
+    _say(f"wrote {path}, a row per training")
 
 
 def _board(studies: list[str]) -> Path:

@@ -367,6 +367,13 @@ def test_table_shows_outcomes_where_failures_are_shown(study: FilledLedger) -> N
     assert "1 out of memory" in shown(study.ledger, "study")
 
 
+def test_table_has_a_column_for_each_setting_in_which_fidelities_differ(study: FilledLedger) -> None:
+    study.add(1.0)
+    FilledLedger(study.ledger, make_spec("full", profile="full", train_images=50_000)).add(9.0)
+    assert "50000" in shown(study.ledger, "study", "full")
+    assert "50000" not in shown(study.ledger, "full")
+
+
 def test_table_warns_of_mixed_timing_classes_fidelities_and_continued_trials(study: FilledLedger) -> None:
     short = study.add(1.0, device=CPU)
     assert "timing class" not in shown(study.ledger, "study")

@@ -167,6 +167,7 @@ def test_a_verdict_has_no_best_so_far(study: FilledLedger) -> None:
     assert [line for line in out.getvalue().splitlines() if not line.startswith("  session")] == [
         "study.verdict",
         "  done      3, 0 pending (3 completed)",
+        "  answer    `harness leaderboard study.verdict` shows it",
         "  budget    3 of 6 trials, 0 s, 42 s of reserved time",
         "  test      3 models saw the test images",
     ]

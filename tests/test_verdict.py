@@ -541,7 +541,8 @@ def test_the_same_command_shows_what_is_settled_and_trains_nothing(
     capsys.readouterr()
     assert command(None).verdict == first.verdict
     assert capsys.readouterr().out == (
-        "study.verdict has its answer, and nothing is trained; --fresh starts a new verdict\n"
+        "study.verdict has its answer (trials 4, 2, 7, up to 5 seeds, 2 epochs), and nothing is trained;"
+        " --fresh starts a new verdict\n"
     )
     assert study.ledger.num_test_reads("study.verdict") == 12
     assert study.ledger.study("study.verdict").provenance["verdict_of"] == "study"
@@ -555,7 +556,7 @@ def test_a_verdict_of_a_study_that_has_gone_on_is_begun_anew_only_when_asked(
     with pytest.raises(InputError) as refused:
         command(None)
     assert str(refused.value) == (
-        "study.verdict was begun with trials 4, 2, 7 and 2 epochs, and would now be about trials 10, 4, 2 and 2 epochs;"
+        "study.verdict was begun with trials 4, 2, 7 for 2 epochs, and would now train trials 10, 4, 2 for 2 epochs;"
         " allowed: --fresh to keep the old one under a dated name and start a new one"
     )
     again = command(a_tie, fresh=True)
@@ -569,7 +570,7 @@ def test_other_epochs_are_another_verdict(command: Callable[..., VerdictEnd]) ->
     command(a_tie, epochs=1, top=1)
     assert command(None).verdict.epochs == 1, "as it was begun"
     with pytest.raises(
-        InputError, match="was begun with trial 4 and 1 epochs, and would now be about trial 4 and 3 ep"
+        InputError, match="was begun with trial 4 for 1 epochs, and would now train trial 4 for 3 ep"
     ):
         command(None, epochs=3)
 

@@ -191,7 +191,9 @@ def _block(status: Status) -> str:
     ]
     labels = chain(["running"], repeat(""))
     found += [f"  {label:9} {line}" for label, line in zip(labels, lines(status.running), strict=False)]
-    if status.kind is not Kind.VERDICT:
+    if status.kind is Kind.VERDICT:
+        found.append(f"  answer    `harness leaderboard {status.study}` shows it")
+    else:
         found += [f"  baseline  {_baseline(status)}", f"  best      {status.summary}"]
     if status.best:
         trained = duration(status.best.device_time_s)

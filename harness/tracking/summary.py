@@ -16,7 +16,7 @@ from harness.study.formatting import of_seeds
 from harness.study.metrics import meanings_in_mlflow, test_error_rate_pct
 from harness.study.records import Record
 from harness.study.spec import SweepSpec
-from harness.tracking.content import NOTE, PROGRESS, Point, RunContent, run_name, study_tags
+from harness.tracking.content import MEAN, NOTE, PROGRESS, Point, RunContent, run_name, study_tags
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -30,7 +30,8 @@ _METRICS = "\n".join(
     [
         "Metrics of each training:\n\n| metric | meaning |\n|---|---|",
         *(f"| `{name}` | {meaning} |" for name, meaning in meanings_in_mlflow().items()),
-        f"\nThe study's own `{BEST}` is the lowest mean validation error of a searched configuration so far, percent.",
+        f"\nThe study's own `{BEST}` is the lowest mean validation error of a searched configuration so far, percent."
+        f" The tag `{MEAN}` of a training is the mean of its configuration over several seeds, by which it is ranked.",
     ]
 )
 
@@ -196,7 +197,7 @@ def _results(progress: Progress) -> str:
         rows.append(_result_row(study, which, best))
     if not rows:
         return "No trial has been trained in full yet."
-    head = "| | validation error | 95 % interval | parameters | training time | run |\n|---|---|---|---|---|---|"
+    head = "| | validation error | 95 % interval | parameters | device time | run |\n|---|---|---|---|---|---|"
     table = "\n".join([head, *rows])
     if not best:
         return table
@@ -211,7 +212,7 @@ def _confirmations(progress: Progress) -> str:
     groups: dict[int | None, list[Record]] = {}
     for record in tested:
         groups.setdefault(spec.confirmed_trial(record.trial.params), []).append(record)
-    head = "| | test error, mean | seeds | parameters | training time |\n|---|---|---|---|---|"
+    head = "| | test error, mean | seeds | parameters | device time |\n|---|---|---|---|---|"
     rows = [_confirmed_row(spec, number, group) for number, group in groups.items()]
     return "\n".join([head, *rows]) if rows else "No training has ended yet."
 
@@ -259,7 +260,7 @@ def _cost(progress: Progress) -> str:
     return (
         f"{len(progress.records)} trials ({shares or 'none yet'}); {usage.device_s / 60:.1f} minutes of reserved time,"
         f" failed and pruned ones included, in {usage.wall_s / 60:.1f} minutes."
-        f" Models that were shown the test images: {progress.num_test_reads}."
+        f" Models of this study that were shown the test images: {progress.num_test_reads}."
     )
 
 
@@ -267,7 +268,7 @@ def _how_to_go_on(progress: Progress) -> str:
     spec = progress.study.spec
     name = spec.study
     if spec.is_verdict:
-        return f"`harness verdict {spec.about}` continues it and prints the result."
+        return f"`harness leaderboard {name}` shows the answer so far; `harness verdict {spec.about}` continues it."
     commands = [
         (f"harness leaderboard {name}", "ranking, also as CSV"),
         (f"harness status {name}", "how far it is"),

@@ -120,7 +120,8 @@ def run_verdict(
         reason = None
         sources = partial(make_source, takes_all_seeds=request.takes_all_seeds)
         if not fresh and _is_settled(ledger, spec, sources):
-            display.note(f"{spec.study} has its answer, and nothing is trained; --fresh starts a new verdict")
+            asked = f"{_trials(spec.confirms)}, up to {_num_seeds(spec)} seeds, {spec.epochs} epochs"
+            display.note(f"{spec.study} has its answer ({asked}), and nothing is trained; --fresh starts a new verdict")
             bring_to_mlflow(home, spec.study, display.note)
         else:
             end = run_trials(
@@ -154,7 +155,7 @@ def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -
         raise InputError(f"study {study} has no searched trial that was trained in full; allowed: a study that has one")
     spec = begun.spec if begun else _new(source, name, records, request.epochs)
     width = 1 + len(finalists)
-    num_seeds = request.num_seeds or (begun.spec.budget.trials // width if begun else DEFAULT_SEEDS)
+    num_seeds = request.num_seeds or (_num_seeds(begun.spec) if begun else DEFAULT_SEEDS)
     spec = spec.changed(
         enqueue=tuple(dict(record.trial.params) for record in finalists),
         confirms=tuple(record.trial.number for record in finalists),
@@ -298,9 +299,14 @@ def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> N
     before = _trials(begun.spec.confirms)
     now = _trials([record.trial.number for record in finalists])
     raise InputError(
-        f"{spec.study} was begun with {before} and {begun.spec.epochs} epochs, and would now be about {now} and"
+        f"{spec.study} was begun with {before} for {begun.spec.epochs} epochs, and would now train {now} for"
         f" {spec.epochs} epochs; allowed: --fresh to keep the old one under a dated name and start a new one"
     )
+
+
+def _num_seeds(spec: SweepSpec) -> int:
+    """The largest number of seeds of a verdict."""
+    return spec.budget.trials // (1 + len(spec.confirms))
 
 
 def _trials(numbers: Sequence[int]) -> str:

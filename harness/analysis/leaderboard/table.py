@@ -177,7 +177,9 @@ def _start(rows: pd.DataFrame, specs: Sequence[SweepSpec]) -> Columns:
 
 
 def _end(rows: pd.DataFrame) -> Columns:
-    return {"epochs": [str(epochs) for epochs in rows["epochs"]]} if rows["epochs"].nunique() > 1 else {}
+    """What decides which rows are ranked together, where it differs."""
+    differing = [name for name in fidelity_columns(rows) if rows[name].nunique(dropna=False) > 1]
+    return {name.replace("_", " "): [cell(value) for value in rows[name]] for name in differing}
 
 
 def _changes(rows: pd.DataFrame, names: list[str], specs: Sequence[SweepSpec]) -> list[str]:

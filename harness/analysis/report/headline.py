@@ -32,7 +32,8 @@ def headline(facts: Facts) -> str:
     if best is None:
         return "No searched trial has been trained in full yet, so there is no best one."
     of = f"It is the best of {len(facts.configurations.searched)} trained in full"
-    return f"{_capital(best_so_far(facts.findings))}. {of}{_times(facts, best, baseline) if baseline else ''}."
+    has_costs = baseline and not (facts.verdict and facts.verdict.seeds)  # those of a verdict are beside it
+    return f"{_capital(best_so_far(facts.findings))}. {of}{_times(facts, best, baseline) if has_costs else ''}."
 
 
 def is_better(facts: Facts) -> bool:

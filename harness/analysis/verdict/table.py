@@ -89,7 +89,7 @@ def _test_columns(rows: list[Configuration]) -> Columns:
     comparisons = [row.comparison for row in rows]
     return {
         "p-values": [row.name for row in rows],
-        "corrected:\ndecides": [p_value(one.p_value) if one else "" for one in comparisons],
+        "corrected\n(decides)": [p_value(one.p_value) if one else "" for one in comparisons],
         "paired t\non seeds": [p_value(one.paired_p_value) if one else "" for one in comparisons],
         "McNemar\npooled": [p_value(one.mcnemar_pooled_p_value) if one else "" for one in comparisons],
         "McNemar\nby seed": [

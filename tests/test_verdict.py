@@ -569,9 +569,7 @@ def test_a_verdict_of_a_study_that_has_gone_on_is_begun_anew_only_when_asked(
 def test_other_epochs_are_another_verdict(command: Callable[..., VerdictEnd]) -> None:
     command(a_tie, epochs=1, top=1)
     assert command(None).verdict.epochs == 1, "as it was begun"
-    with pytest.raises(
-        InputError, match="was begun with trial 4 for 1 epochs, and would now train trial 4 for 3 ep"
-    ):
+    with pytest.raises(InputError, match="was begun with trial 4 for 1 epochs, and would now train trial 4 for 3 ep"):
         command(None, epochs=3)
 
 

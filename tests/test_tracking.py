@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from filled_ledger import GPU, RECIPE, FilledLedger, filled_verdict, make_spec
+from filled_ledger import DOCUMENTED, GPU, RECIPE, FilledLedger, filled_verdict, make_spec
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 
@@ -27,7 +27,7 @@ from harness.study.records import Outcome, Role
 from harness.study.spec import SweepSpec
 from harness.support.provenance import diff_file
 from harness.support.redaction import reason, redact
-from harness.tracking import mlflow_runs, store, study_runs
+from harness.tracking import mlflow_runs, reports, store, study_runs
 from harness.tracking.content import always_shown
 from harness.tracking.mlflow_runs import Patience, SyncReport, Tracker, sync
 from harness.tracking.study_runs import StudyRuns
@@ -352,6 +352,31 @@ def test_each_training_of_a_configuration_has_the_mean_over_its_seeds(home: Path
     assert str(synced(home)) == "study: as it should be"
     client(home).set_tag(runs(home)["baseline"].info.run_id, "mean_error", "3.00 % of 3 seeds")
     assert str(synced(home)) == "study: runs 1 completed"
+
+
+def test_the_search_time_of_a_trial_whose_end_another_update_sees_first_is_logged_in_the_end(
+    home: Path, study: Study
+) -> None:
+    runs_of_study = StudyRuns(home, study.ledger, "study")
+    runs_of_study.reconcile("RUNNING")
+    further = study.ask(DOCUMENTED, role=Role.BASELINE)
+    study.ledger.start_attempt(further.uid, "worker-0")
+    runs_of_study.show_open()
+    study.end(further, 3.4)
+    runs_of_study.show_progress("RUNNING")  # brings the mean, and with it the result
+    study.ledger.add_search_time(further.uid, 5.0)
+    runs_of_study.add_new()
+    runs_of_study.finish("FINISHED")
+    assert str(synced(home)) == "study: as it should be"
+
+
+def test_a_report_asks_for_no_run_of_a_training(home: Path, study: Study, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It changes none, and one that was deleted for good would fail it."""
+    synced(home)
+    asked = []
+    monkeypatch.setattr(MlflowClient, "get_run", lambda _, run_id: asked.append(run_id))
+    reports.show_report(home, "study", "a report", [])
+    assert not asked
 
 
 def test_each_metric_is_explained_in_the_note_that_a_runs_note_leads_to(home: Path, study: Study) -> None:

@@ -83,7 +83,7 @@ class StudyRuns:
         self._is_live = False
         self._open: dict[str, Attempt] = {}  # the last attempt that was logged of trials without a final result, by uid
         self._means: dict[str, str] = {}  # of configurations with several seeds, by the uids of their trials
-        self._added: dict[str, int] = {}  # hash of the logged content of each trial, by uid
+        self._added: dict[str, int] = {}  # hash of what was logged of each trial that has ended since, by uid
         self._is_thorough = False
         self.num_steps = 0  # number of writes and reads; grows while there is progress
         reach(Step.BEFORE_EXPERIMENT)
@@ -122,7 +122,7 @@ class StudyRuns:
         It has listed all runs. A search per trial would take longer with each trial.
         """
         for uid in self._ledger.untracked(self._name):
-            self._add(uid, self._known_runs(uid))
+            self._mend_trial(uid, self._known_runs(uid))
 
     def show_open(self) -> None:
         """Logs the trials that were started, and the epochs that they have trained since. Call `reconcile` first."""
@@ -134,7 +134,7 @@ class StudyRuns:
     def show_progress(self, status: Status | None) -> None:
         """Updates the parent run, and the means in the runs of configurations that have got a further seed."""
         before = self._means
-        self._mend_parent(self._search(f"tags.role = '{PARENT}'"), status)
+        self._show_parent(status)
         for uid, _ in self._means.items() - before.items():
             if run_id := self._run_id(uid):
                 self._mend_trial(uid, [self._client.get_run(run_id)])
@@ -145,28 +145,24 @@ class StudyRuns:
         Raises:
             TroubleError: the home has moved, and MLflow uses the old path of the artifacts.
         """
-        self.show_progress(None)
+        self._show_parent(None)
         lost = self._lost_artifacts()
         if lost:
             raise TroubleError(lost)
         self._client.set_tag(self._parent_id, REPORT_TAG, text[:MAX_TAG])
         for file in files:
             self._client.log_artifact(self._parent_id, str(file), _REPORT_FOLDER)
-        self.show_progress(None)
+        self._show_parent(None)
 
     def finish(self, status: Status | None) -> None:
         """Updates added trials and the parent; changes by other programs are left to `reconcile`. No trial runs now."""
         self._is_live = False
         self.show_open()
-        for uid, shown in self._added.items():
+        for uid, shown in list(self._added.items()):
             if hash(repr(self._trial_content(uid))) != shown:  # search times are committed after the result
-                self._add(uid, self._search(f"tags.trial_uid = '{uid}'"))
+                self._mend_trial(uid, self._search(f"tags.trial_uid = '{uid}'"))
         self.show_progress(status)
         self._save_files()  # this session may have been too young for `reconcile` to see its own
-
-    def _add(self, uid: str, found: Sequence[Run]) -> None:
-        content = self._mend_trial(uid, found)
-        self._added[uid] = hash(repr(content))
 
     def _search(self, filter_string: str) -> list[Run]:
         """Searches runs, including deleted ones."""
@@ -190,15 +186,16 @@ class StudyRuns:
         run_id = self._run_id(uid) if uid in self._open else None
         return [self._client.get_run(run_id)] if run_id else self._unmatched.pop(uid, [])
 
-    def _mend_trial(self, uid: str, found: Sequence[Run]) -> RunContent:
-        content = self._trial_content(uid)
+    def _mend_trial(self, uid: str, found: Sequence[Run]) -> None:
+        content, before = self._trial_content(uid), self._ledger.tracked(uid)
         run_id = self._mend(uid, found, content, state=_OPEN if content.is_open else content.tags["outcome"])
         if content.is_open:
             self._num_points_sent[run_id] = len(content.curves)
-        else:
-            self._num_points_sent.pop(run_id, None)
-            self._open.pop(uid, None)
-        return content
+            return
+        self._num_points_sent.pop(run_id, None)
+        self._open.pop(uid, None)
+        if uid in self._added or self._ledger.tracked(uid) != before:  # whichever update was the first to see its end
+            self._added[uid] = hash(repr(content))
 
     def _trial_content(self, uid: str) -> RunContent:
         mean = self._means.get(uid)
@@ -209,6 +206,9 @@ class StudyRuns:
     def _run_id(self, uid: str) -> str | None:
         tracked = self._ledger.tracked(uid)
         return tracked[0] if tracked else None
+
+    def _show_parent(self, status: Status | None) -> None:
+        self._mend_parent(self._search(f"tags.role = '{PARENT}'"), status)
 
     def _mend_parent(self, found: Sequence[Run], status: Status | None) -> None:
         tracked = self._ledger.tracked(self._name)

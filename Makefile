@@ -48,7 +48,8 @@ endif
 
 # Variables become flags (TRIALS=40 is --trials 40, REUSE=no is --no-reuse), quoted for the shell; ARGS= is passed on
 # unchanged.
-flag = $(if $($1),--$2 '$(subst ','\'',$($1))')
+quoted = '$(subst ','\'',$1)'
+flag = $(if $($1),--$2 $(call quoted,$($1)))
 WORKER_FLAGS = $(call flag,WORKERS,workers) $(call flag,EXECUTOR,executor) $(call flag,ADDRESS,address) \
 	$(if $(filter no,$(REUSE)),--no-reuse) $(ARGS)
 SWEEP_FLAGS = $(call flag,TRIALS,trials) $(call flag,BUDGET,budget) $(call flag,ENGINE,engine) \
@@ -107,7 +108,7 @@ gpu-check: $(READY) ## try each GPU for up to six minutes: what holds, what does
 	$(BIN)/harness doctor --gpu
 
 gpu-wheels: $(READY) ## collect what a GPU machine without a network lacks for gpu-check (OUT= HAVE=)
-	$(BIN)/python scripts/gpu_wheels.py $(or $(OUT),gpu-wheels) $(call flag,HAVE,have) $(ARGS)
+	$(BIN)/python scripts/gpu_wheels.py $(call quoted,$(or $(OUT),gpu-wheels)) $(call flag,HAVE,have) $(ARGS)
 
 ui: $(READY) ## browse the runs in MLflow (PORT=)
 	$(BIN)/harness ui $(call flag,PORT,port) $(ARGS)

@@ -11,12 +11,13 @@ import sqlite3
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from itertools import chain
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from open_databases import left_open, num_opened
@@ -322,10 +323,12 @@ def test_link_for_a_plain_mlflow_ui_is_tracked() -> None:
 VERSION = f"{sys.version_info.major}.{sys.version_info.minor}"
 
 
-def make(*arguments: str, folder: Path = ROOT, venv: str = ".venv") -> str:
-    """What make prints; nothing of the environment may become a flag, also where make runs these tests."""
+def make(
+    *arguments: str, folder: Path = ROOT, venv: str = ".venv", given: Mapping[str, str] = MappingProxyType({})
+) -> str:
+    """What make prints; nothing else of the environment may become a flag, also where make runs these tests."""
     command = ["make", "--no-print-directory", f"--old-file={venv}/ready", *arguments]
-    environment = {"PATH": os.environ["PATH"]}
+    environment = {"PATH": os.environ["PATH"], **given}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
 
 
@@ -377,6 +380,7 @@ def test_make_turns_a_verdicts_variables_into_flags() -> None:
 def test_a_value_stays_one_word_for_the_shell() -> None:
     name = 'it\'s "one"; echo file.html'
     assert shlex.split(make("-n", "report-cnn", f"OUT={name}"))[1:] == ["report", "cnn", "--out", name]
+    assert shlex.split(make("-n", "gpu-wheels", f"OUT={name}", f"HAVE={name}"))[2:] == [name, "--have", name]
 
 
 def test_make_without_variables_gives_no_flags() -> None:
@@ -418,10 +422,18 @@ def test_each_target_of_make_takes_the_variables_that_its_line_lists() -> None:
     assert "--trials 4" in make("-n", "sweep-cnn", "verdict-cnn", "TRIALS=4", "TOP=1").replace("'", "")
 
 
-def test_each_flag_of_a_recipe_is_a_variable_of_its_target() -> None:
+def test_each_target_of_make_reads_the_variables_that_it_takes_and_no_other() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    taken = " ".join(re.findall(r"^OF_\S+ := (.*)", makefile, re.MULTILINE)).split()
-    assert set(re.findall(r"call flag,([A-Z]+),", makefile)) <= set(taken)
+    lists = dict(re.findall(r"^OF_(\S+) := (.*)", makefile, re.MULTILINE))
+    of_any = set(lists.pop("ANY").split())
+    names = set(re.findall(r"\b[A-Z]+\b", " ".join(lists.values()))) | set(re.findall(r"call flag,([A-Z]+),", makefile))
+    values = {name: f"one {name} two" for name in names - {"OF"}} | {"REUSE": "no"}
+    seen = values | {"REUSE": "--no-reuse", "UPGRADE": "--upgrade"}
+    for target in re.findall(r"make (\S+) ", make()):
+        allowed = set(refusal_by_make(target, "ZZZ=1").partition("allowed: ")[2].partition(".")[0].split())
+        given = make("-n", target, given=values)  # of the environment, where none is refused
+        read = {name for name, text in seen.items() if text in given}
+        assert read == allowed - of_any, target
 
 
 def test_the_documentation_lists_every_sampler_and_pruner() -> None:

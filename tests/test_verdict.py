@@ -396,6 +396,16 @@ def test_its_leaderboard_has_what_it_measured(study: FilledLedger, monkeypatch: 
     ]
     words = " ".join(" ".join(narrow).split())
     assert "no room in 80 columns for changed from the documented network, params, seeds, p-value" in words
+    assert "p-value: chance" not in words  # is about no column there
+
+
+@pytest.mark.parametrize("width", [45, 60, 70, 80, 100])
+def test_its_leaderboard_cuts_no_text_off(study: FilledLedger, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(study.ledger, spec_for(study.ledger), VerdictWorkers(one_is_better))
+    lines = board(study, width, monkeypatch)
+    assert not [line for line in lines if "\N{HORIZONTAL ELLIPSIS}" in line]
+    assert max(map(len, lines)) <= width
+    assert any(line.startswith("trial 2 ") and "BETTER" in line and "0.40 (" in line for line in lines)
 
 
 def test_its_leaderboard_before_the_first_look_has_the_errors_so_far(

@@ -21,11 +21,8 @@ from harness.study.records import Record
 from harness.study.spec import SweepSpec
 
 MIN_CHANGES = 25  # least width of the column of changes, which may be broken
-OPTIONAL = (CHANGES, "params", "seeds", "p-value")  # are left out where there is no room, in this order
-ABOUT = (
-    f"test error: mean over the seeds, and its interval for other seeds and images; {DIFFERENCE}; interval and p-value"
-    f" are corrected for the number of candidates and looks; {P_VALUE}, decides below 0.05"
-)
+POINTS, P_VALUES, TIME = "difference, points\n(corrected 95 %)", "p-value", "device\ntime s"
+OPTIONAL = (CHANGES, "params", "seeds", P_VALUES, TIME, POINTS)  # are left out where there is no room, in this order
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,7 @@ def show_board(ledger: Ledger, spec: SweepSpec, console: Console) -> None:
             names = ", ".join(title.replace("\n", " ") for title in hidden)
             console.print(f"no room in {console.width} columns for {names}: `harness verdict {spec.about}` shows them")
         if verdict.seeds:
-            console.print(ABOUT)
+            console.print(_about(columns))
         else:
             console.print(f"test error: mean over the seeds so far; the first look is after {min(LOOKS)} seeds of each")
         if len({name for row in rows if row.cost for name in row.cost.timing_classes}) > 1:
@@ -58,6 +55,17 @@ def show_board(ledger: Ledger, spec: SweepSpec, console: Console) -> None:
     for line in [*sentences(verdict), *(f"{row.name} failed with {why}" for row in rows for why in row.failures)]:
         console.print(line)
     console.print(f"`harness verdict {spec.about}` shows further tests, after training the seeds that are left, if any")
+
+
+def _about(columns: Columns) -> str:
+    """What these columns mean."""
+    parts = ["test error: mean over the seeds, and its interval for other seeds and images"]
+    parts += [DIFFERENCE] if POINTS in columns else []
+    corrected = [what for what, title in (("its interval", POINTS), ("p-value", P_VALUES)) if title in columns]
+    if corrected:
+        parts.append(f"{' and '.join(corrected)} corrected for the number of candidates and looks")
+    parts += [f"{P_VALUE}, decides below 0.05"] if P_VALUES in columns else []
+    return "; ".join(parts)
 
 
 def _trained(spec: SweepSpec, records: Sequence[Record]) -> list[_Trained | None]:
@@ -90,9 +98,9 @@ def _columns(rows: Sequence[Configuration], trained: Sequence[_Trained | None], 
             for row, one in zip(rows, trained, strict=True)
         ],
         "test error %\n(95 % interval)": [_error(row, one) for row, one in zip(rows, trained, strict=True)],
-        "difference, points\n(corrected 95 %)": [difference(one, baseline.errors) for one in comparisons],
-        "p-value": [p_value(one.p_value) if one else "" for one in comparisons],
-        "device\ntime s": [_time(row, one) for row, one in zip(rows, trained, strict=True)],
+        POINTS: [difference(one, baseline.errors) for one in comparisons],
+        P_VALUES: [p_value(one.p_value) if one else "" for one in comparisons],
+        TIME: [_time(row, one) for row, one in zip(rows, trained, strict=True)],
         "params": [f"{one.num_params:,}" if one and one.num_params else "" for one in trained],
         CHANGES: [changes(row.params, baseline.params) for row in rows],
     }

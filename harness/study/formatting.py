@@ -8,10 +8,13 @@ from harness.study.records import Params, Scalar
 
 
 def duration(seconds: float) -> str:
-    """Seconds below two minutes (two digits below ten seconds), minutes below two hours, then hours and minutes."""
+    """Seconds below two minutes, minutes below two hours, then hours and minutes.
+
+    Seconds have two digits below ten, hundredths at most: "0.04 s", and "0 s" for what is less.
+    """
     minutes = round(seconds / 60)
-    if seconds < 120:
-        return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    if seconds < 119.5:
+        return f"{round(seconds, 2):.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
     return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02} min"
 
 

@@ -20,6 +20,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Experiment, Run, ViewType
 
 from harness.analysis.leaderboard.leaderboard import leaderboard
+from harness.audit.runs import run_differences
 from harness.errors import InputError, TroubleError
 from harness.ledger.ledger import Ledger
 from harness.ledger.locks import InUseError, runs_lock, study_lock
@@ -352,6 +353,37 @@ def test_each_training_of_a_configuration_has_the_mean_over_its_seeds(home: Path
     assert str(synced(home)) == "study: as it should be"
     client(home).set_tag(runs(home)["baseline"].info.run_id, "mean_error", "3.00 % of 3 seeds")
     assert str(synced(home)) == "study: runs 1 completed"
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_tag_of_ours_without_reason_is_removed_and_those_of_people_stay(
+    home: Path, study: Study, is_replaced: bool
+) -> None:
+    """Such as the mean over a seed that the ledger, an older copy of which was put back, does not have."""
+    synced(home)
+    run_id = runs(home)["trial-002"].info.run_id
+    for key in ("mean_error", "error", "uncommitted_changes", "remark"):
+        client(home).set_tag(run_id, key, "2.45 % of 2 seeds")
+    if is_replaced:
+        client(home).log_param(run_id, "a_parameter", 1)
+    assert len(list(run_differences(home, study.ledger, "study"))) == 3 + is_replaced
+    assert str(synced(home)) == f"study: runs 1 {'replaced' if is_replaced else 'completed'}"
+    tags = runs(home)["trial-002"].data.tags
+    assert {"mean_error", "error", "uncommitted_changes", "remark"} & tags.keys() == {"remark"}
+    assert str(synced(home)) == "study: as it should be"
+
+
+def test_uncommitted_changes_are_said_of_the_attempt_that_counts(home: Path, study: Study) -> None:
+    study.ledger.start_session("study", {"git_commit": "abc", "git_diff": "a change"})
+    trial = study.ask()
+    study.ledger.start_attempt(trial.uid, "worker-0")
+    synced(home)
+    assert "uncommitted_changes" in runs(home)["trial-006"].data.tags
+    study.ledger.close_lost_attempts("study")
+    study.ledger.start_session("study", {"git_commit": "def"})
+    study.end(trial, 3.0)
+    synced(home)
+    assert "uncommitted_changes" not in runs(home)["trial-006"].data.tags
 
 
 def test_the_search_time_of_a_trial_whose_end_another_update_sees_first_is_logged_in_the_end(

@@ -30,8 +30,11 @@ _STATUS = {
 NOTE = "mlflow.note.content"  # tag: the description, Markdown
 PROGRESS = "progress"  # tag: how far a training or a study is, in words
 MEAN = "mean_error"  # tag: of its configuration over several seeds, in words
+_COMMIT, _CHANGES = "mlflow.source.git.commit", "uncommitted_changes"  # tags
 _CURVE_SINCE = "curve_since_attempt"  # tag with the first attempt that the curve shows
 _MAX_ERROR = 500
+# Tags that only some trainings have. A run that has one without reason says what the ledger does not.
+_SOMETIMES = frozenset({MEAN, "confirms", "error", "reused_from", "continues", _COMMIT, _CHANGES})
 MAX_TAG = 8000  # characters; MLflow truncates or refuses longer text
 _BASELINE_COLOR = "#ff00ff"  # different from MLflow's own colours, and visible on light and dark pages
 
@@ -54,6 +57,7 @@ class RunContent:
         status: MLflow's status.
         start_ms, end_ms: Milliseconds since 1970.
         tags, params: As stored by MLflow, all text.
+        own_tags: Tags that a run has only if `tags` has them; people may add any others.
         extra_params: Parameters that a run of an earlier version has as well: settings without effect.
         curves: Numbers by step; while the run is RUNNING, points are added at the end only.
         summary: Numbers at step 0.
@@ -66,6 +70,7 @@ class RunContent:
     end_ms: int
     tags: dict[str, str]
     params: dict[str, str]
+    own_tags: frozenset[str] = frozenset()
     extra_params: dict[str, str] = field(default_factory=dict)
     curves: list[Point] = field(default_factory=list)
     summary: list[Point] = field(default_factory=list)
@@ -73,6 +78,11 @@ class RunContent:
 
     def __post_init__(self) -> None:
         self.tags.update({key: text[:MAX_TAG] for key, text in self.tags.items()})
+
+    @property
+    def wrong_tags(self) -> frozenset[str]:
+        """Tags that a run must not have."""
+        return self.own_tags - self.tags.keys()
 
     @property
     def points(self) -> list[Point]:
@@ -139,6 +149,7 @@ def trial_content(
         end_ms=curve.end_ms,
         tags=tags,
         params=params,
+        own_tags=_SOMETIMES,
         extra_params=extra_params,
         curves=list(_curve_points(study.spec, curve.epochs)),
         summary=[Point(key, value, 0, curve.end_ms) for key, value in summary.items()],
@@ -292,8 +303,8 @@ def study_tags(study: Study) -> dict[str, str]:
         "mlflow.source.name": str(provenance.get("command") or "harness"),
     }
     if provenance.get("git_commit"):
-        tags["mlflow.source.git.commit"] = str(provenance["git_commit"])
+        tags[_COMMIT] = str(provenance["git_commit"])
     if provenance.get("git_diff"):
-        tags["uncommitted_changes"] = diff_file(str(provenance["git_diff"]))  # of the parent run's artifacts
+        tags[_CHANGES] = diff_file(str(provenance["git_diff"]))  # of the parent run's artifacts
     versions = [f"{name} {provenance[name]}" for name in ("python", *PACKAGES) if provenance.get(name)]
     return tags | ({"versions": ", ".join(versions)} if versions else {})

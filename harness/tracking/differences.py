@@ -18,11 +18,12 @@ _LONG, _BEFORE = 60, 20  # shown characters of a text, and those before the firs
 def run_differences(run: Run, content: RunContent) -> Iterator[str]:
     """Differences in the results of a search: status, tags, parameters, and the newest value of each metric.
 
-    Tags that `content` does not have are ignored: users may add their own.
+    Other tags than those of `content` are ignored: users may add their own.
     """
     if run.info.status != content.status:
         yield f"status is {run.info.status}, should be {content.status}"
-    yield from _unlike("tag", {key: run.data.tags[key] for key in run.data.tags.keys() & content.tags}, content.tags)
+    ours = content.tags.keys() | content.own_tags
+    yield from _unlike("tag", {key: run.data.tags[key] for key in run.data.tags.keys() & ours}, content.tags)
     yield from logged_differences(run, content)
 
 

@@ -272,7 +272,8 @@ class StudyRuns:
     def _create(self, content: RunContent, instead_of: Sequence[Run]) -> Run:
         """Creates a run, with the users' tags of the runs that it replaces."""
         live = [run for run in instead_of if not _is_deleted(run)]
-        added = {key: value for run in reversed(live) for key, value in run.data.tags.items()}
+        found = {key: value for run in reversed(live) for key, value in run.data.tags.items()}
+        added = {key: value for key, value in found.items() if key not in content.wrong_tags}
         reach(Step.BEFORE_CREATE_RUN)
         tags = {NOTE: self._note(), **added, **content.tags, **_user_tag()}
         run = self._client.create_run(self.experiment_id, content.start_ms, tags, content.name)
@@ -308,6 +309,8 @@ class StudyRuns:
         params = [Param(key, value) for key, value in content.params.items() if key not in run.data.params]
         tags = [RunTag(key, value) for key, value in content.tags.items() if run.data.tags.get(key) != value]
         self._client.log_batch(run_id, metrics[:_POINTS_PER_BATCH], params, tags)
+        for key in content.wrong_tags & run.data.tags.keys():
+            self._client.delete_tag(run_id, key)
         for start in range(_POINTS_PER_BATCH, len(metrics), _POINTS_PER_BATCH):
             self.num_steps += 1
             self._client.log_batch(run_id, metrics[start : start + _POINTS_PER_BATCH])

@@ -55,16 +55,24 @@ def test_an_arm_processor_on_linux_has_its_part_as_a_name(monkeypatch: pytest.Mo
     [
         ("AMD EPYC", "AMD EPYC, family 25 model 17"),
         ("Intel(R) Xeon(R) CPU @ 2.20GHz", "Intel(R) Xeon(R) CPU @ 2.20GHz, family 25 model 17"),
+        ("QEMU Virtual CPU version 2.5+", "QEMU Virtual CPU version 2.5+, family 25 model 17"),
+        ("Common 64-bit KVM processor", "Common 64-bit KVM processor, family 25 model 17"),
+        ("AMD EPYC-Milan-v2 Processor", "AMD EPYC-Milan-v2 Processor, family 25 model 17"),
+        ("Caf\xe9", "Caf\N{REPLACEMENT CHARACTER}, family 25 model 17"),
         ("AMD EPYC 7763 64-Core Processor", "AMD EPYC 7763 64-Core Processor"),
+        ("Intel(R) Core(TM) i7-8700 CPU @ 3.20GHz", "Intel(R) Core(TM) i7-8700 CPU @ 3.20GHz"),
     ],
 )
 def test_a_name_that_several_models_have_gets_their_numbers(
     name: str, expected: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     info = tmp_path / "cpuinfo"
-    info.write_text(f"processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {name}\n")
+    text = f"processor\t: 0\ncpu family\t: 25\nmodel\t\t: 17\nmodel name\t: {name}\n"
+    info.write_text(text, encoding="latin-1")
     monkeypatch.setattr(devices, "CPU_INFO", info)
     assert devices._cpu_name() == expected
+    info.write_text(text.replace("cpu family", "another key"), encoding="latin-1")
+    assert devices._cpu_name() == expected.partition(", family")[0]
 
 
 @pytest.mark.usefixtures("mac")

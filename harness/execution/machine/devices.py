@@ -7,6 +7,7 @@ import importlib
 import importlib.metadata
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -290,12 +291,13 @@ def _gpu_places(machine: Machine, count: int) -> list[Place]:
 def _cpu_name() -> str:
     """The model, which is a part of the timing class.
 
-    Virtual machines have names without a model number, such as "AMD EPYC" or "Intel(R) Xeon(R) CPU @ 2.20GHz", for
-    several models of unequal speed. The numbers of its family and model are added to such a name.
+    Virtual machines have names without a model number, such as "AMD EPYC", "Intel(R) Xeon(R) CPU @ 2.20GHz" or "QEMU
+    Virtual CPU version 2.5+", for several models of unequal speed. The numbers of its family and model are added to
+    such a name, which has no three digits in a row.
     """
     name, family, model = _given_name(), _cpu_says("cpu family"), _cpu_says("model")
-    is_known = any(map(str.isdigit, name.partition("@")[0]))
-    return name if is_known or not model else f"{name}, family {family} model {model}"
+    is_known = re.search(r"\d{3}", name.partition("@")[0])
+    return name if is_known or not (family and model) else f"{name}, family {family} model {model}"
 
 
 def _given_name() -> str:
@@ -332,7 +334,7 @@ def _processor() -> str:
 def _cpu_says(key: str) -> str:
     """Linux's description of the first processor; empty on other systems."""
     with suppress(OSError):
-        for line in CPU_INFO.read_text().splitlines():
+        for line in CPU_INFO.read_text(errors="replace").splitlines():  # what a virtual machine is called is free
             name, _, value = line.partition(":")
             if name.strip() == key:
                 return value.strip()

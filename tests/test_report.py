@@ -181,7 +181,7 @@ def test_text_from_elsewhere_is_escaped(ledger: Ledger, home: Path) -> None:
     assert len(page.scripts) == 2
     assert page.text.count(EVIL) == 1
     record = Record(Trial("a", 0, {"schedule": "<img src=x>"}, 0, 1), TrialResult(Outcome.COMPLETED))
-    assert "<img" not in hover(gather(ledger, "study"), record)
+    assert "<img" not in hover(record)
 
 
 def test_an_unfinished_page_leaves_the_old_one(ledger: Ledger, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

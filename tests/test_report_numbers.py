@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 from filled_ledger import CPU, DOCUMENTED, GPU, WIDTHS, FilledLedger, filled_verdict, make_spec
 
-from harness.analysis.report import early_errors
+from harness.analysis.report import early_errors, headline, space_figures
 from harness.analysis.report.drawing import log_ticks
-from harness.analysis.report.facts import Facts, TrialAttempt, gather
+from harness.analysis.report.facts import Facts, TrialAttempt, gather, time_s
 from harness.analysis.report.finding_cost import best_of, first_below, steps
 from harness.analysis.report.importance import has_order, importance, num_needed, position, surfaces
+from harness.analysis.report.search_figures import error_against_time
 from harness.analysis.report.space_check import at_bounds, infeasible, moved, near_bounds, noise, sentences
+from harness.analysis.report.space_figures import parallel_coordinates
 from harness.analysis.report.time_use import time_use, timeline
 from harness.analysis.report.work_figures import curve
 from harness.analysis.statistics import pareto_front
@@ -64,6 +66,56 @@ def test_no_error_has_no_best() -> None:
         best_of([])
 
 
+def test_the_front_is_of_means_over_seeds_and_of_times_in_the_main_timing_class(study: FilledLedger) -> None:
+    study.add_baseline(2.0, train_s=6.0)
+    study.add_baseline(2.4, train_s=8.0)
+    best = {"units_1": 64, "units_2": 100}
+    study.add(1.0, train_s=9.0, params=best)
+    study.add(1.4, train_s=2.0, params=best, device=GPU)  # a further seed, on another machine
+    study.add(3.0, train_s=9.0, params=DOCUMENTED)  # proposed by the search
+    study.add(0.1, train_s=1.0, device=GPU)
+    made = error_against_time(facts(study))
+    shown = {trace.name: [*zip(trace.x, trace.y, strict=True)] for trace in made.data}
+    assert shown["Pareto front (means over seeds)"] == [(pytest.approx(23 / 3), pytest.approx(7.4 / 3)), (9.0, 1.2)]
+    assert shown["searched trial"] == [(9.0, 1.0)]
+    assert shown["baseline"] == [(6.0, 2.0), (8.0, 2.4), (9.0, 3.0)]
+    assert made.layout.xaxis.title.text == "device time of one training (s)"
+    assert made.data[1].hovertext[0].split("<br>")[1] == "1.00 % in 9 s"
+
+
+def test_the_best_is_told_by_its_means(study: FilledLedger) -> None:
+    study.add_baseline(2.0, train_s=6.0)
+    best = {"units_1": 64, "units_2": 100}
+    study.add(1.0, train_s=9.0, params=best)
+    study.add(1.4, train_s=2.0, params=best)
+    star = error_against_time(facts(study)).data[-1]
+    assert (star.x[0], star.y[0]) == (5.5, 1.2)
+    assert star.hovertext[0].split("<br>")[:2] == ["<b>trial 1</b>", "1.20 % in 5.5 s (mean of 2 seeds)"]
+    (line,) = (trace for trace in parallel_coordinates(facts(study)).data if trace.name == "best trial")
+    assert "<br>1.20 % in 5.5 s (mean of 2 seeds)<br>" in line.hovertext[0]
+
+
+@pytest.mark.parametrize(("in_a_row", "num_rows"), [(3, 1), (2, 2), (1, 3)])
+def test_titles_of_many_axes_are_in_as_many_rows_as_they_need(
+    study: FilledLedger, monkeypatch: pytest.MonkeyPatch, in_a_row: int, num_rows: int
+) -> None:
+    monkeypatch.setattr(space_figures, "MAX_IN_A_ROW", in_a_row)
+    study.add(1.0)
+    made = parallel_coordinates(facts(study))  # two hyperparameters and the error
+    heights = {note.yshift for note in made.layout.annotations if note.text.startswith("<b>")}
+    assert heights == {50 * row for row in range(num_rows)}
+    assert made.layout.margin.t > max(heights) + 50
+
+
+def test_no_cpu_time_is_called_gpu_time(study: FilledLedger) -> None:
+    study.add_baseline(2.0, train_s=6.0)
+    study.add(1.0, train_s=9.0)
+    study.add(3.0, train_s=9.0, device=GPU)
+    found = facts(study)
+    assert found.time_word == "device time"
+    assert "at 1.50x the baseline's device time" in headline.headline(found)
+
+
 def test_device_time_adds_up_over_all_trials(study: FilledLedger) -> None:
     study.add_baseline(2.0, train_s=6.0)
     study.add(3.0, train_s=16.0)
@@ -101,7 +153,7 @@ def test_a_continued_trial_includes_the_one_before(study: FilledLedger) -> None:
     found = facts(study)
     _, record = found.records
     assert found.searched == [record]  # the short one has another fidelity
-    assert found.time_s(record) == 11.0
+    assert time_s(record) == 11.0
     assert curve(found, record)[0] == (1, 5.0)
 
 
@@ -109,7 +161,7 @@ def test_time_of_gpus_is_compared_where_there_are_any(study: FilledLedger) -> No
     study.add(2.0, train_s=8.0, device=GPU)
     found = facts(study)
     assert found.time_word == "GPU time"
-    assert found.time_s(found.records[0]) == 4.0  # half a GPU
+    assert time_s(found.records[0]) == 4.0  # half a GPU
 
 
 def test_time_by_what_it_was_used_for(study: FilledLedger) -> None:

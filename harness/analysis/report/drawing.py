@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from harness.analysis.report.facts import Facts
+from harness.analysis.report.facts import Facts, time_s
 from harness.analysis.report.importance import thinned
-from harness.study.comparability import error_pct
+from harness.study.comparability import Configuration, error_pct
 from harness.study.formatting import duration, of_seeds, setting
 from harness.study.records import Record, Role
 
@@ -62,15 +62,23 @@ def shown(records: Sequence[Record]) -> list[Record]:
     return ranked[:half] + thinned(ranked[half:], half)
 
 
-def hover(facts: Facts, record: Record) -> str:
-    """The hover text of a trial, escaped."""
-    result = record.result
+def hover(record: Record) -> str:
+    """The hover text of a training, escaped."""
+    error = record.result.val_error_rate_pct if record.result else None
+    return _hover(record, "" if error is None else f"{error:.2f} % in {duration(time_s(record))}")
+
+
+def hover_mean(facts: Facts, one: Configuration) -> str:
+    """That of a configuration, with the means over its seeds."""
+    mean_s = facts.mean_time_s(one)
+    took = "" if mean_s is None else f" in {duration(mean_s)}"
+    return _hover(one.first, f"{one.mean_error_pct:.2f} %{took}{of_seeds(one.num_seeds)}")
+
+
+def _hover(record: Record, measured: str) -> str:
     name = "baseline" if record.trial.role is Role.BASELINE else "trial"
-    lines = [f"<b>{name} {record.trial.number}</b>"]
-    if result and result.val_error_rate_pct is not None:
-        lines.append(f"{result.val_error_rate_pct:.2f} % in {duration(facts.time_s(record))}")
-    lines += [escape(f"{key} = {setting(value)}") for key, value in record.trial.params.items()]
-    return "<br>".join(lines)
+    settings = [escape(f"{key} = {setting(value)}") for key, value in record.trial.params.items()]
+    return "<br>".join([f"<b>{name} {record.trial.number}</b>", *([measured] if measured else []), *settings])
 
 
 def errors_range(errors_pct: Sequence[float]) -> tuple[float, float] | None:
@@ -128,8 +136,7 @@ def add_best(made: go.Figure, facts: Facts, x: Any) -> None:
     """Adds a star for the best configuration."""
     if facts.best:
         style = {"symbol": "star", "size": 15, "color": BEST, "line": {"color": CARD, "width": 1}}
-        text = f"{hover(facts, facts.best.first)}{of_seeds(facts.best.num_seeds)}"
-        add_points(made, "best trial", [x], [facts.best.mean_error_pct], [text], **style)
+        add_points(made, "best trial", [x], [facts.best.mean_error_pct], [hover_mean(facts, facts.best)], **style)
 
 
 def add_baseline_line(made: go.Figure, facts: Facts, x: Sequence[Any]) -> None:

@@ -110,18 +110,23 @@ class Facts:
 
     @property
     def time_word(self) -> str:
-        """Name of the compared time: that of GPUs if any was used."""
-        used_gpu = any(record.gpu_time_s for record in self.full)
-        return "GPU time" if used_gpu else "device time"
-
-    def time_s(self, record: Record) -> float:
-        """The compared time of a trial, seconds."""
-        return record.gpu_time_s if self.time_word == "GPU time" else record.device_time_s
+        """Name of the time that is compared within the main timing class."""
+        return time_word(self.in_main_class(self.full))
 
     def mean_time_s(self, configuration: Configuration) -> float | None:
         """The mean compared time of a configuration's trainings; None if they cannot be compared."""
         classes = {timing_class(record) for record in configuration.records}
-        return fmean(map(self.time_s, configuration.records)) if len(classes) == 1 else None
+        return fmean(map(time_s, configuration.records)) if len(classes) == 1 else None
+
+    def main_time_s(self, configuration: Configuration) -> float | None:
+        """The mean over its trainings of the main timing class; None if there are none."""
+        found = self.in_main_class(configuration.records)
+        return fmean(map(time_s, found)) if found else None
+
+    def in_main_class(self, records: Sequence[Record]) -> list[Record]:
+        """Those of the timing class that most trials have which were trained in full."""
+        (main, _), *_ = self.timing_classes.most_common(1) or [("", 0)]
+        return [record for record in records if timing_class(record) == main]
 
     @cached_property
     def _baseline_uids(self) -> set[str]:
@@ -135,7 +140,7 @@ class Facts:
         """The trial that it continues."""
         return self._by_uid.get(record.trial.continues or "")
 
-    @property
+    @cached_property
     def timing_classes(self) -> Counter[str]:
         """Numbers of trials trained in full by timing class; times are compared only within one."""
         return Counter(timing_class(record) for record in self.full)
@@ -166,6 +171,16 @@ def gather(ledger: Ledger, name: str) -> Facts:
 
 def timing_class(record: Record) -> str:
     return record.timing_class or "unknown"
+
+
+def time_s(record: Record) -> float:
+    """The compared time of a trial, seconds: that of GPUs if it used one."""
+    return record.gpu_time_s or record.device_time_s
+
+
+def time_word(records: Sequence[Record]) -> str:
+    """Name of that time, for trials of one timing class."""
+    return "GPU time" if any(record.gpu_time_s for record in records) else "device time"
 
 
 def _attempts(ledger: Ledger, record: Record) -> list[TrialAttempt]:

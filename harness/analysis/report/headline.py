@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from harness.analysis.report.facts import Facts
+from harness.analysis.report.facts import Facts, time_word
 from harness.analysis.report.finding_cost import Step, first_below
 from harness.analysis.verdict.sentences import sentences as verdict_sentences
 from harness.analysis.verdict.trainings import Answer
@@ -60,7 +60,7 @@ def _times(facts: Facts, best: Configuration, baseline: Configuration) -> str:
         return ""
     mine, theirs = (one.first.result.num_params if one.first.result else None for one in (best, baseline))
     parameters = f" and {mine / theirs:.2f}x its parameters" if mine and theirs else ""
-    return f", at {best_s / baseline_s:.2f}x the baseline's {facts.time_word}{parameters}"
+    return f", at {best_s / baseline_s:.2f}x the baseline's {time_word(best.records)}{parameters}"
 
 
 def headline_lines(facts: Facts) -> Iterator[str]:

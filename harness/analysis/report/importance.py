@@ -17,7 +17,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from optuna.trial import create_trial
 
 from harness.analysis.export.optuna_storage import value_distribution
-from harness.analysis.report.facts import Facts
+from harness.analysis.report.facts import Facts, time_s
 from harness.study.comparability import error_pct
 from harness.study.records import Params, Record, Scalar
 from harness.study.space import Choice, Domain
@@ -88,7 +88,7 @@ def importance(facts: Facts) -> Importance | None:
     of_error = _shares(spec, params, [one.mean_error_pct for one in known])
     if not of_error:
         return None
-    times_s = [fmean(map(facts.time_s, one.records)) for one in known]
+    times_s = [fmean(map(time_s, one.records)) for one in known]
     of_time = _shares(spec, params, times_s) if len(spec.objective) > 1 else {}
     left_out = tuple(name for name in spec.space if name not in of_error)
     return Importance(of_error, of_time, len(known), left_out)

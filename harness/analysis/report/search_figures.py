@@ -23,12 +23,11 @@ from harness.analysis.report.drawing import (
     shown,
     whole_step,
 )
-from harness.analysis.report.facts import Facts, timing_class
+from harness.analysis.report.facts import Facts, time_s
 from harness.analysis.report.finding_cost import BestOf, Step
 from harness.analysis.statistics import pareto_front
 from harness.study.comparability import error_pct
 from harness.study.formatting import duration
-from harness.study.records import Role
 
 
 def best_so_far(facts: Facts, steps: Sequence[Step]) -> go.Figure:
@@ -46,7 +45,7 @@ def best_so_far(facts: Facts, steps: Sequence[Step]) -> go.Figure:
         "searched trial",
         [at[record.trial.number] for record in points],
         [error_pct(record) for record in points],
-        [hover(facts, record) for record in points],
+        [hover(record) for record in points],
         color=SEARCHED,
         size=6,
         opacity=0.45,
@@ -77,18 +76,19 @@ def best_so_far(facts: Facts, steps: Sequence[Step]) -> go.Figure:
 
 
 def error_against_time(facts: Facts) -> go.Figure:
-    """Error against training time, within the timing class that most trials have; the front is of configurations."""
+    """Error against training time, within the timing class that most trials have.
+
+    The front is of configurations: the mean error of all their seeds, and the mean time of those of this class.
+    """
     made = figure(f"{facts.time_word} of one training (s)", ERROR_AXIS)
-    (main, _), *_ = facts.timing_classes.most_common()
-    records = [record for record in facts.full if timing_class(record) == main]
     means = [
-        (time_s, one.mean_error_pct)
+        (mean_s, one.mean_error_pct)
         for one in facts.configurations.all
-        if {timing_class(record) for record in one.records} == {main} and (time_s := facts.mean_time_s(one)) is not None
+        if (mean_s := facts.main_time_s(one)) is not None
     ]
     front = [means[place] for place in pareto_front(means)]
     made.add_scatter(
-        x=[time_s for time_s, _ in front],
+        x=[mean_s for mean_s, _ in front],
         y=[mean_pct for _, mean_pct in front],
         mode="lines",
         line={"shape": "hv", "color": SEARCHED, "width": 2, "dash": "dot"},
@@ -96,25 +96,25 @@ def error_against_time(facts: Facts) -> go.Figure:
         hoverinfo="skip",
     )
     groups = (
-        ("searched trial", SEARCHED, "circle", 8, [one for one in records if one.trial.role is Role.TRIAL]),
-        ("baseline", BASELINE, "diamond", 12, [one for one in records if one.trial.role is Role.BASELINE]),
+        ("searched trial", SEARCHED, "circle", 8, facts.in_main_class(facts.searched)),
+        ("baseline", BASELINE, "diamond", 12, facts.in_main_class(facts.baselines)),
     )
     for name, color, symbol, size, group in groups:
         points = shown(group)
         add_points(
             made,
             name,
-            [facts.time_s(record) for record in points],
+            [time_s(record) for record in points],
             [error_pct(record) for record in points],
-            [hover(facts, record) for record in points],
+            [hover(record) for record in points],
             color=color,
             symbol=symbol,
             size=size,
             opacity=0.8,
         )
-    if facts.best and facts.best.timing_class == main:
-        add_best(made, facts, facts.mean_time_s(facts.best))
-    limit_errors(made, [error_pct(record) for record in records])
+    if facts.best and (best_s := facts.main_time_s(facts.best)) is not None:
+        add_best(made, facts, best_s)
+    limit_errors(made, [error_pct(record) for record in facts.in_main_class(facts.full)])
     return made
 
 

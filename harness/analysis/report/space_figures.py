@@ -26,6 +26,7 @@ from harness.analysis.report.drawing import (
     errors_range,
     figure,
     hover,
+    hover_mean,
     limit_errors,
     shown,
 )
@@ -38,7 +39,7 @@ from harness.study.space import Choice, Domain, Float, Int
 
 MAX_TICKS = 6
 MAX_LINES = 150  # of configurations, on parallel axes
-MAX_IN_A_ROW = 10  # titles of parallel axes; of more than these every second one is higher, else they overlap
+MAX_IN_A_ROW = 10  # titles of parallel axes; more are in several rows in turn, else they overlap
 UNSET = -0.14  # position of a setting that is not active, below its axis
 
 
@@ -50,7 +51,7 @@ def parallel_coordinates(facts: Facts) -> go.Figure:
     errors = [one.mean_error_pct for one in (*ranked, *([facts.baseline] if facts.baseline else ()))]
     low, high = errors_range(errors) or (min(errors), max(errors))
     axes = [*(_axis(name, domain) for name, domain in facts.spec.search_space.domains.items()), _error_axis(low, high)]
-    num_rows = 1 if len(axes) <= MAX_IN_A_ROW else 2
+    num_rows = math.ceil(len(axes) / MAX_IN_A_ROW)
     made = figure("", "", height=430 + 50 * num_rows, margin={"l": 40, "r": 40, "t": 60 + 50 * num_rows, "b": 16})
     made.update_xaxes(visible=False, range=[-0.3, len(axes) - 0.7])
     lowest = min(at for axis in axes for at, _ in axis.ticks)
@@ -126,7 +127,7 @@ def _add_lines(
     for one in configurations:
         x += [*range(len(axes)), None]
         y += [*(axis.place(one) for axis in axes), None]
-        texts += [hover(facts, one.first)] * len(axes) + [""]
+        texts += [hover_mean(facts, one)] * len(axes) + [""]
     if configurations:
         made.add_scatter(x=x, y=y, mode="lines+markers", marker={"size": 5}, hovertext=texts, hoverinfo="text", **style)
 
@@ -170,7 +171,7 @@ def _slice(facts: Facts, name: str, domain: Domain) -> go.Figure:
         "searched trial",
         [_shown_value(domain, record, name) for record in records],
         [error_pct(record) for record in records],
-        [hover(facts, record) for record in records],
+        [hover(record) for record in records],
         color=[order[record.trial.uid] for record in records],
         colorscale=[[0, FAINT], [1, SEARCHED]],
         size=8,
@@ -182,7 +183,7 @@ def _slice(facts: Facts, name: str, domain: Domain) -> go.Figure:
         "baseline",
         [_shown_value(domain, record, name) for record in baselines],
         [error_pct(record) for record in baselines],
-        [hover(facts, record) for record in baselines],
+        [hover(record) for record in baselines],
         color=BASELINE,
         symbol="diamond",
         size=11,
@@ -258,7 +259,7 @@ def _contour(facts: Facts, surface: Surface, low: float, high: float) -> go.Figu
         ),
     ):
         x, y = ([position(domains[name], one.trial.params[name]) for one in records] for name in (surface.x, surface.y))
-        add_points(made, "", x, y, [hover(facts, record) for record in records], **style)
+        add_points(made, "", x, y, [hover(record) for record in records], **style)
     _name_positions(made.layout.xaxis, domains[surface.x])
     _name_positions(made.layout.yaxis, domains[surface.y])
     return made

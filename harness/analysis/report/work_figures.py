@@ -163,7 +163,7 @@ def _add_curves(made: go.Figure, facts: Facts, name: str, records: Sequence[Reco
         points = curve(facts, record)
         x += [epoch for epoch, _ in points] + [None]
         y += [error for _, error in points] + [None]
-        texts += [f"{hover(facts, record)}<br>epoch {epoch}: {error:.2f} %" for epoch, error in points] + [""]
+        texts += [f"{hover(record)}<br>epoch {epoch}: {error:.2f} %" for epoch, error in points] + [""]
         symbols += ["circle"] * (len(points) - 1) + ["x" if name == "stopped early" else "circle", "circle"]
     made.add_scatter(
         x=x,

@@ -32,8 +32,9 @@ def headline(facts: Facts) -> str:
     if best is None:
         return "No searched trial has been trained in full yet, so there is no best one."
     of = f"It is the best of {len(facts.configurations.searched)} trained in full"
-    has_costs = baseline and not (facts.verdict and facts.verdict.seeds)  # those of a verdict are beside it
-    return f"{_capital(best_so_far(facts.findings))}. {of}{_times(facts, best, baseline) if has_costs else ''}."
+    has_none = facts.verdict and facts.verdict.seeds  # those of a verdict are beside it
+    costs = _times(facts, best, baseline) if baseline and not has_none else ""
+    return f"{_capital(best_so_far(facts.findings))}. {of}{costs}."
 
 
 def is_better(facts: Facts) -> bool:

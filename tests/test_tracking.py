@@ -344,11 +344,14 @@ def test_each_training_of_a_configuration_has_the_mean_over_its_seeds(home: Path
     assert {name: mean for name, mean in means.items() if mean} == {"baseline": both, "baseline-001": both}
     study.add_baseline(3.4)
     study.add(4.5, Outcome.PRUNED, epochs_done=1)
+    study.add(5.0, epochs=1, params={"units_1": 70, "units_2": 70})  # as in a rung of Hyperband
+    study.add(6.0, epochs=1, params={"units_1": 70, "units_2": 70})
     runs_of_study.add_new()
     runs_of_study.show_progress("RUNNING")
     means = {name: run.data.tags.get("mean_error") for name, run in runs(home).items()}
-    names = ("baseline", "baseline-001", "baseline-006")
-    assert {name: mean for name, mean in means.items() if mean} == dict.fromkeys(names, "3.20 % of 3 seeds")
+    baselines = dict.fromkeys(("baseline", "baseline-001", "baseline-006"), "3.20 % of 3 seeds")
+    rung = dict.fromkeys(("trial-008", "trial-009"), "5.50 % of 2 seeds")
+    assert {name: mean for name, mean in means.items() if mean} == baselines | rung
     runs_of_study.finish("FINISHED")
     assert str(synced(home)) == "study: as it should be"
     client(home).set_tag(runs(home)["baseline"].info.run_id, "mean_error", "3.00 % of 3 seeds")

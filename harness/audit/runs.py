@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from harness.audit.difference import Advice, Difference
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
+from harness.study.comparability import by_uid
 from harness.support.redaction import redact
 from harness.tracking import differences
 from harness.tracking.content import RunContent, means
@@ -71,7 +72,7 @@ class _Audit:
         self._client, self._uri, self._ledger, self._name = client, uri, ledger, study
         self._study = ledger.study(study)
         self._progress = progress(ledger, study)
-        self._means = means(self._progress.configurations)
+        self._means = means(by_uid(self._study.spec, self._progress.records))
         self._runs: dict[str, list[Run]] = defaultdict(list)  # live ones, by trial uid; the parent's under its role
 
     def differences(self) -> Iterator[Difference]:

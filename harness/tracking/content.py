@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from baselines.recipe import Recipe
 from baselines.settings import Needs, marked
 from harness.ledger.reader import Study
-from harness.study.comparability import Configurations
+from harness.study.comparability import Configuration
 from harness.study.metrics import EPOCH_METRICS, Value, epoch_values, values
 from harness.study.records import Attempt, Device, EpochReport, Outcome, Params, Record, Role, Shown
 from harness.study.spec import SweepSpec
@@ -157,13 +157,10 @@ def trial_content(
     )
 
 
-def means(configurations: Configurations) -> dict[str, str]:
-    """The mean error of each configuration that has several seeds, by the uid of each of its trainings."""
+def means(found: Mapping[str, Configuration]) -> dict[str, str]:
+    """The mean errors of configurations with several seeds, by trial like these (`comparability.by_uid`)."""
     return {
-        record.trial.uid: f"{one.mean_error_pct:.2f} % of {one.num_seeds} seeds"
-        for one in configurations.all
-        if one.num_seeds > 1
-        for record in one.records
+        uid: f"{one.mean_error_pct:.2f} % of {one.num_seeds} seeds" for uid, one in found.items() if one.num_seeds > 1
     }
 
 

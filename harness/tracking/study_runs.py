@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
+from harness.study.comparability import by_uid
 from harness.study.records import Attempt
 from harness.support.failpoints import Step, reach
 from harness.support.provenance import diff_file
@@ -216,7 +217,7 @@ class StudyRuns:
         ended: list[Status] = [run.info.status for run in found if run.info.status in ENDED]
         status = status or (ended[0] if ended else None)
         known = progress(self._ledger, self._name)
-        self._means = means(known.configurations)
+        self._means = means(by_uid(self._study.spec, known.records))
         content = parent_content(known, report_of(found), status)
         reach(Step.BEFORE_PARENT_RUN)
         self._parent_id = self._mend(self._name, found, content, state=content.status.lower())

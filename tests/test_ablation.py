@@ -130,6 +130,16 @@ def test_a_begun_ablation_goes_on_with_its_best_and_its_seeds(searched: FilledLe
     assert best_of(plan_ablation(searched.ledger, "study", 3, fresh=True))["augment_zoom"] == 0.1
 
 
+def test_an_ablation_does_not_go_on_for_another_study_of_that_name(searched: FilledLedger) -> None:
+    filled(searched, 2)
+    searched.ledger.remove_study("study")
+    other = FilledLedger(searched.ledger, make_spec(space=SPACE, precision="bfloat16"))
+    other.add(1.0, params=BEST)
+    with pytest.raises(InputError, match=r"study.ablation is about an earlier study study with other .*\(precision\)"):
+        plan_ablation(searched.ledger, "study", None, fresh=False)
+    assert plan_ablation(searched.ledger, "study", None, fresh=True).precision == "bfloat16"
+
+
 def test_what_has_no_best_is_refused(searched: FilledLedger) -> None:
     FilledLedger(searched.ledger, make_spec("empty", space=SPACE))
     with pytest.raises(InputError, match="study empty has no searched trial that was trained in full"):

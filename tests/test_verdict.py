@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from filled_ledger import CPU, DOCUMENTED, FilledLedger, make_spec
+from filled_ledger import CPU, DOCUMENTED, RECIPE, FilledLedger, make_spec
 from matplotlib.figure import Figure
 from verdict_workers import Killed, VerdictWorkers, Wrong, train
 
 from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.analysis.leaderboard.table import show_leaderboard
+from harness.analysis.report.facts import gather
 from harness.analysis.verdict import picture
 from harness.analysis.verdict.findings import Configuration, Interval, find_verdict
 from harness.analysis.verdict.sentences import sentences
@@ -581,6 +582,27 @@ def test_other_epochs_are_another_verdict(command: Callable[..., VerdictEnd]) ->
     assert command(None).verdict.epochs == 1, "as it was begun"
     with pytest.raises(InputError, match="was begun with trial 4 for 1 epochs, and would now train trial 4 for 3 ep"):
         command(None, epochs=3)
+
+
+@pytest.mark.parametrize("settings", [{"precision": "bfloat16"}, {"recipe": RECIPE | {"batch_size": 64}}])
+def test_a_verdict_does_not_go_on_for_another_study_of_that_name(
+    command: Callable[..., VerdictEnd], study: FilledLedger, settings: dict[str, object]
+) -> None:
+    command(a_tie, top=1)
+    study.ledger.remove_study("study")
+    other = FilledLedger(study.ledger, study.spec.changed(**settings))
+    other.add(1.8, params={"units_1": 103, "units_2": 64})
+    (name,) = settings
+    with pytest.raises(InputError) as refused:
+        command(None, top=1)
+    assert str(refused.value) == (
+        f"study.verdict is about an earlier study study with other settings ({name}); allowed: --fresh to keep it under"
+        " a dated name and start a new one"
+    )
+    assert gather(study.ledger, "study").verdict is None, "the report leaves it out"
+    command(a_tie, fresh=True, top=1)
+    assert getattr(study.ledger.study("study.verdict").spec, name) == settings[name]
+    assert gather(study.ledger, "study").verdict is not None
 
 
 def test_the_study_is_held_meanwhile(command: Callable[..., VerdictEnd], tmp_path: Path) -> None:

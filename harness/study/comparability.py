@@ -166,6 +166,16 @@ def differing(spec: SweepSpec, other: SweepSpec, *what: Decides) -> list[str]:
     return [name for name in settings_that_decide(*what) if getattr(spec, name) != getattr(other, name)]
 
 
+def not_inherited(derived: SweepSpec, source: SweepSpec) -> list[str]:
+    """The settings that a verdict or an ablation has from its study in which it differs from `source`.
+
+    None, unless the study was removed and another one was begun under its name.
+    """
+    own = {"train_images", "epochs"} if derived.is_verdict else set()
+    inherited = {*settings_that_decide(Decides.ARCHITECTURE, Decides.ERRORS), "recipe", "space"} - own
+    return [name for name in source.differing_keys(derived) if name in inherited]
+
+
 def may_be_ranked(spec: SweepSpec, record: Record) -> bool:
     """Whether a trial has an error that may be ranked among trials of its own epochs.
 

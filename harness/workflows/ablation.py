@@ -16,7 +16,7 @@ from harness.execution.executors import LOCAL, ExecutorSettings
 from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.reader import Study
 from harness.planning.progress import StopReason
-from harness.study.comparability import Configurations, key_of
+from harness.study.comparability import Configurations, key_of, not_inherited
 from harness.study.records import Params
 from harness.study.settings import MAX_WHOLE, Budget, Constraints
 from harness.study.spec import SweepSpec, check_name
@@ -70,7 +70,7 @@ def plan_ablation(ledger: Ledger, study: str, num_seeds: int | None, *, fresh: b
 
     Raises:
         InputError: there is no such study, it has no best configuration or no change, or its ablation was begun with
-            another number of seeds.
+            another number of seeds, or is about an earlier study of this name.
     """
     check_count("--seeds", num_seeds, MAX_WHOLE)
     source = find_study(ledger, study).spec
@@ -78,7 +78,7 @@ def plan_ablation(ledger: Ledger, study: str, num_seeds: int | None, *, fresh: b
         raise InputError(f"study is {study!r}, a {source.kind}; allowed: a study that searched")
     name = check_name(study + ENDING, "the ablation's study")
     if ledger.has_trials(name) and not fresh:
-        return _as_begun(ledger.study(name), num_seeds)
+        return _as_begun(ledger.study(name), source, num_seeds)
     best = Configurations(source, ledger.finished(study)).best
     if best is None:
         raise InputError(f"study {study} has no searched trial that was trained in full; allowed: a study that has one")
@@ -90,7 +90,12 @@ def best_of(spec: SweepSpec) -> Params:
     return spec.enqueue[0]
 
 
-def _as_begun(begun: Study, num_seeds: int | None) -> SweepSpec:
+def _as_begun(begun: Study, source: SweepSpec, num_seeds: int | None) -> SweepSpec:
+    if odd := not_inherited(begun.spec, source):
+        raise InputError(
+            f"{begun.spec.study} is about an earlier study {source.study} with other settings ({', '.join(odd)});"
+            " allowed: --fresh to keep it under a dated name and start a new one"
+        )
     known = begun.spec.baseline_seeds
     if num_seeds not in (None, known):
         raise InputError(f"--seeds is {num_seeds}; allowed: {known}, as at its start, or --fresh for a new one")

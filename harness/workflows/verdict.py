@@ -26,7 +26,7 @@ from harness.ledger.reader import Study
 from harness.planning.progress import StopReason
 from harness.search.base import NoProposal
 from harness.search.proposer import Next
-from harness.study.comparability import Configuration, Configurations
+from harness.study.comparability import Configuration, Configurations, not_inherited
 from harness.study.records import EpochReport, Record, Role, Trial, TrialResult
 from harness.study.settings import MAX_SECONDS, MAX_WHOLE, Budget, Kind
 from harness.study.spec import SweepSpec, check_name, verdict_name
@@ -150,6 +150,11 @@ def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -
         raise InputError(f"study is {study!r}, which is a verdict itself; allowed: a study that searched")
     name = check_name(verdict_name(study), "the verdict's study")
     begun = ledger.study(name) if ledger.has_trials(name) and not fresh else None
+    if begun and (odd := not_inherited(begun.spec, source)):
+        raise InputError(
+            f"{name} is about an earlier study {study} with other settings ({', '.join(odd)}); allowed: --fresh to keep"
+            " it under a dated name and start a new one"
+        )
     finalists = best_trials(source, records, request.top or (len(begun.spec.enqueue) if begun else DEFAULT_TOP))
     if not finalists:
         raise InputError(f"study {study} has no searched trial that was trained in full; allowed: a study that has one")

@@ -15,7 +15,7 @@ from harness.analysis.verdict.findings import Verdict, find_verdict
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.reader import Study, Usage
-from harness.study.comparability import Configuration, Configurations, full_error_pct
+from harness.study.comparability import Configuration, Configurations, full_error_pct, not_inherited
 from harness.study.findings import Findings, find
 from harness.study.records import Attempt, Record, Role
 from harness.study.spec import SweepSpec, verdict_name
@@ -156,7 +156,6 @@ def gather(ledger: Ledger, name: str) -> Facts:
     if study.spec.is_verdict:
         raise InputError(f"study is {name!r}, which is a verdict; allowed: {study.spec.about}, whose report shows it")
     records = ledger.history(name)
-    verdict = verdict_name(name)
     return Facts(
         study=study,
         records=records,
@@ -165,8 +164,15 @@ def gather(ledger: Ledger, name: str) -> Facts:
         usage=ledger.usage(name),
         board=leaderboard(ledger, [name]),
         findings=find(Configurations(study.spec, records), ledger.result),
-        verdict=find_verdict(ledger, ledger.study(verdict).spec) if verdict in ledger.study_names() else None,
+        verdict=_verdict(ledger, study.spec),
     )
+
+
+def _verdict(ledger: Ledger, spec: SweepSpec) -> Verdict | None:
+    """The verdict on a study; None if it has none, or only that on an earlier study of its name."""
+    name = verdict_name(spec.study)
+    verdict = ledger.study(name).spec if name in ledger.study_names() else None
+    return None if verdict is None or not_inherited(verdict, spec) else find_verdict(ledger, verdict)
 
 
 def timing_class(record: Record) -> str:

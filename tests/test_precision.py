@@ -14,6 +14,11 @@ import pytest
 from filled_ledger import CPU, FilledLedger, make_spec
 
 from harness.analysis.leaderboard.leaderboard import leaderboard
+from harness.analysis.report.facts import gather
+from harness.analysis.report.headline import subject
+from harness.analysis.report.tables import provenance
+from harness.analysis.verdict.findings import find_verdict
+from harness.analysis.verdict.sentences import sentences
 from harness.errors import InputError
 from harness.execution.base import Job, Place
 from harness.execution.machine import devices
@@ -30,6 +35,8 @@ from harness.study.spec import SweepSpec
 from harness.support import keras_settings
 from harness.sweep.display import PlainDisplay
 from harness.sweep.runner import open_study, run_study, with_precision
+from harness.tracking.summary import Progress, summary
+from harness.workflows.verdict import Request, plan_verdict
 
 PLAIN = Place("worker-0", CPU.name, 1, 2)
 FAST = dataclasses.replace(PLAIN, has_bfloat16=True)
@@ -119,6 +126,23 @@ def test_errors_of_two_precisions_are_not_ranked_together(ledger: Ledger) -> Non
         study.add(error_pct, device=dataclasses.replace(CPU, precision=precision))
     frame = leaderboard(ledger, ["one", "two"])
     assert dict(zip(frame["precision"], frame["rank"], strict=True)) == {"float32": 1, "bfloat16": 1}
+
+
+@pytest.mark.parametrize(("precision", "said"), [("float32", ""), ("bfloat16", " in bfloat16")])
+def test_a_report_mlflow_and_a_verdict_say_the_precision(ledger: Ledger, precision: str, said: str) -> None:
+    study = FilledLedger(ledger, make_spec(precision=precision))
+    study.add(2.0)
+    facts = gather(ledger, "study")
+    assert f"1,000 training images, 3 epochs{said}; " in subject(facts.spec)
+    assert ("precision", precision) in provenance(facts).rows
+    progress = Progress(
+        facts.study, facts.records, facts.configurations, facts.findings, facts.usage, num_test_reads=0, ended_at=0.0
+    )
+    assert f"1,000 training images, 3 epochs{said}, seed 0." in summary(progress)
+    spec, _ = plan_verdict(ledger, "study", Request(top=1), fresh=False)
+    FilledLedger(ledger, spec)
+    verdict = find_verdict(ledger, spec)
+    assert (verdict.precision, f"3 epochs on 60,000 images{said}; " in sentences(verdict)[-1]) == (precision, True)
 
 
 def test_the_plan_says_the_precision() -> None:

@@ -44,6 +44,11 @@ def of_seeds(num_seeds: int) -> str:
     return f" (mean of {num_seeds} seeds)" if num_seeds > 1 else ""
 
 
+def in_precision(precision: str) -> str:
+    """What stands after the images and epochs of trainings: " in bfloat16"; nothing after those in float32."""
+    return f" in {precision}" if precision != "float32" else ""
+
+
 def setting(value: Scalar) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

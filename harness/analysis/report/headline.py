@@ -10,14 +10,14 @@ from harness.analysis.verdict.sentences import sentences as verdict_sentences
 from harness.analysis.verdict.trainings import Answer
 from harness.study.comparability import Configuration
 from harness.study.findings import best_so_far, noise
-from harness.study.formatting import duration, of_seeds, settings
+from harness.study.formatting import duration, in_precision, of_seeds, settings
 from harness.study.spec import SweepSpec
 
 
 def subject(spec: SweepSpec) -> str:
     """The subject of the study, in one line."""
     documented = f"the documented {spec.baseline} on {spec.dataset}"
-    fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs"
+    fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs{in_precision(spec.precision)}"
     if not spec.is_search:
         return f"Training of {documented}: {fidelity}"
     by = f"{spec.engine}, sampler {spec.sampler}, pruner {spec.pruner}, seed {spec.seed}"

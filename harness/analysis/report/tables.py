@@ -60,6 +60,7 @@ def provenance(facts: Facts) -> Table:
         ("budget", _budget(spec.budget)),
         ("baseline", f"{spec.baseline}, seeds: {spec.baseline_seeds}"),
         ("data", data),
+        ("precision", spec.precision),
         ("recipe", ", ".join(f"{key} = {setting(value)}" for key, value in spec.recipe.items())),
         *((f"space.{name}", str(domain)) for name, domain in spec.search_space.domains.items()),
         *((f"constraints.{key}", setting(value)) for key, value in limits.items()),

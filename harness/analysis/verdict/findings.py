@@ -136,7 +136,7 @@ class Verdict:
         seeds: Seeds of the answer.
         num_planned: Maximum number of seeds.
         num_test_reads: Number of models that were evaluated on the test images.
-        epochs, train_images, test_images, dataset: Settings of each training and test.
+        epochs, train_images, test_images, dataset, precision: Settings of each training and test.
     """
 
     study: str
@@ -150,6 +150,7 @@ class Verdict:
     train_images: int
     test_images: int
     dataset: str
+    precision: str
 
     @property
     def best(self) -> Configuration | None:
@@ -175,6 +176,7 @@ def find_verdict(ledger: Ledger, spec: SweepSpec) -> Verdict:
         train_images=spec.train_images,
         test_images=trainings.num_images,
         dataset=spec.dataset,
+        precision=spec.precision,
     )
 
 

@@ -21,10 +21,12 @@ from mlflow import MlflowClient
 
 from baselines.settings import Since
 from harness.analysis.export.trials import export_table
+from harness.analysis.files import write_csv
 from harness.analysis.leaderboard.leaderboard import leaderboard
 from harness.analysis.report.facts import gather
 from harness.analysis.report.time_use import time_use
 from harness.audit import audit, notes
+from harness.audit.files import leaderboard_file
 from harness.bench.scripted_workers import ScriptedWorkers
 from harness.execution.base import Job, Place
 from harness.execution.machine import backends
@@ -492,8 +494,18 @@ def differences(home: Home) -> list[str]:
 
 def test_a_removed_source_is_a_note(taken: Home) -> None:
     uid = taken.record("first", 0).trial.uid
-    remove(taken.folder, "first")
+    file = leaderboard_file(taken.folder, "second")
+    file.parent.mkdir()
+    write_csv(leaderboard(taken.ledger, ["second"]), file)
+    taken.ledger.rename_study("first", "renamed")
+    assert audit(taken.folder, "second") == [], "the file names the source as it was then"
+    remove(taken.folder, "renamed")
     assert audit(taken.folder, "second") == []
+    file.write_text(file.read_text().replace("first:1", ""))
+    assert [line.partition(";")[0] for line in audit(taken.folder, "second")] == [
+        f"second.csv: trial 1: reused_from is empty, should be {taken.record('second', 1).result.reused_from}"
+    ]
+    file.unlink()
     assert notes(taken.folder, "second")[0] == (
         f"trial 0: its result is from trial {uid}, which is not in this ledger; it is not compared"
     )

@@ -71,8 +71,17 @@ def _row_differences(found: dict[str, str] | None, expected: dict[str, str] | No
         yield "has no row" if found is None else "has a row, and is no finished trial"
         return
     for column, cell in expected.items():
-        if found[column] != cell:
+        if found[column] != cell and not (column == "reused_from" and _may_be_one_trial(found[column], cell)):
             yield f"{column} is {found[column] or 'empty'}, should be {cell or 'empty'}"
+
+
+def _may_be_one_trial(name: str, other: str) -> bool:
+    """Whether two names may be those of one trial, STUDY:NUMBER or its uid if it is gone.
+
+    Its study may have been renamed, removed or imported since the file was written; `reused` compares the trials.
+    """
+    numbers = {one.rpartition(":")[2] for one in (name, other) if ":" in one}
+    return bool(name and other) and len(numbers) == 1
 
 
 def _write(ledger: Ledger, study: str, path: Path) -> None:

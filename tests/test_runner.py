@@ -34,6 +34,9 @@ def test_a_study_learns_what_was_known_when_it_began(tmp_path: Path) -> None:
         source.add(1.4)
         open_study(ledger, spec, fresh=False)
         assert [lesson.trial.uid for lesson in learned(ledger, spec)] == [first]
+        open_study(ledger, make_spec("source", precision="bfloat16"), fresh=True)
+        FilledLedger(ledger, make_spec("other")).add(1.3)
+        assert [lesson.trial.uid for lesson in learned(ledger, spec)] == [first], "its study has another name since"
 
 
 def test_a_baseline_with_other_settings_names_a_way_that_its_command_has(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import count
@@ -197,7 +197,8 @@ def learned(ledger: Ledger, spec: SweepSpec) -> list[Record]:
         InputError: the ledger lacks some of them, as after an import.
     """
     known = set(ledger.study(spec.study).provenance.get("lessons", ()))
-    lessons = _lessons(ledger, spec) if spec.learn_from in ledger.study_names() else []
+    source = _present_study(ledger, known)
+    lessons = learnable(spec, source, ledger.history(source.study)) if source else []
     found = [lesson for lesson in lessons if lesson.trial.uid in known]
     if len(found) < len(known):
         what = f"study {spec.study} has learned from {len(known)} trials of study {spec.learn_from}"
@@ -206,13 +207,20 @@ def learned(ledger: Ledger, spec: SweepSpec) -> list[Record]:
     return found
 
 
-def _lessons(ledger: Ledger, spec: SweepSpec, *, is_new: bool = False) -> list[Record]:
-    """The trials that this study can learn from another one; checks their fidelity for a new study only."""
+def _present_study(ledger: Ledger, uids: Iterable[str]) -> SweepSpec | None:
+    """The study that has these trials, which may have been renamed since; None if they are gone."""
+    for uid in uids:
+        with suppress(KeyError):
+            return ledger.study(ledger.whereabouts(uid)[0]).spec
+    return None
+
+
+def _lessons(ledger: Ledger, spec: SweepSpec) -> list[Record]:
+    """The trials that a new study can learn from another one, whose fidelity is checked."""
     if spec.learn_from is None:
         return []
     source = find_study(ledger, spec.learn_from).spec
-    if is_new:
-        check_fidelity(spec, source)
+    check_fidelity(spec, source)
     return learnable(spec, source, ledger.history(source.study))
 
 
@@ -235,7 +243,7 @@ def open_study(
     """
     exists = ledger.has_trials(spec.study)
     if fresh or not exists:
-        lessons = [lesson.trial.uid for lesson in _lessons(ledger, spec, is_new=True)]
+        lessons = [lesson.trial.uid for lesson in _lessons(ledger, spec)]
         if exists:
             _keep(ledger, spec)
         known = {"data_digest": cache.data_digest(spec.data), "lessons": lessons, **_files(spec)}

@@ -429,7 +429,7 @@ def test_order_and_position() -> None:
 
 
 def test_a_verdict_is_part_of_the_report_on_its_study(ledger: Ledger) -> None:
-    study = FilledLedger(ledger, make_spec())
+    study = FilledLedger(ledger, make_spec(dataset="digits"))
     study.add_baseline(2.0)
     assert facts(study).verdict is None
     filled_verdict(ledger)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from statistics import fmean
 
+from harness.errors import InputError
 from harness.study.records import Params, Record, Role, Scalar
 from harness.study.settings import Decides, settings_that_decide
 from harness.study.spec import SweepSpec
@@ -174,6 +175,15 @@ def not_inherited(derived: SweepSpec, source: SweepSpec) -> list[str]:
     own = {"train_images", "epochs"} if derived.is_verdict else set()
     inherited = {*settings_that_decide(Decides.ARCHITECTURE, Decides.ERRORS), "recipe", "space"} - own
     return [name for name in source.differing_keys(derived) if name in inherited]
+
+
+def check_inherited(derived: SweepSpec, source: SweepSpec) -> None:
+    """Raises InputError for a verdict or an ablation of an earlier study of the name of `source`."""
+    if odd := not_inherited(derived, source):
+        raise InputError(
+            f"{derived.study} is about an earlier study {source.study} with other settings ({', '.join(odd)}); allowed:"
+            " --fresh to keep it under a dated name and start a new one"
+        )
 
 
 def may_be_ranked(spec: SweepSpec, record: Record) -> bool:

@@ -49,6 +49,11 @@ def in_precision(precision: str) -> str:
     return f" in {precision}" if precision != "float32" else ""
 
 
+def fidelity(train_images: int, epochs: int, precision: str) -> str:
+    """ "10,000 training images, 6 epochs": how a study trains."""
+    return f"{train_images:,} training images, {epochs} epochs{in_precision(precision)}"
+
+
 def setting(value: Scalar) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 

@@ -12,7 +12,7 @@ from harness.ledger.ledger import Ledger
 from harness.ledger.reader import Study, Usage
 from harness.study.comparability import Configuration, Configurations
 from harness.study.findings import Findings, against_baseline, find
-from harness.study.formatting import in_precision, of_seeds
+from harness.study.formatting import fidelity, of_seeds
 from harness.study.metrics import meanings_in_mlflow, test_error_rate_pct
 from harness.study.records import Record
 from harness.study.spec import SweepSpec
@@ -166,9 +166,9 @@ def summary(progress: Progress) -> str:
     """The study in Markdown: search space, baseline and best, cost, and how to continue."""
     spec = progress.study.spec
     engine = f" ({spec.engine}, sampler {spec.sampler}, pruner {spec.pruner})" if spec.is_search else ""
-    fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs{in_precision(spec.precision)}"
+    how = fidelity(spec.train_images, spec.epochs, spec.precision)
     parts = [
-        f"{subject(spec)}{engine}, profile {spec.profile}: {fidelity}, seed {spec.seed}.",
+        f"{subject(spec)}{engine}, profile {spec.profile}: {how}, seed {spec.seed}.",
         _confirmations(progress) if spec.is_verdict else _results(progress),
         "" if spec.is_verdict else _searched(progress),
         _cost(progress),

@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.study.metrics import EPOCH_METRICS, names
 from harness.study.records import Shown
+from harness.tracking.content import MEAN, PROGRESS
 
 # A running trial has no error that is ranked yet, and comes last, as does the study's own run. That one is in the table
 # before the first trial is.
@@ -114,19 +115,23 @@ def _column_widths(hyperparameters: Sequence[str], error: str) -> dict[str, int]
     return {
         _RUN_NAME: 120,
         _metric(error): 125,
-        "tags.`progress`": 165,  # shown from the start of a trial, when no run has a metric
-        "tags.`mean_error`": 125,
-        "tags.`role`": 75,
+        _tag(PROGRESS): 165,  # shown from the start of a trial, when no run has a metric
+        _tag(MEAN): 125,
+        _tag("role"): 75,
         **{key: width for key, width in numbers.items() if key not in last},
         **{f"params.`{name}`": max(75, 9 * len(name)) for name in hyperparameters},
         _CREATED: 145,
-        "tags.`outcome`": 85,
+        _tag("outcome"): 85,
         **last,
     }
 
 
 def _metric(name: str) -> str:
     return f"metrics.`{name}`"
+
+
+def _tag(name: str) -> str:
+    return f"tags.`{name}`"
 
 
 class Charts:

@@ -16,7 +16,7 @@ from harness.execution.executors import LOCAL, ExecutorSettings
 from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.reader import Study
 from harness.planning.progress import StopReason
-from harness.study.comparability import Configurations, key_of, not_inherited
+from harness.study.comparability import Configurations, check_inherited, key_of
 from harness.study.records import Params
 from harness.study.settings import MAX_WHOLE, Budget, Constraints
 from harness.study.spec import SweepSpec, check_name
@@ -91,11 +91,7 @@ def best_of(spec: SweepSpec) -> Params:
 
 
 def _as_begun(begun: Study, source: SweepSpec, num_seeds: int | None) -> SweepSpec:
-    if odd := not_inherited(begun.spec, source):
-        raise InputError(
-            f"{begun.spec.study} is about an earlier study {source.study} with other settings ({', '.join(odd)});"
-            " allowed: --fresh to keep it under a dated name and start a new one"
-        )
+    check_inherited(begun.spec, source)
     known = begun.spec.baseline_seeds
     if num_seeds not in (None, known):
         raise InputError(f"--seeds is {num_seeds}; allowed: {known}, as at its start, or --fresh for a new one")

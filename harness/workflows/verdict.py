@@ -17,7 +17,7 @@ from typing import Any
 
 from harness.analysis.verdict.findings import Verdict, find_verdict
 from harness.analysis.verdict.statistics import LOOKS
-from harness.analysis.verdict.trainings import Trainings, configurations
+from harness.analysis.verdict.trainings import Trainings, configurations, max_seeds
 from harness.errors import InputError
 from harness.execution.executors import LOCAL, ExecutorSettings
 from harness.ledger.ledger import Ledger, find_study
@@ -26,7 +26,7 @@ from harness.ledger.reader import Study
 from harness.planning.progress import StopReason
 from harness.search.base import NoProposal
 from harness.search.proposer import Next
-from harness.study.comparability import Configuration, Configurations, not_inherited
+from harness.study.comparability import Configuration, Configurations, check_inherited
 from harness.study.records import EpochReport, Record, Role, Trial, TrialResult
 from harness.study.settings import MAX_SECONDS, MAX_WHOLE, Budget, Kind
 from harness.study.spec import SweepSpec, check_name, verdict_name
@@ -120,7 +120,7 @@ def run_verdict(
         reason = None
         sources = partial(make_source, takes_all_seeds=request.takes_all_seeds)
         if not fresh and _is_settled(ledger, spec, sources):
-            asked = f"{_trials(spec.confirms)}, up to {_num_seeds(spec)} seeds, {spec.epochs} epochs"
+            asked = f"{_trials(spec.confirms)}, up to {max_seeds(spec)} seeds, {spec.epochs} epochs"
             display.note(f"{spec.study} has its answer ({asked}), and nothing is trained; --fresh starts a new verdict")
             bring_to_mlflow(home, spec.study, display.note)
         else:
@@ -150,17 +150,14 @@ def plan_verdict(ledger: Ledger, study: str, request: Request, *, fresh: bool) -
         raise InputError(f"study is {study!r}, which is a verdict itself; allowed: a study that searched")
     name = check_name(verdict_name(study), "the verdict's study")
     begun = ledger.study(name) if ledger.has_trials(name) and not fresh else None
-    if begun and (odd := not_inherited(begun.spec, source)):
-        raise InputError(
-            f"{name} is about an earlier study {study} with other settings ({', '.join(odd)}); allowed: --fresh to keep"
-            " it under a dated name and start a new one"
-        )
+    if begun:
+        check_inherited(begun.spec, source)
     finalists = best_trials(source, records, request.top or (len(begun.spec.enqueue) if begun else DEFAULT_TOP))
     if not finalists:
         raise InputError(f"study {study} has no searched trial that was trained in full; allowed: a study that has one")
     spec = begun.spec if begun else _new(source, name, records, request.epochs)
     width = 1 + len(finalists)
-    num_seeds = request.num_seeds or (_num_seeds(begun.spec) if begun else DEFAULT_SEEDS)
+    num_seeds = request.num_seeds or (max_seeds(begun.spec) if begun else DEFAULT_SEEDS)
     spec = spec.changed(
         enqueue=tuple(dict(record.trial.params) for record in finalists),
         confirms=tuple(record.trial.number for record in finalists),
@@ -307,11 +304,6 @@ def _check_same(begun: Study, spec: SweepSpec, finalists: Sequence[Record]) -> N
         f"{spec.study} was begun with {before} for {begun.spec.epochs} epochs, and would now train {now} for"
         f" {spec.epochs} epochs; allowed: --fresh to keep the old one under a dated name and start a new one"
     )
-
-
-def _num_seeds(spec: SweepSpec) -> int:
-    """The largest number of seeds of a verdict."""
-    return spec.budget.trials // (1 + len(spec.confirms))
 
 
 def _trials(numbers: Sequence[int]) -> str:

@@ -10,18 +10,18 @@ from harness.analysis.verdict.sentences import sentences as verdict_sentences
 from harness.analysis.verdict.trainings import Answer
 from harness.study.comparability import Configuration
 from harness.study.findings import best_so_far, noise
-from harness.study.formatting import duration, in_precision, of_seeds, settings
+from harness.study.formatting import duration, fidelity, of_seeds, settings
 from harness.study.spec import SweepSpec
 
 
 def subject(spec: SweepSpec) -> str:
     """The subject of the study, in one line."""
     documented = f"the documented {spec.baseline} on {spec.dataset}"
-    fidelity = f"{spec.train_images:,} training images, {spec.epochs} epochs{in_precision(spec.precision)}"
+    how = fidelity(spec.train_images, spec.epochs, spec.precision)
     if not spec.is_search:
-        return f"Training of {documented}: {fidelity}"
+        return f"Training of {documented}: {how}"
     by = f"{spec.engine}, sampler {spec.sampler}, pruner {spec.pruner}, seed {spec.seed}"
-    return f"Search around {documented}: {fidelity}; {by}"
+    return f"Search around {documented}: {how}; {by}"
 
 
 def headline(facts: Facts) -> str:

@@ -7,8 +7,9 @@ from statistics import fmean
 
 from harness.analysis.verdict import statistics
 from harness.analysis.verdict.statistics import Differences, Floats, Labels, Wrong
-from harness.analysis.verdict.trainings import Answer, Trainings, configurations
+from harness.analysis.verdict.trainings import Answer, Trainings, configurations, max_seeds
 from harness.ledger.ledger import Ledger
+from harness.study.formatting import in_precision
 from harness.study.records import Outcome, Scalar
 from harness.study.spec import SweepSpec
 from harness.support.intervals import error_rate_interval_pct
@@ -153,6 +154,11 @@ class Verdict:
     precision: str
 
     @property
+    def trained(self) -> str:
+        """The settings of each training, in words."""
+        return f"{self.epochs} epochs on {self.train_images:,} images{in_precision(self.precision)}"
+
+    @property
     def best(self) -> Configuration | None:
         """The candidate with the lowest error among those with the overall answer; None if there is none."""
         rated = [(one.errors.mean_pct, one) for one in self.candidates if one.answer is self.answer and one.errors]
@@ -170,7 +176,7 @@ def find_verdict(ledger: Ledger, spec: SweepSpec) -> Verdict:
         baseline=baseline,
         candidates=tuple(candidates),
         seeds=tuple(trainings.seeds),
-        num_planned=spec.budget.trials // len(configurations(spec)),
+        num_planned=max_seeds(spec),
         num_test_reads=ledger.num_test_reads(spec.study),
         epochs=spec.epochs,
         train_images=spec.train_images,

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from harness.analysis.pictures import COLORS, save_picture
 from harness.analysis.verdict.findings import Configuration, Cost, Errors, Verdict
-from harness.study.formatting import in_precision
 
 
 def draw_verdict(verdict: Verdict, path: Path) -> None:
@@ -33,8 +32,7 @@ def draw_verdict(verdict: Verdict, path: Path) -> None:
         axes.plot(
             [x], [errors.mean_pct], "D", color=color, fillstyle="none", markersize=10, label=_label(one, errors, cost)
         )
-    trained = f"{verdict.epochs} epochs on {verdict.train_images:,} images{in_precision(verdict.precision)}"
-    seeds = f"{len(verdict.seeds)} seeds, {trained}"
+    seeds = f"{len(verdict.seeds)} seeds, {verdict.trained}"
     axes.set(
         title=f"{verdict.study}: {verdict.answer}\n({seeds})",
         xlabel="device time of a training (s)" if has_one_class else "parameters",

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from harness.analysis.verdict.findings import Comparison, Cost, Errors, Verdict
 from harness.analysis.verdict.statistics import LOOKS
 from harness.analysis.verdict.trainings import Answer
-from harness.study.formatting import in_precision
 
 
 @dataclass(frozen=True)
@@ -25,13 +24,12 @@ class _Pair:
 
 def sentences(verdict: Verdict) -> list[str]:
     """The sentences, one per line."""
-    trained = f"{verdict.epochs} epochs on {verdict.train_images:,} images{in_precision(verdict.precision)}"
     seeds = f"{len(verdict.seeds)} of {verdict.num_planned} fresh seeds each"
     tests = f"{verdict.num_test_reads} models have read the {verdict.test_images:,} test images, each once"
     return [
         f"{verdict.answer}: {_reason(verdict)}",
         *_costs(verdict),
-        f"{seeds}, {trained}; {tests}",
+        f"{seeds}, {verdict.trained}; {tests}",
     ]
 
 

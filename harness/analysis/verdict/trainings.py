@@ -38,6 +38,11 @@ def configurations(spec: SweepSpec) -> list[Params]:
     return [spec.baseline_params, *spec.enqueue]
 
 
+def max_seeds(spec: SweepSpec) -> int:
+    """The largest number of seeds of a verdict, the same for each configuration."""
+    return spec.budget.trials // len(configurations(spec))
+
+
 @dataclass(frozen=True)
 class Trainings:
     """The finished trainings: results by configuration (in the order of `configurations`) and seed."""

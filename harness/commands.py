@@ -380,11 +380,11 @@ def _list() -> int:
             for name, profile in read_sweep_file(path).profiles.items()
         ]
         purpose = path.read_text(encoding="utf-8-sig").partition("\n")[0].removeprefix("# ")
-        _say(f"{path.stem}\n    {purpose}\n    profiles: {', '.join(profiles)}")
+        _say(f"{path.stem}\n    {purpose}\n    profiles: {', '.join(profiles)}", indent=4)
     for entry in SAMPLERS:
-        _say(f"--engine {entry.engine} --sampler {entry.name:<11}{entry.properties}")
+        _say(f"--engine {entry.engine} --sampler {entry.name:<11}{entry.properties}", indent=4)
     for pruner in PRUNERS:
-        _say(f"--pruner {pruner.name:<20}{pruner.properties}")
+        _say(f"--pruner {pruner.name:<20}{pruner.properties}", indent=4)
     return 0
 
 
@@ -498,8 +498,8 @@ def _flags(options: argparse.Namespace) -> Flags:
     return given_flags(given, flags)
 
 
-def _say(text: str) -> None:
-    _print(for_people(text, sys.stdout))
+def _say(text: str, *, indent: int = 0) -> None:
+    _print(for_people(text, sys.stdout, indent=indent))
 
 
 def _print(text: str) -> None:

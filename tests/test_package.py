@@ -66,6 +66,17 @@ def test_the_list_has_a_short_line_for_each_sweep(capsys: pytest.CaptureFixture[
     assert "--engine optuna --sampler tpe        default; any search space; also learns from pruned trials" in listed
 
 
+def test_the_list_is_indented_where_a_terminal_is_narrow(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    assert main(["sweep", "--list"]) == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert max(map(len, listed)) <= 60
+    assert {line for line in listed if not line.startswith(("    ", "--engine ", "--pruner "))} == set(SWEEPS)
+
+
 def test_a_sweep_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sweep"]) == 2
     assert "NAME|FILE.toml --list is required" in capsys.readouterr().err

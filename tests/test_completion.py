@@ -84,10 +84,11 @@ def test_the_help_names_the_samplers_and_pruners_there_are(capsys: pytest.Captur
         cli.main(["sweep", "--help"])
     text = " ".join(capsys.readouterr().out.split())
     assert " --engine ENGINE optuna or keras-tuner " in text
-    assert (
-        "by optuna tpe, random, qmc, grid, nsga2, cmaes, gp; by keras-tuner random, bayesian, hyperband, grid" in text
+    of_optuna, of_keras_tuner = (
+        ", ".join(one.name for one in SAMPLERS if one.engine == engine) for engine in ("optuna", "keras-tuner")
     )
-    assert "stopped early: none, median, percentile, successive_halving, hyperband" in text
+    assert f"by optuna {of_optuna}; by keras-tuner {of_keras_tuner}" in text
+    assert f"stopped early: {', '.join(one.name for one in PRUNERS)}" in text
 
 
 @pytest.mark.parametrize(

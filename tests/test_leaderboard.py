@@ -18,10 +18,12 @@ from harness.analysis.report.facts import gather
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger
 from harness.planning.status import status
+from harness.study import metrics
 from harness.study.comparability import Configurations
 from harness.study.data import Content, OwnData
 from harness.study.findings import find, sentences
-from harness.study.records import Outcome, Role
+from harness.study.metrics import Metric
+from harness.study.records import Outcome, Role, Shown
 from harness.study.settings import Budget
 from harness.support.intervals import error_rate_interval_pct
 from harness.tracking.summary import progress
@@ -438,7 +440,7 @@ def test_no_setting_is_broken_inside_a_word(ledger: Ledger, width: int) -> None:
     assert max(map(len, text.splitlines())) <= width
 
 
-def test_what_has_no_room_is_named_and_no_number_is_cut(ledger: Ledger) -> None:
+def test_what_has_no_room_is_named_and_no_number_is_cut(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["cnn-quick-keras-tuner-bayesian", "cnn-quick-seed1"]
     for name in names:
         study = FilledLedger(ledger, make_spec(name))
@@ -455,6 +457,9 @@ def test_what_has_no_room_is_named_and_no_number_is_cut(ledger: Ledger) -> None:
     assert "no room in 80 columns for params, 95 % intervals, GPU time s: the CSV" in " ".join(texts[80].split())
     assert "no room in 60 columns for params, 95 % intervals, GPU time s" in " ".join(texts[60].split())
     assert "bayesian" in texts[60]
+    without_value = Metric("load_pct", "float", "", Shown.LEADERBOARD_IF_KNOWN | Shown.TABLE, lambda t: None)
+    monkeypatch.setattr(metrics, "METRICS", (*metrics.METRICS, without_value))
+    assert shown(ledger, *names, width=80) == texts[80]
 
 
 def test_tall_rows_of_many_hyperparameters_are_left_out_where_the_table_is_narrow(

@@ -224,6 +224,18 @@ def test_variables_that_choose_kernels_count(variable: str, monkeypatch: pytest.
     assert reuse.conditions("digits") != before
 
 
+def test_a_changed_network_trains_otherwise(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each network by its own file, so that none needs known results (tests/test_training_version.py)."""
+    fc, cnn = spec_of("study"), spec_of("other", baseline="cnn", space={"filters_1": {"low": 8, "high": 64}})
+    before = [home.finder(spec).training(trial_of(spec), PLACE) for spec in (fc, cnn)]
+    changed = Path(shutil.copytree(reuse.BASELINES, tmp_path / "baselines"))
+    monkeypatch.setattr(reuse, "BASELINES", changed)
+    assert [home.finder(spec).training(trial_of(spec), PLACE) for spec in (fc, cnn)] == before
+    (changed / "fc.py").write_bytes((changed / "fc.py").read_bytes() + b"# another\n")
+    after = [home.finder(spec).training(trial_of(spec), PLACE) for spec in (fc, cnn)]
+    assert [after[0] == before[0], after[1] == before[1]] == [False, True]
+
+
 def test_a_source_that_is_another_training_is_not_taken_over(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """An imported study may have wrong digests."""
     home.run(spec_of("source"))

@@ -25,6 +25,7 @@ from harness.study.records import Params, Record, Trial
 from harness.study.spec import SweepSpec
 from harness.study.trainings import training_settings
 from harness.support import keras_settings, own_code
+from harness.support.own_code import BASELINES
 from harness.support.provenance import is_code_committed, versions
 from harness.sweep.checkpoints import Checkpoints
 
@@ -56,7 +57,7 @@ class Reuse:
 
     def __init__(self, spec: SweepSpec, ledger: Ledger, checkpoints: Checkpoints, *, is_on: bool = True) -> None:
         self._spec, self._ledger, self._checkpoints, self._is_on = spec, ledger, checkpoints, is_on
-        self._conditions = conditions(spec.data)
+        self._conditions = conditions(spec.data) | _architecture(spec)
         self._is_repeatable = backends.backend() in _REPEATABLE
 
     def training(self, trial: Trial, place: Place | None) -> str | None:
@@ -114,6 +115,13 @@ def conditions(data: cache.Data) -> dict[str, Any]:
             if name.startswith(_OF_KERNELS) and not name.startswith(_HARMLESS)
         },
     }
+
+
+def _architecture(spec: SweepSpec) -> dict[str, str]:
+    """The content of a built-in network's file; the name of a user's own has it."""
+    if spec.network:
+        return {}
+    return {"architecture": hashlib.sha256((BASELINES / f"{spec.baseline}.py").read_bytes()).hexdigest()}
 
 
 def planned_trials(spec: SweepSpec) -> list[Trial]:

@@ -142,8 +142,9 @@ def _ever_fewer(columns: Columns) -> Iterator[tuple[Columns, list[str]]]:
     hidden: list[str] = []
     columns = _with_broken_names(columns)
     yield columns, []
-    last, *others = [metric.title for metric in reversed(metrics(Shown.TABLE))]
-    for title in (last, INTERVAL, *others, TIMING_CLASS, "seeds"):
+    titles = [metric.title for metric in reversed(metrics(Shown.TABLE))]
+    last = [title for title in titles if title in columns][:1]
+    for title in (*last, INTERVAL, *titles, TIMING_CLASS, "seeds"):
         fewer = _without_intervals(columns) if title == INTERVAL else {k: v for k, v in columns.items() if k != title}
         if fewer != columns:
             columns, hidden = fewer, [*hidden, INTERVALS if title == INTERVAL else title.replace("\n", " ")]

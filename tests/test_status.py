@@ -6,8 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from filled_ledger import FilledLedger, filled_verdict, make_spec
+from filled_ledger import DOCUMENTED, FilledLedger, filled_verdict, make_spec
 
+from harness.analysis.verdict.findings import find_verdict
+from harness.analysis.verdict.sentences import sentences
+from harness.analysis.verdict.statistics import LOOKS
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger
 from harness.ledger.locks import study_lock
@@ -160,14 +163,23 @@ def test_an_unknown_study_is_refused(study: FilledLedger) -> None:
         status(study.ledger, "other")
 
 
-def test_a_verdict_has_no_best_so_far(study: FilledLedger) -> None:
-    filled_verdict(study.ledger)
+def test_a_verdict_has_an_answer_and_no_best_so_far(study: FilledLedger) -> None:
+    verdict = filled_verdict(study.ledger)
     out = io.StringIO()
     render([status(study.ledger, "study.verdict")], out)
     assert [line for line in out.getvalue().splitlines() if not line.startswith("  session")] == [
         "study.verdict",
         "  done      3, 0 pending (3 completed)",
-        "  answer    `harness leaderboard study.verdict` shows it",
+        "  answer    NO VERDICT YET: too few seeds are trained; the same command continues",
         "  budget    3 of 6 trials, 0 s, 42 s of reserved time",
         "  test      3 models saw the test images",
     ]
+    assert status(study.ledger, "study").answer is None
+    (candidate,) = verdict.spec.enqueue
+    for seed in range(min(LOOKS)):
+        for params, num_wrong in ((DOCUMENTED, 100), (dict(candidate), 10 + seed)):
+            wrong = range(num_wrong)
+            verdict.add(0.0, params=params, seed=verdict.spec.seed + seed, role=Role.CONFIRM, test_wrong=wrong)
+    answer = status(study.ledger, "study.verdict").answer
+    assert answer.startswith("BETTER: trial 7 of study has an error ")
+    assert answer == sentences(find_verdict(study.ledger, verdict.spec))[0]

@@ -10,6 +10,8 @@ from datetime import datetime
 from itertools import chain, repeat
 from typing import Any, TextIO
 
+from harness.analysis.verdict.findings import find_verdict
+from harness.analysis.verdict.sentences import sentences
 from harness.ledger.ledger import Ledger, find_study
 from harness.planning.forecast import TimeLeft
 from harness.planning.running import RunningTrial, lines, running_trials
@@ -83,6 +85,7 @@ class Status:
         last_session_at: Start of the newest session, local time, ISO 8601; None if there was none.
         last_session_s: Its duration in seconds, up to its last message.
         num_test_reads: Number of models that have read the test images.
+        answer: The first sentence of a verdict; None for other studies.
         time_left: Predicted time for the rest of the budget; None: nothing is left, or its speed is unknown.
         elsewhere: The device of this prediction, if this machine has none of its name.
     """
@@ -103,6 +106,7 @@ class Status:
     last_session_at: str | None
     last_session_s: float
     num_test_reads: int
+    answer: str | None = None
     time_left: TimeLeft | None = None
     elsewhere: str | None = None
 
@@ -136,6 +140,7 @@ def status(ledger: Ledger, study: str) -> Status:
         last_session_at=None if started_at is None else datetime.fromtimestamp(started_at).isoformat(" ", "seconds"),
         last_session_s=session_s,
         num_test_reads=ledger.num_test_reads(study),
+        answer=sentences(find_verdict(ledger, spec))[0] if spec.is_verdict else None,
     )
 
 
@@ -191,8 +196,8 @@ def _block(status: Status) -> str:
     ]
     labels = chain(["running"], repeat(""))
     found += [f"  {label:9} {line}" for label, line in zip(labels, lines(status.running), strict=False)]
-    if status.kind is Kind.VERDICT:
-        found.append(f"  answer    `harness leaderboard {status.study}` shows it")
+    if status.answer:
+        found.append(f"  answer    {status.answer}")
     else:
         found += [f"  baseline  {_baseline(status)}", f"  best      {status.summary}"]
     if status.best:

@@ -73,9 +73,10 @@ def verdict(options: argparse.Namespace) -> int:
             executor=executor,
             reuses=options.reuses,
         )
-    path, *others = write_verdict(end.verdict, home() / "verdicts")
+    written = write_verdict(end.verdict, home() / "verdicts")
     show_verdict(end.verdict, sys.stdout)
-    _say(f"wrote {path}, and the same as {' and '.join(other.suffix for other in others)}")
+    for path in written:
+        _say(f"wrote {path}")
     if end.was_interrupted:
         _say(f"{study}: interrupted; nothing is lost, and the same command continues from here")
         return 130
@@ -209,7 +210,7 @@ def report(options: argparse.Namespace) -> int:
         report = write_report(home(), study_named(options.study), out)
     say = _warn if options.out == STDOUT else _say
     if options.out != STDOUT:
-        size = f" ({report.path.stat().st_size / 1e6:.1f} MB, all of it in one file)"
+        size = f" ({report.path.stat().st_size / 1e6:.1f} MB, all of it in one file), to open in a browser"
         _say(f"wrote {report.path}{'' if is_stream(report.path) else size}")
     try:
         bring_to_mlflow(home(), report)
@@ -326,7 +327,7 @@ def bench(options: argparse.Namespace) -> int:
     folder, what = home() / "bench", options.what
     folder.mkdir(parents=True, exist_ok=True)  # now, and not after hours
     _say(import_module(f"harness.bench.{what}").run(folder, options.repeats, options.quick).to_string(index=False))
-    _say(f"wrote {folder / what}.png, and the same as .csv and .json")
+    _say(f"wrote {folder / what}.csv, .json and .png")
     return 0
 
 

@@ -116,7 +116,7 @@ def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
         display.progress(HowFar(2, 3, TimeLeft(100.0, 160.0), RESULTS))
         display.note("MLflow does not answer")
         display.finished(SPEC, trial(2), result(Outcome.OUT_OF_MEMORY), CHANGED)
-        display.finished(SPEC, trial(3), dataclasses.replace(result(), **WHOLE), "seed 2 of trial 1", "study/trial 9")
+        display.finished(SPEC, trial(3), dataclasses.replace(result(), **WHOLE), "trial 1, 2nd seed", "study/trial 9")
         display.progress(HowFar(3, 3, TimeLeft(0.0, 0.0), RESULTS))
     assert out.getvalue().splitlines() == [
         "study     cnn-quick",
@@ -130,7 +130,7 @@ def test_plain_lines_tell_a_sweep_from_plan_to_end() -> None:
         "trial 1       2.50 % of 1,000   pruned after 2 of 5 epochs  units_2=100",
         "MLflow does not answer",
         "trial 2                         out of memory  units_2=100",
-        "trial 3       2.10 % of 10,000  75 s    seed 2 of trial 1  reused from study/trial 9",
+        "trial 3       2.10 % of 10,000  75 s    trial 1, 2nd seed  reused from study/trial 9",
         f"3 of 3 trials; {RESULTS}",
     ]
 
@@ -266,14 +266,14 @@ def test_notes_from_many_threads_stay_whole() -> None:
 def test_a_wide_window_shows_what_each_worker_trains(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     with LiveDisplay(terminal) as live:
-        live.started(trial(21), "worker-1", 1, "seed 3 of trial 7")
+        live.started(trial(21), "worker-1", 1, "trial 116, 3rd seed")
         live.epoch(SPEC, trial(21), "worker-1", report(3))
         with live._live._lock:
             start = len(terminal.text)
             live._live.refresh()
             line = terminal.text[start:].splitlines()[0].rstrip()
     assert line.startswith("worker-1  trial 21    epoch 3/5   2.50 % of 1,000 ")
-    assert line.endswith(" s  seed 3 of trial 7")
+    assert line.endswith(" s  trial 116, 3rd seed")
 
 
 def test_a_verdicts_trainings_show_their_error_on_the_test_images_alone() -> None:
@@ -284,12 +284,12 @@ def test_a_verdicts_trainings_show_their_error_on_the_test_images_alone() -> Non
         fast = dataclasses.replace(report(2, error_pct=0.01), seconds=Seconds(train=spec.train_images / 12345))
         display.epoch(spec, confirm, "cpu-0", fast)
         tested = dataclasses.replace(result(), test_wrong_images=(1, 5, 9))
-        display.finished(spec, confirm, tested, "seed 1000 of trial 12")
-        display.finished(spec, confirm, result(), "seed 1000 of trial 12")  # trained again, without the test images
+        display.finished(spec, confirm, tested, "trial 12, seed 1000")
+        display.finished(spec, confirm, result(), "trial 12, seed 1000")  # trained again, without the test images
     assert out.getvalue().splitlines() == [
         "confirm 3   epoch 2/5 12,345 images/s",
-        "confirm 3     0.03 % of 10,000 test images  75 s    seed 1000 of trial 12",
-        "confirm 3                       75 s    seed 1000 of trial 12",
+        "confirm 3     0.03 % of 10,000 test images  75 s    trial 12, seed 1000",
+        "confirm 3                       75 s    trial 12, seed 1000",
     ]
 
 
@@ -310,13 +310,13 @@ def test_a_further_seed_says_of_which_trial_it_is() -> None:
     ]
     assert found == [
         "units_2=100",
-        "seed 2 of trial 2",
+        "trial 2, 2nd seed",
         "units_1=33 units_2=100",
-        "seed 3 of trial 2",
-        "seed 3 of baseline 0",
+        "trial 2, 3rd seed",
+        "baseline 0, 3rd seed",
         "units_2=100",
     ]
-    assert seeds.describe(Trial("d", 3, other, 1, 5)) == "seed 2 of trial 2"  # when it has ended
+    assert seeds.describe(Trial("d", 3, other, 1, 5)) == "trial 2, 2nd seed"  # when it has ended
     verdict = spec.changed(enqueue=(other,), confirms=(7,), kind=Kind.VERDICT)
     confirmed = [Trial("i", n, params, 1000, 5, Role.CONFIRM) for n, params in enumerate((DOCUMENTED, other))]
-    assert list(map(Seeds(verdict).describe, confirmed)) == ["seed 1000 of the baseline", "seed 1000 of trial 7"]
+    assert list(map(Seeds(verdict).describe, confirmed)) == ["baseline, seed 1000", "trial 7, seed 1000"]

@@ -62,7 +62,10 @@ def test_the_page_is_written_and_the_parent_run_shows_the_figures(
 ) -> None:
     assert main(["report", "study"]) == 0
     path = home / "reports" / "study.html"
-    assert capsys.readouterr().out == f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, all of it in one file)\n"
+    assert (
+        capsys.readouterr().out
+        == f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB, all of it in one file), to open in a browser\n"
+    )
     assert artifacts(home).keys() == STILLS
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in artifacts(home).values())
     note = parent(home).data.tags["mlflow.note.content"]

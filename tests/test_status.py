@@ -98,10 +98,10 @@ def test_status_for_people(study: FilledLedger) -> None:
     lines = out.getvalue().splitlines()
     assert [line for line in lines if "session" not in line] == [
         "study",
-        "  done      8, 1 pending (6 completed, 1 pruned, 1 infeasible)",
+        "  done      8 (6 completed, 1 pruned, 1 infeasible), 1 pending",
         "  baseline  2.50 % (mean of 2 seeds)",
         f"  best      {BEST}",
-        "  settings  units_2=200; otherwise as documented (trained in 10 s)",
+        "  settings  units_2=200; otherwise as documented (10 s per training)",
         "  budget    5 of 10 trials, 4 min of 10 min, 112 s of reserved time",
         "  test      1 model saw the test images",
         "",
@@ -169,7 +169,7 @@ def test_a_verdict_has_an_answer_and_no_best_so_far(study: FilledLedger) -> None
     render([status(study.ledger, "study.verdict")], out)
     assert [line for line in out.getvalue().splitlines() if not line.startswith("  session")] == [
         "study.verdict",
-        "  done      3, 0 pending (3 completed)",
+        "  done      3 (3 completed), 0 pending",
         "  answer    NO VERDICT YET: too few seeds are trained; the same command continues",
         "  budget    3 of 6 trials, 0 s, 42 s of reserved time",
         "  test      3 models saw the test images",

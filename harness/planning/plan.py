@@ -105,6 +105,7 @@ def describe(spec: SweepSpec, places: Sequence[Place], plan: Plan) -> list[str]:
         *(f"precision {line}" for line in slow_precision(places, spec.precision, _in_float32(spec))),
         f"profile   {spec.profile}: {_images(spec)}, {spec.epochs} epochs",
         *_errors(spec),
+        "times     of a trial: building, compiling, training and evaluation together",
         f"budget    {', '.join([', or '.join(limits), *finals])}",
         f"to run    {_to_run(spec, plan)}",
         *(

@@ -192,7 +192,7 @@ def _block(status: Status) -> str:
     outcomes = ", ".join(f"{count} {outcome.replace('_', ' ')}" for outcome, count in status.outcomes.items())
     found = [
         status.study,
-        f"  done      {status.done}, {status.pending} pending" + (f" ({outcomes})" if outcomes else ""),
+        f"  done      {status.done}" + (f" ({outcomes})" if outcomes else "") + f", {status.pending} pending",
     ]
     labels = chain(["running"], repeat(""))
     found += [f"  {label:9} {line}" for label, line in zip(labels, lines(status.running), strict=False)]
@@ -202,7 +202,7 @@ def _block(status: Status) -> str:
         found += [f"  baseline  {_baseline(status)}", f"  best      {status.summary}"]
     if status.best:
         trained = duration(status.best.device_time_s)
-        found.append(f"  settings  {settings(status.best.changed)}; otherwise as documented (trained in {trained})")
+        found.append(f"  settings  {settings(status.best.changed)}; otherwise as documented ({trained} per training)")
     found.append(f"  budget    {_budget(status)}")
     if status.time_left is not None:
         on = f" on {status.elsewhere}" if status.elsewhere else ""

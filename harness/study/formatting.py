@@ -34,6 +34,12 @@ def utc(moment_s: float | None) -> str | None:
     return None if moment_s is None else datetime.fromtimestamp(moment_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th, 11th, 21st."""
+    last = number % 10 if number // 10 % 10 != 1 else 0
+    return f"{number}" + {1: "st", 2: "nd", 3: "rd"}.get(last, "th")
+
+
 def counted(number: int, noun: str) -> str:
     """ "1 trial", "2 trials": a number and its noun, in the plural unless there is one."""
     return f"{number} {noun}{'s' * (number != 1)}"

@@ -33,7 +33,7 @@ BAR_WIDTH = 24
 PLAN_INDENT = 10  # of the values in the lines of a plan
 NAME_WIDTH = 12
 ERROR_WIDTH = 18
-SO_FAR_WIDTH = 31
+SO_FAR_WIDTH = 29
 RESULT_LINES = 3
 OTHER_LINES = 4 + RESULT_LINES  # of the region, without the workers', and one free line above
 
@@ -306,8 +306,10 @@ def _worker_line(worker: str, busy: _Busy | None, width: int) -> Text:
     line.append(f"{name(busy.trial):<{NAME_WIDTH}}", "bold")
     line.append(f"{_so_far(busy.trial, busy.last):<{SO_FAR_WIDTH}}")
     line.append(f"{duration(time.monotonic() - busy.since):>7}", "dim")
-    is_wider = width > WIDTH + NAME_WIDTH
-    return line.append(f"  {busy.what}", "dim") if is_wider else line
+    if width > WIDTH + NAME_WIDTH:
+        (what,) = at_words(busy.what, width - len(line) - 2, max_lines=1)
+        line.append(f"  {what}", "dim")
+    return line
 
 
 def _so_far(trial: Trial, last: _Epoch | None) -> str:

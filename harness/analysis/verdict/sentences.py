@@ -69,8 +69,9 @@ def _more_seeds(verdict: Verdict, best: _Pair) -> str:
     if verdict.answer is not Answer.NOT_DISTINGUISHABLE or not round(best.comparison.points, 2):
         return ""
     needed = best.comparison.num_seeds_needed
-    how_many = f"about {needed} seeds (--seeds {needed})" if needed else f"more than {max(LOOKS)} seeds"
-    return f". A difference of this size would show with {how_many}"
+    if not needed:
+        return f". {max(LOOKS)} seeds, the most that a verdict can have, are too few to show a difference of this size"
+    return f". A difference of this size would show with about {needed} seeds (--seeds {needed})"
 
 
 def _costs(verdict: Verdict) -> Iterator[str]:

@@ -342,7 +342,7 @@ def _add_upkeep(commands: _Commands) -> None:
     bench.add_argument(
         "what",
         choices=(
-            *("engine", "finalists", "overhead", "precision", "pruning"),
+            *("choice", "engine", "finalists", "overhead", "precision", "pruning"),
             *("scale", "search", "sweep", "tables", "target"),
         ),
     )

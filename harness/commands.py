@@ -327,7 +327,8 @@ def bench(options: argparse.Namespace) -> int:
     folder, what = home() / "bench", options.what
     folder.mkdir(parents=True, exist_ok=True)  # now, and not after hours
     _say(import_module(f"harness.bench.{what}").run(folder, options.repeats, options.quick).to_string(index=False))
-    _say(f"wrote {folder / what}.csv, .json and .png")
+    for path in sorted(folder.glob(f"{what}.*")):
+        _say(f"wrote {path}")
     return 0
 
 

@@ -276,6 +276,20 @@ def test_a_wide_window_shows_what_each_worker_trains(terminal: Terminal, monkeyp
     assert line.endswith(" s  trial 116, 3rd seed")
 
 
+def test_a_line_without_room_for_what_is_trained_leaves_it_out(
+    terminal: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    with LiveDisplay(terminal) as live:
+        live.started(trial(21), f"worker-{'9' * 40}", 1, "units_1=64 units_2=100")
+        with live._live._lock:
+            start = len(terminal.text)
+            live._live.refresh()
+            line = terminal.text[start:].splitlines()[0].rstrip()
+    assert line.startswith("worker-9999")
+    assert "units_1" not in line
+
+
 def test_a_verdicts_trainings_show_their_error_on_the_test_images_alone() -> None:
     out, clock = io.StringIO(), Clock()
     confirm, spec = trial(3, Role.CONFIRM), make_spec(train_images=sum(BUILT_IN["mnist"].sizes.values()))

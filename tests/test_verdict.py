@@ -309,6 +309,12 @@ def test_an_interval_that_says_nothing_is_not_said(study: FilledLedger) -> None:
         "; too few seeds for an interval that says anything). A difference of this size would show with about 8 seeds"
         " (--seeds 8)"
     )
+    (one, *_), (before, _) = found.candidates, answer.split(" A difference of this size ")
+    assert one.comparison
+    never = dataclasses.replace(one, comparison=dataclasses.replace(one.comparison, num_seeds_needed=None))
+    assert sentences(dataclasses.replace(found, candidates=(never, *found.candidates[1:])))[0] == (
+        f"{before} 20 seeds, the most that a verdict can have, are too few to show a difference of this size"
+    )
     assert "as good" not in cost
     assert "0.40x the device time" in cost
     stream = io.StringIO()

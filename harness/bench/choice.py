@@ -9,7 +9,6 @@ interrupted comparison continues.
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -24,10 +23,9 @@ from harness.analysis.files import write_csv
 from harness.bench.results import write_json
 from harness.errors import TroubleError
 from harness.ledger.ledger import Ledger
-from harness.search.constraints import broken_limit
+from harness.planning.plan import typical_params
 from harness.search.finalists import seed_noise
 from harness.study.comparability import Configuration, Configurations
-from harness.study.records import Params
 from harness.study.settings import Budget, Flags
 from harness.study.spec import SweepSpec
 from harness.study.sweep_file import load_sweep
@@ -95,7 +93,7 @@ def table(name: str, trained: Trained, num_draws: int) -> pd.DataFrame:
 
     Columns: sweep; pool, from which configurations are drawn ("all", or the best half by mean error); drawn, the number
     of configurations in a draw; rule; chosen_pct, the mean error of what it chooses; gain_points, by which this is
-    lower than with the error; possible_points, the same for whoever knew the mean of the unseen seeds, noisy too.
+    lower than with the error; possible_points, the same if the mean of the unseen seeds, noisy too, were known.
     """
     import pandas as pd
 
@@ -181,10 +179,7 @@ def _study(name: str, *, quick: bool) -> SweepSpec:
     flags = Flags(sampler="random", pruner="none", study=f"{name}-seeds", seed=0)
     spec = load_sweep(sweeps_folder() / f"{name}.toml", flags, "quick")
     num = NUM_CONFIGURATIONS_QUICK if quick else NUM_CONFIGURATIONS
-    rng, drawn = random.Random(0), list[Params]()  # noqa: S311
-    while len(drawn) < num:
-        params = spec.search_space.sample(rng)
-        drawn += [params] if broken_limit(spec, params) is None else []
+    drawn = typical_params(spec)[:num]
     return spec.changed(
         prior="none",
         train_images=IMAGES_QUICK if quick else IMAGES,

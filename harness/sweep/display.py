@@ -306,8 +306,9 @@ def _worker_line(worker: str, busy: _Busy | None, width: int) -> Text:
     line.append(f"{name(busy.trial):<{NAME_WIDTH}}", "bold")
     line.append(f"{_so_far(busy.trial, busy.last):<{SO_FAR_WIDTH}}")
     line.append(f"{duration(time.monotonic() - busy.since):>7}", "dim")
-    if width > WIDTH + NAME_WIDTH:
-        (what,) = at_words(busy.what, width - len(line) - 2, max_lines=1)
+    room = width - len(line) - 2
+    if room > NAME_WIDTH:
+        (what,) = at_words(busy.what, room, max_lines=1)
         line.append(f"  {what}", "dim")
     return line
 

@@ -9,9 +9,7 @@ interrupted comparison continues.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,8 +19,8 @@ from numpy.typing import NDArray
 
 from harness.analysis.files import write_csv
 from harness.bench.results import write_json
+from harness.bench.studies import all_trained
 from harness.errors import TroubleError
-from harness.ledger.ledger import Ledger
 from harness.planning.plan import typical_params
 from harness.search.finalists import seed_noise
 from harness.study.comparability import Configuration, Configurations
@@ -30,8 +28,6 @@ from harness.study.settings import Budget, Flags
 from harness.study.spec import SweepSpec
 from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
-from harness.sweep.display import PlainDisplay
-from harness.sweep.runner import run_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -192,12 +188,10 @@ def _study(name: str, *, quick: bool) -> SweepSpec:
 
 def _trained(spec: SweepSpec, home: Path) -> Trained:
     """Trains what is left to train; configurations that were not trained to the end with each seed are left out."""
-    run_study(spec, home, PlainDisplay(sys.stderr), num_workers=None, fresh=False)
-    with closing(Ledger(home / "ledger.db", makes=False)) as ledger:
-        found = Configurations(spec, ledger.history(spec.study))
+    found = Configurations(spec, all_trained(spec, home))
     whole = [one for one in found.searched if one.num_seeds == NUM_SEEDS]
     if len(whole) < len(spec.enqueue) // NUM_SEEDS / 2:
-        raise TroubleError(f"{spec.study} lacks trainings; the same command continues")
+        raise TroubleError(f"{spec.study} has {len(whole)} configurations trained with each seed; that is too few")
     return Trained(
         np.array([one.errors_pct for one in whole]),
         np.array([_numbers(one, "soft_error_pct") for one in whole]),

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import random
 import statistics
-import sys
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +20,8 @@ from scipy import stats
 from harness.analysis.files import write_csv
 from harness.analysis.pictures import save_picture
 from harness.bench.results import write_json
+from harness.bench.studies import all_trained
 from harness.errors import TroubleError
-from harness.ledger.ledger import Ledger
 from harness.search.factory import make_search
 from harness.study.comparability import full_error_pct
 from harness.study.records import EpochReport, Outcome, Record, Role, Trial, TrialResult
@@ -31,8 +29,6 @@ from harness.study.settings import Budget, Flags
 from harness.study.spec import SweepSpec
 from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
-from harness.sweep.display import PlainDisplay
-from harness.sweep.runner import run_study
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -232,14 +228,8 @@ def _study(name: str, *, quick: bool) -> SweepSpec:
 
 def _trained(spec: SweepSpec, home: Path) -> tuple[list[Curve], list[Curve]]:
     """Trains what is left to train; returns the trials trained to the end: the baseline's, and the searched ones."""
-    run_study(spec, home, PlainDisplay(sys.stderr), num_workers=None, fresh=False)
-    with closing(Ledger(home / "ledger.db", makes=False)) as ledger:
-        records = ledger.history(spec.study)
-    searched = [record for record in records if record.trial.role is Role.TRIAL]
-    if len(searched) < spec.budget.trials or any(record.result is None for record in records):
-        raise TroubleError(f"{spec.study} lacks trainings; the same command continues")
     found: dict[Role, list[Curve]] = {Role.BASELINE: [], Role.TRIAL: []}
-    for record in records:
+    for record in all_trained(spec, home):
         if curve := _curve(spec, record):
             found[record.trial.role].append(curve)
     if len(found[Role.TRIAL]) < SHARE:

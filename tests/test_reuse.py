@@ -37,6 +37,7 @@ from harness.planning.plan import describe, make_plan
 from harness.planning.progress import Progress
 from harness.search.factory import make_search
 from harness.search.proposer import Proposer
+from harness.study.network import read_network
 from harness.study.records import Device, EpochReport, Outcome, Record, Role, Seconds, Trial, TrialResult
 from harness.study.settings import Budget, Decides, settings_that_decide
 from harness.study.spec import SweepSpec
@@ -234,6 +235,39 @@ def test_a_changed_network_trains_otherwise(home: Home, tmp_path: Path, monkeypa
     (changed / "fc.py").write_bytes((changed / "fc.py").read_bytes() + b"# another\n")
     after = [home.finder(spec).training(trial_of(spec), PLACE) for spec in (fc, cnn)]
     assert [after[0] == before[0], after[1] == before[1]] == [False, True]
+
+
+MINE = """
+from baselines.fc import Config, DOCUMENTED, NUM_PARAMS, build, cost
+"""
+
+
+@pytest.mark.parametrize(
+    ("imports", "is_known"),
+    [
+        ("import math, keras.layers as layers", True),
+        ("from tensorflow import nn", True),
+        ("import pytest", False),
+        ("def late():\n    from torch import nn", False),
+        ("import importlib", False),
+        ("from . import other", False),
+    ],
+)
+def test_a_network_of_ones_own_is_known_by_its_file_and_the_built_in_ones(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, imports: str, is_known: bool
+) -> None:
+    """Nothing is recorded of other packages that it imports, and an installed one may change."""
+    file = tmp_path / "mine.py"
+    file.write_text(MINE + (f"if False:\n    {imports}\n" if "\n" not in imports else f"{imports}\n"))
+    network = read_network(file)
+    spec = spec_of("study", baseline=network.name, network=network)
+    before = home.finder(spec).training(trial_of(spec), PLACE)
+    assert (before is not None) == is_known
+    changed = Path(shutil.copytree(reuse.BASELINES, tmp_path / "baselines"))
+    monkeypatch.setattr(reuse, "BASELINES", changed)
+    assert home.finder(spec).training(trial_of(spec), PLACE) == before
+    (changed / "fc.py").write_bytes((changed / "fc.py").read_bytes() + b"# another\n")
+    assert (home.finder(spec).training(trial_of(spec), PLACE) == before) == (before is None)
 
 
 def test_a_source_that_is_another_training_is_not_taken_over(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:

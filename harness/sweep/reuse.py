@@ -10,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import baselines
 from harness.analysis.verdict.trainings import configurations
 from harness.errors import DamageError
 from harness.execution.base import Place
@@ -21,6 +23,7 @@ from harness.execution.data import cache
 from harness.execution.machine import backends
 from harness.execution.training.version import TRAINING_VERSION
 from harness.ledger.ledger import Ledger
+from harness.study.network import source_of
 from harness.study.records import Params, Record, Trial
 from harness.study.spec import SweepSpec
 from harness.study.trainings import training_settings
@@ -34,6 +37,9 @@ _OF_KERNELS = ("TF_", "ONEDNN_", "DNNL_", "XLA_", "JAX_", "ATEN_", "MKL_", "NPY_
 _HARMLESS = ("TF_CPP_", "TF_NUM_", "TF_CLI_", "TF_DATA_DIR", "TF_LOG", "TF_REGISTRY_", "TF_VAR_", "TF_WORKSPACE")
 # On other backends it was not measured for all networks, and GPUs add in an order that varies.
 _REPEATABLE = ("tensorflow",)
+# What a user's network may import and be taken over: versions, TRAINING_VERSION or digests decide these. The import
+# system leads to any other module.
+_IMPORTS = sys.stdlib_module_names - {"importlib", "pkgutil", "runpy"} | {"baselines", "keras", "numpy"}
 MAX_FORESEEN = 1000  # trials that are looked up for the plan
 
 
@@ -58,7 +64,7 @@ class Reuse:
     def __init__(self, spec: SweepSpec, ledger: Ledger, checkpoints: Checkpoints, *, is_on: bool = True) -> None:
         self._spec, self._ledger, self._checkpoints, self._is_on = spec, ledger, checkpoints, is_on
         self._conditions = conditions(spec.data) | _architecture(spec)
-        self._is_repeatable = backends.backend() in _REPEATABLE
+        self._is_repeatable = backends.backend() in _REPEATABLE and _is_known(spec)
 
     def training(self, trial: Trial, place: Place | None) -> str | None:
         """The digest of what decides a trial's numbers; None if they cannot be taken over: see `TrialResult`."""
@@ -117,11 +123,21 @@ def conditions(data: cache.Data) -> dict[str, Any]:
     }
 
 
-def _architecture(spec: SweepSpec) -> dict[str, str]:
-    """The content of a built-in network's file; the name of a user's own has it."""
+def _architecture(spec: SweepSpec) -> dict[str, Any]:
+    """The content of a built-in network's file; the name of a user's own has it, but it may import built-in ones."""
     if spec.network:
-        return {}
-    return {"architecture": hashlib.sha256((BASELINES / f"{spec.baseline}.py").read_bytes()).hexdigest()}
+        return {"built_in": {name: _digest(name) for name in baselines.NAMES}}
+    return {"architecture": _digest(spec.baseline)}
+
+
+def _digest(baseline: str) -> str:
+    return hashlib.sha256((BASELINES / f"{baseline}.py").read_bytes()).hexdigest()
+
+
+def _is_known(spec: SweepSpec) -> bool:
+    """Whether all code of the network is in what decides a training: no package of which nothing is recorded."""
+    source = source_of(spec.network)
+    return source is None or source.imports <= {*_IMPORTS, backends.backend()}
 
 
 def planned_trials(spec: SweepSpec) -> list[Trial]:

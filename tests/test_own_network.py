@@ -12,19 +12,31 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filled_ledger import FilledLedger
 from numpy.typing import NDArray
 from PIL import Image
 
 import baselines
 from baselines.layers import MNIST, Task
-from harness import InputError, TroubleError, export_study, import_study, leaderboard, load_sweep, run_sweep, verdict
+from harness import (
+    InputError,
+    TroubleError,
+    export_study,
+    import_study,
+    leaderboard,
+    load_sweep,
+    run_sweep,
+    status,
+    verdict,
+)
 from harness.execution.base import Place
 from harness.execution.data import cache
 from harness.execution.messages import Command, Setup, read_command, to_line
 from harness.ledger.ledger import Ledger
 from harness.study import network as networks
-from harness.study.network import read_network, required_source
+from harness.study.network import read_network, required_code, required_source
 from harness.study.own_data import read_data
+from harness.study.records import Role
 from harness.study.spec import SweepSpec
 from harness.support.home import project_root
 from harness.workflows.predict import predict
@@ -212,12 +224,12 @@ def test_a_study_does_not_lead_to_a_file_that_was_not_run_here(tmp_path: Path, m
     network = read_network(file)
     mark.unlink()
     forget(monkeypatch)
-    assert networks.code(network) is None
+    assert not networks.has_code(network)
     # A file of this name with another content is not what was run.
     (tmp_path / networks.FOLDER).mkdir()
     (tmp_path / networks.FOLDER / f"{network.sha256}.py").write_text(f"open({str(mark)!r}, 'w').close()")
     networks.look_in(tmp_path)
-    assert networks.code(network) is None
+    assert not networks.has_code(network)
     assert not mark.exists()
 
 
@@ -226,10 +238,42 @@ def test_a_home_knows_what_was_run_in_it(tmp_path: Path, monkeypatch: pytest.Mon
     networks.keep(network, tmp_path)
     forget(monkeypatch)
     networks.look_in(tmp_path)
-    found = networks.code(network)
-    assert found is not None
+    found = networks.required_code(network)
     assert found.NUM_PARAMS == 5_322
     assert found.GPU_STEP_S == baselines.USUAL_GPU_STEP_S
+
+
+def test_a_study_is_shown_although_its_network_no_longer_runs(
+    example: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package that it imports was removed since."""
+    marks = [tmp_path / "package", tmp_path / "runs"]
+    marks[0].touch()
+    file = example.with_name("strided.py")
+    file.write_text(
+        f"{PLAIN}\nwith open({str(marks[1])!r}, 'a') as runs:\n    runs.write('.')\nopen({str(marks[0])!r}).close()\n"
+    )
+    spec = load(example)
+    assert spec.network is not None
+    home = tmp_path / "home"
+    with closing(Ledger(home / "ledger.db")) as ledger:
+        networks.keep(spec.network, home)
+        FilledLedger(ledger, spec).add(5.0, params=spec.baseline_params, role=Role.BASELINE)
+    marks[0].unlink()
+    forget(monkeypatch)
+    networks.look_in(home)
+    board = leaderboard(spec.study)
+    assert board["error_rate_pct"].tolist() == [5.0]
+    assert board["flops_per_image"].isna().all()
+    assert [one.done for one in status()] == [1]
+    with pytest.raises(TroubleError, match=f"{spec.network.sha256}.py, line .*FileNotFoundError"):
+        required_code(spec.network)
+    marks[0].touch()
+    ran = marks[1].read_text()
+    assert not networks.has_code(spec.network)
+    assert marks[1].read_text() == ran, "what failed is not run again for each trial"
+    assert required_code(spec.network).NUM_PARAMS == 5_322
+    assert networks.has_code(spec.network)
 
 
 def test_workers_get_the_content(example: Path, monkeypatch: pytest.MonkeyPatch) -> None:

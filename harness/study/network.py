@@ -7,6 +7,7 @@ of its content. A study of someone else's brings no code, and a hash leads only 
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import sys
@@ -68,6 +69,17 @@ class Source:
     def sha256(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    @property
+    def imports(self) -> set[str]:
+        """The packages and modules that import statements name, wherever they are in the file."""
+        found: set[str] = set()
+        for node in ast.walk(ast.parse(self.text)):
+            if isinstance(node, ast.Import):
+                found.update(alias.name.partition(".")[0] for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                found.add((node.module or "").partition(".")[0])
+        return found
+
 
 class _Code:
     """The code that this process may run, by the hash of its content."""
@@ -75,6 +87,7 @@ class _Code:
     def __init__(self) -> None:
         self._sources: dict[str, Source] = {}
         self._modules: dict[str, baselines.Baseline] = {}
+        self._failed: dict[str, ValueError] = {}
         self._folders: list[Path] = []
 
     def look_in(self, folder: Path) -> None:
@@ -100,8 +113,21 @@ class _Code:
         """
         source = self.source(sha256)
         if sha256 not in self._modules and source is not None:
-            self._modules[sha256] = _run(source)
+            try:
+                self._modules[sha256] = _run(source)
+            except ValueError as error:
+                self._failed[sha256] = error
+                raise
         return self._modules.get(sha256)
+
+    def runs(self, sha256: str) -> bool:
+        """Whether there is a module; a file that failed is not run again for this."""
+        if sha256 in self._failed and sha256 not in self._modules:
+            return False
+        try:
+            return self.module(sha256) is not None
+        except ValueError:
+            return False
 
 
 _CODE = _Code()
@@ -155,22 +181,22 @@ def required_source(network: OwnNetwork) -> Source:
     return source
 
 
-def code(network: OwnNetwork) -> baselines.Baseline | None:
-    """The network's code; None if it was never run here."""
-    try:
-        return _CODE.module(network.sha256)
-    except ValueError as error:
-        raise TroubleError(str(error)) from error
+def has_code(network: OwnNetwork) -> bool:
+    """Whether the network's file was run in this home, and runs now: a package that it imports may be gone."""
+    return _CODE.runs(network.sha256)
 
 
 def required_code(network: OwnNetwork) -> baselines.Baseline:
-    """Like `code`.
+    """The network's code.
 
     Raises:
-        TroubleError: it was never run here.
+        TroubleError: it was never run here, or fails now.
     """
     required_source(network)
-    found = code(network)
+    try:
+        found = _CODE.module(network.sha256)
+    except ValueError as error:
+        raise TroubleError(str(error)) from error
     assert found is not None  # noqa: S101 - for the type checker
     return found
 

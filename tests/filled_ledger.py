@@ -113,9 +113,9 @@ class FilledLedger:
         return self.add(error_pct, params=DOCUMENTED, role=Role.BASELINE, **how)
 
 
-def filled_verdict(ledger: Ledger) -> FilledLedger:
+def filled_verdict(ledger: Ledger, trial: int = 7, widths: Params | None = None) -> FilledLedger:
     """The verdict on a study: one seed of the baseline and two of its trial 7, with 3, 1 and 2 of 300 images wrong."""
-    widths = {"units_1": 96, "units_2": 64}
+    widths = dict(widths or {"units_1": 96, "units_2": 64})
     verdict = FilledLedger(
         ledger,
         make_spec(
@@ -127,11 +127,11 @@ def filled_verdict(ledger: Ledger) -> FilledLedger:
             baseline_seeds=0,
             reads_test=True,
             enqueue=(widths,),
-            confirms=(7,),
+            confirms=(trial,),
             budget=Budget(trials=6),
         ),
         verdict_of="study",
-        confirms=["study-7"],
+        confirms=[f"study-{trial}"],
     )
     ledger.start_session("study.verdict", {"git_commit": "def"})
     for params, seed, wrong in ((DOCUMENTED, 40, 3), (widths, 40, 1), (widths, 41, 2)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -15,9 +16,12 @@ from harness.analysis.ablation import show_worths, without_each, worths
 from harness.cli import main
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger
+from harness.study.network import read_network
 from harness.study.records import Role
 from harness.study.spec import SweepSpec
-from harness.workflows.ablation import best_of, plan_ablation
+from harness.support.home import project_root
+from harness.sweep.display import PlainDisplay
+from harness.workflows.ablation import best_of, plan_ablation, say_if_another_is_best
 
 SPACE = {
     "units_1": {"low": 64, "high": 1024},
@@ -28,6 +32,9 @@ SPACE = {
 }
 DOCUMENTED = {"units_1": 512, "batch_norm": False, "augment_shift": 0.0, "augment_zoom": 0.0}
 BEST = {"units_1": 512, "batch_norm": True, "dropout": 0.3, "augment_shift": 0.1, "augment_zoom": 0.05}
+
+
+NETWORK_OF_ONES_OWN = project_root() / "docs" / "examples" / "strided.py"
 
 
 @pytest.fixture
@@ -45,6 +52,12 @@ def test_each_change_is_taken_back_alone_and_augmentation_also_as_a_whole() -> N
         "augment_zoom": {**BEST, "augment_zoom": 0.0},
         "augment_*": {**BEST, "augment_shift": 0.0, "augment_zoom": 0.0},
     }
+
+
+def test_changes_of_a_network_of_ones_own_are_taken_back() -> None:
+    network = read_network(NETWORK_OF_ONES_OWN)
+    spec = make_spec(baseline=network.name, network=network, space={"filters": {"low": 8, "high": 32}})
+    assert without_each(spec, {"filters": 32}) == {"filters": {"filters": network.documented["filters"]}}
 
 
 def test_a_setting_that_becomes_active_has_its_documented_value() -> None:
@@ -128,6 +141,17 @@ def test_a_begun_ablation_goes_on_with_its_best_and_its_seeds(searched: FilledLe
     with pytest.raises(InputError, match="--seeds is 3; allowed: 2, as at its start, or --fresh for a new one"):
         plan_ablation(searched.ledger, "study", 3, fresh=False)
     assert best_of(plan_ablation(searched.ledger, "study", 3, fresh=True))["augment_zoom"] == 0.1
+
+
+def test_an_ablation_says_that_another_configuration_is_the_best_now(searched: FilledLedger) -> None:
+    spec, _ = filled(searched, 1)
+    out = io.StringIO()
+    say = partial(say_if_another_is_best, searched.ledger, "study", spec, PlainDisplay(out))
+    say()
+    assert out.getvalue() == ""
+    searched.add(0.5, params={**BEST, "augment_zoom": 0.1})
+    say()
+    assert "augment_zoom=0.05, and in study the best is now trial 2; --fresh starts a new one" in out.getvalue()
 
 
 def test_an_ablation_does_not_go_on_for_another_study_of_that_name(searched: FilledLedger) -> None:

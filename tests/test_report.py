@@ -310,7 +310,7 @@ def test_times_are_compared_within_one_timing_class(ledger: Ledger, home: Path) 
 
 def test_a_verdict_is_told(ledger: Ledger, home: Path) -> None:
     fill(FilledLedger(ledger, make_spec(dataset="digits")))
-    filled_verdict(ledger)
+    filled_verdict(ledger, 7, ledger.history("study")[7].trial.params)
     write_report(home, "study")
     text = read(home).text
     assert "NO VERDICT YET" in text

@@ -431,8 +431,9 @@ def test_order_and_position() -> None:
 def test_a_verdict_is_part_of_the_report_on_its_study(ledger: Ledger) -> None:
     study = FilledLedger(ledger, make_spec(dataset="digits"))
     study.add_baseline(2.0)
+    study.add(1.0, params={"units_1": 96, "units_2": 64})
     assert facts(study).verdict is None
-    filled_verdict(ledger)
+    filled_verdict(ledger, 1)
     found = facts(study).verdict
     assert found is not None
     assert found.study == "study"
@@ -440,6 +441,16 @@ def test_a_verdict_is_part_of_the_report_on_its_study(ledger: Ledger) -> None:
         InputError, match=r"'study\.verdict', which is a verdict; allowed: study, whose report shows it"
     ):
         gather(ledger, "study.verdict")
+
+
+@pytest.mark.parametrize("units", [64, 128], ids=["not-there", "another-network"])
+def test_a_verdict_on_trials_that_the_study_does_not_have_is_left_out(ledger: Ledger, units: int) -> None:
+    """The study was removed, and another one was begun under its name."""
+    study = FilledLedger(ledger, make_spec(dataset="digits"))
+    study.add_baseline(2.0)
+    study.add(1.0, params={"units_1": units, "units_2": 64})
+    filled_verdict(ledger, 2 if units == 64 else 1, {"units_1": 64, "units_2": 64})
+    assert facts(study).verdict is None
 
 
 def test_the_documented_configuration_is_no_searched_trial(study: FilledLedger) -> None:

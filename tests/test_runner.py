@@ -1,5 +1,6 @@
 """What a study keeps from its first start on, and what is said at its end."""
 
+import re
 import sqlite3
 import uuid
 from contextlib import closing
@@ -16,6 +17,7 @@ from harness.study.records import Trial
 from harness.study.settings import Budget, Kind
 from harness.study.spec import check_name
 from harness.sweep.runner import StudyEnd, learned, open_study
+from harness.workflows.ablation import plan_ablation
 from harness.workflows.verdict import Request, plan_verdict
 
 
@@ -71,6 +73,29 @@ def test_names_of_full_length_have_room_for_what_is_appended(tmp_path: Path) -> 
         assert len(ledger.study_names()) == len(set(names)) + 1
         for name in ledger.study_names():
             assert check_name(name, "study") == ledger.study(name).spec.study
+
+
+@pytest.mark.parametrize("name", ["source", "x" * 64])
+def test_a_study_is_kept_with_its_verdict_and_its_ablation(tmp_path: Path, name: str) -> None:
+    with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+        FilledLedger(ledger, make_spec("short")).add(2.0)
+        ledger.rename_study("short", name)
+        spec = ledger.study(name).spec
+        for derived in (
+            plan_verdict(ledger, name, Request(), fresh=False)[0],
+            plan_ablation(ledger, name, 1, fresh=False),
+        ):
+            open_study(ledger, derived, fresh=False)
+            begin(ledger, derived.study)
+        open_study(ledger, ledger.study(f"{name}.ablation").spec, fresh=True)  # two of them now
+        begin(ledger, f"{name}.ablation")
+        open_study(ledger, spec, fresh=True)
+        names = set(ledger.study_names())
+        kept = next(one for one in names if re.fullmatch(rf"{name}\.\d{{8}}-\d{{6}}", one))
+        alone = next(one for one in names if re.fullmatch(rf"{name}\.ablation\.\d{{8}}-\d{{6}}", one))
+        assert names == {name, kept, alone, f"{kept}.verdict", f"{kept}.ablation"}
+        for one in names:
+            assert check_name(one, "study") == ledger.study(one).spec.study
 
 
 def test_a_study_without_a_trial_makes_room_for_a_corrected_one(tmp_path: Path) -> None:

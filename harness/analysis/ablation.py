@@ -15,7 +15,6 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from scipy.special import stdtrit
 
-import baselines
 from harness.analysis.files import write_csv
 from harness.analysis.terminal import plain_console
 from harness.study.comparability import Configuration, Configurations, error_pct, key_of
@@ -60,7 +59,7 @@ def without_each(spec: SweepSpec, best: Params) -> dict[str, Params]:
     names = [name for name in changed(best, documented) if name in documented]
     together = {f"{start}*": [name for name in names if name.startswith(start)] for start in GROUPS}
     changes = {name: [name] for name in names} | {start: group for start, group in together.items() if len(group) > 1}
-    everything = {**asdict(baselines.load(spec.baseline).DOCUMENTED), **spec.recipe}
+    everything = {**spec.documented, **spec.recipe}
 
     def without(names: Sequence[str]) -> Params:
         return spec.search_space.restrict({**everything, **best, **{name: everything[name] for name in names}})

@@ -26,11 +26,14 @@ from harness.support.strict_json import explain, shown, shown_key
 
 NAMES = "1 to 64 letters, digits, '.', '_' or '-', not starting with '.'"
 
+ABLATION_ENDING = ".ablation"  # of an ablation's name, after the name of the study whose best it is about
 VERDICT_ENDING = ".verdict"  # of a verdict's name, after the name of the tested study
 
 # Endings that the harness appends do not count for the 64 characters, so every name can have them.
 _DATED = r"\.\d{8}-\d{6}"  # the time when a study was renamed for a new one of its name
-_NAME = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,63}}(?:{_DATED})?(?:{re.escape(VERDICT_ENDING)})?")
+_ABLATION = f"(?:{re.escape(ABLATION_ENDING)})?"  # before the date if it alone was renamed, behind it with its study
+_ENDINGS = f"{_ABLATION}(?:{_DATED})?{_ABLATION}(?:{re.escape(VERDICT_ENDING)})?"
+_NAME = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,63}}{_ENDINGS}")
 
 
 class SweepSpec(Settings):
@@ -135,7 +138,7 @@ class SweepSpec(Settings):
         """The code of the network.
 
         Raises:
-            TroubleError: it is a user's own that was never run here; only the study can be read.
+            TroubleError: it is a user's own that was never run here, or fails now; only the study can be read.
         """
         return networks.required_code(self.network) if self.network else baselines.load(self.baseline)
 
@@ -150,7 +153,7 @@ class SweepSpec(Settings):
     @property
     def has_code(self) -> bool:
         """Whether the network can be built here, and its cost be computed."""
-        return self.network is None or networks.code(self.network) is not None
+        return self.network is None or networks.has_code(self.network)
 
     def trial_recipe(self, params: Params) -> Recipe:
         """The study's recipe with `params` in place of its values."""
@@ -242,6 +245,16 @@ def is_name(text: str) -> bool:
 def verdict_name(study: str) -> str:
     """The name of the verdict on a study, which links the two."""
     return study + VERDICT_ENDING
+
+
+def ablation_name(study: str) -> str:
+    """The name of the ablation of a study's best configuration."""
+    return study + ABLATION_ENDING
+
+
+def with_derived(study: str) -> list[str]:
+    """The name of a study, and the names of its verdict, its ablation, and the verdict on that."""
+    return [name for one in (study, ablation_name(study)) for name in (one, verdict_name(one))]
 
 
 def check_name(name: str, what: str) -> str:

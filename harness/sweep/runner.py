@@ -33,7 +33,7 @@ from harness.study.new_study import check_new
 from harness.study.own_data import file_of
 from harness.study.records import Record
 from harness.study.settings import Kind
-from harness.study.spec import SweepSpec, verdict_name
+from harness.study.spec import SweepSpec, with_derived
 from harness.support.failpoints import Step, reach
 from harness.support.provenance import provenance
 from harness.sweep.checkpoints import Checkpoints
@@ -308,11 +308,11 @@ def _ways_on(spec: SweepSpec) -> str:
 
 
 def _keep(ledger: Ledger, spec: SweepSpec) -> None:
-    """Renames a study, and its verdict, to a dated name."""
-    names, verdict = set(ledger.study_names()), verdict_name(spec.study)
+    """Renames a study, and what was derived from it, to a dated name."""
+    names = set(ledger.study_names())
     moments = (datetime.now() + timedelta(seconds=seconds) for seconds in count())
     dated = (spec.dated_name(when) for when in moments)
-    kept = next(name for name in dated if names.isdisjoint({name, verdict_name(name)}))
-    ledger.rename_study(spec.study, kept)
-    if verdict in names:
-        ledger.rename_study(verdict, verdict_name(kept))
+    kept = next(name for name in dated if names.isdisjoint(with_derived(name)))
+    for old, new in zip(with_derived(spec.study), with_derived(kept), strict=True):
+        if old in names:
+            ledger.rename_study(old, new)

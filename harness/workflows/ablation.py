@@ -14,17 +14,18 @@ from harness.analysis.ablation import without_each
 from harness.errors import InputError
 from harness.execution.executors import LOCAL, ExecutorSettings
 from harness.ledger.ledger import Ledger, find_study
+from harness.ledger.locks import study_lock
 from harness.ledger.reader import Study
 from harness.planning.progress import StopReason
 from harness.study.comparability import Configurations, check_inherited, key_of
+from harness.study.formatting import changes
 from harness.study.records import Params
 from harness.study.settings import MAX_WHOLE, Budget, Constraints
-from harness.study.spec import SweepSpec, check_name
+from harness.study.spec import SweepSpec, ablation_name, check_name
 from harness.support.strict_json import check_count
 from harness.sweep.display import Display
 from harness.sweep.runner import run_study
 
-ENDING = ".ablation"
 DEFAULT_SEEDS = 3
 FIRST_SEED = 2000  # searches use low ones, and verdicts those from 1000 on
 
@@ -59,10 +60,15 @@ def run_ablation(
         InputError: there is no such study, or it has no best configuration or no change.
         TroubleError: the study is in use, or data, ledger or workers are unavailable.
     """
-    with closing(Ledger(home / "ledger.db", makes=False, say=display.note)) as ledger:
+    with (
+        closing(Ledger(home / "ledger.db", makes=False, say=display.note)) as ledger,
+        study_lock(home, find_study(ledger, study).spec.study),
+    ):
         spec = plan_ablation(ledger, study, num_seeds, fresh=fresh)
-    end = run_study(spec, home, display, num_workers=num_workers, fresh=fresh, executor=executor, reuses=reuses)
-    return spec, end.reason
+        if not fresh:
+            say_if_another_is_best(ledger, study, spec, display)
+        end = run_study(spec, home, display, num_workers=num_workers, fresh=fresh, executor=executor, reuses=reuses)
+        return spec, end.reason
 
 
 def plan_ablation(ledger: Ledger, study: str, num_seeds: int | None, *, fresh: bool) -> SweepSpec:
@@ -76,7 +82,7 @@ def plan_ablation(ledger: Ledger, study: str, num_seeds: int | None, *, fresh: b
     source = find_study(ledger, study).spec
     if not source.is_search:
         raise InputError(f"study is {study!r}, a {source.kind}; allowed: a study that searched")
-    name = check_name(study + ENDING, "the ablation's study")
+    name = check_name(ablation_name(study), "the ablation's study")
     if ledger.has_trials(name) and not fresh:
         return _as_begun(ledger.study(name), source, num_seeds)
     best = Configurations(source, ledger.finished(study)).best
@@ -90,6 +96,16 @@ def best_of(spec: SweepSpec) -> Params:
     return spec.enqueue[0]
 
 
+def say_if_another_is_best(ledger: Ledger, study: str, ablation: SweepSpec, display: Display) -> None:
+    """The study may have gone on, or another one was begun under its name."""
+    source = ledger.study(study).spec
+    best = Configurations(source, ledger.finished(study)).best
+    if best is None or key_of(best.params) != key_of(best_of(ablation)):
+        now = f"the best is now trial {best.first.trial.number}" if best else "nothing is trained in full yet"
+        about = changes(best_of(ablation), source.baseline_params)
+        display.note(f"{ablation.study} is about {about}, and in {study} {now}; --fresh starts a new one")
+
+
 def _as_begun(begun: Study, source: SweepSpec, num_seeds: int | None) -> SweepSpec:
     check_inherited(begun.spec, source)
     known = begun.spec.baseline_seeds
@@ -100,12 +116,12 @@ def _as_begun(begun: Study, source: SweepSpec, num_seeds: int | None) -> SweepSp
 
 def _new(source: SweepSpec, name: str, best: Params, num_seeds: int) -> SweepSpec:
     """Seed by seed, so that what is trained can be compared at any time."""
-    changes = without_each(source, best)
-    if not changes:
+    without = without_each(source, best)
+    if not without:
         raise InputError(
             f"study {source.study}: its best configuration is the documented one; allowed: one that differs"
         )
-    each = {key_of(params): dict(params) for params in (best, *changes.values())}
+    each = {key_of(params): dict(params) for params in (best, *without.values())}
     each.pop(key_of(source.baseline_params), None)  # the baseline is trained in any case
     once = tuple(each.values())
     return source.changed(

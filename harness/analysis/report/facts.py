@@ -15,7 +15,7 @@ from harness.analysis.verdict.findings import Verdict, find_verdict
 from harness.errors import InputError
 from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.reader import Study, Usage
-from harness.study.comparability import Configuration, Configurations, full_error_pct, not_inherited
+from harness.study.comparability import Configuration, Configurations, full_error_pct, key_of, not_inherited
 from harness.study.findings import Findings, find
 from harness.study.records import Attempt, Record, Role
 from harness.study.spec import SweepSpec, verdict_name
@@ -164,15 +164,24 @@ def gather(ledger: Ledger, name: str) -> Facts:
         usage=ledger.usage(name),
         board=leaderboard(ledger, [name]),
         findings=find(Configurations(study.spec, records), ledger.result),
-        verdict=_verdict(ledger, study.spec),
+        verdict=_verdict(ledger, study.spec, records),
     )
 
 
-def _verdict(ledger: Ledger, spec: SweepSpec) -> Verdict | None:
+def _verdict(ledger: Ledger, spec: SweepSpec, records: Sequence[Record]) -> Verdict | None:
     """The verdict on a study; None if it has none, or only that on an earlier study of its name."""
     name = verdict_name(spec.study)
     verdict = ledger.study(name).spec if name in ledger.study_names() else None
-    return None if verdict is None or not_inherited(verdict, spec) else find_verdict(ledger, verdict)
+    if verdict is None or not_inherited(verdict, spec) or not _are_trials(verdict, records):
+        return None
+    return find_verdict(ledger, verdict)
+
+
+def _are_trials(verdict: SweepSpec, records: Sequence[Record]) -> bool:
+    """Whether the trials that a verdict confirms are among a study's."""
+    found = {record.trial.number: key_of(record.trial.params) for record in records}
+    confirmed = zip(verdict.confirms, verdict.enqueue, strict=True)
+    return all(found.get(number) == key_of(params) for number, params in confirmed)
 
 
 def timing_class(record: Record) -> str:

@@ -1,5 +1,6 @@
 import csv
 import io
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -389,6 +390,17 @@ def test_table_warns_of_mixed_timing_classes_fidelities_and_continued_trials(stu
     assert "GPU time" in text
 
 
+@pytest.mark.parametrize("width", [25, 30, 40])
+def test_a_very_narrow_table_has_ranks_trials_and_errors(study: FilledLedger, width: int) -> None:
+    study.add_baseline(5.0)
+    study.add(1.0, params={"units_1": 1001, "units_2": 77})
+    lines = shown(study.ledger, "study", width=width).splitlines()
+    first, second = (line for line in lines if re.match(r" +[12]  ", line))
+    assert re.match(r" +1  1 .* 1\.00\b", first)
+    assert re.match(r" +2  0 baseline .* 5\.00\b", second)
+    assert "…" not in first + second
+
+
 @pytest.mark.parametrize("width", [60, 80, 100, 200])
 def test_table_keeps_within_the_window(study: FilledLedger, width: int) -> None:
     study.add_baseline(5.0)
@@ -549,6 +561,16 @@ def test_a_verdict_has_test_errors_and_no_ranks(ledger: Ledger) -> None:
     show_leaderboard(ledger, ["study.verdict"], table, out)
     assert "`harness verdict study` shows further tests" in out.getvalue()
     assert "rank" not in out.getvalue()
+
+
+@pytest.mark.parametrize("width", [30, 40])
+def test_a_narrow_table_of_a_verdict_has_networks_and_errors(ledger: Ledger, width: int) -> None:
+    filled_verdict(ledger)
+    lines = shown(ledger, "study.verdict", width=width).splitlines()
+    baseline, candidate = [line for line in lines if line.startswith(("baseline ", "trial 7 "))][:2]
+    assert re.match(r"baseline .*\b1\.00\b", baseline)
+    assert re.match(r"trial 7 .*\b0\.50\b", candidate)
+    assert "…" not in baseline + candidate
 
 
 def test_a_verdict_is_shown_beside_its_study_in_a_table_of_its_own(ledger: Ledger) -> None:

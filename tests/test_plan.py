@@ -141,6 +141,12 @@ def test_a_plan_for_people(made: Plan, text: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(("seeds", "text"), [(1, "1 seed, always first"), (2, "2 seeds, always first")])
+def test_a_plan_counts_the_seeds_of_the_baseline(seeds: int, text: str) -> None:
+    lines = describe(make_spec(baseline_seeds=seeds), PLACES, Plan(1, 0, TimeLeft(1.0, 2.0)))
+    assert lines[1].endswith(text)
+
+
 def test_a_plan_says_on_how_many_images_errors_are_measured() -> None:
     plan = Plan(1, 0, TimeLeft(1.0, 2.0))
     lines = describe(make_spec(validation_images=1000), PLACES, plan)

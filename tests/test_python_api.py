@@ -26,7 +26,9 @@ from harness import (
     best,
     compare,
     export_optuna,
+    export_study,
     export_trials,
+    import_study,
     leaderboard,
     load_baseline,
     load_sweep,
@@ -251,6 +253,34 @@ def test_trouble_is_trouble(smoke: SweepSpec, digits_folder: Path, tmp_path: Pat
     monkeypatch.setenv("HARNESS_DATA", str(digits_folder.parent))
     with study_lock(tmp_path, smoke.study), pytest.raises(TroubleError, match="is in use by process"):
         run_sweep(smoke, home=tmp_path, quiet=True)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: verdict("tpe", top="1"), "--top is '1'; allowed: 1 to"),
+        (lambda: verdict("tpe", top=True), "--top is True; allowed: 1 to"),
+        (lambda: verdict("tpe", epochs=1.5), "--epochs is 1.5; allowed: 1 to"),
+        (lambda: leaderboard("tpe", 3), "study is 3; allowed: a name, or what load_sweep gives"),
+        (lambda: best(None), "study is None; allowed: a name"),
+        (lambda: reproduce("tpe", "0", quiet=True), "trial is '0'; allowed in tpe: 0 to 0"),
+        (lambda: reproduce("tpe", False, quiet=True), "trial is False; allowed in tpe: 0 to 0"),
+        (lambda: report("tpe", 3), "file is 3; allowed: a path"),
+        (lambda: export_trials("tpe", b"trials.csv"), "file is b'trials.csv'; allowed: a path"),
+        (lambda: export_study("tpe", 3), "file is 3; allowed: a path"),
+        (lambda: import_study(3), "file is 3; allowed: a path"),
+        (lambda: predict([]), "images is []; allowed: a path"),
+        (lambda: status(home=3), "home is '3'"),
+    ],
+)
+def test_a_wrong_type_is_one_line(
+    filled: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[], object], message: str
+) -> None:
+    monkeypatch.setenv("HARNESS_HOME", str(filled))
+    with pytest.raises(InputError) as caught:
+        call()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_verdict_asks_what_the_command_asks(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from harness.study.settings import Budget, Flags
 from harness.study.spec import SweepSpec
 from harness.study.sweep_file import load_sweep
 from harness.support.home import sweeps_folder
+from harness.sweep import loop
 from harness.sweep.checkpoints import Checkpoints
 from harness.sweep.display import PlainDisplay
 from harness.sweep.loop import Sweep
@@ -160,6 +161,7 @@ class Study:
         workers: Workers | None = None,
         *,
         reuses: bool = False,  # all of `trials()` are the same training
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.ledger, self.heard = ledger, Heard()
         self.proposer, self.workers = proposer or ScriptedProposer(proposals()), workers or Workers()
@@ -177,6 +179,7 @@ class Study:
             display,
             checkpoints,
             costs,
+            clock,
             reuse=Reuse(spec, ledger, checkpoints, is_on=reuses),
         )
 
@@ -200,6 +203,24 @@ def test_a_plain_run_ends_with_the_budget(spec: SweepSpec, ledger: Ledger, tmp_p
     record = ledger.record("t0")
     assert [report.epoch for report in record.result.curve] == [1, 2, 3]
     assert record.attempts == 1
+
+
+@pytest.mark.parametrize(("takes_s", "shown"), [(0.0, [1, 2, 3, 4]), (5.0, [1, 1, 1, 4])])
+def test_results_are_shown_as_they_are_unless_computing_them_takes_long(
+    spec: SweepSpec, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, takes_s: float, shown: list[int]
+) -> None:
+    now_s, seen = 0.0, {}
+
+    def results(findings: object) -> str:
+        nonlocal now_s
+        now_s += takes_s
+        return f"results of {len(list(ledger.finished(spec.study)))}"
+
+    monkeypatch.setattr(loop, "so_far", results)
+    monkeypatch.setattr(PlainDisplay, "progress", lambda display, far: seen.update({far.done: far.results}))
+    study = Study(spec, ledger, tmp_path, clock=lambda: now_s)
+    study.sweep.run()
+    assert [seen[done] for done in (1, 2, 3, 4)] == [f"results of {number}" for number in shown]
 
 
 def test_the_last_part_of_the_budget_is_for_the_finalists(spec: SweepSpec, ledger: Ledger, tmp_path: Path) -> None:

@@ -30,11 +30,13 @@ def export_trials(
     from harness.analysis.export.trials import FORMS, Table, export_table
     from harness.errors import InputError
     from harness.support.atomic_files import destination
+    from harness.support.strict_json import path_of
 
-    form = Path(file).suffix.removeprefix(".").lower()
+    named = path_of("file", file)
+    form = Path(named).suffix.removeprefix(".").lower()
     if form not in FORMS:
-        raise InputError(f"file is {str(file)!r}; allowed: a name that ends in .{', .'.join(FORMS)}")
-    with destination("file", str(file), f".{form}") as path, open_ledger(home) as ledger:
+        raise InputError(f"file is {named!r}; allowed: a name that ends in .{', .'.join(FORMS)}")
+    with destination("file", named, f".{form}") as path, open_ledger(home) as ledger:
         export_table(ledger, name_of(study, home), path, form, Table.EPOCHS if epochs else Table.TRIALS)
 
 
@@ -74,9 +76,10 @@ def export_study(study: str | SweepSpec, file: str | Path, *, home: str | Path |
     """
     from harness.ledger.study_file import ENDING
     from harness.support.atomic_files import destination
+    from harness.support.strict_json import path_of
     from harness.workflows.study_file import export_study as export
 
-    with destination("file", str(file), ENDING) as path, open_ledger(home) as ledger:
+    with destination("file", path_of("file", file), ENDING) as path, open_ledger(home) as ledger:
         export(ledger, name_of(study, home), path)
 
 
@@ -98,11 +101,12 @@ def import_study(file: str | Path, *, study: str | None = None, home: str | Path
         InputError: there is no such file, the ledger has another study of this name, or its trials in another study.
         TroubleError: the file is not as it was written or of a newer version, or the ledger cannot be written.
     """
+    from harness.support.strict_json import path_of
     from harness.sweep.runner import bring_to_mlflow
     from harness.workflows.study_file import import_study as add
 
     folder = places.home(home)
-    imported = add(folder, str(file), study)
+    imported = add(folder, path_of("file", file), study)
     for name in imported.num_trials:
         bring_to_mlflow(folder, name, complain)
     return imported.study

@@ -176,10 +176,11 @@ def report(study: str | SweepSpec, file: str | Path | None = None, *, home: str 
     """
     from harness.errors import InputError, TroubleError
     from harness.support.atomic_files import destination
+    from harness.support.strict_json import path_of
     from harness.workflows.report import bring_to_mlflow, write_report
 
     folder = places.home(home)
-    with nullcontext(None) if file is None else destination("file", str(file)) as out:
+    with nullcontext(None) if file is None else destination("file", path_of("file", file)) as out:
         made = write_report(folder, name_of(study, home), out)
     try:
         bring_to_mlflow(folder, made)
@@ -207,11 +208,12 @@ def predict(
         TroubleError: MLflow is unavailable, or the model's file is missing.
     """
     from harness.errors import InputError
+    from harness.support.strict_json import path_of
     from harness.workflows.predict import predict as classify
 
     if not images:
         raise InputError("images are none; allowed: one or more PNG files")
-    return classify(places.home(home), model, [Path(image) for image in images])
+    return classify(places.home(home), model, [Path(path_of("images", image)) for image in images])
 
 
 def tracking_uri(home: str | Path | None = None) -> str:

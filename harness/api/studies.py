@@ -57,9 +57,17 @@ def name_of(study: str | SweepSpec, home: str | Path | None = None) -> str:
     """The name of a study that is given by its name, its sweep's name or its spec.
 
     Raises:
-        InputError: there is no study of such a name.
+        InputError: it is none of these, or there is no study of such a name.
     """
-    return study_named(study, home) if isinstance(study, str) else study.study
+    from harness.errors import InputError
+    from harness.study.spec import SweepSpec
+    from harness.support.strict_json import shown
+
+    if isinstance(study, SweepSpec):
+        return study.study
+    if not isinstance(study, str):
+        raise InputError(f"study is {shown(study)}; allowed: a name, or what load_sweep gives")
+    return study_named(study, home)
 
 
 def complain(line: str) -> None:

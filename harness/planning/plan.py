@@ -249,7 +249,7 @@ def _subject(spec: SweepSpec) -> list[str]:
         ]
     return [
         f"study     {spec.study}: {spec.engine} {spec.sampler}, pruner {spec.pruner}, seed {spec.seed}",
-        f"baseline  {spec.baseline} on {spec.dataset}, {spec.baseline_seeds} seeds, always first",
+        f"baseline  {spec.baseline} on {spec.dataset}, {counted(spec.baseline_seeds, 'seed')}, always first",
     ]
 
 

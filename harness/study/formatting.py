@@ -10,7 +10,7 @@ from harness.study.records import Params, Scalar
 def duration(seconds: float) -> str:
     """Seconds below two minutes, minutes below two hours, then hours and minutes.
 
-    Seconds have two digits below ten, hundredths at most: "0.04 s", and "0 s" for what is less.
+    Seconds have at most two digits below ten, hundredths at most: "2.9 s", "3 s", "0.04 s", and "0 s" for what is less.
     """
     minutes = round(seconds / 60)
     if seconds < 119.5:

@@ -71,7 +71,7 @@ def named_folder(name: str, moved: str | Path) -> Path:
     """
     try:
         folder = Path(moved).expanduser().resolve()
-    except (RuntimeError, ValueError, OSError) as error:  # no such user, or links in a circle; NUL; a name too long
+    except (RuntimeError, ValueError, OSError, TypeError) as error:  # no user, circular links; NUL; too long; no path
         raise InputError(f"{name} is {str(moved)!r}: {error}; allowed: a folder, which need not exist yet") from error
     if not str(folder).isprintable():  # control characters, and bytes that are no UTF-8
         raise InputError(f"{name} is {str(moved)!r}; allowed: a path that can be printed")

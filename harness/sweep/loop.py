@@ -35,7 +35,7 @@ from harness.sweep.reuse import Reuse, Source
 
 POLL_S = 0.25
 TOUCH_S = 5.0
-RESULTS_S = 1.0  # the noise between trials takes some 10 ms to compute, too long for each of many short trials
+RESULTS_SHARE = 0.01  # of the time goes into the line of results, which takes some 10 ms: too long for short trials
 STOPPED = "the sweep was stopped"
 NO_WORKER = "none"  # of an attempt that reached none: refused, or its result was taken over
 
@@ -126,7 +126,7 @@ class Sweep:
         self._session = ledger.start_session(spec.study, session_provenance())
         reach(Step.AFTER_SESSION)
         self._touched_s = self._started_s
-        self._results, self._results_read_s = "", float("-inf")
+        self._results, self._results_due_s = "", float("-inf")
         ledger.close_lost_attempts(spec.study)
         reach(Step.AFTER_LOST_ATTEMPTS)
         self._seeds = Seeds(spec, records)
@@ -454,9 +454,11 @@ class Sweep:
 
     def _results_so_far(self) -> str:
         is_done = self._progress.done >= self._progress.total
-        if is_done or self._clock() - self._results_read_s >= RESULTS_S:
-            self._results_read_s = self._clock()
+        started_s = self._clock()
+        if is_done or started_s >= self._results_due_s:
             self._results = so_far(find(self._progress.configurations, self._ledger.result))
+            ended_s = self._clock()
+            self._results_due_s = ended_s + (ended_s - started_s) / RESULTS_SHARE
         return self._results
 
     def _cancel_running(self) -> None:

@@ -37,6 +37,7 @@ from harness.study.seeds import Seeds
 from harness.study.spec import SweepSpec
 from harness.support.atomic_files import replaced
 from harness.support.provenance import diff_file, session_provenance
+from harness.support.strict_json import shown
 from harness.sweep.display import Display
 
 FOLDER = "reproductions"  # of the home
@@ -137,9 +138,9 @@ def read(ledger: Ledger, study: str, number: int) -> Recorded:
     """
     found = find_study(ledger, study)
     records = {record.trial.number: record for record in ledger.history(found.spec.study)}
-    if number not in records:
+    if type(number) is not int or number not in records:  # True is no number
         allowed = f"0 to {max(records)}" if records else "none yet"
-        raise InputError(f"trial is {number}; allowed in {found.spec.study}: {allowed}")
+        raise InputError(f"trial is {shown(number)}; allowed in {found.spec.study}: {allowed}")
     _check_trained(found.spec.study, records[number])
     record = ledger.record(records[number].trial.uid)
     before = _before(ledger, record)

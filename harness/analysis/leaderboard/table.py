@@ -121,7 +121,8 @@ def _columns(rows: pd.DataFrame, specs: Sequence[SweepSpec], console: Console) -
                 return start | changed | end, hidden
             if is_tall and INTERVALS in hidden:  # the numbers say more than rows that fill the screen
                 break
-    start, hidden = next(((start, hidden) for start, hidden in _ever_fewer(every) if fits(start | end)), (every, []))
+    fewer = list(_ever_fewer(every))
+    start, hidden = next(((start, hidden) for start, hidden in fewer if fits(start | end)), fewer[-1])
     return start | end, ["hyperparameters", *hidden] if names else hidden
 
 

@@ -560,6 +560,7 @@ def test_a_verdict_has_test_errors_and_no_ranks(ledger: Ledger) -> None:
     out = io.StringIO()
     show_leaderboard(ledger, ["study.verdict"], table, out)
     assert "`harness verdict study` shows further tests" in out.getvalue()
+    assert "interval)" not in out.getvalue(), "there is none before the first look"
     assert "rank" not in out.getvalue()
 
 

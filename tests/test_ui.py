@@ -81,7 +81,8 @@ def test_the_server_answers_behind_the_links_and_ends_with_the_command(
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    code = f"from pathlib import Path; from harness.tracking.ui import serve; serve(Path({str(tmp_path)!r}), {port})"
+    imports = "from pathlib import Path; from harness.tracking import ui"
+    code = f"{imports}; ui.NEWS_S = 0.2; ui.serve(Path({str(tmp_path)!r}), {port})"
     environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as command:
         assert command.stdout
@@ -95,6 +96,11 @@ def test_the_server_answers_behind_the_links_and_ends_with_the_command(
         children = psutil.Process(command.pid).children(recursive=True)
         assert status_of(link, "127.0.0.1") == 200
         assert status_of(link, "evil.example") == 403  # no page of others reads through the browser
+        with closing(Ledger(tmp_path / "ledger.db")) as ledger:
+            FilledLedger(ledger, make_spec("later")).add(2.5)
+        sync(tmp_path, ["later"], pytest.fail)
+        assert command.stdout.readline() == "later:\n"
+        assert command.stdout.readline().strip() == link.replace("/experiments/1/", "/experiments/2/")
         command.send_signal(number)
         assert command.wait() == 0
     assert len(children) >= 2

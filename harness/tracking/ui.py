@@ -26,6 +26,7 @@ HOST = "127.0.0.1"
 START_TIMEOUT_S = 120.0
 STOP_TIMEOUT_S = 10.0
 MAX_STUDIES = 10
+NEWS_S = 5.0  # after this time a new study is looked for
 _POLL_S = 0.2
 
 Server = subprocess.Popen[bytes]
@@ -52,8 +53,9 @@ def serve(home: Path, port: int) -> int:
     make_store(uri)
     log_path = home / "logs" / "ui.log"
     with suppress(KeyboardInterrupt), _server(home, uri, port, log_path) as server:
-        _show_links(_experiments(home), server, port, log_path)
-        server.wait()
+        experiments = _experiments(home)
+        _show_links(experiments, server, port, log_path)
+        _show_new_links(home, server, port, {experiment_id for _, experiment_id in experiments})
         raise TroubleError(f"MLflow's server has ended; {log_path} says why")
     return 0
 
@@ -66,6 +68,19 @@ def _show_links(experiments: Sequence[tuple[str, str]], server: Server, port: in
     has_display = os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY") or sys.platform in ("darwin", "win32")
     if experiments and has_display:
         webbrowser.open(link(base_url, experiments[0][1], View.LEADERBOARD))
+
+
+def _show_new_links(home: Path, server: Server, port: int, known: set[str]) -> None:
+    """Says the link of each study that begins, until the server ends."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(NEWS_S)
+            return
+        with suppress(TroubleError):  # the store is busy; it is asked again
+            for name, experiment_id in reversed(_experiments(home)):
+                if experiment_id not in known:
+                    known.add(experiment_id)
+                    _say(f"{name}:\n{link(f'http://{HOST}:{port}', experiment_id, View.LEADERBOARD)}")
 
 
 def _experiments(home: Path) -> list[tuple[str, str]]:

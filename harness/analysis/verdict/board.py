@@ -8,6 +8,7 @@ from statistics import fmean
 
 from rich.console import Console
 
+from harness.analysis.leaderboard.columns import INTERVAL
 from harness.analysis.terminal import natural_width
 from harness.analysis.verdict.findings import Configuration, Verdict, find_verdict
 from harness.analysis.verdict.sentences import sentences
@@ -98,7 +99,9 @@ def _columns(rows: Sequence[Configuration], trained: Sequence[_Trained | None], 
             str(len(verdict.seeds)) if row.errors else str(one.num_seeds if one else 0)
             for row, one in zip(rows, trained, strict=True)
         ],
-        "test error %\n(95 % interval)": [_error(row, one) for row, one in zip(rows, trained, strict=True)],
+        f"test error %{INTERVAL if verdict.seeds else ''}": [
+            _error(row, one) for row, one in zip(rows, trained, strict=True)
+        ],
         POINTS: [difference(one, baseline.errors) for one in comparisons],
         P_VALUES: [p_value(one.p_value) if one else "" for one in comparisons],
         TIME: [_time(row, one) for row, one in zip(rows, trained, strict=True)],

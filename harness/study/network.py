@@ -87,7 +87,7 @@ class _Code:
     def __init__(self) -> None:
         self._sources: dict[str, Source] = {}
         self._modules: dict[str, baselines.Baseline] = {}
-        self._failed: dict[str, ValueError] = {}
+        self._failed: set[str] = set()
         self._folders: list[Path] = []
 
     def look_in(self, folder: Path) -> None:
@@ -115,8 +115,8 @@ class _Code:
         if sha256 not in self._modules and source is not None:
             try:
                 self._modules[sha256] = _run(source)
-            except ValueError as error:
-                self._failed[sha256] = error
+            except ValueError:
+                self._failed.add(sha256)
                 raise
         return self._modules.get(sha256)
 

@@ -12,9 +12,10 @@ import pytest
 from harness.bench import hpo_tables, tables
 from harness.bench.hpo_tables import FAMILIES, Table, load_tables
 from harness.bench.search import RANDOM, TWICE, Contender
-from harness.bench.tables import STOCK_KERAS_TUNER, STOCK_OPTUNA, Standing
+from harness.bench.tables import STOCK_KERAS_TUNER, STOCK_OPTUNA, STOCK_SMAC, Standing
 from harness.errors import InputError, TroubleError
 from harness.search.proposer import Proposer
+from harness.study.records import Params
 
 FAMILY = FAMILIES["hpobench"]
 SHAPE = tuple(len(axis.values) for axis in FAMILY.axes)
@@ -122,6 +123,27 @@ def test_finalists_are_trained_within_the_same_number_of_trainings(monkeypatch: 
 def test_a_stock_keras_tuner_recommends_what_had_the_lowest_error() -> None:
     """Its first trial has the lowest value of each hyperparameter, which is the best configuration here."""
     assert tables.race(STOCK_KERAS_TUNER, made(), 0, [1, 4]) == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("contender", STOCK_SMAC, ids=["one-seed", "further-seeds"])
+def test_smac_recommends_after_each_training_what_it_has_trained(
+    contender: Contender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("smac")
+    trained: list[tuple[Params, int]] = []
+    look_up = Table.error_pct
+
+    def watched(self: Table, params: Params, seed: int) -> float:
+        trained.append((dict(params), seed))
+        return look_up(self, params, seed)
+
+    monkeypatch.setattr(Table, "error_pct", watched)
+    found = list(tables._stock_smac(contender, made(), 0, 8))
+    assert len(found) == len(trained) == 8
+    assert found[-1] in [params for params, _ in trained]
+    seeds = {seed for _, seed in trained}
+    assert (len(seeds) > 1) == contender.has_finalists
+    assert tables.race(contender, made(), 0, [4, 8])[1] == made().regret(found[-1])
 
 
 def test_random_with_twice_the_trainings_is_random_search_at_half_the_price() -> None:

@@ -3,11 +3,12 @@
 Only the training is a look into the table: proposer, baseline first and repeats are those of a sweep with one worker.
 The measure is the true regret of the configuration that a search would recommend: its mean error over all seeds of the
 table above the lowest one, as a share of the median's. The peers run as their guides use them, and recommend what had
-the lowest error once.
+the lowest error once; SMAC3 says itself what it recommends.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import tempfile
@@ -36,6 +37,7 @@ from harness.search.factory import make_search
 from harness.search.proposer import Proposer
 from harness.study.comparability import Configurations
 from harness.study.records import EpochReport, Outcome, Params, Record, Role, Seconds, TrialResult
+from harness.study.space import Choice, Int, SearchSpace
 from harness.study.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -47,12 +49,14 @@ ALPHA = 0.05
 TASKS_PER_PROCESS = 1_000_000
 
 # A proposal takes these a second or more, so they run with fewer seeds, and not in the quick form.
-SLOW = {("keras-tuner", "bayesian"), ("optuna", "gp"), ("stock keras-tuner", "bayesian")}
+SLOW = {("keras-tuner", "bayesian"), ("optuna", "gp"), ("stock keras-tuner", "bayesian"), ("stock smac", "facade")}
 NUM_SEEDS_OF_SLOW = 5
 
 MISPLACED = "misplaced"
 
 STOCK_OPTUNA, STOCK_KERAS_TUNER = Contender("stock optuna", "tpe"), Contender("stock keras-tuner", "bayesian")
+# As its first example has it, and as for noisy trainings: then it trains the best with further seeds.
+STOCK_SMAC = tuple(Contender("stock smac", "facade", has_finalists=has_finalists) for has_finalists in (False, True))
 
 Recommended = Iterator[Params | None]  # after each training
 
@@ -89,7 +93,8 @@ def run(out_dir: Path, repeats: int | None = None, quick: bool = False) -> pd.Da
         InputError: the tables are not installed.
     """
     tables, looks = load_tables(), LOOKS
-    entered = [*contenders_here(tables[0]), TWICE, STOCK_OPTUNA, STOCK_KERAS_TUNER]
+    smac = STOCK_SMAC if importlib.util.find_spec("smac") else ()
+    entered = [*contenders_here(tables[0]), TWICE, STOCK_OPTUNA, STOCK_KERAS_TUNER, *smac]
     if quick:
         entered = [one for one in entered if (one.engine, one.sampler) not in SLOW]
     # With a limit of tasks, each process is a new interpreter: the libraries of some samplers do not survive a fork.
@@ -129,11 +134,12 @@ def compete(
 def race(contender: Contender, of: Table, seed: int, looks: Sequence[int]) -> list[float]:
     """The regret of a search's recommendation at each look.
 
-    A search with finalists plans for a number of trainings, so it runs for each look; others are looked at on the way.
+    A search with finalists plans for a number of trainings, so it runs for each look, and so does SMAC3, which begins
+    with a share of them; others are looked at on the way.
     """
     factor = 2 if contender == TWICE else 1
     search = _PEERS.get(contender, study)
-    if contender.has_finalists:
+    if contender.has_finalists or contender in STOCK_SMAC:
         return [_regrets(of, search(contender, of, seed, look))[-1] for look in looks]
     found = _regrets(of, search(contender, of, seed, factor * looks[-1]))
     return [found[min(factor * look, len(found)) - 1] for look in looks]  # a search may have nothing left to try
@@ -309,7 +315,52 @@ def _stock_keras_tuner(contender: Contender, of: Table, seed: int, num_trainings
     yield from recommended
 
 
+def _stock_smac(contender: Contender, of: Table, seed: int, num_trainings: int) -> Recommended:
+    import logging
+
+    from smac import Callback, HyperparameterOptimizationFacade, Scenario
+
+    recommended: list[Params | None] = []
+
+    class Watch(Callback):  # type: ignore[misc] # untyped
+        def on_tell_end(self, smbo: Any, info: Any, value: Any) -> None:
+            best = smbo.intensifier.get_incumbents()
+            recommended.append(dict(best[0]) if best else None)
+
+    def train(config: Any, seed: int = 0) -> float:
+        return of.error_pct(dict(config), seed)
+
+    with tempfile.TemporaryDirectory() as folder:
+        scenario = Scenario(
+            _configuration_space(of.space, seed),
+            deterministic=not contender.has_finalists,
+            n_trials=num_trainings,
+            seed=seed,
+            output_directory=Path(folder),
+        )
+        callbacks = [Watch()]
+        HyperparameterOptimizationFacade(
+            scenario, train, callbacks=callbacks, logging_level=logging.ERROR, overwrite=True
+        ).optimize()
+    yield from recommended
+
+
+def _configuration_space(space: SearchSpace, seed: int) -> Any:
+    """The space of numbers for SMAC3."""
+    from ConfigSpace import ConfigurationSpace
+    from ConfigSpace import Float as Real
+    from ConfigSpace import Integer as Whole
+
+    made = ConfigurationSpace(seed=seed)
+    for name, domain in space.domains.items():
+        assert not isinstance(domain, Choice)  # noqa: S101 - the tables have none
+        kind = Whole if isinstance(domain, Int) else Real
+        made.add(kind(name, (domain.low, domain.high), log=domain.log))
+    return made
+
+
 _PEERS: Mapping[Contender, Callable[[Contender, Table, int, int], Recommended]] = {
     STOCK_OPTUNA: _stock_optuna,
     STOCK_KERAS_TUNER: _stock_keras_tuner,
+    **dict.fromkeys(STOCK_SMAC, _stock_smac),
 }

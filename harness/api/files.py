@@ -30,7 +30,7 @@ def export_trials(
     from harness.analysis.export.trials import FORMS, Table, export_table
     from harness.errors import InputError
     from harness.support.atomic_files import destination
-    from harness.support.strict_json import path_of
+    from harness.support.given_files import path_of
 
     named = path_of("file", file)
     form = Path(named).suffix.removeprefix(".").lower()
@@ -76,10 +76,9 @@ def export_study(study: str | SweepSpec, file: str | Path, *, home: str | Path |
     """
     from harness.ledger.study_file import ENDING
     from harness.support.atomic_files import destination
-    from harness.support.strict_json import path_of
     from harness.workflows.study_file import export_study as export
 
-    with destination("file", path_of("file", file), ENDING) as path, open_ledger(home) as ledger:
+    with destination("file", file, ENDING) as path, open_ledger(home) as ledger:
         export(ledger, name_of(study, home), path)
 
 
@@ -101,7 +100,7 @@ def import_study(file: str | Path, *, study: str | None = None, home: str | Path
         InputError: there is no such file, the ledger has another study of this name, or its trials in another study.
         TroubleError: the file is not as it was written or of a newer version, or the ledger cannot be written.
     """
-    from harness.support.strict_json import path_of
+    from harness.support.given_files import path_of
     from harness.sweep.runner import bring_to_mlflow
     from harness.workflows.study_file import import_study as add
 

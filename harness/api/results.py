@@ -176,11 +176,10 @@ def report(study: str | SweepSpec, file: str | Path | None = None, *, home: str 
     """
     from harness.errors import InputError, TroubleError
     from harness.support.atomic_files import destination
-    from harness.support.strict_json import path_of
     from harness.workflows.report import bring_to_mlflow, write_report
 
     folder = places.home(home)
-    with nullcontext(None) if file is None else destination("file", path_of("file", file)) as out:
+    with nullcontext(None) if file is None else destination("file", file) as out:
         made = write_report(folder, name_of(study, home), out)
     try:
         bring_to_mlflow(folder, made)
@@ -208,7 +207,7 @@ def predict(
         TroubleError: MLflow is unavailable, or the model's file is missing.
     """
     from harness.errors import InputError
-    from harness.support.strict_json import path_of
+    from harness.support.given_files import path_of
     from harness.workflows.predict import predict as classify
 
     if not images:

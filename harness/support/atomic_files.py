@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 import psutil
 
 from harness.errors import InputError, TroubleError
+from harness.support.given_files import path_of
 from harness.support.home import is_state
 from harness.support.standard_streams import was_stdout_closed
 from harness.support.strict_json import shown
@@ -51,7 +52,7 @@ def is_stream(path: Path) -> bool:
 
 
 @contextmanager
-def destination(flag: str, named: str, ending: str = "") -> Iterator[Path]:
+def destination(flag: str, given: str | Path, ending: str = "") -> Iterator[Path]:
     """The path to write for the file in `flag`; for `-`, its content is written to standard output at the end.
 
     A file's name must end in `ending`, and its folder must exist: a misspelt one would be made otherwise.
@@ -60,6 +61,7 @@ def destination(flag: str, named: str, ending: str = "") -> Iterator[Path]:
         InputError: no file can be written there.
         TroubleError: standard output is closed.
     """
+    named = path_of(flag, given)
     if named != STDOUT:
         path = _checked(flag, named)
         if not path.name.lower().endswith(ending) and not is_stream(path):

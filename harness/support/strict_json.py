@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import reprlib
 from collections.abc import Mapping
@@ -70,13 +69,6 @@ def check_count(flag: str, number: int | None, most: int) -> None:
         return
     if type(number) is not int or not 1 <= number <= most:  # True is no number
         raise InputError(f"{flag} is {shown(number)}; allowed: 1 to {most}")
-
-
-def path_of(name: str, given: object) -> str:
-    """The path that a user gave as `name`. Raises InputError if it is none."""
-    if not isinstance(given, str | os.PathLike) or isinstance(path := os.fspath(given), bytes):
-        raise InputError(f"{name} is {shown(given)}; allowed: a path")
-    return path
 
 
 def shown(value: object) -> str:

@@ -9,6 +9,7 @@ the lowest error once; SMAC3 says itself what it recommends.
 from __future__ import annotations
 
 import importlib.util
+import logging
 import math
 import os
 import tempfile
@@ -316,8 +317,6 @@ def _stock_keras_tuner(contender: Contender, of: Table, seed: int, num_trainings
 
 
 def _stock_smac(contender: Contender, of: Table, seed: int, num_trainings: int) -> Recommended:
-    import logging
-
     from smac import Callback, HyperparameterOptimizationFacade, Scenario
 
     recommended: list[Params | None] = []

@@ -13,6 +13,7 @@ import json
 import sys
 import traceback
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -71,7 +72,7 @@ class Source:
 
     @property
     def imports(self) -> set[str]:
-        """The packages and modules that import statements name, wherever they are in the file."""
+        """The packages and modules that import statements name, also those within functions."""
         found: set[str] = set()
         for node in ast.walk(ast.parse(self.text)):
             if isinstance(node, ast.Import):
@@ -122,12 +123,10 @@ class _Code:
 
     def runs(self, sha256: str) -> bool:
         """Whether there is a module; a file that failed is not run again for this."""
-        if sha256 in self._failed and sha256 not in self._modules:
-            return False
-        try:
-            return self.module(sha256) is not None
-        except ValueError:
-            return False
+        if sha256 not in self._failed:
+            with suppress(ValueError):
+                self.module(sha256)
+        return sha256 in self._modules
 
 
 _CODE = _Code()

@@ -55,7 +55,7 @@ def serve(home: Path, port: int) -> int:
     with suppress(KeyboardInterrupt), _server(home, uri, port, log_path) as server:
         experiments = _experiments(home)
         _show_links(experiments, server, port, log_path)
-        _show_new_links(home, server, port, {experiment_id for _, experiment_id in experiments})
+        _show_new_links(home, server, port, experiments)
         raise TroubleError(f"MLflow's server has ended; {log_path} says why")
     return 0
 
@@ -70,8 +70,9 @@ def _show_links(experiments: Sequence[tuple[str, str]], server: Server, port: in
         webbrowser.open(link(base_url, experiments[0][1], View.LEADERBOARD))
 
 
-def _show_new_links(home: Path, server: Server, port: int, known: set[str]) -> None:
+def _show_new_links(home: Path, server: Server, port: int, shown: Sequence[tuple[str, str]]) -> None:
     """Says the link of each study that begins, until the server ends."""
+    known = {experiment_id for _, experiment_id in shown}
     while True:
         with suppress(subprocess.TimeoutExpired):
             server.wait(NEWS_S)
@@ -80,7 +81,7 @@ def _show_new_links(home: Path, server: Server, port: int, known: set[str]) -> N
             for name, experiment_id in reversed(_experiments(home)):
                 if experiment_id not in known:
                     known.add(experiment_id)
-                    _say(f"{name}:\n{link(f'http://{HOST}:{port}', experiment_id, View.LEADERBOARD)}")
+                    _say(_named_link(name, experiment_id, f"http://{HOST}:{port}"))
 
 
 def _experiments(home: Path) -> list[tuple[str, str]]:
@@ -103,9 +104,13 @@ def _overview(experiments: Sequence[tuple[str, str]], base_url: str) -> str:
         f"open this link, not MLflow's start page, to see the runs of {newest}:",
         link(base_url, experiment_id, View.LEADERBOARD),
         f"above its table are links to the study's other views ({more})",
-        *(f"{name}:\n{link(base_url, other_id, View.LEADERBOARD)}" for name, other_id in others),
+        *(_named_link(name, other_id, base_url) for name, other_id in others),
     ]
     return "\n".join(lines)
+
+
+def _named_link(name: str, experiment_id: str, base_url: str) -> str:
+    return f"{name}:\n{link(base_url, experiment_id, View.LEADERBOARD)}"
 
 
 def _without_login(uri: str) -> str:

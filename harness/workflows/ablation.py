@@ -17,7 +17,7 @@ from harness.ledger.ledger import Ledger, find_study
 from harness.ledger.locks import study_lock
 from harness.ledger.reader import Study
 from harness.planning.progress import StopReason
-from harness.study.comparability import Configurations, check_inherited, key_of
+from harness.study.comparability import Configuration, Configurations, check_inherited, key_of
 from harness.study.formatting import changes
 from harness.study.records import Params
 from harness.study.settings import MAX_WHOLE, Budget, Constraints
@@ -85,7 +85,7 @@ def plan_ablation(ledger: Ledger, study: str, num_seeds: int | None, *, fresh: b
     name = check_name(ablation_name(study), "the ablation's study")
     if ledger.has_trials(name) and not fresh:
         return _as_begun(ledger.study(name), source, num_seeds)
-    best = Configurations(source, ledger.finished(study)).best
+    best = _best_in(ledger, source)
     if best is None:
         raise InputError(f"study {study} has no searched trial that was trained in full; allowed: a study that has one")
     return _new(source, name, best.params, num_seeds or DEFAULT_SEEDS)
@@ -96,10 +96,14 @@ def best_of(spec: SweepSpec) -> Params:
     return spec.enqueue[0]
 
 
+def _best_in(ledger: Ledger, source: SweepSpec) -> Configuration | None:
+    return Configurations(source, ledger.finished(source.study)).best
+
+
 def say_if_another_is_best(ledger: Ledger, study: str, ablation: SweepSpec, display: Display) -> None:
     """The study may have gone on, or another one was begun under its name."""
     source = ledger.study(study).spec
-    best = Configurations(source, ledger.finished(study)).best
+    best = _best_in(ledger, source)
     if best is None or key_of(best.params) != key_of(best_of(ablation)):
         now = f"the best is now trial {best.first.trial.number}" if best else "nothing is trained in full yet"
         about = changes(best_of(ablation), source.baseline_params)
